@@ -1,0 +1,346 @@
+"""The errors of triocoro: one class per `cs_error_t`, and those of its own.
+
+Who caused it is in each docstring: the caller, the world, or both in turn.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import trio
+
+
+class CsError(IntEnum):
+    """`cs_error_t`, without its prefix (corosync/corotypes.h)."""
+
+    OK = 1
+    LIBRARY = 2
+    VERSION = 3
+    INIT = 4
+    TIMEOUT = 5
+    TRY_AGAIN = 6
+    INVALID_PARAM = 7
+    NO_MEMORY = 8
+    BAD_HANDLE = 9
+    BUSY = 10
+    ACCESS = 11
+    NOT_EXIST = 12
+    NAME_TOO_LONG = 13
+    EXIST = 14
+    NO_SPACE = 15
+    INTERRUPT = 16
+    NAME_NOT_FOUND = 17
+    NO_RESOURCES = 18
+    NOT_SUPPORTED = 19
+    BAD_OPERATION = 20
+    FAILED_OPERATION = 21
+    MESSAGE_ERROR = 22
+    QUEUE_FULL = 23
+    QUEUE_NOT_AVAILABLE = 24
+    BAD_FLAGS = 25
+    TOO_BIG = 26
+    NO_SECTIONS = 27
+    CONTEXT_NOT_FOUND = 28
+    TOO_MANY_GROUPS = 30
+    SECURITY = 100
+
+
+class CorosyncError(Exception):
+    """A call to Corosync failed.
+
+    Attributes:
+        code: the `CsError` that the C library gave, or the nearest one where the failure is our own finding.
+        function: the C function that failed, such as ``"cpg_join"``.
+    """
+
+    default_code = CsError.LIBRARY
+
+    def __init__(self, message: str, *, function: str = "", code: CsError | None = None) -> None:
+        super().__init__(message)
+        self.function = function
+        self.code = self.default_code if code is None else code
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # The keyword-only arguments live in __dict__, which pickle restores as the state.
+        return type(self), self.args, self.__dict__
+
+
+class LibraryError(CorosyncError):
+    """`CS_ERR_LIBRARY`: no daemon, a request that it does not know, or trouble with shared memory."""
+
+
+class VersionError(CorosyncError):
+    """`CS_ERR_VERSION`: the library and the daemon do not fit together."""
+
+    default_code = CsError.VERSION
+
+
+class InitError(CorosyncError):
+    """`CS_ERR_INIT`: the service is not initialised."""
+
+    default_code = CsError.INIT
+
+
+class CorosyncTimeoutError(CorosyncError):
+    """`CS_ERR_TIMEOUT`: the daemon gave up waiting."""
+
+    default_code = CsError.TIMEOUT
+
+
+class TryAgainError(CorosyncError):
+    """`CS_ERR_TRY_AGAIN`: the daemon is busy for now; only `triocoro.lowlevel` raises it."""
+
+    default_code = CsError.TRY_AGAIN
+
+
+class InvalidParamError(CorosyncError):
+    """`CS_ERR_INVALID_PARAM`: the daemon refused a value that the caller gave."""
+
+    default_code = CsError.INVALID_PARAM
+
+
+class NoMemoryError(CorosyncError):
+    """`CS_ERR_NO_MEMORY`: the library or the daemon ran out of memory."""
+
+    default_code = CsError.NO_MEMORY
+
+
+class BadHandleError(CorosyncError):
+    """`CS_ERR_BAD_HANDLE`: the handle was finalized."""
+
+    default_code = CsError.BAD_HANDLE
+
+
+class BusyError(CorosyncError):
+    """`CS_ERR_BUSY`: the resource is in use."""
+
+    default_code = CsError.BUSY
+
+
+class AccessError(CorosyncError):
+    """`CS_ERR_ACCESS`: this user may not do that (uid 0, gid 0 and `uidgid` entries may)."""
+
+    default_code = CsError.ACCESS
+
+
+class NotExistError(CorosyncError):
+    """`CS_ERR_NOT_EXIST`: what the caller named does not exist."""
+
+    default_code = CsError.NOT_EXIST
+
+
+class NameTooLongError(CorosyncError):
+    """`CS_ERR_NAME_TOO_LONG`: the caller's name is too long."""
+
+    default_code = CsError.NAME_TOO_LONG
+
+
+class ExistError(CorosyncError):
+    """`CS_ERR_EXIST`: what the caller wants to make exists already."""
+
+    default_code = CsError.EXIST
+
+
+class NoSpaceError(CorosyncError):
+    """`CS_ERR_NO_SPACE`: no room for it."""
+
+    default_code = CsError.NO_SPACE
+
+
+class InterruptError(CorosyncError):
+    """`CS_ERR_INTERRUPT`: something else came in between."""
+
+    default_code = CsError.INTERRUPT
+
+
+class NameNotFoundError(CorosyncError):
+    """`CS_ERR_NAME_NOT_FOUND`: what the caller named is not known."""
+
+    default_code = CsError.NAME_NOT_FOUND
+
+
+class NoResourcesError(CorosyncError):
+    """`CS_ERR_NO_RESOURCES`: the daemon lacks a resource."""
+
+    default_code = CsError.NO_RESOURCES
+
+
+class NotSupportedError(CorosyncError):
+    """`CS_ERR_NOT_SUPPORTED`, or a function that the installed library does not have."""
+
+    default_code = CsError.NOT_SUPPORTED
+
+
+class BadOperationError(CorosyncError):
+    """`CS_ERR_BAD_OPERATION`: the operation does not fit the state."""
+
+    default_code = CsError.BAD_OPERATION
+
+
+class FailedOperationError(CorosyncError):
+    """`CS_ERR_FAILED_OPERATION`: the daemon tried, and failed."""
+
+    default_code = CsError.FAILED_OPERATION
+
+
+class MessageError(CorosyncError):
+    """`CS_ERR_MESSAGE_ERROR`: the message is not right, or not right now."""
+
+    default_code = CsError.MESSAGE_ERROR
+
+
+class QueueFullError(CorosyncError):
+    """`CS_ERR_QUEUE_FULL`: a queue is full."""
+
+    default_code = CsError.QUEUE_FULL
+
+
+class QueueNotAvailableError(CorosyncError):
+    """`CS_ERR_QUEUE_NOT_AVAILABLE`: a queue is not there."""
+
+    default_code = CsError.QUEUE_NOT_AVAILABLE
+
+
+class BadFlagsError(CorosyncError):
+    """`CS_ERR_BAD_FLAGS`: the flags do not go together."""
+
+    default_code = CsError.BAD_FLAGS
+
+
+class TooBigError(CorosyncError):
+    """`CS_ERR_TOO_BIG`: larger than Corosync can take."""
+
+    default_code = CsError.TOO_BIG
+
+
+class NoSectionsError(CorosyncError):
+    """`CS_ERR_NO_SECTIONS`: nothing more to iterate over."""
+
+    default_code = CsError.NO_SECTIONS
+
+
+class ContextNotFoundError(CorosyncError):
+    """`CS_ERR_CONTEXT_NOT_FOUND`: no such context."""
+
+    default_code = CsError.CONTEXT_NOT_FOUND
+
+
+class TooManyGroupsError(CorosyncError):
+    """`CS_ERR_TOO_MANY_GROUPS`: the daemon's table of groups is full."""
+
+    default_code = CsError.TOO_MANY_GROUPS
+
+
+class SecurityError(CorosyncError):
+    """`CS_ERR_SECURITY`: refused for security reasons."""
+
+    default_code = CsError.SECURITY
+
+
+class CorosyncUnavailableError(CorosyncError):
+    """There is no Corosync to talk to: no daemon runs there, or a library is missing. The world's doing."""
+
+
+class ConnectionLostError(CorosyncError, trio.BrokenResourceError):
+    """The connection to the daemon broke: it died, or cut us off. The world's doing.
+
+    Attributes:
+        unconfirmed: how many own messages had been sent and had not come back to us by then. Each of them
+            may or may not have been delivered to the group.
+    """
+
+    def __init__(
+        self, message: str, *, function: str = "", code: CsError | None = None, unconfirmed: int = 0
+    ) -> None:
+        super().__init__(message, function=function, code=code)
+        self.unconfirmed = unconfirmed
+
+
+class SlowConsumerError(CorosyncError):
+    """Events came in faster than the caller received them, until `max_buffered_bytes` were waiting.
+
+    What fitted can still be received, then this is raised; the connection is closed. The caller's doing.
+    """
+
+    default_code = CsError.NO_SPACE
+
+
+class MessageLostError(CorosyncError):
+    """The daemon dropped a message of ours that it had accepted: no member has received it.
+
+    Attributes:
+        payloads: the messages that were lost, oldest first.
+    """
+
+    default_code = CsError.MESSAGE_ERROR
+
+    def __init__(
+        self, message: str, *, function: str = "", code: CsError | None = None, payloads: tuple[bytes, ...] = ()
+    ) -> None:
+        super().__init__(message, function=function, code=code)
+        self.payloads = payloads
+
+
+class InterruptedSendError(InterruptError):
+    """A membership change interrupted a message above the atomic size: no member receives it. Send it again."""
+
+
+_CLASSES: dict[CsError, type[CorosyncError]] = {
+    cls.default_code: cls
+    for cls in (
+        LibraryError,
+        VersionError,
+        InitError,
+        CorosyncTimeoutError,
+        TryAgainError,
+        InvalidParamError,
+        NoMemoryError,
+        BadHandleError,
+        BusyError,
+        AccessError,
+        NotExistError,
+        NameTooLongError,
+        ExistError,
+        NoSpaceError,
+        InterruptError,
+        NameNotFoundError,
+        NoResourcesError,
+        NotSupportedError,
+        BadOperationError,
+        FailedOperationError,
+        MessageError,
+        QueueFullError,
+        QueueNotAvailableError,
+        BadFlagsError,
+        TooBigError,
+        NoSectionsError,
+        ContextNotFoundError,
+        TooManyGroupsError,
+        SecurityError,
+    )
+}
+
+_ADVICE: dict[CsError, str] = {
+    CsError.LIBRARY: "the connection to the daemon is broken, or the daemon does not run",
+    CsError.TRY_AGAIN: "the daemon is busy; try again",
+    CsError.ACCESS: (
+        "permission denied; run as root or with group root, or allow this user with a file in"
+        " /etc/corosync/uidgid.d (see corosync.conf(5), uidgid)"
+    ),
+    CsError.BAD_HANDLE: "the handle was finalized",
+}
+
+
+def error_from_code(code: int, function: str, advice: str = "") -> CorosyncError:
+    """The exception for what `function` returned.
+
+    An unknown code is treated as a broken connection: the library has been seen to return uninitialised memory there.
+    """
+    try:
+        known = CsError(code)
+    except ValueError:
+        known = CsError.LIBRARY
+        advice = f"an unknown code ({code}), as the library gives when its connection is broken"
+    text = advice or _ADVICE.get(known, "")
+    name = f"CS_ERR_{known.name}"
+    return _CLASSES[known](f"{function}: {name}: {text}" if text else f"{function}: {name}", function=function)
