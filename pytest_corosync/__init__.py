@@ -1,0 +1,1 @@
+"""pytest plugin: throwaway Corosync clusters, real or fake, as fixtures."""
