@@ -1,0 +1,9 @@
+"""Throwaway Corosync clusters for tests, demonstrations and experiments.
+
+`FakeCluster` is in memory, and starts at once; `NetnsCluster` runs real daemons, each in network and mount namespaces
+of its own. Both are a `Cluster`, and what works on one works on the other.
+"""
+
+from ._cluster import Cluster as Cluster, ClusterOptions as ClusterOptions, Node as Node
+from ._fake.cluster import FakeCluster as FakeCluster
+from ._netns.cluster import NetnsCluster as NetnsCluster
