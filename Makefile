@@ -1,0 +1,42 @@
+# make demo     a cluster of real Corosync daemons at work
+# make test     all checks, then all tests, against the fake and against real daemons
+# make setup    only what these two need; they call it themselves, and it does nothing the second time
+# make lint, make fake, make real     parts of make test; ARGS="-k name" goes to pytest
+#
+# PYTHON=python3.13 takes another interpreter, with a virtual environment of its own.
+PYTHON ?= python3
+ARGS ?=
+VENV := .venv$(if $(filter-out python3,$(PYTHON)),-$(notdir $(PYTHON)))
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# The extension module is built anew when one of its sources changes.
+SOURCES := $(filter-out %/_shim.c,$(wildcard $(addprefix triocoro/_corosync/,*.c *.h *.cdef *.txt *build*.py)))
+
+.PHONY: setup demo test lint fake real
+
+setup: $(READY)
+
+$(READY): pyproject.toml tools/setup.sh $(wildcard setup.py) $(SOURCES)
+	@PYTHON=$(PYTHON) VENV=$(VENV) tools/setup.sh
+	@touch $@
+
+demo: setup
+	@$(BIN)/python -m triocoro demo --corosync=real
+
+# All three parts run, so that one look shows all that is wrong. The failure of any of them is a failure.
+test: setup
+	@failed=; \
+	for part in lint fake real; do \
+	    $(MAKE) --no-print-directory $$part || failed="$$failed $$part"; \
+	done; \
+	if [ -n "$$failed" ]; then echo "make test: failed:$$failed" >&2; exit 1; fi
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/flake8 .
+
+fake real: setup
+	$(BIN)/python -m pytest --corosync=$@ $(ARGS)
