@@ -1,0 +1,77 @@
+"""Structured concurrency for the Corosync Cluster Engine, on Trio."""
+
+from ._cpg import (
+    Cpg as Cpg,
+    Group as Group,
+    GroupStatistics as GroupStatistics,
+    open_cpg as open_cpg,
+    open_group as open_group,
+)
+from ._endpoint import default_endpoint as default_endpoint
+from ._errors import (
+    AccessError as AccessError,
+    BadFlagsError as BadFlagsError,
+    BadHandleError as BadHandleError,
+    BadOperationError as BadOperationError,
+    BusyError as BusyError,
+    ConnectionLostError as ConnectionLostError,
+    ContextNotFoundError as ContextNotFoundError,
+    CorosyncError as CorosyncError,
+    CorosyncTimeoutError as CorosyncTimeoutError,
+    CorosyncUnavailableError as CorosyncUnavailableError,
+    CsError as CsError,
+    ExistError as ExistError,
+    FailedOperationError as FailedOperationError,
+    InitError as InitError,
+    InterruptedSendError as InterruptedSendError,
+    InterruptError as InterruptError,
+    InvalidParamError as InvalidParamError,
+    LibraryError as LibraryError,
+    MessageError as MessageError,
+    MessageLostError as MessageLostError,
+    NameNotFoundError as NameNotFoundError,
+    NameTooLongError as NameTooLongError,
+    NoMemoryError as NoMemoryError,
+    NoResourcesError as NoResourcesError,
+    NoSectionsError as NoSectionsError,
+    NoSpaceError as NoSpaceError,
+    NotExistError as NotExistError,
+    NotSupportedError as NotSupportedError,
+    QueueFullError as QueueFullError,
+    QueueNotAvailableError as QueueNotAvailableError,
+    SecurityError as SecurityError,
+    SlowConsumerError as SlowConsumerError,
+    TooBigError as TooBigError,
+    TooManyGroupsError as TooManyGroupsError,
+    TryAgainError as TryAgainError,
+    VersionError as VersionError,
+)
+from ._raw import Endpoint as Endpoint
+from ._stream import EventStream as EventStream, StreamStatistics as StreamStatistics
+from ._types import (
+    Address as Address,
+    ConfigChange as ConfigChange,
+    ExpectedVotesChange as ExpectedVotesChange,
+    GroupEvent as GroupEvent,
+    GroupMember as GroupMember,
+    MemberChange as MemberChange,
+    Message as Message,
+    MessageLost as MessageLost,
+    NodeState as NodeState,
+    Reason as Reason,
+    RingId as RingId,
+    TotemChange as TotemChange,
+    VotequorumChange as VotequorumChange,
+    VotequorumEvent as VotequorumEvent,
+    VotequorumFlag as VotequorumFlag,
+    VotequorumInfo as VotequorumInfo,
+    VotequorumNode as VotequorumNode,
+    VotequorumNodelist as VotequorumNodelist,
+)
+from ._votequorum import Votequorum as Votequorum, open_votequorum as open_votequorum
+
+# Reprs, tracebacks, pickles and documentation name the public path.
+for _value in list(globals().values()):
+    if getattr(_value, "__module__", "").startswith("triocoro._"):
+        _value.__module__ = __name__
+del _value

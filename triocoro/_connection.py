@@ -1,0 +1,360 @@
+"""The heart: one raw handle, and everything about it that does not depend on the service.
+
+The rules of this file:
+
+- The fd is waited on with Trio; the handle's own dispatch never waits. Whoever dispatches takes a bounded batch, then
+  lets others run.
+- A connection ends once, by `close` (we did it) or by `lose` (the daemon died, or we had to cut it). Every wait that
+  concerns it goes through `interruptible`, so that both ends wake it at once, whatever the daemon does.
+- `close` has no checkpoint between marking, `notify_closing` and forgetting the fd: the finalize on its worker may close
+  the number at any time after, and the kernel may give it to somebody else.
+- The scope of the user's block is cancelled before anybody can see the loss: calls inside it end with `Cancelled`, and
+  `serving` turns that into one `ConnectionLostError`. Who is outside of it, or shielded, gets the error from the call.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import weakref
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from typing import Final, Generic, NoReturn, TypeVar
+
+import trio
+
+from ._errors import (
+    ConnectionLostError,
+    CorosyncError,
+    CorosyncUnavailableError,
+    CsError,
+    LibraryError,
+    SlowConsumerError,
+    TryAgainError,
+)
+from ._raw import Endpoint, RawHandle
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import BaseExceptionGroup
+
+T = TypeVar("T")
+EventT = TypeVar("EventT")
+
+BATCH_EVENTS: Final = 256
+"""What one dispatch takes at most, before other tasks run."""
+BATCH_BYTES: Final = 2**20
+
+GRACE: Final = 1.0
+"""Seconds that closing may take when the daemon does not answer."""
+
+_BACKOFF: Final = (0.001, 0.1)
+"""Seconds: the first and the longest pause after a try-again."""
+
+
+async def retry(call: Callable[[], Awaitable[T]]) -> T:
+    """Repeat `call` for as long as the daemon says try-again, with capped back-off."""
+    delay, longest = _BACKOFF
+    while True:
+        try:
+            return await call()
+        except TryAgainError:
+            pass
+        await trio.sleep(delay)
+        delay = min(2 * delay, longest)
+
+
+async def connect(call: Callable[[], Awaitable[T]], endpoint: Endpoint) -> T:
+    """Connect with `call`; while the daemon is busy starting, try again."""
+    try:
+        return await retry(call)
+    except LibraryError as exc:
+        raise CorosyncUnavailableError(
+            f"cannot connect to {endpoint.label}: no Corosync daemon answers there; start it, then connect again ({exc})",
+            function=exc.function,
+        ) from exc
+
+
+class Connection(Generic[EventT]):
+    """Owns one raw handle: its dispatching, its requests, its end."""
+
+    def __init__(self, raw: RawHandle[EventT], endpoint: Endpoint) -> None:
+        self._raw = raw
+        self._fd = raw.fileno()
+        self._pid = os.getpid()
+        self.label = endpoint.label
+        self.scope = trio.CancelScope()
+        """The scope of the user's block."""
+        self.progress = trio.lowlevel.ParkingLot()
+        """Unparked whenever events have been dispatched: what flow control holds up may go on then."""
+        self.count_unconfirmed: Callable[[], int] = int
+        """What `ConnectionLostError.unconfirmed` is to be; the service sets it."""
+        self._serving = trio.CancelScope(shield=True)
+        self._dispatching = False
+        self._closed = False
+        self._loss: Callable[[], CorosyncError] | None = None
+        self._raised: weakref.WeakSet[BaseException] = weakref.WeakSet()
+        self._waits: set[trio.CancelScope] = set()
+        self._lots = [self.progress]
+
+    # -- state ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def closed(self) -> bool:
+        """Whether we closed it."""
+        return self._closed
+
+    @property
+    def lost(self) -> bool:
+        """Whether it ended without us."""
+        return self._loss is not None
+
+    @property
+    def fd(self) -> int:
+        """The fd to wait on, while the connection is open."""
+        self.check()
+        return self._fd
+
+    def check_process(self) -> None:
+        """Raise if this is a child of the process that connected: the handle is the parent's, and stays so."""
+        if os.getpid() != self._pid:
+            raise RuntimeError(
+                f"this connection to {self.label} was opened by process {self._pid} and cannot be used in its forked"
+                f" child {os.getpid()}; open one here"
+            )
+
+    def check(self) -> None:
+        """Raise if the connection has ended, or belongs to another process."""
+        self.check_process()
+        if self._closed:
+            raise trio.ClosedResourceError(f"this connection to {self.label} was closed")
+        if self._loss is not None:
+            raise self.loss()
+
+    async def check_async(self) -> None:
+        """As `check`, but a cancellation comes first: the block's own scope is cancelled when the daemon dies."""
+        if self._closed or self._loss is not None:
+            await trio.lowlevel.checkpoint()
+        self.check()
+
+    def loss(self) -> CorosyncError:
+        """A new error that tells of the loss."""
+        assert self._loss is not None
+        error = self._loss()
+        self._raised.add(error)
+        return error
+
+    def is_only_the_loss(self, exc: BaseException) -> bool:
+        """Whether `exc` is nothing but our own telling of the loss, in a user's nursery's group or not."""
+        if isinstance(exc, BaseExceptionGroup):
+            group: BaseExceptionGroup[BaseException] = exc
+            return all(self.is_only_the_loss(inner) for inner in group.exceptions)
+        return exc in self._raised
+
+    # -- the two ends --------------------------------------------------------------------------------------------------
+
+    def lose(self, cause: CorosyncError) -> None:
+        """The daemon is gone: cancel the block, wake everybody."""
+        if self._loss is not None or self._closed:
+            return
+        unconfirmed = self.count_unconfirmed()
+        text = f"the connection to {self.label} is lost: the daemon died or cut us off ({cause})"
+        if unconfirmed:
+            text += f"; {unconfirmed} of our messages had not come back: each may or may not have been delivered"
+        self._loss = lambda: ConnectionLostError(
+            text, function=cause.function, code=cause.code, unconfirmed=unconfirmed
+        )
+        self.scope.cancel()
+        self._wake()
+
+    def cut(self, text: str) -> None:
+        """Disconnect a consumer that is too slow; what it has buffered is still its own."""
+        if self._loss is not None or self._closed:
+            return
+        self._loss = lambda: SlowConsumerError(text)
+        self._serving.cancel()
+        self._wake()
+        self._release()
+
+    def close(self, *, leave: bool = False) -> None:
+        """Close, without waiting for the daemon; idempotent. Waiters get `ClosedResourceError`."""
+        if self._closed:
+            return
+        self._closed = True
+        self._serving.cancel()
+        self._wake()
+        self._release(leave=leave)
+
+    async def wait_closed(self) -> None:
+        """Wait until the daemon knows of the close."""
+        await self._raw.wait_closed()
+
+    def add_waiters(self, lot: trio.lowlevel.ParkingLot) -> None:
+        """Unpark `lot` too when the connection ends."""
+        self._lots.append(lot)
+
+    def _wake(self) -> None:
+        for scope in self._waits:
+            scope.cancel()
+        for lot in self._lots:
+            lot.unpark_all()
+
+    def _release(self, *, leave: bool = False) -> None:
+        if os.getpid() != self._pid or self._fd < 0:
+            return
+        trio.lowlevel.notify_closing(self._fd)
+        self._fd = -1
+        self._raw.close(leave=leave)
+
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Within, waits end when the connection does: with `ClosedResourceError`, or the loss."""
+        self.check()
+        with trio.CancelScope() as scope:
+            self._waits.add(scope)
+            try:
+                yield
+            finally:
+                self._waits.discard(scope)
+        if scope.cancelled_caught:
+            self.check()
+
+    # -- requests ------------------------------------------------------------------------------------------------------
+
+    async def request(
+        self,
+        call: Callable[[], Awaitable[T]],
+        *,
+        retrying: bool = True,
+        explain: Mapping[CsError, str] | None = None,
+    ) -> T:
+        """Do one round trip, in its turn.
+
+        Args:
+            call: the raw handle's method.
+            retrying: whether to repeat it on try-again.
+            explain: what an error code means here, for the person who reads the message.
+
+        Cancelled: the caller is let go at once; the daemon may still do what was asked.
+        """
+        await self.check_async()
+        try:
+            with self.interruptible():
+                return await (retry(call) if retrying else call())
+        except LibraryError as exc:
+            await self.fail(exc)
+        except CorosyncError as exc:
+            text = (explain or {}).get(exc.code)
+            if text is None:
+                raise
+            raise type(exc)(f"{exc.function}: CS_ERR_{exc.code.name}: {text}", function=exc.function) from None
+
+    async def fail(self, exc: CorosyncError) -> NoReturn:
+        """A call has found the connection broken: note it, and raise, the cancellation of the block first."""
+        self.lose(exc)
+        await self.check_async()
+        raise AssertionError("a connection that is lost must not pass the check")
+
+    async def wait_writable(self) -> None:
+        """Wait until the daemon takes notifications of requests again."""
+        with self.interruptible():
+            await trio.lowlevel.wait_writable(self._fd)
+
+    # -- dispatch ------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def dispatcher(self) -> Iterator[None]:
+        """Within, the caller is the one task that dispatches."""
+        if self._dispatching:
+            raise trio.BusyResourceError(f"another task is dispatching this connection to {self.label}")
+        self._dispatching = True
+        try:
+            yield
+        finally:
+            self._dispatching = False
+
+    def take(self, max_events: int = BATCH_EVENTS, max_bytes: int = BATCH_BYTES) -> tuple[int, Sequence[EventT]]:
+        """Take what waits: how many, and the events. Raises `ConnectionLostError` if the connection is broken."""
+        self.check()
+        try:
+            return self._raw.dispatch(max_events, max_bytes)
+        except CorosyncError as exc:
+            self.lose(exc)
+            raise self.loss() from exc
+        finally:
+            self.progress.unpark_all()
+
+    async def wait_readable(self) -> None:
+        """Wait until there is something to take, or the connection is broken."""
+        with self.interruptible():
+            await trio.lowlevel.wait_readable(self._fd)
+
+    @trio.lowlevel.enable_ki_protection
+    async def _serve(self, handle: Callable[[Sequence[EventT]], None]) -> None:
+        """The service's own task: drain always, whether or not anybody receives."""
+        with self._serving, self.dispatcher():
+            while not self.lost and not self._closed:
+                try:
+                    taken, events = self.take()
+                except ConnectionLostError:
+                    return
+                handle(events)
+                if taken:
+                    await trio.lowlevel.checkpoint()
+                else:
+                    await trio.lowlevel.wait_readable(self._fd)
+
+    @asynccontextmanager
+    @trio.lowlevel.enable_ki_protection
+    async def serving(
+        self, handle: Callable[[Sequence[EventT]], None], *, leave: Callable[[], Awaitable[None]] | None = None
+    ) -> AsyncIterator[None]:
+        """The user's block: dispatch to `handle` while it runs, and close when it ends.
+
+        What the block raises comes out as itself. If the connection was lost meanwhile, one `ConnectionLostError`
+        comes out, unless the block raised something else of its own or was cancelled from the outside.
+
+        Args:
+            handle: takes each batch of events; called on the Trio thread, must not raise.
+            leave: what to do before closing, with `GRACE` seconds for it all.
+        """
+        failure: BaseException | None = None
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._serve, handle)
+                # What is raised in here is kept until the nursery is gone, which would put it into a group.
+                try:
+                    with self.scope:
+                        yield
+                except BaseException as exc:
+                    failure = exc
+                try:
+                    await self._finish(leave)
+                except BaseException as exc:
+                    failure = failure or exc
+        except BaseException:
+            # A cancellation that came while the nursery closed, or a bug; what came first goes first.
+            if failure is None:
+                raise
+        if self.lost and (failure is None or (is_group(failure) and self.is_only_the_loss(failure))):
+            error = self.loss()
+            if isinstance(error, ConnectionLostError):
+                raise error from failure
+        if failure is not None:
+            raise failure
+
+    async def _finish(self, leave: Callable[[], Awaitable[None]] | None) -> None:
+        """Say goodbye within the grace, then close. A cancellation cuts it short; the rest goes on in the background."""
+        try:
+            with trio.move_on_after(GRACE):
+                if leave is not None and not self.lost and not self._closed and os.getpid() == self._pid:
+                    await leave()
+                self.close(leave=leave is not None)
+                if os.getpid() == self._pid:
+                    await self.wait_closed()
+        finally:
+            self.close(leave=leave is not None)
+
+
+def is_group(exc: BaseException) -> bool:
+    """Whether `exc` is a group that somebody's nursery made."""
+    return isinstance(exc, BaseExceptionGroup)

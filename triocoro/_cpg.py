@@ -1,0 +1,393 @@
+"""Closed process groups: `open_group` to be a member, `open_cpg` to ask about groups."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import final
+
+import attrs
+import trio
+
+from . import _validate
+from ._connection import Connection, connect
+from ._endpoint import resolve_endpoint
+from ._errors import CsError, ExistError, TryAgainError
+from ._raw import Endpoint, RawCpg
+from ._sending import OwnMessage, Sender, lost_error
+from ._stream import EventStream, StreamStatistics
+from ._types import (
+    Address,
+    Buffer,
+    ConfigChange,
+    CpgEvent,
+    GroupEvent,
+    GroupMember,
+    IterationType,
+    Message,
+    MessageLost,
+)
+
+DEFAULT_MAX_BUFFERED_BYTES = 64 * 2**20
+
+_memberships: list[tuple[tuple[str, int, bytes], Connection[CpgEvent], RawCpg]] = []
+"""Memberships of this process, each until the daemon knows of its end."""
+
+
+@attrs.frozen
+class GroupStatistics:
+    """What a group's connection has done, and what waits."""
+
+    sent: int
+    """Messages that the daemon has taken from us."""
+    confirmed: int
+    """Those of them that came back."""
+    lost: int
+    """Those of them that were dropped."""
+    outstanding: int
+    """Those of them whose fate is not known yet."""
+    tasks_waiting_send: int
+    """Tasks that wait for their turn to send."""
+    stream: StreamStatistics
+    """What waits to be received."""
+
+
+@final
+class Group(trio.abc.ReceiveChannel[GroupEvent]):
+    """Our membership of a process group. Objects of this class come from `open_group`."""
+
+    def __init__(
+        self,
+        name: bytes,
+        address: Address,
+        raw: RawCpg,
+        connection: Connection[CpgEvent],
+        *,
+        totem_changes: bool,
+        receive: bool,
+        max_buffered_bytes: int,
+    ) -> None:
+        self._name = name
+        self._address = address
+        self._raw = raw
+        self._connection = connection
+        self._totem_changes = totem_changes
+        self._receive = receive
+        self._stream: EventStream[GroupEvent] = EventStream(connection, max_buffered_bytes)
+        self._stream.on_receive = self._note_view
+        self._sender = Sender(connection, raw)
+        self._view: ConfigChange | None = None
+        self._joined = trio.Event()
+        self._left = trio.Event()
+        self._unreported: list[bytes] = []
+        connection.count_unconfirmed = lambda: self._sender.outstanding
+
+    def __repr__(self) -> str:
+        return f"<triocoro.Group {self._name!r} as node {self._address.nodeid}, pid {self._address.pid}>"
+
+    @property
+    def name(self) -> bytes:
+        """The group's name."""
+        return self._name
+
+    @property
+    def address(self) -> Address:
+        """Our own address in the group: messages of ours carry it as their sender."""
+        return self._address
+
+    @property
+    def view(self) -> ConfigChange:
+        """The configuration change of our join, or the latest one that was received since (cpg_overview(3))."""
+        assert self._view is not None
+        return self._view
+
+    # -- sending -------------------------------------------------------------------------------------------------------
+
+    async def send(self, *buffers: Buffer) -> None:
+        """Send one message, gathered from `buffers`, to every member of the group, ourselves included.
+
+        Waits while the daemon is under flow control or too many of our messages are on their way. That it returns does
+        not mean that the message was delivered: `MessageLost` reports one that was not.
+
+        Source: cpg_mcast_joined(3), with agreed order.
+
+        Raises:
+            TypeError: a buffer is not bytes-like.
+            InterruptedSendError: above `Cpg.max_atomic_message_size`, a membership change broke the message.
+            trio.ClosedResourceError: the group was closed, or is being left.
+            ConnectionLostError: the daemon died.
+
+        Cancelled: the message was not sent (above the atomic size: it may have been).
+        """
+        await self._sender.send([_validate.payload(buffers)])
+
+    async def send_batch(self, messages: Iterable[Buffer]) -> None:
+        """Send several messages in their order, with one crossing into C for many. Otherwise as `send`.
+
+        Cancelled: the first ones of the batch were sent, the others were not.
+        """
+        await self._sender.send(_validate.payloads(messages))
+
+    def send_nowait(self, *buffers: Buffer) -> None:
+        """As `send`, but never wait.
+
+        Raises:
+            trio.WouldBlock: `send` would have waited (above the atomic size it always does); nothing was sent.
+        """
+        self._sender.send_nowait(_validate.payload(buffers))
+
+    async def send_and_wait(self, *buffers: Buffer) -> Message:
+        """Send one message and wait until it has been delivered to ourselves, in the group's agreed order.
+
+        Other members get it at the same place of that order, unless their node fails or is cut off before.
+        The message is received below as well.
+
+        Raises:
+            MessageLostError: the daemon dropped the message; nobody gets it.
+            others: as `send`.
+
+        Cancelled: the message may have been sent.
+        """
+        own = await self._sender.send([_validate.payload(buffers)], notify=True)
+        assert own is not None
+        return await self._fate(own)
+
+    async def _fate(self, own: OwnMessage) -> Message:
+        assert own.back is not None
+        if not own.back.is_set():
+            with self._connection.interruptible():
+                await own.back.wait()
+        if own.message is None:
+            raise lost_error([own.payload])
+        return own.message
+
+    # -- receiving -----------------------------------------------------------------------------------------------------
+
+    async def receive(self) -> GroupEvent:
+        """Return the next event: the first is the `ConfigChange` of our own join.
+
+        Raises:
+            RuntimeError: the group was opened with `receive=False`.
+            trio.ClosedResourceError: the group was closed.
+            ConnectionLostError: the daemon died; events that had arrived before come first.
+            SlowConsumerError: more than `max_buffered_bytes` waited; events that fitted come first.
+
+        Cancelled: no event was taken.
+        """
+        self._check_receive()
+        return await self._stream.receive()
+
+    async def receive_batch(self, *, max_events: int = 256) -> list[GroupEvent]:
+        """Return the events that wait: at least one, at most `max_events`. Otherwise as `receive`."""
+        self._check_receive()
+        return await self._stream.receive_batch(max_events=max_events)
+
+    async def aclose(self) -> None:
+        """Leave the group in the background and close the connection. The end of the `async with` does it more gently.
+
+        Other tasks get `trio.ClosedResourceError`.
+        """
+        self._close()
+        await trio.lowlevel.checkpoint()
+
+    def statistics(self) -> GroupStatistics:
+        """What this connection has done, and what waits."""
+        return GroupStatistics(
+            sent=self._sender.sent,
+            confirmed=self._sender.confirmed,
+            lost=self._sender.lost,
+            outstanding=self._sender.outstanding,
+            tasks_waiting_send=self._sender.tasks_waiting,
+            stream=self._stream.statistics(),
+        )
+
+    def _check_receive(self) -> None:
+        if not self._receive:
+            raise RuntimeError(f"group {self._name!r} was opened with receive=False, to send only")
+
+    def _note_view(self, event: GroupEvent) -> None:
+        if isinstance(event, ConfigChange):
+            self._view = event
+
+    # -- the connection's side -----------------------------------------------------------------------------------------
+
+    def _handle(self, events: Sequence[CpgEvent]) -> None:
+        """Take a batch of what the daemon delivered."""
+        out: list[GroupEvent] = []
+        for event in events:
+            if isinstance(event, Message):
+                if event.sender == self._address:
+                    self._report(self._sender.came_back(event), out)
+                out.append(event)
+            elif isinstance(event, ConfigChange):
+                if not self._joined.is_set() or not self._receive:
+                    self._view = event
+                self._joined.set()
+                if any(change.address == self._address for change in event.left):
+                    self._report(self._sender.left(), out)
+                    self._left.set()
+                out.append(event)
+            elif self._totem_changes:
+                out.append(event)
+        if self._receive:
+            self._stream.put(out)
+
+    def _report(self, lost: list[OwnMessage], out: list[GroupEvent]) -> None:
+        out.extend(MessageLost(own.payload) for own in lost)
+        if self._sender.leaving or not self._receive:
+            # Nobody may be receiving any more: whoever was not told by `send_and_wait` hears it at the block's end.
+            self._unreported.extend(own.payload for own in lost if own.back is None)
+
+    async def _join(self, endpoint: Endpoint) -> None:
+        async def join() -> None:
+            try:
+                await self._raw.join(self._name)
+            except ExistError as exc:
+                if is_departing(endpoint, self._name):
+                    raise TryAgainError(str(exc), function=exc.function) from None
+                raise
+
+        await self._connection.request(
+            join,
+            explain={
+                CsError.EXIST: (
+                    f"process {self._address.pid} is a member of group {self._name!r} on node {self._address.nodeid}"
+                    " already; a process can be in a group once on each node"
+                )
+            },
+        )
+        with self._connection.interruptible():
+            await self._joined.wait()
+
+    async def _leave(self) -> None:
+        self._sender.leaving = True
+        await self._connection.request(lambda: self._raw.leave(self._name))
+        with self._connection.interruptible():
+            await self._left.wait()
+
+    def _raise_unreported(self) -> None:
+        if self._unreported:
+            raise lost_error(self._unreported)
+
+    def _close(self) -> None:
+        self._sender.leaving = True
+        self._connection.close(leave=True)
+
+
+def is_departing(endpoint: Endpoint, name: bytes) -> bool:
+    """Whether this process is still giving up a membership of that group: until then, joining it again is EXIST."""
+    _memberships[:] = [entry for entry in _memberships if not entry[2].closed]
+    return any(
+        key == (endpoint.label, endpoint.pid, name) and (connection.closed or connection.lost)
+        for key, connection, _ in _memberships
+    )
+
+
+@asynccontextmanager
+async def open_group(
+    name: bytes | str,
+    *,
+    totem_changes: bool = False,
+    receive: bool = True,
+    max_buffered_bytes: int = DEFAULT_MAX_BUFFERED_BYTES,
+    endpoint: Endpoint | None = None,
+) -> AsyncIterator[Group]:
+    """Join a process group, be a member for the length of the block, and leave it.
+
+    The block is entered once the join has been agreed on. A process can be in a group once on each node.
+
+    Args:
+        name: the group, 1 to 127 bytes; text is encoded as UTF-8. Some programs count a trailing NUL: that is another
+            group.
+        totem_changes: whether to receive `TotemChange` too.
+        receive: `False` for those who only send: nothing is buffered, and `receive` is refused.
+        max_buffered_bytes: how much may wait to be received, in bytes (each event counts its payload and 256 bytes).
+        endpoint: the daemon; without it, the default one.
+
+    Raises:
+        ValueError, TypeError: the name or the bound are not right.
+        CorosyncUnavailableError: no daemon, or no library.
+        ExistError: this process is in that group already.
+        ConnectionLostError: the daemon died; the block was cancelled.
+        MessageLostError: at the end of the block: messages of ours were dropped that nobody was told of before.
+
+    Cancelled: we do not stay joined. A block that is cancelled leaves in the background.
+
+    Source: cpg_overview(3), cpg_join(3), cpg_leave(3).
+    """
+    encoded = _validate.group_name(name)
+    _validate.positive(max_buffered_bytes, "max_buffered_bytes")
+    endpoint = resolve_endpoint(endpoint)
+    raw = await connect(lambda: endpoint.connect_cpg(initial_totem_conf=totem_changes), endpoint)
+    connection: Connection[CpgEvent] = Connection(raw, endpoint)
+    try:
+        nodeid = await connection.request(raw.local_nodeid)
+    except BaseException:
+        connection.close()
+        raise
+    group = Group(
+        encoded,
+        Address(nodeid, endpoint.pid),
+        raw,
+        connection,
+        totem_changes=totem_changes,
+        receive=receive,
+        max_buffered_bytes=max_buffered_bytes,
+    )
+    _memberships.append(((endpoint.label, endpoint.pid, encoded), connection, raw))
+    async with connection.serving(group._handle, leave=group._leave):  # pyright: ignore[reportPrivateUsage]
+        await group._join(endpoint)  # pyright: ignore[reportPrivateUsage]
+        yield group
+    group._raise_unreported()  # pyright: ignore[reportPrivateUsage]
+
+
+@final
+class Cpg:
+    """Questions about groups, without being a member of any. Objects of this class come from `open_cpg`."""
+
+    def __init__(self, raw: RawCpg, connection: Connection[CpgEvent]) -> None:
+        self._raw = raw
+        self._connection = connection
+
+    @property
+    def max_atomic_message_size(self) -> int:
+        """Bytes that one message may have to be sent in one piece (cpg_max_atomic_msgsize_get(3))."""
+        self._connection.check()
+        return self._raw.max_atomic_message_size
+
+    async def local_nodeid(self) -> int:
+        """Return the id of the daemon's node (cpg_local_get(3))."""
+        return await self._connection.request(self._raw.local_nodeid)
+
+    async def members(self, group: bytes | str) -> tuple[Address, ...]:
+        """Return the members of `group` on all nodes, as this node sees it; none if there is no such group.
+
+        Source: cpg_membership_get(3).
+        """
+        name = _validate.group_name(group)
+        return await self._connection.request(lambda: self._raw.membership(name))
+
+    async def groups(self) -> tuple[GroupMember, ...]:
+        """Return every member of every group, grouped by name (cpg_iteration_initialize(3))."""
+        return await self._connection.request(lambda: self._raw.iterate(IterationType.ALL, None))
+
+
+@asynccontextmanager
+async def open_cpg(*, endpoint: Endpoint | None = None) -> AsyncIterator[Cpg]:
+    """Connect to the CPG service for the length of the block, to ask about groups.
+
+    Args:
+        endpoint: the daemon; without it, the default one.
+
+    Raises:
+        CorosyncUnavailableError: no daemon, or no library.
+        ConnectionLostError: the daemon died; the block was cancelled.
+
+    Source: cpg_initialize(3).
+    """
+    endpoint = resolve_endpoint(endpoint)
+    raw = await connect(endpoint.connect_cpg, endpoint)
+    connection: Connection[CpgEvent] = Connection(raw, endpoint)
+    # Totem changes come to every handle, asked for or not; they are drained, and dropped.
+    async with connection.serving(lambda events: None):
+        yield Cpg(raw, connection)
