@@ -70,8 +70,12 @@ from ._types import (
 )
 from ._votequorum import Votequorum as Votequorum, open_votequorum as open_votequorum
 
-# Reprs, tracebacks, pickles and documentation name the public path.
-for _value in list(globals().values()):
-    if getattr(_value, "__module__", "").startswith("triocoro._"):
-        _value.__module__ = __name__
-del _value
+
+def _show_public_path(namespace: dict[str, object]) -> None:
+    """Let reprs, tracebacks, pickles and documentation name the public path."""
+    for value in namespace.values():
+        if getattr(value, "__module__", "").startswith("triocoro._"):
+            setattr(value, "__module__", "triocoro")  # noqa: B010 - not every object is known to have one
+
+
+_show_public_path(globals())

@@ -4,22 +4,25 @@ The rules of this file:
 
 - The fd is waited on with Trio; the handle's own dispatch never waits. Whoever dispatches takes a bounded batch, then
   lets others run.
-- A connection ends once, by `close` (we did it) or by `lose` (the daemon died, or we had to cut it). Every wait that
-  concerns it goes through `interruptible`, so that both ends wake it at once, whatever the daemon does.
-- `close` has no checkpoint between marking, `notify_closing` and forgetting the fd: the finalize on its worker may close
-  the number at any time after, and the kernel may give it to somebody else.
+- A connection ends by `close` (we did it), by `lose` (the daemon died) or by `cut` (somebody was too slow). Every wait
+  that concerns it goes through `interruptible`, or parks in a lot that is known here, so that it is woken at once.
+- `close` has no checkpoint between marking, `notify_closing` and forgetting the fd: the finalize on its worker may
+  close the number at any time after, and the kernel may give it to somebody else.
 - The scope of the user's block is cancelled before anybody can see the loss: calls inside it end with `Cancelled`, and
   `serving` turns that into one `ConnectionLostError`. Who is outside of it, or shielded, gets the error from the call.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
+import struct
 import sys
+import termios
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from typing import Final, Generic, NoReturn, TypeVar
+from typing import Final, Generic, NoReturn, TypeVar, cast
 
 import trio
 
@@ -35,6 +38,7 @@ from ._errors import (
 from ._raw import Endpoint, RawHandle
 
 if sys.version_info < (3, 11):
+    # Trio depends on it there.
     from exceptiongroup import BaseExceptionGroup
 
 T = TypeVar("T")
@@ -63,13 +67,13 @@ async def retry(call: Callable[[], Awaitable[T]]) -> T:
         delay = min(2 * delay, longest)
 
 
-async def connect(call: Callable[[], Awaitable[T]], endpoint: Endpoint) -> T:
-    """Connect with `call`; while the daemon is busy starting, try again."""
+async def connect(call: Callable[[], Awaitable[T]], endpoint: Endpoint, *, retrying: bool = True) -> T:
+    """Connect with `call`; while the daemon is busy starting, try again, if `retrying`."""
     try:
-        return await retry(call)
+        return await (retry(call) if retrying else call())
     except LibraryError as exc:
         raise CorosyncUnavailableError(
-            f"cannot connect to {endpoint.label}: no Corosync daemon answers there; start it, then connect again ({exc})",
+            f"cannot connect to {endpoint.label}: no Corosync daemon answers there; start it, then try again ({exc})",
             function=exc.function,
         ) from exc
 
@@ -130,7 +134,7 @@ class Connection(Generic[EventT]):
         if self._loss is not None:
             raise self.loss()
 
-    async def check_async(self) -> None:
+    async def check_async(self) -> None:  # noqa: ASYNC910 - a checkpoint only if there is bad news
         """As `check`, but a cancellation comes first: the block's own scope is cancelled when the daemon dies."""
         if self._closed or self._loss is not None:
             await trio.lowlevel.checkpoint()
@@ -138,7 +142,8 @@ class Connection(Generic[EventT]):
 
     def loss(self) -> CorosyncError:
         """A new error that tells of the loss."""
-        assert self._loss is not None
+        if self._loss is None:
+            raise AssertionError("the connection is not lost")
         error = self._loss()
         self._raised.add(error)
         return error
@@ -146,7 +151,7 @@ class Connection(Generic[EventT]):
     def is_only_the_loss(self, exc: BaseException) -> bool:
         """Whether `exc` is nothing but our own telling of the loss, in a user's nursery's group or not."""
         if isinstance(exc, BaseExceptionGroup):
-            group: BaseExceptionGroup[BaseException] = exc
+            group = cast("BaseExceptionGroup[BaseException]", exc)
             return all(self.is_only_the_loss(inner) for inner in group.exceptions)
         return exc in self._raised
 
@@ -206,7 +211,7 @@ class Connection(Generic[EventT]):
         self._raw.close(leave=leave)
 
     @contextmanager
-    def interruptible(self) -> Iterator[None]:
+    def interruptible(self) -> Generator[None, None, None]:
         """Within, waits end when the connection does: with `ClosedResourceError`, or the loss."""
         self.check()
         with trio.CancelScope() as scope:
@@ -262,7 +267,7 @@ class Connection(Generic[EventT]):
     # -- dispatch ------------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def dispatcher(self) -> Iterator[None]:
+    def dispatcher(self) -> Generator[None, None, None]:
         """Within, the caller is the one task that dispatches."""
         if self._dispatching:
             raise trio.BusyResourceError(f"another task is dispatching this connection to {self.label}")
@@ -271,6 +276,11 @@ class Connection(Generic[EventT]):
             yield
         finally:
             self._dispatching = False
+
+    def waiting(self) -> int:
+        """How many events wait: the daemon writes one byte for each."""
+        self.check()
+        return int(struct.unpack("i", fcntl.ioctl(self._fd, termios.FIONREAD, b"\0" * 4))[0])
 
     def take(self, max_events: int = BATCH_EVENTS, max_bytes: int = BATCH_BYTES) -> tuple[int, Sequence[EventT]]:
         """Take what waits: how many, and the events. Raises `ConnectionLostError` if the connection is broken."""
@@ -289,14 +299,14 @@ class Connection(Generic[EventT]):
             await trio.lowlevel.wait_readable(self._fd)
 
     @trio.lowlevel.enable_ki_protection
-    async def _serve(self, handle: Callable[[Sequence[EventT]], None]) -> None:
+    async def _serve(self, handle: Callable[[Sequence[EventT]], None]) -> None:  # noqa: ASYNC910 - a task of our own
         """The service's own task: drain always, whether or not anybody receives."""
         with self._serving, self.dispatcher():
             while not self.lost and not self._closed:
                 try:
                     taken, events = self.take()
                 except ConnectionLostError:
-                    return
+                    return  # noqa: ASYNC910
                 handle(events)
                 if taken:
                     await trio.lowlevel.checkpoint()
@@ -307,7 +317,7 @@ class Connection(Generic[EventT]):
     @trio.lowlevel.enable_ki_protection
     async def serving(
         self, handle: Callable[[Sequence[EventT]], None], *, leave: Callable[[], Awaitable[None]] | None = None
-    ) -> AsyncIterator[None]:
+    ) -> AsyncGenerator[None, None]:
         """The user's block: dispatch to `handle` while it runs, and close when it ends.
 
         What the block raises comes out as itself. If the connection was lost meanwhile, one `ConnectionLostError`
@@ -325,13 +335,13 @@ class Connection(Generic[EventT]):
                 try:
                     with self.scope:
                         yield
-                except BaseException as exc:
+                except BaseException as exc:  # noqa: BLE001, ASYNC103 - raised below
                     failure = exc
                 try:
                     await self._finish(leave)
-                except BaseException as exc:
+                except BaseException as exc:  # noqa: BLE001, ASYNC103 - raised below
                     failure = failure or exc
-        except BaseException:
+        except BaseException:  # noqa: ASYNC103 - as said:
             # A cancellation that came while the nursery closed, or a bug; what came first goes first.
             if failure is None:
                 raise
@@ -342,10 +352,10 @@ class Connection(Generic[EventT]):
         if failure is not None:
             raise failure
 
-    async def _finish(self, leave: Callable[[], Awaitable[None]] | None) -> None:
-        """Say goodbye within the grace, then close. A cancellation cuts it short; the rest goes on in the background."""
+    async def _finish(self, leave: Callable[[], Awaitable[None]] | None) -> None:  # noqa: ASYNC910
+        """Say goodbye within the grace, then close; if cancelled, the rest goes on in the background."""
         try:
-            with trio.move_on_after(GRACE):
+            with trio.move_on_after(GRACE):  # noqa: ASYNC912 - in a forked child there is nothing to wait for
                 if leave is not None and not self.lost and not self._closed and os.getpid() == self._pid:
                     await leave()
                 self.close(leave=leave is not None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import final
 
@@ -52,9 +52,8 @@ class GroupStatistics:
     """What waits to be received."""
 
 
-@final
-class Group(trio.abc.ReceiveChannel[GroupEvent]):
-    """Our membership of a process group. Objects of this class come from `open_group`."""
+class _Membership:
+    """What is behind a `Group`: the connection's side of it."""
 
     def __init__(
         self,
@@ -67,39 +66,120 @@ class Group(trio.abc.ReceiveChannel[GroupEvent]):
         receive: bool,
         max_buffered_bytes: int,
     ) -> None:
-        self._name = name
-        self._address = address
+        self.name = name
+        self.address = address
+        self.connection = connection
+        self.receive = receive
+        self.view = ConfigChange(members=(), joined=(), left=())
+        self.stream: EventStream[GroupEvent] = EventStream(connection, max_buffered_bytes)
+        self.stream.on_receive = self._note_view
+        self.sender = Sender(connection, raw)
         self._raw = raw
-        self._connection = connection
         self._totem_changes = totem_changes
-        self._receive = receive
-        self._stream: EventStream[GroupEvent] = EventStream(connection, max_buffered_bytes)
-        self._stream.on_receive = self._note_view
-        self._sender = Sender(connection, raw)
-        self._view: ConfigChange | None = None
         self._joined = trio.Event()
         self._left = trio.Event()
         self._unreported: list[bytes] = []
-        connection.count_unconfirmed = lambda: self._sender.outstanding
+        connection.count_unconfirmed = lambda: self.sender.outstanding
+
+    def handle(self, events: Sequence[CpgEvent]) -> None:
+        """Take a batch of what the daemon delivered."""
+        out: list[GroupEvent] = []
+        for event in events:
+            if isinstance(event, Message):
+                if event.sender == self.address:
+                    self._report(self.sender.came_back(event), out)
+                out.append(event)
+            elif isinstance(event, ConfigChange):
+                self._handle_config_change(event, out)
+            elif self._totem_changes:
+                out.append(event)
+        if self.receive:
+            self.stream.put(out)
+
+    def _handle_config_change(self, event: ConfigChange, out: list[GroupEvent]) -> None:
+        if not self._joined.is_set() or not self.receive:
+            self.view = event
+        self._joined.set()
+        if any(change.address == self.address for change in event.left):
+            self._report(self.sender.left(), out)
+            self._left.set()
+        out.append(event)
+
+    def _report(self, lost: list[OwnMessage], out: list[GroupEvent]) -> None:
+        out.extend(MessageLost(own.payload) for own in lost)
+        if self.sender.leaving or not self.receive:
+            # Nobody may be receiving any more: whoever was not told by `send_and_wait` hears it at the block's end.
+            self._unreported.extend(own.payload for own in lost if own.back is None)
+
+    def _note_view(self, event: GroupEvent) -> None:
+        if isinstance(event, ConfigChange):
+            self.view = event
+
+    async def join(self, endpoint: Endpoint) -> None:
+        """Join, and wait until it is agreed on."""
+
+        async def join() -> None:
+            try:
+                await self._raw.join(self.name)
+            except ExistError as exc:
+                if is_departing(endpoint, self.name):
+                    raise TryAgainError(str(exc), function=exc.function) from None
+                raise
+
+        await self.connection.request(
+            join,
+            explain={
+                CsError.EXIST: (
+                    f"process {self.address.pid} is a member of group {self.name!r} on node {self.address.nodeid}"
+                    " already; a process can be in a group once on each node"
+                )
+            },
+        )
+        with self.connection.interruptible():
+            await self._joined.wait()
+
+    async def leave(self) -> None:
+        """Leave, and wait until it is agreed on: only then the fate of all our messages is known."""
+        self.sender.leaving = True
+        await self.connection.request(lambda: self._raw.leave(self.name))
+        with self.connection.interruptible():
+            await self._left.wait()
+
+    def close(self) -> None:
+        """Leave in the background."""
+        self.sender.leaving = True
+        self.connection.close(leave=True)
+
+    def raise_unreported(self) -> None:
+        """Raise if messages were lost that nobody was told of."""
+        if self._unreported:
+            raise lost_error(self._unreported)
+
+
+@final
+class Group(trio.abc.ReceiveChannel[GroupEvent]):
+    """Our membership of a process group. Objects of this class come from `open_group`."""
+
+    def __init__(self, membership: _Membership) -> None:
+        self._membership = membership
 
     def __repr__(self) -> str:
-        return f"<triocoro.Group {self._name!r} as node {self._address.nodeid}, pid {self._address.pid}>"
+        return f"<triocoro.Group {self.name!r} as node {self.address.nodeid}, pid {self.address.pid}>"
 
     @property
     def name(self) -> bytes:
         """The group's name."""
-        return self._name
+        return self._membership.name
 
     @property
     def address(self) -> Address:
         """Our own address in the group: messages of ours carry it as their sender."""
-        return self._address
+        return self._membership.address
 
     @property
     def view(self) -> ConfigChange:
         """The configuration change of our join, or the latest one that was received since (cpg_overview(3))."""
-        assert self._view is not None
-        return self._view
+        return self._membership.view
 
     # -- sending -------------------------------------------------------------------------------------------------------
 
@@ -119,14 +199,14 @@ class Group(trio.abc.ReceiveChannel[GroupEvent]):
 
         Cancelled: the message was not sent (above the atomic size: it may have been).
         """
-        await self._sender.send([_validate.payload(buffers)])
+        await self._membership.sender.send([_validate.payload(buffers)])
 
     async def send_batch(self, messages: Iterable[Buffer]) -> None:
         """Send several messages in their order, with one crossing into C for many. Otherwise as `send`.
 
         Cancelled: the first ones of the batch were sent, the others were not.
         """
-        await self._sender.send(_validate.payloads(messages))
+        await self._membership.sender.send(_validate.payloads(messages))
 
     def send_nowait(self, *buffers: Buffer) -> None:
         """As `send`, but never wait.
@@ -134,7 +214,7 @@ class Group(trio.abc.ReceiveChannel[GroupEvent]):
         Raises:
             trio.WouldBlock: `send` would have waited (above the atomic size it always does); nothing was sent.
         """
-        self._sender.send_nowait(_validate.payload(buffers))
+        self._membership.sender.send_nowait(_validate.payload(buffers))
 
     async def send_and_wait(self, *buffers: Buffer) -> Message:
         """Send one message and wait until it has been delivered to ourselves, in the group's agreed order.
@@ -148,15 +228,11 @@ class Group(trio.abc.ReceiveChannel[GroupEvent]):
 
         Cancelled: the message may have been sent.
         """
-        own = await self._sender.send([_validate.payload(buffers)], notify=True)
-        assert own is not None
-        return await self._fate(own)
-
-    async def _fate(self, own: OwnMessage) -> Message:
-        assert own.back is not None
-        if not own.back.is_set():
-            with self._connection.interruptible():
-                await own.back.wait()
+        back = trio.Event()
+        own = await self._membership.sender.send([_validate.payload(buffers)], back=back)
+        if not back.is_set():
+            with self._membership.connection.interruptible():
+                await back.wait()
         if own.message is None:
             raise lost_error([own.payload])
         return own.message
@@ -175,103 +251,35 @@ class Group(trio.abc.ReceiveChannel[GroupEvent]):
         Cancelled: no event was taken.
         """
         self._check_receive()
-        return await self._stream.receive()
+        return await self._membership.stream.receive()
 
     async def receive_batch(self, *, max_events: int = 256) -> list[GroupEvent]:
         """Return the events that wait: at least one, at most `max_events`. Otherwise as `receive`."""
         self._check_receive()
-        return await self._stream.receive_batch(max_events=max_events)
+        return await self._membership.stream.receive_batch(max_events=max_events)
 
     async def aclose(self) -> None:
         """Leave the group in the background and close the connection. The end of the `async with` does it more gently.
 
         Other tasks get `trio.ClosedResourceError`.
         """
-        self._close()
+        self._membership.close()
         await trio.lowlevel.checkpoint()
 
     def statistics(self) -> GroupStatistics:
         """What this connection has done, and what waits."""
         return GroupStatistics(
-            sent=self._sender.sent,
-            confirmed=self._sender.confirmed,
-            lost=self._sender.lost,
-            outstanding=self._sender.outstanding,
-            tasks_waiting_send=self._sender.tasks_waiting,
-            stream=self._stream.statistics(),
+            sent=self._membership.sender.sent,
+            confirmed=self._membership.sender.confirmed,
+            lost=self._membership.sender.lost,
+            outstanding=self._membership.sender.outstanding,
+            tasks_waiting_send=self._membership.sender.tasks_waiting,
+            stream=self._membership.stream.statistics(),
         )
 
     def _check_receive(self) -> None:
-        if not self._receive:
-            raise RuntimeError(f"group {self._name!r} was opened with receive=False, to send only")
-
-    def _note_view(self, event: GroupEvent) -> None:
-        if isinstance(event, ConfigChange):
-            self._view = event
-
-    # -- the connection's side -----------------------------------------------------------------------------------------
-
-    def _handle(self, events: Sequence[CpgEvent]) -> None:
-        """Take a batch of what the daemon delivered."""
-        out: list[GroupEvent] = []
-        for event in events:
-            if isinstance(event, Message):
-                if event.sender == self._address:
-                    self._report(self._sender.came_back(event), out)
-                out.append(event)
-            elif isinstance(event, ConfigChange):
-                if not self._joined.is_set() or not self._receive:
-                    self._view = event
-                self._joined.set()
-                if any(change.address == self._address for change in event.left):
-                    self._report(self._sender.left(), out)
-                    self._left.set()
-                out.append(event)
-            elif self._totem_changes:
-                out.append(event)
-        if self._receive:
-            self._stream.put(out)
-
-    def _report(self, lost: list[OwnMessage], out: list[GroupEvent]) -> None:
-        out.extend(MessageLost(own.payload) for own in lost)
-        if self._sender.leaving or not self._receive:
-            # Nobody may be receiving any more: whoever was not told by `send_and_wait` hears it at the block's end.
-            self._unreported.extend(own.payload for own in lost if own.back is None)
-
-    async def _join(self, endpoint: Endpoint) -> None:
-        async def join() -> None:
-            try:
-                await self._raw.join(self._name)
-            except ExistError as exc:
-                if is_departing(endpoint, self._name):
-                    raise TryAgainError(str(exc), function=exc.function) from None
-                raise
-
-        await self._connection.request(
-            join,
-            explain={
-                CsError.EXIST: (
-                    f"process {self._address.pid} is a member of group {self._name!r} on node {self._address.nodeid}"
-                    " already; a process can be in a group once on each node"
-                )
-            },
-        )
-        with self._connection.interruptible():
-            await self._joined.wait()
-
-    async def _leave(self) -> None:
-        self._sender.leaving = True
-        await self._connection.request(lambda: self._raw.leave(self._name))
-        with self._connection.interruptible():
-            await self._left.wait()
-
-    def _raise_unreported(self) -> None:
-        if self._unreported:
-            raise lost_error(self._unreported)
-
-    def _close(self) -> None:
-        self._sender.leaving = True
-        self._connection.close(leave=True)
+        if not self._membership.receive:
+            raise RuntimeError(f"group {self.name!r} was opened with receive=False, to send only")
 
 
 def is_departing(endpoint: Endpoint, name: bytes) -> bool:
@@ -291,7 +299,7 @@ async def open_group(
     receive: bool = True,
     max_buffered_bytes: int = DEFAULT_MAX_BUFFERED_BYTES,
     endpoint: Endpoint | None = None,
-) -> AsyncIterator[Group]:
+) -> AsyncGenerator[Group, None]:
     """Join a process group, be a member for the length of the block, and leave it.
 
     The block is entered once the join has been agreed on. A process can be in a group once on each node.
@@ -325,7 +333,7 @@ async def open_group(
     except BaseException:
         connection.close()
         raise
-    group = Group(
+    membership = _Membership(
         encoded,
         Address(nodeid, endpoint.pid),
         raw,
@@ -335,10 +343,10 @@ async def open_group(
         max_buffered_bytes=max_buffered_bytes,
     )
     _memberships.append(((endpoint.label, endpoint.pid, encoded), connection, raw))
-    async with connection.serving(group._handle, leave=group._leave):  # pyright: ignore[reportPrivateUsage]
-        await group._join(endpoint)  # pyright: ignore[reportPrivateUsage]
-        yield group
-    group._raise_unreported()  # pyright: ignore[reportPrivateUsage]
+    async with connection.serving(membership.handle, leave=membership.leave):
+        await membership.join(endpoint)
+        yield Group(membership)
+    membership.raise_unreported()
 
 
 @final
@@ -373,7 +381,7 @@ class Cpg:
 
 
 @asynccontextmanager
-async def open_cpg(*, endpoint: Endpoint | None = None) -> AsyncIterator[Cpg]:
+async def open_cpg(*, endpoint: Endpoint | None = None) -> AsyncGenerator[Cpg, None]:
     """Connect to the CPG service for the length of the block, to ask about groups.
 
     Args:
@@ -389,5 +397,5 @@ async def open_cpg(*, endpoint: Endpoint | None = None) -> AsyncIterator[Cpg]:
     raw = await connect(endpoint.connect_cpg, endpoint)
     connection: Connection[CpgEvent] = Connection(raw, endpoint)
     # Totem changes come to every handle, asked for or not; they are drained, and dropped.
-    async with connection.serving(lambda events: None):
+    async with connection.serving(lambda _: None):
         yield Cpg(raw, connection)

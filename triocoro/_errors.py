@@ -249,9 +249,7 @@ class ConnectionLostError(CorosyncError, trio.BrokenResourceError):
             may or may not have been delivered to the group.
     """
 
-    def __init__(
-        self, message: str, *, function: str = "", code: CsError | None = None, unconfirmed: int = 0
-    ) -> None:
+    def __init__(self, message: str, *, function: str = "", code: CsError | None = None, unconfirmed: int = 0) -> None:
         super().__init__(message, function=function, code=code)
         self.unconfirmed = unconfirmed
 

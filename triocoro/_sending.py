@@ -70,17 +70,25 @@ class Sender:
     # -- sending -------------------------------------------------------------------------------------------------------
 
     @trio.lowlevel.enable_ki_protection
-    async def send(self, payloads: Sequence[bytes], *, notify: bool = False) -> OwnMessage | None:
-        """Send in order, waiting under flow control; returns the last one's entry, if `notify` asks to be told."""
+    async def send(self, payloads: Sequence[bytes], *, back: trio.Event | None = None) -> OwnMessage:
+        """Send in order, waiting under flow control.
+
+        Args:
+            payloads: the messages.
+            back: set when the fate of the last one is known.
+
+        Returns:
+            the last one's entry.
+        """
         await self._connection.check_async()
+        own = OwnMessage(b"")
         async with self._turn:
             done = 0
-            own: OwnMessage | None = None
             delay = _BACKOFF[0]
             while done < len(payloads):
                 await self._check_async()
                 if len(payloads[done]) > self._raw.max_atomic_message_size:
-                    own = await self._send_fragmented(payloads[done], notify=notify)
+                    own = await self._send_fragmented(payloads[done], back)
                     done += 1
                     continue
                 burst = self._fitting(payloads, done)
@@ -88,12 +96,14 @@ class Sender:
                     await self._connection.progress.park()
                     continue
                 if self._raw.lane.borrowed_tokens:
-                    sent, status, own = await self._multicast_after_lane(burst, notify=notify)
+                    sent, status = await self._multicast_after_lane(burst)
                 else:
-                    sent, status, own = await self._multicast(burst, notify=notify)
+                    sent, status = await self._multicast(burst)
                 done += sent
                 if sent:
                     delay = _BACKOFF[0]
+                    own = self._own[-1]
+                    own.back = back if done == len(payloads) else None
                 if status is MulticastStatus.FULL:
                     await self._connection.wait_writable()
                 elif status is MulticastStatus.TRY_AGAIN:
@@ -102,7 +112,7 @@ class Sender:
                     delay = min(2 * delay, _BACKOFF[1])
                 elif done < len(payloads):
                     await trio.lowlevel.checkpoint()
-            return own
+        return own
 
     @trio.lowlevel.enable_ki_protection
     def send_nowait(self, payload: bytes) -> None:
@@ -145,38 +155,32 @@ class Sender:
             room -= cost
         return burst
 
-    async def _multicast(
-        self, burst: list[bytes], *, notify: bool
-    ) -> tuple[int, MulticastStatus, OwnMessage | None]:
+    async def _multicast(self, burst: list[bytes]) -> tuple[int, MulticastStatus]:
         """One crossing into C; no checkpoint between it and remembering what was sent."""
-        own: OwnMessage | None = None
         try:
             sent, status = self._raw.multicast(burst)
         except LibraryError as exc:
             await self._connection.fail(exc)
         for payload in burst[:sent]:
-            own = OwnMessage(payload, back=trio.Event() if notify else None)
-            self._remember(own)
-        return sent, status, own
+            self._remember(OwnMessage(payload))
+        return sent, status  # noqa: ASYNC910 - a checkpoint here could forget what was sent
 
-    async def _multicast_after_lane(
-        self, burst: list[bytes], *, notify: bool
-    ) -> tuple[int, MulticastStatus, OwnMessage | None]:
+    async def _multicast_after_lane(self, burst: list[bytes]) -> tuple[int, MulticastStatus]:
         """As `_multicast`, once no round trip is under way: the library allows one request at a time."""
         with self._connection.interruptible():
             await self._raw.lane.acquire_on_behalf_of(self)
         try:
             self._check()
-            return await self._multicast(burst, notify=notify)
+            return await self._multicast(burst)
         finally:
             self._raw.lane.release_on_behalf_of(self)
 
-    async def _send_fragmented(self, payload: bytes, *, notify: bool) -> OwnMessage:
+    async def _send_fragmented(self, payload: bytes, back: trio.Event | None) -> OwnMessage:
         """Send a message above the atomic size, alone; the library cuts it up, with a round trip for each piece."""
         while self._cost:
             await self._connection.progress.park()
             await self._check_async()
-        own = OwnMessage(payload, certain=False, back=trio.Event() if notify else None)
+        own = OwnMessage(payload, certain=False, back=back)
         # Remembered first: its delivery may be dispatched before the last round trip has returned.
         self._remember(own)
         try:
@@ -253,5 +257,3 @@ def lost_error(payloads: Sequence[bytes]) -> MessageLostError:
         function="cpg_mcast_joined",
         payloads=tuple(payloads),
     )
-
-

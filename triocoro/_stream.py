@@ -66,8 +66,8 @@ class EventStream(trio.abc.ReceiveChannel[T], Generic[T]):
             if self._buffer and self._bytes + size > self._max_bytes:
                 self._overflow = True
                 self._connection.cut(
-                    f"{len(self._buffer)} events ({self._bytes} bytes) waited to be received and the next one did not fit"
-                    f" into max_buffered_bytes={self._max_bytes}; receive faster, or allow more"
+                    f"{len(self._buffer)} events ({self._bytes} bytes) waited to be received and the next one did not"
+                    f" fit into max_buffered_bytes={self._max_bytes}; receive faster, or allow more"
                 )
                 break
             self._buffer.append(event)

@@ -45,7 +45,7 @@ def payloads(messages: Iterable[Buffer]) -> list[bytes]:
 
 def uint32(value: int, name: str, *, minimum: int = 0) -> int:
     """A number that C takes as `unsigned int`."""
-    if not isinstance(value, int) or isinstance(value, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
+    if type(value) is bool or not isinstance(value, int):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"{name} must be an int, not {type(value).__name__}")
     if not minimum <= value <= MAX_UINT32:
         raise ValueError(f"{name} must be {minimum} to {MAX_UINT32}, not {value}")
@@ -54,7 +54,7 @@ def uint32(value: int, name: str, *, minimum: int = 0) -> int:
 
 def positive(value: int, name: str) -> int:
     """A bound of our own, such as `max_buffered_bytes`."""
-    if not isinstance(value, int) or isinstance(value, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
+    if type(value) is bool or not isinstance(value, int):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"{name} must be an int, not {type(value).__name__}")
     if value < 1:
         raise ValueError(f"{name} must be at least 1, not {value}")

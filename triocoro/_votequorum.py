@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Final, final
 
 import trio
@@ -20,18 +20,62 @@ _MAX_BUFFERED_BYTES: Final = 4 * 2**20
 """Changes are few and small: whoever has this much waiting has stopped receiving."""
 
 
-@final
-class Votequorum:
-    """A connection to the votequorum service. Objects of this class come from `open_votequorum`."""
+class _Tracker:
+    """Hands what is tracked to any number of streams."""
 
     def __init__(self, raw: RawVotequorum, connection: Connection[VotequorumEvent]) -> None:
         self._raw = raw
         self._connection = connection
         self._streams: list[EventStream[VotequorumEvent]] = []
-        self._tracking = trio.Lock()
+        self._starting = trio.Lock()
         self._started = False
         self._nodelist: VotequorumNodelist | None = None
         self._quorum: VotequorumChange | None = None
+
+    def handle(self, events: Sequence[VotequorumEvent]) -> None:
+        """Take a batch of what the daemon sent."""
+        for event in events:
+            if isinstance(event, VotequorumNodelist):
+                self._nodelist = event
+            elif isinstance(event, VotequorumChange):
+                self._quorum = event
+        for stream in self._streams:
+            stream.put(events)
+
+    async def add(self, stream: EventStream[VotequorumEvent]) -> None:
+        """Let `stream` have the present state, then everything."""
+        async with self._starting:
+            self._streams.append(stream)
+            if self._started:
+                stream.put(event for event in (self._nodelist, self._quorum) if event is not None)
+                return
+            try:
+                await self._connection.request(self._start)
+            except BaseException:
+                self._streams.remove(stream)
+                raise
+            # It stays on for as long as the connection does: so there is no state in which it is half off.
+            self._started = True
+
+    def remove(self, stream: EventStream[VotequorumEvent]) -> None:
+        """Let `stream` have nothing more."""
+        self._streams.remove(stream)
+        stream.close()
+
+    async def _start(self) -> None:  # noqa: ASYNC910 - suppress hides the checkpoint from the linter
+        # EXIST: a start that was cancelled had reached the daemon, which now has sent the present state once more.
+        with suppress(ExistError):
+            await self._raw.trackstart(Track.CHANGES)
+
+
+@final
+class Votequorum:
+    """A connection to the votequorum service. Objects of this class come from `open_votequorum`."""
+
+    def __init__(self, raw: RawVotequorum, connection: Connection[VotequorumEvent], tracker: _Tracker) -> None:
+        self._raw = raw
+        self._connection = connection
+        self._tracker = tracker
 
     async def info(self, nodeid: int | None = None) -> VotequorumInfo:
         """Return what votequorum knows of a node.
@@ -104,7 +148,7 @@ class Votequorum:
                     return
 
     @asynccontextmanager
-    async def track(self) -> AsyncIterator[EventStream[VotequorumEvent]]:
+    async def track(self) -> AsyncGenerator[EventStream[VotequorumEvent], None]:
         """Follow the changes: first the present state (node list, then quorum), then what happens.
 
         Any number of trackers may be open; each gets everything. A transition begins with a `VotequorumNodelist` and
@@ -115,44 +159,15 @@ class Votequorum:
         Source: votequorum_trackstart(3).
         """
         stream: EventStream[VotequorumEvent] = EventStream(self._connection, _MAX_BUFFERED_BYTES)
-        async with self._tracking:
-            if self._started:
-                stream.put(event for event in (self._nodelist, self._quorum) if event is not None)
-                self._streams.append(stream)
-            else:
-                self._streams.append(stream)
-                try:
-                    await self._connection.request(self._start)
-                except BaseException:
-                    self._streams.remove(stream)
-                    raise
-                # It stays on for as long as the connection does: there is no state in which it could be half off.
-                self._started = True
+        await self._tracker.add(stream)
         try:
             yield stream
         finally:
-            self._streams.remove(stream)
-            stream.close()
-
-    async def _start(self) -> None:
-        try:
-            await self._raw.trackstart(Track.CHANGES)
-        except ExistError:
-            # A start that was cancelled had reached the daemon, which has sent the present state once more.
-            pass
-
-    def _handle(self, events: Sequence[VotequorumEvent]) -> None:
-        for event in events:
-            if isinstance(event, VotequorumNodelist):
-                self._nodelist = event
-            elif isinstance(event, VotequorumChange):
-                self._quorum = event
-        for stream in self._streams:
-            stream.put(events)
+            self._tracker.remove(stream)
 
 
 @asynccontextmanager
-async def open_votequorum(*, endpoint: Endpoint | None = None) -> AsyncIterator[Votequorum]:
+async def open_votequorum(*, endpoint: Endpoint | None = None) -> AsyncGenerator[Votequorum, None]:
     """Connect to the votequorum service for the length of the block.
 
     Args:
@@ -167,6 +182,6 @@ async def open_votequorum(*, endpoint: Endpoint | None = None) -> AsyncIterator[
     endpoint = resolve_endpoint(endpoint)
     raw = await connect(endpoint.connect_votequorum, endpoint)
     connection: Connection[VotequorumEvent] = Connection(raw, endpoint)
-    votequorum = Votequorum(raw, connection)
-    async with connection.serving(votequorum._handle):  # pyright: ignore[reportPrivateUsage]
-        yield votequorum
+    tracker = _Tracker(raw, connection)
+    async with connection.serving(tracker.handle):
+        yield Votequorum(raw, connection, tracker)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
 from types import TracebackType
 
@@ -60,7 +60,7 @@ class Node(ABC):
         """Whether the daemon runs; a frozen one does."""
 
     @contextmanager
-    def as_default(self) -> Iterator[None]:
+    def as_default(self) -> Generator[None, None, None]:
         """Make this node the default endpoint within a `with` block, in this context."""
         token = default_endpoint.set(self.endpoint)
         try:
