@@ -1,0 +1,281 @@
+"""The in-memory cluster as a test sees it."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType, TracebackType
+from typing import TypeVar
+
+import trio
+
+from ..._raw import Endpoint, RawCpg, RawVotequorum
+from .._cluster import Cluster, ClusterOptions, Node
+from .cpg import CpgService
+from .daemon import Daemon, Errand, broken
+from .ipc import Connection
+from .libcpg import CpgHandle
+from .libvotequorum import VotequorumHandle
+from .totem import Totem
+from .votequorum import VotequorumService
+
+HandleT = TypeVar("HandleT", CpgHandle, VotequorumHandle)
+
+
+class FakeCluster(Cluster):
+    """A Corosync cluster in memory, which serves process groups and votequorum as Corosync would.
+
+    It needs no privileges, no processes and no time: the effect of each verb and of each request is complete when it
+    returns, and `trio.testing.MockClock` stays exact. It may be created and entered outside of a Trio run.
+
+    Args:
+        nodes: how many nodes; their ids are 1 to that number.
+        two_node: votequorum's two_node.
+        wait_for_all: votequorum's wait_for_all; `None` leaves it to `two_node`.
+        token: taken for the sake of `NetnsCluster`; here nothing waits for it.
+    """
+
+    def __init__(
+        self, *, nodes: int = 3, two_node: bool = False, wait_for_all: bool | None = None, token: int = 500
+    ) -> None:
+        self.options = ClusterOptions(nodes=nodes, two_node=two_node, wait_for_all=wait_for_all, token=token)
+        self._totem = Totem(range(1, nodes + 1))
+        pids = itertools.count(os.getpid() + 1)
+        self._nodes = {nodeid: FakeNode(nodeid, self.options, self._totem, pids) for nodeid in range(1, nodes + 1)}
+
+    @property
+    def nodes(self) -> Mapping[int, FakeNode]:
+        """The nodes by their ids."""
+        return MappingProxyType(self._nodes)
+
+    def __getitem__(self, nodeid: int) -> FakeNode:
+        return self._nodes[nodeid]
+
+    def __enter__(self) -> FakeCluster:  # noqa: PYI034 - typing.Self is younger than Python 3.10
+        for node in self._nodes.values():
+            node.boot()
+        self._totem.reform()
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        for node in self._nodes.values():
+            node.crash()
+
+    async def __aenter__(self) -> FakeCluster:  # noqa: PYI034 - as above
+        await trio.lowlevel.checkpoint()
+        return self.__enter__()
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self.__exit__(exc_type, exc, tb)
+        await trio.lowlevel.checkpoint()
+
+    def reachable(self, nodeid: int) -> frozenset[int]:
+        """The running nodes that `nodeid` can talk to, itself included. A frozen node talks to none but itself."""
+        if not self._nodes[nodeid].running:
+            return frozenset()
+        if self._nodes[nodeid].frozen:
+            return frozenset({nodeid})
+        side = (self._nodes[other] for other in self._totem.side_of(nodeid))
+        return frozenset(node.nodeid for node in side if node.running and not node.frozen)
+
+    async def partition(self, *sides: Iterable[int]) -> None:
+        """Cut the network between `sides`, sets of node ids; nodes that are not named stay with the first side."""
+        await trio.lowlevel.checkpoint()
+        self._totem.partition(self._complete([frozenset(side) for side in sides]))
+
+    async def heal(self) -> None:
+        """Mend the network."""
+        await trio.lowlevel.checkpoint()
+        self._totem.heal()
+
+    def _complete(self, sides: list[frozenset[int]]) -> list[frozenset[int]]:
+        named = [nodeid for side in sides for nodeid in side]
+        if not sides or len(named) != len(set(named)) or not self._nodes.keys() >= set(named):
+            raise ValueError(f"the sides must be disjoint sets of the nodes {sorted(self._nodes)}: {sides}")
+        return [sides[0] | (self._nodes.keys() - set(named)), *sides[1:]]
+
+
+class FakeNode(Node):
+    """A node of a `FakeCluster`."""
+
+    def __init__(self, nodeid: int, options: ClusterOptions, totem: Totem, pids: Iterable[int]) -> None:
+        super().__init__(nodeid)
+        self._options = options
+        self._totem = totem
+        self._pids = iter(pids)
+        self._endpoint = FakeEndpoint(self, os.getpid())
+        self._daemon: Daemon | None = None
+        self._log: list[str] = []
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Give this as `endpoint=` to talk to this node; its clients have this process's pid."""
+        return self._endpoint
+
+    def client(self) -> Endpoint:
+        """A further endpoint of this node, whose clients have a pid of their own, for several members of one group."""
+        return FakeEndpoint(self, next(self._pids))
+
+    @property
+    def daemon(self) -> Daemon | None:
+        """The daemon, while one runs."""
+        return self._daemon
+
+    @property
+    def pid(self) -> int | None:
+        """`None`: there is no process."""
+        return None
+
+    @property
+    def log(self) -> str:
+        """What has happened on this node, in the style of Corosync's log, over all its restarts."""
+        return "".join(self._log)
+
+    @property
+    def running(self) -> bool:
+        """Whether the daemon runs; a frozen one does."""
+        return self._daemon is not None
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the daemon is frozen."""
+        return self._daemon is not None and self._daemon.frozen
+
+    async def start(self) -> None:
+        """Start the daemon. Nothing happens if it runs."""
+        await trio.lowlevel.checkpoint()
+        if self._daemon is None:
+            self.boot()
+            self._totem.reform()
+
+    async def stop(self) -> None:
+        """Stop the daemon in good order. A frozen one stops when it thaws, and this waits for it."""
+        await trio.lowlevel.checkpoint()
+        if self._daemon is not None:
+            errand = Errand[None]("SIGTERM")
+            self._daemon.submit(_Stop(self, errand))
+            await errand.wait(unclaimed=lambda _: None)
+
+    async def kill(self) -> None:
+        """Kill the daemon: its connections break, and the others lose the node. Frozen ones can be killed too."""
+        await trio.lowlevel.checkpoint()
+        self.crash()
+        self._totem.reform()
+
+    async def freeze(self) -> None:
+        """Stop the daemon in its tracks. If there are others in its ring, they lose it at once."""
+        await trio.lowlevel.checkpoint()
+        if self._daemon is not None and not self._daemon.frozen:
+            self._daemon.freeze()
+            self._totem.reform()
+
+    async def thaw(self) -> None:
+        """Let a frozen daemon go on: it works off what has come in, and then finds out what it has missed."""
+        await trio.lowlevel.checkpoint()
+        if self._daemon is not None and self._daemon.frozen:
+            self._daemon.thaw()
+            self._totem.reform()
+
+    def boot(self) -> None:
+        """Start the daemon, alone in a ring for now."""
+        daemon = self._daemon = Daemon(self.nodeid, self._totem, self._write_log)
+        services = (CpgService(daemon), VotequorumService(daemon, self._options))
+        daemon.begin({service.name: service for service in services})
+
+    def crash(self) -> None:
+        """End the daemon, without telling the other nodes."""
+        if self._daemon is not None:
+            daemon, self._daemon = self._daemon, None
+            daemon.die()
+
+    def shut_down(self) -> None:
+        """End the daemon in good order."""
+        if self._daemon is not None:
+            self._daemon.close_connections()
+            self.crash()
+            self._totem.reform()
+
+    def _write_log(self, subsystem: str, text: str) -> None:
+        self._log.append(f"[{subsystem:<6}] {text}\n")
+
+
+class FakeEndpoint:
+    """A client's way to a node of a `FakeCluster`."""
+
+    def __init__(self, node: FakeNode, pid: int) -> None:
+        self._node = node
+        self._pid = pid
+
+    def __repr__(self) -> str:
+        return f"<FakeEndpoint {self.label} pid {self._pid}>"
+
+    @property
+    def label(self) -> str:
+        """Names the daemon in messages."""
+        return f"node {self._node.nodeid} (fake)"
+
+    @property
+    def pid(self) -> int:
+        """The pid under which our clients appear in groups."""
+        return self._pid
+
+    async def connect_cpg(self, *, initial_totem_conf: bool = False) -> RawCpg:
+        """Connect to the daemon's CPG service."""
+
+        def make(daemon: Daemon) -> CpgHandle:
+            service = daemon.service(CpgService)
+            connection = Connection(daemon, service)
+            return CpgHandle(connection, service, self._pid, initial_totem_conf=initial_totem_conf)
+
+        return await self._connect("cpg_model_initialize", make)
+
+    async def connect_votequorum(self) -> RawVotequorum:
+        """Connect to the daemon's votequorum service."""
+
+        def make(daemon: Daemon) -> VotequorumHandle:
+            service = daemon.service(VotequorumService)
+            return VotequorumHandle(Connection(daemon, service), service)
+
+        return await self._connect("votequorum_initialize", make)
+
+    async def _connect(self, function: str, make: Callable[[Daemon], HandleT]) -> HandleT:
+        await trio.lowlevel.checkpoint()
+        daemon = self._node.daemon
+        if daemon is None:
+            raise broken(function)
+        errand = Errand[HandleT](function)
+        daemon.submit(_Accept(lambda: errand.finish(make(daemon)), errand.abort))
+
+        def unclaimed(handle: HandleT | None) -> None:
+            if handle is not None:
+                handle.close()
+
+        return await errand.wait(unclaimed=unclaimed)
+
+
+class _Accept:
+    """A client that knocks at a daemon's door."""
+
+    def __init__(self, accept: Callable[[], None], refuse: Callable[[], None]) -> None:
+        self.run = accept
+        self.abort = refuse
+
+
+class _Stop:
+    """SIGTERM."""
+
+    def __init__(self, node: FakeNode, errand: Errand[None]) -> None:
+        self._node = node
+        self._errand = errand
+
+    def run(self) -> None:
+        self._node.shut_down()
+        self._errand.finish(None)
+
+    def abort(self) -> None:
+        self._errand.finish(None)  # Something else has ended it.

@@ -1,0 +1,218 @@
+"""One node's corosync process: its services, and the requests that wait for it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar, cast
+
+import trio
+
+from ..._errors import CorosyncError, CsError, error_from_code
+from ..._types import RingId
+
+if TYPE_CHECKING:
+    from .ipc import Connection
+    from .totem import Ring, Totem
+
+T = TypeVar("T")
+ServiceT = TypeVar("ServiceT", bound="Service")
+
+
+class Job(Protocol):
+    """Something that the daemon does as soon as it is not frozen."""
+
+    def run(self) -> None:
+        """Do it."""
+
+    def abort(self) -> None:
+        """The daemon died before it could."""
+
+
+class Service(ABC):
+    """A service engine: it talks to its peers through totem, and to its clients through their connections."""
+
+    name: str
+    """Unique within a daemon."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self.daemon = daemon
+
+    def multicast(self, message: object) -> None:
+        """Send `message` to this service on every node of the ring."""
+        self.daemon.totem.multicast(self.daemon, self.name, message)
+
+    @abstractmethod
+    def sync_init(self, transitional: frozenset[int], members: tuple[int, ...], ring_id: RingId) -> None:
+        """A new ring begins; `transitional` are those who come from our old one with us."""
+
+    @abstractmethod
+    def sync_process(self) -> None:
+        """Send what the others must know."""
+
+    @abstractmethod
+    def sync_activate(self) -> None:
+        """All that was sent has arrived everywhere: tell the clients."""
+
+    @abstractmethod
+    def deliver(self, message: object, sender: int) -> None:
+        """A message from node `sender`, in agreed order."""
+
+    @abstractmethod
+    def connection_closed(self, connection: Connection) -> None:
+        """A client is gone."""
+
+
+class Daemon:
+    """A corosync process, from its start to its death."""
+
+    def __init__(self, nodeid: int, totem: Totem, log: Callable[[str, str], None]) -> None:
+        self.nodeid = nodeid
+        self.totem = totem
+        self.log = log
+        self.frozen = False
+        self.alive = True
+        self.services: dict[str, Service] = {}
+        self.connections: list[Connection] = []
+        self._ring: Ring | None = None
+        self._jobs: deque[Job] = deque()
+        self._working = False
+
+    def begin(self, services: Mapping[str, Service]) -> None:
+        """Start the services, in the order in which they synchronise, and enter a ring."""
+        self.services = dict(services)
+        self.log("MAIN", "Corosync Cluster Engine (triocoro's fake): started and ready to provide service.")
+        self.totem.enter(self)
+
+    def service(self, kind: type[ServiceT]) -> ServiceT:
+        """One of the services."""
+        service = self.services[kind.name]
+        if not isinstance(service, kind):
+            raise TypeError(service)
+        return service
+
+    @property
+    def in_ring(self) -> bool:
+        """Whether there has been a ring yet."""
+        return self._ring is not None
+
+    @property
+    def ring(self) -> Ring:
+        """The ring that this daemon believes to be in."""
+        if self._ring is None:
+            raise AssertionError("no ring before the start is over")
+        return self._ring
+
+    def enter_ring(self, ring: Ring) -> None:
+        """Totem has formed a new ring with us in it."""
+        before = set(self._ring.members if self._ring is not None else ())
+        after = set(ring.members)
+        text = f"A new membership ({ring.ring_id.nodeid:x}.{ring.ring_id.seq:x}) was formed."
+        for verb, nodeids in (("joined", after - before), ("left", before - after)):
+            if nodeids:
+                text += f" Members {verb}: {' '.join(map(str, sorted(nodeids)))}"
+        self.log("TOTEM", text)
+        self._ring = ring
+
+    def submit(self, job: Job) -> None:
+        """Have `job` done: now, or when the daemon thaws."""
+        if not self.alive:
+            job.abort()
+            return
+        self._jobs.append(job)
+        self.work()
+
+    def work(self) -> None:
+        """Do what waits, in order of arrival."""
+        if self._working:
+            return
+        self._working = True
+        try:
+            while self._jobs and self.alive and not self.frozen:
+                self._jobs.popleft().run()
+        finally:
+            self._working = False
+
+    def freeze(self) -> None:
+        """SIGSTOP."""
+        self.frozen = True
+
+    def thaw(self) -> None:
+        """SIGCONT: work off what has come in, still in the ring of before."""
+        self.frozen = False
+        for connection in list(self.connections):
+            connection.notify()
+        self.work()
+
+    def close_connections(self) -> None:
+        """Part from every client while still in the ring, as services do when they are unloaded."""
+        for connection in list(self.connections):
+            self.forget(connection)
+            connection.hang_up()
+
+    def forget(self, connection: Connection) -> None:
+        """A connection is over, by either side."""
+        if connection in self.connections:
+            self.connections.remove(connection)
+            connection.service.connection_closed(connection)
+
+    def die(self) -> None:
+        """Cease to exist: every connection breaks, and nothing that waits is done."""
+        self.alive = False
+        self.totem.leave(self)
+        connections, self.connections = self.connections, []
+        for connection in connections:
+            connection.hang_up()
+        jobs, self._jobs = self._jobs, deque()
+        for job in jobs:
+            job.abort()
+
+
+class Errand(Generic[T]):
+    """The outcome of what somebody asked of the daemon, who waits for it and may lose patience."""
+
+    def __init__(self, function: str) -> None:
+        self._function = function
+        self._done = trio.Event()
+        self._outcome: T | CorosyncError | None = None
+        self._unclaimed: Callable[[T | None], None] | None = None
+
+    def finish(self, outcome: T | CorosyncError) -> None:
+        """It is over: wake the one who waits."""
+        self._outcome = outcome
+        self._done.set()
+        self._dispose()
+
+    def abort(self) -> None:
+        """The daemon died."""
+        self.finish(broken(self._function))
+
+    async def wait(self, *, unclaimed: Callable[[T | None], None]) -> T:
+        """Wait for the outcome of the action.
+
+        Args:
+            unclaimed: called once the action is over if the wait was cancelled; with the result, `None` if it failed.
+        """
+        if not self._done.is_set():
+            try:
+                await self._done.wait()
+            except trio.Cancelled:
+                self._unclaimed = unclaimed
+                # It may have come to its end in the very moment of the cancellation.
+                if self._done.is_set():
+                    self._dispose()
+                raise
+        if isinstance(self._outcome, CorosyncError):
+            raise self._outcome
+        return cast("T", self._outcome)
+
+    def _dispose(self) -> None:
+        if self._unclaimed is not None:
+            outcome = self._outcome
+            self._unclaimed(None if isinstance(outcome, CorosyncError) else outcome)
+
+
+def broken(function: str) -> CorosyncError:
+    """What a call on a broken connection raises."""
+    return error_from_code(CsError.LIBRARY, function)

@@ -1,0 +1,135 @@
+"""Totem: who is in a ring with whom, and messages in one agreed order within a ring.
+
+Nothing takes time here. A change of the topology forms the new rings at once, and a multicast has been delivered to
+every member when it returns, unless it was sent from within a delivery: then it comes after the one under way, as the
+agreed order demands.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+import attrs
+
+from ..._types import RingId
+
+if TYPE_CHECKING:
+    from .daemon import Daemon
+
+SEQ_STEP = 4
+"""A ring's seq is this much above the highest one that its members have seen; Totem keeps the others for itself."""
+
+
+@attrs.frozen(eq=False)
+class Ring:
+    """A membership. Two rings are the same only if they are the same object."""
+
+    ring_id: RingId
+    members: tuple[int, ...]
+
+
+@attrs.frozen
+class _Multicast:
+    ring: Ring
+    sender: int
+    service: str
+    message: object
+
+
+class Totem:
+    """The network and the protocol on it, for all nodes together."""
+
+    def __init__(self, nodeids: Iterable[int]) -> None:
+        self._nodeids = frozenset(nodeids)
+        self._sides = [self._nodeids]
+        self._daemons: dict[int, Daemon] = {}
+        # The highest seq that each node has seen. Corosync keeps it on disk, so that it survives restarts.
+        self._seqs = dict.fromkeys(self._nodeids, 0)
+        self._in_flight: deque[_Multicast] = deque()
+        self._holding = False
+
+    def partition(self, sides: Iterable[frozenset[int]]) -> None:
+        """Cut the network between `sides`, which must cover every node once."""
+        self._sides = list(sides)
+        self.reform()
+
+    def heal(self) -> None:
+        """Mend the network."""
+        self.partition([self._nodeids])
+
+    def side_of(self, nodeid: int) -> frozenset[int]:
+        """The nodes that are on one side of the network with `nodeid`, running or not."""
+        return next(side for side in self._sides if nodeid in side)
+
+    def enter(self, daemon: Daemon) -> None:
+        """A daemon starts: it makes a ring of its own; `reform` brings it together with the others."""
+        self._daemons[daemon.nodeid] = daemon
+        self._form([daemon])
+
+    def leave(self, daemon: Daemon) -> None:
+        """A daemon is gone; the others notice at `reform`."""
+        del self._daemons[daemon.nodeid]
+
+    def reform(self) -> None:
+        """Form the rings that the topology and the daemons' health allow, where they are not there already.
+
+        A frozen daemon takes no part: it stays in its ring, which the others leave, until it thaws.
+        """
+        for side in self._sides:
+            daemons = [self._daemons[nodeid] for nodeid in sorted(side & self._daemons.keys())]
+            awake = [daemon for daemon in daemons if not daemon.frozen]
+            members = tuple(daemon.nodeid for daemon in awake)
+            if awake and any(daemon.ring is not awake[0].ring or daemon.ring.members != members for daemon in awake):
+                self._form(awake)
+
+    def multicast(self, sender: Daemon, service: str, message: object) -> None:
+        """Send `message` to `service` on every member of the sender's ring, itself included."""
+        self._in_flight.append(_Multicast(sender.ring, sender.nodeid, service, message))
+        if not self._holding:
+            self._deliver()
+
+    def _form(self, daemons: list[Daemon]) -> None:
+        members = tuple(daemon.nodeid for daemon in daemons)
+        seq = max(self._seqs[nodeid] for nodeid in members) + SEQ_STEP
+        # The lowest member represents the ring.
+        ring = Ring(RingId(members[0], seq), members)
+        transitional = {daemon.nodeid: _transitional(daemon, daemons) for daemon in daemons}
+        for daemon in daemons:
+            self._seqs[daemon.nodeid] = seq
+            daemon.enter_ring(ring)
+        # The services synchronise one after the other, each in step on all nodes.
+        for service in daemons[0].services:
+            for daemon in daemons:
+                daemon.services[service].sync_init(transitional[daemon.nodeid], members, ring.ring_id)
+            self._holding = True
+            for daemon in daemons:
+                daemon.services[service].sync_process()
+            self._deliver()
+            for daemon in daemons:
+                daemon.services[service].sync_activate()
+
+    def _deliver(self) -> None:
+        self._holding = True
+        try:
+            while self._in_flight:
+                multicast = self._in_flight.popleft()
+                for daemon in self._receivers(multicast.ring):
+                    daemon.services[multicast.service].deliver(multicast.message, multicast.sender)
+        finally:
+            self._holding = False
+
+    def _receivers(self, ring: Ring) -> Iterator[Daemon]:
+        for nodeid in ring.members:
+            daemon = self._daemons.get(nodeid)
+            # A daemon that thaws after the others have gone is alone in the old ring, and hears only itself.
+            if daemon is not None and not daemon.frozen and daemon.ring is ring:
+                yield daemon
+
+
+def _transitional(daemon: Daemon, daemons: list[Daemon]) -> frozenset[int]:
+    """Those who come to the new ring from the same old one as `daemon` does."""
+    if not daemon.in_ring:
+        return frozenset({daemon.nodeid})
+    return frozenset(other.nodeid for other in daemons if other.in_ring and other.ring is daemon.ring)
