@@ -1,0 +1,1 @@
+"""Real Corosync clusters in network namespaces."""

@@ -1,0 +1,261 @@
+"""Clusters of real Corosync daemons, each node in network and mount namespaces of its own."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+from collections.abc import Awaitable, Callable, Mapping
+from types import TracebackType
+
+import trio
+
+from ..._errors import CorosyncUnavailableError
+from ..._raw import Endpoint
+from .._cluster import Cluster, ClusterOptions, Node
+from . import requirements
+from .apart import Apart
+from .config import MAX_NODES, STATE_DIR, address, corosync_conf
+from .hub import Hub
+from .machine import Machine
+from .readiness import Readiness
+
+_CONF = f"{STATE_DIR}/corosync.conf"
+_FREEZE_POLL = 0.001
+
+_numbers = itertools.count(1)
+
+
+class NetnsNode(Node):
+    """A node of a `NetnsCluster`."""
+
+    def __init__(self, machine: Machine, start: Callable[[Machine], Awaitable[None]]) -> None:
+        super().__init__(machine.nodeid)
+        self._machine = machine
+        self._start = start
+        self._starting = trio.Lock()
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Give this as `endpoint=` to talk to this node's daemon; it stays valid when the daemon is restarted."""
+        return self._machine.endpoint
+
+    @property
+    def pid(self) -> int | None:
+        """The daemon's pid as this process sees it; `None` while no daemon runs."""
+        daemon = self._machine.daemon
+        return daemon.pid if daemon is not None and daemon.running else None
+
+    @property
+    def namespace_pid(self) -> int | None:
+        """A process in the node's namespaces that outlives its daemons, for nsenter(1); `None` outside the block."""
+        return self._machine.holder_pid
+
+    @property
+    def log(self) -> str:
+        """What the daemon has logged so far, over all its restarts; it stays when the cluster has ended."""
+        return self._machine.log
+
+    @property
+    def running(self) -> bool:
+        """Whether the daemon runs; a frozen one does."""
+        return self._machine.running
+
+    async def start(self) -> None:
+        """Start the daemon; returns once clients can connect to it. Nothing happens if it runs.
+
+        Cancelled: the daemon may have been started.
+
+        Raises:
+            CorosyncUnavailableError: the daemon ended, or nobody could connect to it; the message has its log.
+        """
+        async with self._starting:
+            if not self.running:
+                await Apart(lambda: self._start(self._machine)).run()
+
+    async def stop(self) -> None:
+        """Stop the daemon in good order (SIGTERM: it leaves the cluster), and wait for its end.
+
+        A frozen daemon is thawed for that. Cancelled: the daemon goes on ending.
+        """
+        # Both, as systemd does: a process that stands still does not handle SIGTERM.
+        await self._end(signal.SIGTERM, signal.SIGCONT)
+
+    async def kill(self) -> None:
+        """Kill the daemon (SIGKILL: the others must find out), and wait for its end.
+
+        Cancelled: the daemon goes on ending.
+        """
+        await self._end(signal.SIGKILL)
+
+    async def _end(self, *signals: signal.Signals) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        daemon = self._machine.daemon
+        if daemon is None:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            return
+        for number in signals:
+            daemon.send(number)
+        await daemon.ended()
+
+    async def freeze(self) -> None:
+        """Stop the daemon in its tracks (SIGSTOP) until `thaw`; returns once it stands still.
+
+        Cancelled: it may be frozen.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        daemon = self._machine.daemon
+        if daemon is not None:
+            daemon.send(signal.SIGSTOP)
+            while daemon.running and not daemon.frozen:
+                await trio.sleep(_FREEZE_POLL)
+        await trio.lowlevel.cancel_shielded_checkpoint()
+
+    async def thaw(self) -> None:
+        """Let a frozen daemon go on (SIGCONT)."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if self._machine.daemon is not None:
+            self._machine.daemon.send(signal.SIGCONT)
+        await trio.lowlevel.cancel_shielded_checkpoint()
+
+
+class NetnsCluster(Cluster):
+    """A throwaway cluster of real Corosync daemons; the arguments are those of `ClusterOptions`.
+
+    Each node has a network and a mount namespace of its own, and its files on a tmpfs there. The block is entered once
+    every node finds itself in a quorate cluster of all nodes. Nothing is left when the block ends, nor when this
+    process is killed. An instance is used once.
+
+    Raises:
+        CorosyncUnavailableError: on entry, when this machine lacks something, or a daemon does not start; the message
+            lists what is missing, or gives the daemon's own reason and the end of its log.
+    """
+
+    def __init__(
+        self, *, nodes: int = 3, two_node: bool = False, wait_for_all: bool | None = None, token: int = 500
+    ) -> None:
+        self.options = ClusterOptions(nodes=nodes, two_node=two_node, wait_for_all=wait_for_all, token=token)
+        if nodes > MAX_NODES:
+            raise ValueError(f"nodes must be at most {MAX_NODES}, not {nodes}")
+        self.name = f"triocoro-{os.getpid()}-{next(_numbers)}"
+        self._machines = [Machine(nodeid, self.name) for nodeid in range(1, nodes + 1)]
+        self._nodes = {machine.nodeid: NetnsNode(machine, self._start_one) for machine in self._machines}
+        self._programs: requirements.Programs | None = None
+        self._hub: Hub | None = None
+        self._used = False
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r}, {len(self._nodes)} nodes>"
+
+    @property
+    def nodes(self) -> Mapping[int, NetnsNode]:
+        """The nodes by their ids."""
+        return self._nodes
+
+    def __getitem__(self, nodeid: int) -> NetnsNode:
+        return self._nodes[nodeid]
+
+    def reachable(self, nodeid: int) -> frozenset[int]:
+        """The running nodes that `nodeid` can talk to, itself included, as the topology is now."""
+        running = frozenset(machine.nodeid for machine in self._machines if machine.running)
+        return running if nodeid in running else frozenset()
+
+    def __enter__(self) -> NetnsCluster:
+        self._use()
+        try:
+            Apart(self._start_all).run_blocking()
+        except BaseException:
+            self._close()
+            raise
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self._close()
+
+    async def __aenter__(self) -> NetnsCluster:
+        self._use()
+        try:
+            await Apart(self._start_all).run()
+        except BaseException:
+            await self._aclose()
+            raise
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        await self._aclose()
+
+    def _use(self) -> None:
+        if self._used:
+            raise RuntimeError("a cluster is used once; make another one")
+        self._used = True
+
+    async def _aclose(self) -> None:
+        with trio.CancelScope(shield=True):
+            # A limiter of its own, as the default one may be exhausted by calls that wait for our frozen daemons.
+            await trio.to_thread.run_sync(self._close, limiter=trio.CapacityLimiter(1))
+
+    def _close(self) -> None:
+        """End everything, and wait for its end."""
+        if self._hub is not None:
+            self._hub.close()
+            self._hub = None
+        for machine in self._machines:
+            machine.close()
+
+    # What follows runs apart: in a Trio run of its own, which a request to the supervisor may block for a moment.
+
+    async def _start_all(self) -> None:
+        self._programs = requirements.find_programs()
+        if self._programs is None:
+            raise requirements.unavailable("")
+        requirements.check_client()
+        self._hub = Hub(self._programs)
+        try:
+            self._create(self._hub, self._programs)
+        except CorosyncUnavailableError as error:
+            # Looking takes longer than trying, so it comes second.
+            raise requirements.unavailable(str(error)) from None
+        self._start_daemons(self._machines)
+        await self._readiness(self._machines).wait(frozenset(self._nodes))
+
+    async def _start_one(self, machine: Machine) -> None:
+        self._start_daemons([machine])
+        await self._readiness([machine]).wait(None)
+
+    def _create(self, hub: Hub, programs: requirements.Programs) -> None:
+        conf = corosync_conf(self.options, self.name)
+        _, holders = hub.request(
+            "create",
+            [machine.open_log() for machine in self._machines],
+            ip=programs.ip,
+            private=programs.private_directories(),
+            nodes={nodeid: {"address": f"{address(nodeid)}/24", "files": {_CONF: conf}} for nodeid in self._nodes},
+        )
+        for machine, holder in zip(self._machines, holders, strict=True):
+            machine.holder = holder
+
+    def _start_daemons(self, machines: list[Machine]) -> None:
+        if self._hub is None or self._programs is None:
+            raise RuntimeError("this cluster does not run")
+        _, pidfds = self._hub.request(
+            "start",
+            nodes=[str(machine.nodeid) for machine in machines],
+            argv=[self._programs.corosync, "-f", "-c", _CONF],
+        )
+        for machine, pidfd in zip(machines, pidfds, strict=True):
+            machine.set_daemon(pidfd)
+
+    def _readiness(self, machines: list[Machine]) -> Readiness:
+        hub = self._hub
+        assert hub is not None
+
+        def status(nodeid: int) -> int | None:
+            reply, _ = hub.request("status", node=str(nodeid))
+            value: int | None = reply["status"]
+            return value
+
+        return Readiness(machines, status)

@@ -1,0 +1,90 @@
+"""Our end of a cluster's supervisor."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..._errors import CorosyncUnavailableError
+from .requirements import Programs
+from .supervisor import MAX_FDS, PACKET
+
+_SUPERVISOR = Path(__file__).with_name("supervisor.py")
+_PATIENCE = 30.0
+
+
+class Hub:
+    """A running supervisor. With it ends all that it made."""
+
+    def __init__(self, programs: Programs) -> None:
+        self._lock = threading.Lock()
+        self._output = os.memfd_create("triocoro-supervisor")
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._control.settimeout(_PATIENCE)
+        # A process that was forked from ours holds the control socket open as well; so the supervisor watches us, too.
+        owner = os.pidfd_open(os.getpid())
+        try:
+            self._process = subprocess.Popen(
+                [
+                    *programs.namespaces("--net", "--mount", "--pid", "--fork", "--kill-child"),
+                    *(sys.executable, "-I", "-S", str(_SUPERVISOR), str(theirs.fileno()), str(owner)),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=self._output,
+                stderr=self._output,
+                cwd="/",
+                pass_fds=(theirs.fileno(), owner),
+                start_new_session=True,  # the terminal's interrupt is not for them
+            )
+        except BaseException:
+            self._control.close()
+            os.close(self._output)
+            raise
+        finally:
+            theirs.close()
+            os.close(owner)
+
+    @property
+    def pid(self) -> int:
+        """The process that waits for the supervisor."""
+        return self._process.pid
+
+    def request(self, op: str, fds: Sequence[int] = (), **fields: Any) -> tuple[dict[str, Any], list[int]]:
+        """Send a request, and wait for its answer: blocks briefly.
+
+        Raises:
+            CorosyncUnavailableError: the supervisor could not do it, or is no more.
+        """
+        with self._lock:
+            try:
+                socket.send_fds(self._control, [json.dumps({"op": op, **fields}).encode()], fds)
+                packet, received, _, _ = socket.recv_fds(self._control, PACKET, MAX_FDS, socket.MSG_CMSG_CLOEXEC)
+            except OSError as error:
+                raise self._gone(str(error)) from None
+        if not packet:
+            raise self._gone("it has ended")
+        reply: dict[str, Any] = json.loads(packet)
+        if "error" in reply:
+            raise CorosyncUnavailableError(f"cannot {op} a cluster in network namespaces: {reply['error']}")
+        return reply, received
+
+    def _gone(self, reason: str) -> CorosyncUnavailableError:
+        output = os.pread(self._output, 65536, 0).decode(errors="replace").strip()
+        return CorosyncUnavailableError(f"the cluster's supervisor does not answer: {reason}\n{output}".rstrip())
+
+    def close(self) -> None:
+        """End the supervisor, and wait until everything in its pid namespace has ended."""
+        self._control.close()
+        try:
+            self._process.wait(_PATIENCE)
+        except subprocess.TimeoutExpired:
+            self._process.kill()  # unshare(1) takes the supervisor with it
+            self._process.wait()
+        os.close(self._output)

@@ -1,0 +1,135 @@
+"""What this process holds of a node: its holder, its daemon, its log."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+
+import attrs
+import trio
+
+from ..._errors import CorosyncUnavailableError
+from ..._raw import Endpoint
+
+
+def pid_of(pidfd: int) -> int:
+    """The pid of a pidfd's process as this process sees it; -1 if it has ended and been reaped."""
+    with open(f"/proc/self/fdinfo/{pidfd}", encoding="ascii") as file:
+        for line in file:
+            if line.startswith("Pid:"):
+                return int(line.split()[1])
+    raise ValueError(f"fd {pidfd} is not a pidfd")
+
+
+@attrs.frozen
+class Daemon:
+    """One run of a node's daemon."""
+
+    pidfd: int
+    pid: int
+
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended yet."""
+        poll = select.poll()
+        poll.register(self.pidfd, select.POLLIN)
+        return not poll.poll(0)
+
+    @property
+    def frozen(self) -> bool:
+        """Whether all of its threads have stopped."""
+        try:
+            for thread in os.listdir(f"/proc/{self.pid}/task"):
+                with open(f"/proc/{self.pid}/task/{thread}/stat", encoding="utf-8", errors="replace") as file:
+                    # The name before the state may hold anything, parentheses too.
+                    if file.read().rpartition(")")[2].split()[0] != "T":
+                        return False
+        except (FileNotFoundError, ProcessLookupError):
+            return False  # the daemon or a thread of it has just ended
+        return True
+
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal, if it still runs; never to anybody else."""
+        try:
+            signal.pidfd_send_signal(self.pidfd, number)
+        except ProcessLookupError:
+            pass
+
+    async def ended(self) -> None:
+        """Wait until it has ended."""
+        fd = os.dup(self.pidfd)  # Trio lets only one task wait for an fd
+        try:
+            await trio.lowlevel.wait_readable(fd)
+        finally:
+            os.close(fd)
+
+
+class Machine:
+    """A node, as far as this process holds it."""
+
+    def __init__(self, nodeid: int, cluster_name: str) -> None:
+        self.nodeid = nodeid
+        self.daemon: Daemon | None = None
+        self.holder: int | None = None
+        self._log_name = f"{cluster_name}-node{nodeid}"
+        self._log_fd: int | None = None
+        self._final_log = ""
+        self._endpoint: Endpoint | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether its daemon runs."""
+        return self.daemon is not None and self.daemon.running
+
+    @property
+    def holder_pid(self) -> int | None:
+        """The holder's pid as this process sees it."""
+        return None if self.holder is None else pid_of(self.holder)
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Connects in the namespaces of the holder."""
+        if self._endpoint is None:
+            # Only here, as it needs the extension module, whose absence `requirements.missing()` has to report.
+            from ..._corosync import CorosyncEndpoint
+
+            self._endpoint = CorosyncEndpoint(f"node {self.nodeid}", namespaces=self._namespaces)
+        return self._endpoint
+
+    def _namespaces(self) -> int:
+        if self.holder is None:
+            raise CorosyncUnavailableError(f"node {self.nodeid}: its cluster does not run")
+        return self.holder
+
+    @property
+    def log(self) -> str:
+        """What its daemons have logged; still there after `close`."""
+        if self._log_fd is None:
+            return self._final_log
+        # Not read(2), which moves the position at which the daemon writes.
+        return os.pread(self._log_fd, os.fstat(self._log_fd).st_size, 0).decode(errors="replace")
+
+    def open_log(self) -> int:
+        """Make the file that the daemons log to."""
+        self._log_fd = os.memfd_create(self._log_name)
+        return self._log_fd
+
+    def set_daemon(self, pidfd: int) -> None:
+        """A new daemon has been started."""
+        if self.daemon is not None:
+            os.close(self.daemon.pidfd)
+        self.daemon = Daemon(pidfd, pid_of(pidfd))
+
+    def close(self) -> None:
+        """Let go of everything; the cluster has ended."""
+        if self.daemon is not None:
+            os.close(self.daemon.pidfd)
+            self.daemon = None
+        if self.holder is not None:
+            os.close(self.holder)
+            self.holder = None
+        if self._log_fd is not None:
+            self._final_log = self.log
+            os.close(self._log_fd)
+            self._log_fd = None

@@ -1,0 +1,110 @@
+"""Wait until daemons do what they were started for, or say why they do not."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Callable, Sequence
+
+import trio
+
+from ..._errors import ConnectionLostError, CorosyncError, CorosyncUnavailableError
+from ..._types import VotequorumChange, VotequorumNodelist
+from ..._votequorum import Votequorum, open_votequorum
+from .machine import Machine
+
+LIMIT = 30.0
+"""Seconds that a start may take; a machine under load is slow, yet not that slow."""
+
+_RETRY = 0.01
+_LOG_LINES = 20
+_COMPLAINT = re.compile(r"^\w{3} \d+ [\d:.]+ (?:error|crit|alert|emerg)\s+(.*)$", re.MULTILINE)
+
+
+def describe_status(status: int | None) -> str:
+    """How a process ended, from its wait(2) status."""
+    if status is None:
+        return "for an unknown reason"
+    code = os.waitstatus_to_exitcode(status)
+    return f"with exit status {code}" if code >= 0 else f"by {signal.Signals(-code).name}"
+
+
+def describe_log(log: str) -> str:
+    """The daemon's own complaints, and the end of its log."""
+    complaints = "".join(f"  it said: {complaint}\n" for complaint in dict.fromkeys(_COMPLAINT.findall(log)))
+    lines = "".join(f"\n    {line}" for line in log.splitlines()[-_LOG_LINES:])
+    return f"{complaints}  its log ends:{lines}" if lines else "  its log is empty"
+
+
+class Readiness:
+    """Waits for daemons that have just been started."""
+
+    def __init__(self, machines: Sequence[Machine], status: Callable[[int], int | None]) -> None:
+        self._machines = machines
+        self._status = status
+        self._sees = dict.fromkeys((machine.nodeid for machine in machines), "no client can connect to it")
+        self._failures: list[str] = []
+
+    async def wait(self, members: frozenset[int] | None) -> None:
+        """Wait until clients can connect to each daemon, and each is in a quorate cluster of `members` if these are given.
+
+        Raises:
+            CorosyncUnavailableError: a daemon ended, or it all took too long.
+        """
+        async with trio.open_nursery() as watchers:
+            everything = watchers.cancel_scope
+            everything.deadline = trio.current_time() + LIMIT
+            for machine in self._machines:
+                watchers.start_soon(self._watch, machine, everything)
+            async with trio.open_nursery() as nursery:
+                for machine in self._machines:
+                    nursery.start_soon(self._wait_one, machine, members, everything)
+            everything.cancel()
+        if self._failures:
+            raise CorosyncUnavailableError("\n".join(self._failures))
+        if self._sees:
+            goal = "clients can connect" if members is None else f"every node is in a quorate cluster of {sorted(members)}"
+            findings = [
+                f"node {machine.nodeid}: {self._sees.get(machine.nodeid, 'ready')}\n{describe_log(machine.log)}"
+                for machine in self._machines
+            ]
+            raise CorosyncUnavailableError("\n".join([f"not so after {LIMIT:g} seconds: {goal}", *findings]))
+
+    async def _watch(self, machine: Machine, everything: trio.CancelScope) -> None:
+        assert machine.daemon is not None
+        await machine.daemon.ended()
+        how = describe_status(self._status(machine.nodeid))
+        self._fail(machine, f"corosync ended during the start, {how}", everything)
+
+    async def _wait_one(
+        self, machine: Machine, members: frozenset[int] | None, everything: trio.CancelScope
+    ) -> None:
+        while True:
+            try:
+                async with open_votequorum(endpoint=machine.endpoint) as votequorum:
+                    if members is not None:
+                        await self._wait_members(machine.nodeid, votequorum, members)
+                del self._sees[machine.nodeid]
+                return
+            except (CorosyncUnavailableError, ConnectionLostError):
+                await trio.sleep(_RETRY)  # it is not there yet; `_watch` sees to it that it comes
+            except CorosyncError as error:
+                self._fail(machine, str(error), everything)
+                return
+
+    async def _wait_members(self, nodeid: int, votequorum: Votequorum, members: frozenset[int]) -> None:
+        ring: list[int] = []
+        async with votequorum.track() as changes:
+            async for change in changes:
+                if isinstance(change, VotequorumNodelist):
+                    ring = sorted(change.nodes)
+                elif isinstance(change, VotequorumChange):
+                    if change.quorate and members == set(ring):
+                        return
+                    state = "quorate" if change.quorate else "not quorate"
+                    self._sees[nodeid] = f"its cluster is {ring}, {state}"
+
+    def _fail(self, machine: Machine, text: str, everything: trio.CancelScope) -> None:
+        self._failures.append(f"node {machine.nodeid}: {text}\n{describe_log(machine.log)}")
+        everything.cancel()

@@ -1,0 +1,260 @@
+"""The supervisor of one cluster: pid 1 of its pid namespace, in the network namespace that holds the bridge.
+
+Run by path with nothing but the standard library, so that it starts fast: `supervisor.py CONTROL OWNER`, two inherited
+fds. It obeys requests on CONTROL, one JSON object and its fds a packet, and answers each with one. When CONTROL is
+closed, or the process behind the pidfd OWNER ends, it exits; then the kernel kills all that is left in the pid
+namespace, and with the last process go the namespaces, mounts and interfaces.
+
+A node is a *holder*, a process that owns the node's network and mount namespaces and does nothing else; the node's
+daemons come and go, children of the supervisor that enter the holder's namespaces. Requests:
+
+- `{"op": "create", "ip": path, "private": [directory, ...], "nodes": {id: {"address": ..., "files": {path: text}}}}`
+  with one log fd a node: makes the network and the holders. The answer brings a pidfd of each holder.
+- `{"op": "start", "nodes": [id, ...], "argv": [...]}`: starts daemons. The answer brings a pidfd of each.
+- `{"op": "status", "node": id}`: `{"status": how the node's latest daemon ended, or null}`, as in wait(2).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import select
+import signal
+import socket
+import sys
+from typing import Any, NoReturn
+
+CLONE_NEWNS = 0x00020000
+CLONE_NEWNET = 0x40000000
+MS_NOSUID = 2
+MS_NODEV = 4
+PR_SET_NAME = 15
+MAX_FDS = 253
+PACKET = 1 << 20
+BRIDGE = "bridge0"
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class SetupError(Exception):
+    """What the owner is told when a request fails."""
+
+
+def call(function: str, *args: int | bytes | None) -> None:
+    """Call into libc; Python has these functions from 3.12 on only, or not at all."""
+    if getattr(_libc, function)(*args) != 0:
+        error = ctypes.get_errno()
+        raise SetupError(f"{function}{args}: {os.strerror(error)}")
+
+
+class Node:
+    """A node: its holder, and its daemon if one has been started."""
+
+    def __init__(self, log: int) -> None:
+        self.log = log
+        self.holder = 0
+        self.pidfd = -1
+        self.daemon = 0
+        self.status: int | None = None
+
+
+def run(path: str, name: str, lines: list[str]) -> None:
+    """Run `ip -batch` on `lines`."""
+    batch, errors = os.memfd_create("batch"), os.memfd_create("errors")
+    try:
+        os.write(batch, "\n".join(lines).encode() + b"\n")
+        os.lseek(batch, 0, os.SEEK_SET)
+        actions = [(os.POSIX_SPAWN_DUP2, batch, 0), (os.POSIX_SPAWN_DUP2, errors, 1), (os.POSIX_SPAWN_DUP2, errors, 2)]
+        pid = os.posix_spawn(path, [name, "-batch", "-"], os.environ, file_actions=actions)
+        if os.waitpid(pid, 0)[1] != 0:
+            raise SetupError(f"{name} -batch: {os.pread(errors, 4096, 0).decode(errors='replace').strip()}")
+    finally:
+        os.close(batch)
+        os.close(errors)
+
+
+def mount_private(directories: list[str]) -> None:
+    """Mount an empty tmpfs on each directory, in this mount namespace."""
+    for directory in directories:
+        mode = b"mode=1777" if directory == "/dev/shm" else b"mode=755"
+        call("mount", b"tmpfs", directory.encode(), b"tmpfs", MS_NOSUID | MS_NODEV, mode)
+
+
+def write_files(files: dict[str, str]) -> None:
+    for path, text in files.items():
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+
+
+def hold(nodeid: str, spec: dict[str, Any], node: dict[str, Any], result: int) -> NoReturn:
+    """The life of a holder, in a forked child: make the node's namespaces, say so on `result`, and stay."""
+    try:
+        call("prctl", PR_SET_NAME, f"node{nodeid}".encode(), 0, 0, 0)
+        call("unshare", CLONE_NEWNET | CLONE_NEWNS)
+        mount_private(spec["private"])
+        write_files(node["files"])
+        run(
+            spec["ip"],
+            "ip",
+            [
+                # The other end goes to the hub: our pid 1.
+                f"link add eth0 type veth peer name node{nodeid} netns 1",
+                f"address add {node['address']} dev eth0",
+                "link set lo up",
+                "link set eth0 up",
+            ],
+        )
+        os.write(result, b"ok")
+    except BaseException as error:
+        os.write(result, f"{type(error).__name__}: {error}".encode())
+        os._exit(1)
+    os.closerange(0, 65536)
+    while True:
+        signal.pause()
+
+
+def fork_holder(nodeid: str, spec: dict[str, Any]) -> tuple[int, int]:
+    """Start a holder: its pid, and the pipe that it reports on."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        hold(nodeid, spec, spec["nodes"][nodeid], writer)
+    os.close(writer)
+    return pid, reader
+
+
+def run_daemon(node: Node, argv: list[str]) -> NoReturn:
+    """Become a daemon, in a forked child."""
+    try:
+        call("setns", node.pidfd, CLONE_NEWNET | CLONE_NEWNS)
+        # A daemon that was killed leaves its shared memory behind: 8 MB and more, each time.
+        for name in os.listdir("/dev/shm"):
+            remove_tree(f"/dev/shm/{name}")
+        os.chdir("/")
+        os.setsid()
+        # Python ignores these, and what is ignored stays so across exec.
+        for number in (signal.SIGPIPE, signal.SIGXFSZ):
+            signal.signal(number, signal.SIG_DFL)
+        os.dup2(os.open(os.devnull, os.O_RDWR), 0)
+        os.dup2(node.log, 1)
+        os.dup2(node.log, 2)
+        os.execv(argv[0], argv)
+    except BaseException as error:
+        os.write(node.log, f"{argv[0]}: {error}\n".encode())
+    os._exit(127)
+
+
+def remove_tree(path: str) -> None:
+    if os.path.isdir(path) and not os.path.islink(path):
+        for name in os.listdir(path):
+            remove_tree(f"{path}/{name}")
+        os.rmdir(path)
+    else:
+        os.unlink(path)
+
+
+class Supervisor:
+    """Answers the requests."""
+
+    def __init__(self) -> None:
+        self.nodes: dict[str, Node] = {}
+
+    def create(self, request: dict[str, Any], fds: list[int]) -> tuple[dict[str, Any], list[int]]:
+        ip = request["ip"]
+        forked = {nodeid: fork_holder(nodeid, request) for nodeid in request["nodes"]}
+        # Without spanning tree and its delay, a port forwards from the start.
+        run(ip, "ip", [f"link add {BRIDGE} type bridge stp_state 0 forward_delay 0", "link set lo up"])
+        for (nodeid, (pid, reader)), log in zip(forked.items(), fds, strict=True):
+            with open(reader, "rb") as pipe:
+                result = pipe.read().decode(errors="replace")
+            if result != "ok":
+                raise SetupError(f"node {nodeid}: {result}")
+            node = self.nodes[nodeid] = Node(log)
+            node.holder = pid
+            node.pidfd = os.pidfd_open(pid)
+        ports = [f"link set node{nodeid} master {BRIDGE} up" for nodeid in self.nodes]
+        run(ip, "ip", [*ports, f"link set {BRIDGE} up"])
+        return {}, [node.pidfd for node in self.nodes.values()]
+
+    def start(self, request: dict[str, Any], fds: list[int]) -> tuple[dict[str, Any], list[int]]:
+        pidfds: list[int] = []
+        for nodeid in request["nodes"]:
+            node = self.nodes[nodeid]
+            if node.daemon:
+                raise SetupError(f"node {nodeid}: a daemon runs already")
+            pid = os.fork()
+            if pid == 0:
+                run_daemon(node, request["argv"])
+            node.daemon, node.status = pid, None
+            pidfds.append(os.pidfd_open(pid))
+        return {}, pidfds
+
+    def reap(self) -> None:
+        """Take the exit status of whatever has ended; orphans of the namespace are ours too."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            for node in self.nodes.values():
+                if node.daemon == pid:
+                    node.daemon, node.status = 0, status
+
+    def answer(self, control: socket.socket) -> bool:
+        """Do one request; False at the end of them."""
+        packet, fds, _, _ = socket.recv_fds(control, PACKET, MAX_FDS, socket.MSG_CMSG_CLOEXEC)
+        if not packet:
+            return False
+        request = json.loads(packet)
+        # What the owner knows to have ended must be reaped by now.
+        self.reap()
+        reply: dict[str, Any]
+        send: list[int] = []
+        try:
+            if request["op"] == "create":
+                reply, send = self.create(request, fds)
+            elif request["op"] == "start":
+                reply, send = self.start(request, fds)
+            else:
+                reply = {"status": self.nodes[request["node"]].status}
+        except (SetupError, OSError) as error:
+            reply = {"error": str(error)}
+        socket.send_fds(control, [json.dumps(reply).encode()], send)
+        if request["op"] == "start":
+            for fd in send:
+                os.close(fd)
+        return True
+
+
+def main(control_fd: int, owner: int) -> None:
+    """Obey until the owner is gone."""
+    call("prctl", PR_SET_NAME, b"corosync-hub", 0, 0, 0)
+    for fd in (control_fd, owner):
+        os.set_inheritable(fd, False)
+    wake, wakeup = os.pipe()
+    os.set_blocking(wake, False)
+    os.set_blocking(wakeup, False)
+    signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    supervisor = Supervisor()
+    poll = select.poll()
+    for fd in (control_fd, owner, wake):
+        poll.register(fd, select.POLLIN)
+    with socket.socket(fileno=control_fd) as control:
+        while True:
+            ready = [fd for fd, _ in poll.poll()]
+            if wake in ready:
+                os.read(wake, 4096)
+                supervisor.reap()
+            if owner in ready:
+                return
+            if control_fd in ready and not supervisor.answer(control):
+                return
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]))
