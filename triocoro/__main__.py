@@ -1,0 +1,7 @@
+"""`python -m triocoro`."""
+
+import sys
+
+from ._cli.main import main
+
+sys.exit(main())

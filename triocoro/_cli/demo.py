@@ -1,0 +1,161 @@
+"""`demo`: a cluster, an application on each of its nodes, and what becomes of them when a node fails."""
+
+from __future__ import annotations
+
+import signal
+import string
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
+from typing import Final
+
+import trio
+
+from .._errors import CorosyncUnavailableError
+from ..testing import Cluster, FakeCluster, NetnsCluster
+from .chat import GROUP, ChatMember
+from .transcript import Transcript
+
+MIN_NODES: Final = 2
+MAX_NODES: Final = 16
+
+_MESSAGES: Final = 3
+"""How many each application sends in each round."""
+_LIMIT: Final = 90.0
+"""Seconds that the whole demonstration may take."""
+
+_OK: Final = 0
+_FAILED: Final = 1
+_USAGE: Final = 2
+_INTERRUPTED: Final = 130
+
+
+class _Demo:
+    """The director: says what happens when, and checks what the applications saw of it."""
+
+    def __init__(self, cluster: Cluster, transcript: Transcript) -> None:
+        self.agreed = True
+        """Whether, so far, every node saw the same order."""
+        self._cluster = cluster
+        self._transcript = transcript
+        self._sent = 0
+        self._members = {
+            nodeid: ChatMember(nodeid, node.endpoint, transcript) for nodeid, node in cluster.nodes.items()
+        }
+
+    async def play(self) -> None:
+        everyone = list(self._members)
+        victim = everyone[-1]
+        survivors = everyone[:-1]
+        say = self._transcript
+
+        async with trio.open_nursery() as nursery:
+            say.title(f'An application on each node joins the group "{GROUP}".')
+            for member in self._members.values():
+                nursery.start_soon(member.run)
+            await self._see_each_other(everyone)
+
+            say.title(f"Each sends {_MESSAGES} messages, all at the same time.")
+            await self._exchange(everyone)
+
+            say.title(f"Node {victim} is killed.")
+            await self._cluster[victim].kill()
+            say.line("is dead", node=victim)
+            await self._see_each_other(survivors)
+            await self._exchange(survivors)
+
+            say.title(f"Node {victim} starts again. Its application has been trying to reconnect all the time.")
+            await self._cluster[victim].start()
+            say.line("runs again", node=victim)
+            await self._see_each_other(everyone)
+            await self._exchange(everyone)
+
+            nursery.cancel_scope.cancel()
+
+    async def _see_each_other(self, nodeids: list[int]) -> None:
+        """Wait until each of these nodes sees them, and no others, in the group, and their votes counted."""
+
+        def complete(member: ChatMember) -> bool:
+            return (
+                member.members == tuple(nodeids)
+                and member.votes is not None
+                and member.votes.quorate
+                and member.votes.total_votes == len(nodeids)
+            )
+
+        await self._all(nodeids, lambda member: member.until(complete))
+
+    async def _exchange(self, nodeids: list[int]) -> None:
+        """Let these applications talk all at once, and see whether they heard the same in the same order."""
+        begin = {nodeid: len(self._members[nodeid].heard) for nodeid in nodeids}
+        total = len(nodeids) * _MESSAGES
+        for _ in range(_MESSAGES):
+            self._sent += 1
+            for nodeid in nodeids:
+                self._members[nodeid].say(f"{string.ascii_lowercase[nodeid - 1]}{self._sent}")
+
+        await self._all(nodeids, lambda member: member.until(lambda it: len(it.heard) >= begin[it.nodeid] + total))
+        orders = {nodeid: self._members[nodeid].heard[begin[nodeid] :] for nodeid in nodeids}
+        for nodeid, order in orders.items():
+            self._transcript.line(f"heard {' '.join(order)}", node=nodeid)
+        if len(set(map(tuple, orders.values()))) != 1:
+            self.agreed = False
+            self._transcript.failure("these are different orders")
+            return
+        self._transcript.line(f"{total} messages, in the same order on {len(nodeids)} of {len(self._members)} nodes")
+
+    async def _all(self, nodeids: list[int], wait: Callable[[ChatMember], Awaitable[None]]) -> None:
+        async with trio.open_nursery() as nursery:
+            for nodeid in nodeids:
+                nursery.start_soon(wait, self._members[nodeid])
+
+
+def run_demo(*, real: bool, nodes: int, transcript: Transcript) -> int:
+    """Run the demonstration and return its exit status."""
+    if real:
+        from ..testing._netns import requirements
+
+        if missing := requirements.missing():
+            transcript.failure("--corosync=real is not possible here:\n" + "\n".join(f"  - {item}" for item in missing))
+            return _USAGE
+    return trio.run(partial(_run, real=real, nodes=nodes, transcript=transcript))
+
+
+async def _run(*, real: bool, nodes: int, transcript: Transcript) -> int:
+    status = _INTERRUPTED
+    # Ctrl-C and the like become a cancellation, so that the cluster is taken down in good order.
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_cancel_on_signal, signals, nursery.cancel_scope)
+            try:
+                with trio.fail_after(_LIMIT):
+                    agreed = await _play(real=real, nodes=nodes, transcript=transcript)
+            except trio.TooSlowError:
+                transcript.failure(f"it took longer than {_LIMIT:.0f} s")
+                status = _FAILED
+            except CorosyncUnavailableError as exc:
+                transcript.failure(str(exc))
+                status = _FAILED
+            else:
+                status = _OK if agreed else _FAILED
+            nursery.cancel_scope.cancel()
+    return status
+
+
+async def _play(*, real: bool, nodes: int, transcript: Transcript) -> bool:
+    transcript.title(f"A cluster of {nodes} {'real' if real else 'fake'} nodes starts.")
+    cluster_class = NetnsCluster if real else FakeCluster
+    # Of two nodes, none has a majority on its own: votequorum has an option for just that.
+    async with cluster_class(nodes=nodes, two_node=nodes == MIN_NODES) as cluster:
+        transcript.line("the cluster is up")
+        demo = _Demo(cluster, transcript)
+        await demo.play()
+    if demo.agreed:
+        transcript.title("Every node saw the same messages in the same order.")
+    else:
+        transcript.failure("not every node saw the same messages in the same order")
+    return demo.agreed
+
+
+async def _cancel_on_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
+    async for _ in signals:
+        scope.cancel()

@@ -1,0 +1,60 @@
+"""The parser, and what it calls."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from .demo import MAX_NODES, MIN_NODES, run_demo
+from .transcript import Transcript
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv: the arguments after the program's name; `None` takes the process's own.
+
+    Returns:
+        the exit status: 0 if all went well, 1 if it did not, 2 for a usage error, 130 when interrupted.
+    """
+    parser = argparse.ArgumentParser(prog="python -m triocoro", description="Trio and the Corosync Cluster Engine.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+
+    demo = commands.add_parser(
+        "demo",
+        help="watch several applications agree on an order, lose a node, and get it back",
+        description=(
+            "Start a throwaway cluster with an application on each node. They join a process group and exchange"
+            " messages; one node is killed, comes back, and rejoins. The exit status is 0 only if every node saw the"
+            " same messages in the same order."
+        ),
+    )
+    demo.add_argument(
+        "--corosync",
+        choices=("real", "fake"),
+        default="fake",
+        help="real daemons in network namespaces, or the in-memory fake (default: %(default)s)",
+    )
+    demo.add_argument(
+        "--nodes",
+        type=_node_count,
+        default=3,
+        help=f"how many, {MIN_NODES} to {MAX_NODES} (default: %(default)s)",
+    )
+
+    args = parser.parse_args(argv)
+    return run_demo(real=args.corosync == "real", nodes=args.nodes, transcript=Transcript(sys.stdout))
+
+
+def _node_count(text: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+    if number < MIN_NODES:
+        raise argparse.ArgumentTypeError(f"{number}: to agree on an order it takes at least {MIN_NODES} nodes")
+    if number > MAX_NODES:
+        raise argparse.ArgumentTypeError(f"{number}: nobody can read the transcript of more than {MAX_NODES} nodes")
+    return number
