@@ -5,6 +5,8 @@ pytest loads it wherever triocoro is installed, so whatever a run without our fi
 
 from __future__ import annotations
 
+import re
+import subprocess
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, cast
@@ -20,7 +22,8 @@ Mode: TypeAlias = Literal["real", "fake"]
 _MODES = ("real", "fake")
 
 _MODE = pytest.StashKey[Mode]()
-_CLUSTERS = pytest.StashKey[list["_Watched"]]()
+_CLUSTERS = pytest.StashKey[list["Cluster"]]()
+"""The clusters of a test, running or not: their logs stay readable."""
 
 _MARKERS = {
     "corosync(*, nodes, two_node, wait_for_all, token)": (
@@ -40,23 +43,6 @@ class ClusterFactory(Protocol):
     ) -> Cluster:
         """Start a cluster, which is stopped at the end of the test. It blocks until the cluster is up."""
         ...
-
-
-class _Watched:
-    """A cluster of a test, for the report: its logs as they are now, or were when it was about to be stopped."""
-
-    def __init__(self, cluster: Cluster, title: str) -> None:
-        self._cluster = cluster
-        self._title = title
-        self._kept: list[tuple[str, str]] | None = None
-
-    def keep(self) -> None:
-        self._kept = self.sections()
-
-    def sections(self) -> list[tuple[str, str]]:
-        if self._kept is not None:
-            return self._kept
-        return [(f"{self._title} node {node.nodeid} log", node.log) for node in self._cluster.nodes.values()]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -80,10 +66,10 @@ def _chosen_mode(config: pytest.Config) -> Mode:
         mode = config.getini("corosync")
     if mode is None:
         mode = "fake"
-    if mode not in _MODES:
-        msg = f"corosync = {mode} in {config.inipath}: it must be one of {', '.join(_MODES)}"
+    if mode != "real" and mode != "fake":  # noqa: PLR1714  (type checkers narrow by this form)
+        msg = f"corosync = {mode!r} in {config.inipath}: it must be one of {', '.join(_MODES)}"
         raise pytest.UsageError(msg)
-    return cast("Mode", mode)
+    return mode
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -103,9 +89,18 @@ def pytest_report_header(config: pytest.Config) -> str:
     """Say what the session runs against."""
     if config.stash[_MODE] == "fake":
         return "corosync: fake"
+    return f"corosync: real, {_corosync_version()}"
+
+
+def _corosync_version() -> str:
     from triocoro.testing._netns import requirements
 
-    return f"corosync: real ({requirements.corosync_version()})"
+    program = requirements.find_program("corosync")
+    if program is None:
+        return "not installed"
+    output = subprocess.run([program, "-v"], capture_output=True, text=True, check=False).stdout
+    found = re.search(r"version '([^']*)'", output)
+    return f"{program} {found[1] if found else '(unknown version)'}"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -128,8 +123,10 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     """Attach the daemons' logs to the report of a failure."""
     report = yield
     if report.failed:
-        for watched in item.stash.get(_CLUSTERS, []):
-            report.sections.extend(watched.sections())
+        clusters = item.stash[_CLUSTERS] if _CLUSTERS in item.stash else []
+        for number, cluster in enumerate(clusters, start=1):
+            title = "corosync" if number == 1 else f"corosync cluster {number}"
+            report.sections += [(f"{title} node {node.nodeid} log", node.log) for node in cluster.nodes.values()]
     return report
 
 
@@ -175,7 +172,7 @@ def make_corosync_cluster(request: pytest.FixtureRequest, corosync_mode: Mode) -
     All of them are stopped at the end of the test, the latest first. Give a node's `endpoint` to `open_*`.
     """
     item = cast("pytest.Item", request.node)
-    watched = item.stash.setdefault(_CLUSTERS, [])
+    clusters = item.stash.setdefault(_CLUSTERS, [])
     with ExitStack() as stack:
 
         def make(
@@ -184,12 +181,9 @@ def make_corosync_cluster(request: pytest.FixtureRequest, corosync_mode: Mode) -
             from triocoro.testing import FakeCluster, NetnsCluster
 
             new = NetnsCluster if corosync_mode == "real" else FakeCluster
-            cluster = stack.enter_context(new(nodes=nodes, two_node=two_node, wait_for_all=wait_for_all, token=token))
-            entry = _Watched(cluster, f"corosync cluster {len(watched) + 1}" if watched else "corosync")
-            watched.append(entry)
-            # A failure to stop deserves the logs too, and they are gone with the cluster.
-            stack.callback(entry.keep)
-            return cluster
+            cluster = new(nodes=nodes, two_node=two_node, wait_for_all=wait_for_all, token=token)
+            clusters.append(cluster)
+            return stack.enter_context(cluster)
 
         yield make
 
@@ -207,7 +201,7 @@ def corosync(request: pytest.FixtureRequest, make_corosync_cluster: ClusterFacto
     if "corosync_cluster" in request.fixturenames:
         yield request.getfixturevalue("corosync_cluster")[1]
         return
-    options = {"nodes": 1, **_marker_options(request.node)}
+    options: dict[str, Any] = {"nodes": 1, **_marker_options(request.node)}
     with _first_as_default(make_corosync_cluster(**options)) as cluster:
         yield cluster[1]
 

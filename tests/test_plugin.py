@@ -1,0 +1,247 @@
+"""The pytest plugin, in a pytest run by a test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import pytest
+
+from triocoro.testing._netns import requirements
+
+Run: TypeAlias = Callable[..., pytest.RunResult]
+
+
+@pytest.fixture
+def run(pytester: pytest.Pytester, corosync_mode: str) -> Run:
+    """Run pytest on the text of a test file, in the mode of this session unless told otherwise."""
+
+    def run_source(source: str, *args: str, mode: str | None = corosync_mode) -> pytest.RunResult:
+        pytester.makepyfile(source)
+        chosen = [] if mode is None else [f"--corosync={mode}"]
+        return pytester.runpytest(*chosen, *args)
+
+    return run_source
+
+
+def test_default_is_fake(run: Run) -> None:
+    result = run("def test_it(corosync_mode): assert corosync_mode == 'fake'", mode=None)
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["corosync: fake"])
+
+
+def test_ini(pytester: pytest.Pytester, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(requirements, "missing", list[str])
+    pytester.makeini("[pytest]\ncorosync = real")
+    run("def test_it(corosync_mode): assert corosync_mode == 'real'", mode=None).assert_outcomes(passed=1)
+
+
+def test_command_line_wins_over_ini(pytester: pytest.Pytester, run: Run) -> None:
+    pytester.makeini("[pytest]\ncorosync = real")
+    run("def test_it(corosync_mode): assert corosync_mode == 'fake'", mode="fake").assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize("value", ["maybe", ""])
+def test_wrong_ini_is_an_error(pytester: pytest.Pytester, run: Run, value: str) -> None:
+    pytester.makeini(f"[pytest]\ncorosync = {value}")
+    result = run("def test_it(): pass", mode=None)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([f"ERROR: corosync = '{value}' in *tox.ini: it must be one of real, fake"])
+
+
+def test_wrong_command_line_is_an_error(run: Run) -> None:
+    result = run("def test_it(): pass", mode="maybe")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*argument --corosync: invalid choice: 'maybe'*"])
+
+
+def test_real_without_the_means_is_an_error(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(requirements, "missing", lambda: ["no moon: wait for the night", "no tide: ask the moon"])
+    result = run("def test_it(): pass", mode="real")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(
+        [
+            "ERROR: --corosync=real is not possible here:",
+            "  - no moon: wait for the night",
+            "  - no tide: ask the moon",
+        ]
+    )
+    result.stdout.no_fnmatch_line("*passed*")
+
+
+def test_real_without_the_means_can_be_collected(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(requirements, "missing", lambda: ["no moon: wait for the night"])
+    assert run("def test_it(): pass", "--collect-only", mode="real").ret == pytest.ExitCode.OK
+
+
+@pytest.mark.corosync_real_only
+def test_header_names_the_version(run: Run) -> None:
+    run("def test_it(): pass").stdout.re_match_lines([r"corosync: real, /.*corosync \d+\.\d+"])
+
+
+@pytest.mark.parametrize("mode", ["real", "fake"])
+def test_only_markers(run: Run, monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+    monkeypatch.setattr(requirements, "missing", list[str])
+    source = """
+        import pytest
+
+        @pytest.mark.corosync_real_only
+        def test_real(): pass
+
+        @pytest.mark.corosync_fake_only
+        def test_fake(): pass
+    """
+    result = run(source, "-v", "-rs", mode=mode)
+    result.assert_outcomes(passed=1, skipped=1)
+    other = "fake" if mode == "real" else "real"
+    result.stdout.fnmatch_lines([f"*::test_{mode} PASSED*", f"SKIPPED*only with --corosync={other}"])
+
+
+def test_markers_are_registered(run: Run) -> None:
+    result = run("def test_it(): pass", "--markers")
+    result.stdout.fnmatch_lines(
+        [
+            "@pytest.mark.corosync(*, nodes, two_node, wait_for_all, token): *",
+            "@pytest.mark.corosync_real_only: *",
+            "@pytest.mark.corosync_fake_only: *",
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments,message",
+    [
+        ("knots=3", "@pytest.mark.corosync does not take knots; it takes nodes, two_node, wait_for_all, token"),
+        ("3", "@pytest.mark.corosync takes keyword arguments only, not (3,)"),
+        ("nodes=0", "@pytest.mark.corosync: 'nodes' must be >= 1: 0"),
+        ("nodes='3'", "@pytest.mark.corosync: 'nodes' must be <class 'int'> *"),
+    ],
+)
+def test_wrong_marker_arguments_are_errors(run: Run, arguments: str, message: str) -> None:
+    result = run(f"import pytest\n@pytest.mark.corosync({arguments})\ndef test_it(): pass")
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines([message.replace("[", "[[]")])
+
+
+def test_fixtures(run: Run) -> None:
+    """The default endpoint is node 1's, inside a Trio run that knows nothing of the fixtures' context."""
+    result = run(
+        """
+        import contextvars
+        import pytest
+        import triocoro
+        import trio
+
+        async def local_nodeid():
+            async with triocoro.open_cpg() as cpg:
+                return await cpg.local_nodeid()
+
+        def run(function):
+            return contextvars.Context().run(trio.run, function)
+
+        def test_one(corosync):
+            assert corosync.nodeid == 1
+            assert run(local_nodeid) == 1
+
+        def test_three(corosync_cluster):
+            assert list(corosync_cluster.nodes) == [1, 2, 3]
+            assert run(local_nodeid) == 1
+
+        @pytest.mark.corosync(nodes=2, two_node=True)
+        class TestMarked:
+            def test_cluster(self, corosync_cluster):
+                assert corosync_cluster.options.nodes == 2
+                assert corosync_cluster.options.two_node
+
+            def test_node_of_it(self, corosync, corosync_cluster):
+                assert corosync is corosync_cluster[1]
+
+            @pytest.mark.corosync(nodes=1)
+            def test_nearest_marker_wins(self, corosync_cluster):
+                assert corosync_cluster.options.nodes == 1
+
+            def test_one_of_two(self, corosync):
+                async def total_votes():
+                    async with triocoro.open_votequorum() as votequorum:
+                        return (await votequorum.info()).total_votes
+                assert run(total_votes) == 2
+
+        def test_nothing_is_left_of_the_default():
+            from triocoro._endpoint import _process_default
+            assert not _process_default
+        """
+    )
+    result.assert_outcomes(passed=7)
+
+
+def test_factory(run: Run) -> None:
+    """Its clusters are apart from one another, and all are stopped."""
+    result = run(
+        """
+        import triocoro
+        import trio
+
+        made = []
+
+        def test_several(make_corosync_cluster):
+            made.extend([make_corosync_cluster(nodes=1), make_corosync_cluster(nodes=1)])
+
+            async def members():
+                async with triocoro.open_group("here", endpoint=made[0][1].endpoint):
+                    async with triocoro.open_cpg(endpoint=made[1][1].endpoint) as cpg:
+                        return await cpg.members("here")
+
+            assert trio.run(members) == ()
+
+        def test_after():
+            assert not any(cluster[1].running for cluster in made)
+        """
+    )
+    result.assert_outcomes(passed=2)
+
+
+def test_factory_inside_a_trio_run(run: Run) -> None:
+    result = run(
+        """
+        import triocoro
+
+        async def test_it(make_corosync_cluster):
+            cluster = make_corosync_cluster(nodes=1)
+            async with triocoro.open_cpg(endpoint=cluster[1].endpoint) as cpg:
+                assert await cpg.local_nodeid() == 1
+        """,
+        "-o",
+        "trio_mode=true",
+    )
+    result.assert_outcomes(passed=1)
+
+
+def test_logs_of_a_failing_test(run: Run) -> None:
+    result = run(
+        """
+        def test_it(corosync_cluster, make_corosync_cluster):
+            make_corosync_cluster(nodes=1)
+            assert False
+        """
+    )
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "*- corosync node 1 log -*",
+            "*- corosync node 3 log -*",
+            "*- corosync cluster 2 node 1 log -*",
+        ]
+    )
+
+
+def test_no_logs_of_a_passing_test(run: Run) -> None:
+    result = run("def test_it(corosync): pass", "-rA")
+    result.assert_outcomes(passed=1)
+    result.stdout.no_fnmatch_line("*corosync node 1 log*")
+
+
+def test_under_xdist(pytester: pytest.Pytester, corosync_mode: str) -> None:
+    pytester.makepyfile("def test_it(corosync): assert False\ndef test_more(corosync): pass")
+    result = pytester.runpytest_subprocess(f"--corosync={corosync_mode}", "-n2")
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(["*- corosync node 1 log -*"])
