@@ -6,12 +6,20 @@ Names are those of the C headers (corosync/cpg.h, corosync/votequorum.h), withou
 from __future__ import annotations
 
 from enum import IntEnum, IntFlag
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import attrs
 
 Buffer: TypeAlias = "bytes | bytearray | memoryview"
 """What a payload may be given as."""
+
+
+_SHOWN: Final = 64
+
+
+def _show(payload: bytes) -> str:
+    """A payload as a repr shows it: a message may have megabytes."""
+    return repr(payload) if len(payload) <= _SHOWN else f"<{len(payload)} bytes: {payload[:_SHOWN]!r}...>"
 
 
 class Reason(IntEnum):
@@ -110,7 +118,7 @@ class Message:
 
     sender: Address
     """Who sent it; possibly we ourselves."""
-    payload: bytes
+    payload: bytes = attrs.field(repr=_show)
     """What was sent, byte for byte."""
 
 
@@ -150,7 +158,7 @@ class TotemChange:
 class MessageLost:
     """A message of ours that the daemon accepted and then dropped: nobody has received it."""
 
-    payload: bytes
+    payload: bytes = attrs.field(repr=_show)
     """What we had sent."""
 
 
