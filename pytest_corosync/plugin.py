@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Mode: TypeAlias = Literal["real", "fake"]
 """What the clusters of a session are."""
 
-_MODES = ("real", "fake")
+_MODES: tuple[Mode, ...] = ("real", "fake")
 
 _MODE = pytest.StashKey[Mode]()
 _CLUSTERS = pytest.StashKey[list["Cluster"]]()
@@ -66,10 +66,11 @@ def _chosen_mode(config: pytest.Config) -> Mode:
         mode = config.getini("corosync")
     if mode is None:
         mode = "fake"
-    if mode != "real" and mode != "fake":  # noqa: PLR1714  (type checkers narrow by this form)
-        msg = f"corosync = {mode!r} in {config.inipath}: it must be one of {', '.join(_MODES)}"
-        raise pytest.UsageError(msg)
-    return mode
+    for known in _MODES:
+        if mode == known:
+            return known
+    msg = f"corosync = {mode!r} in {config.inipath}: it must be one of {', '.join(_MODES)}"
+    raise pytest.UsageError(msg)
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -123,8 +124,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     """Attach the daemons' logs to the report of a failure."""
     report = yield
     if report.failed:
-        clusters = item.stash[_CLUSTERS] if _CLUSTERS in item.stash else []
-        for number, cluster in enumerate(clusters, start=1):
+        for number, cluster in enumerate(item.stash.get(_CLUSTERS, None) or (), start=1):
             title = "corosync" if number == 1 else f"corosync cluster {number}"
             report.sections += [(f"{title} node {node.nodeid} log", node.log) for node in cluster.nodes.values()]
     return report
