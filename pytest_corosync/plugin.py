@@ -124,7 +124,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     """Attach the daemons' logs to the report of a failure."""
     report = yield
     if report.failed:
-        for number, cluster in enumerate(item.stash.get(_CLUSTERS, None) or (), start=1):
+        clusters = item.stash.get(_CLUSTERS, None) or []
+        for number, cluster in enumerate(clusters, start=1):
             title = "corosync" if number == 1 else f"corosync cluster {number}"
             report.sections += [(f"{title} node {node.nodeid} log", node.log) for node in cluster.nodes.values()]
     return report
