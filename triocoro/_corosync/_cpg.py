@@ -1,0 +1,262 @@
+"""libcpg as a `RawCpg`."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, final
+
+import trio
+
+from .._errors import BadHandleError, CsError
+from .._raw import MULTICAST_BURST, MulticastStatus
+from .._types import (
+    Address,
+    ConfigChange,
+    CpgEvent,
+    FlowControlState,
+    GroupMember,
+    IterationType,
+    MemberChange,
+    Message,
+    Reason,
+    RingId,
+    TotemChange,
+)
+from . import _arena
+from ._handle import Handle, Undoable, patiently, run_undoable
+from ._libraries import CPG, connect_failure, failure
+from ._shim import ffi, lib
+
+if TYPE_CHECKING:
+    from ._shim import Arena, Connection, CpgName
+
+_INITIAL_TOTEM_CONF = 0x01
+
+# cpg_membership_get(3) writes up to 384 entries, whatever number it is given.
+_MEMBERS_ROOM = 512
+
+# A burst is copied together for one crossing into C; above this many bytes, copying costs more than crossing.
+_GATHER_BYTES = 64 * 1024
+
+_MESSAGE = lib.TC_MESSAGE
+_LARGE_MESSAGE = lib.TC_LARGE_MESSAGE
+_CONFCHG = lib.TC_CONFCHG
+_REASONS = {int(reason): reason for reason in Reason}
+_MAX_SENDERS = 1024
+
+
+def _name(group: bytes) -> CpgName:
+    return ffi.new("tc_cpg_name_t *", (len(group), group))
+
+
+def _address(who: int) -> Address:
+    return Address(who >> 32, who & 0xFFFF_FFFF)
+
+
+def _config_change(members_count: int, blob: bytes) -> ConfigChange:
+    words = memoryview(blob).cast("I").tolist()
+    left_count = words[0]
+    triples = list(zip(words[2::3], words[3::3], words[4::3], strict=True))
+    left_from, joined_from = members_count, members_count + left_count
+    changes = [MemberChange(Address(n, p), _REASONS.get(r, Reason.UNDEFINED)) for n, p, r in triples[left_from:]]
+    return ConfigChange(
+        members=tuple(sorted(Address(nodeid, pid) for nodeid, pid, _ in triples[:left_from])),
+        joined=tuple(changes[joined_from - left_from :]),
+        left=tuple(changes[: joined_from - left_from]),
+    )
+
+
+def _totem_change(ring_nodeid: int, blob: bytes) -> TotemChange:
+    seq, nodes = _arena.ring(blob)
+    return TotemChange(RingId(ring_nodeid, seq), nodes)
+
+
+@final
+class CpgHandle(Handle[CpgEvent]):
+    """A handle of libcpg."""
+
+    dispatch_function = "cpg_dispatch"
+
+    def __init__(self, connection: Connection, lane: trio.CapacityLimiter) -> None:
+        super().__init__(connection, lane)
+        self._max_message_size = connection.max_message_size
+        self._group: CpgName | None = None
+        self._senders: dict[int, Address] = {}
+
+    @property
+    def max_atomic_message_size(self) -> int:
+        return self._max_message_size
+
+    @property
+    def flow_control_state(self) -> FlowControlState:
+        state = ffi.new("uint32_t *")
+        code = lib.cpg_flow_control_state_get(self._handle, state)
+        if code != CsError.OK:
+            raise failure(code, "cpg_flow_control_state_get")
+        return FlowControlState(state[0])
+
+    # --- dispatch ---
+
+    def _dispatch(self, arena: Arena, max_events: int, max_bytes: int) -> int:
+        return lib.tc_cpg_dispatch(self._handle, arena, max_events, max_bytes)
+
+    def _decode(self, arena: Arena) -> Sequence[CpgEvent]:
+        events: list[CpgEvent] = []
+        data = ffi.buffer(arena.data, arena.used)
+        senders = self._senders
+        for kind, n, who, at, length in _arena.records(arena):
+            if kind <= _LARGE_MESSAGE:
+                try:
+                    sender = senders[who]
+                except KeyError:
+                    if len(senders) >= _MAX_SENDERS:
+                        senders.clear()
+                    sender = senders[who] = _address(who)
+                payload = data[at : at + length] if kind == _MESSAGE else _arena.large_payload(at, length)
+                events.append(Message(sender, payload))
+            elif kind == _CONFCHG:
+                events.append(_config_change(n, data[at : at + length]))
+            else:
+                events.append(_totem_change(who, data[at : at + length]))
+        return events
+
+    # --- multicast ---
+
+    @trio.lowlevel.enable_ki_protection
+    def multicast(self, payloads: Sequence[bytes]) -> tuple[int, MulticastStatus]:
+        burst = payloads if len(payloads) <= MULTICAST_BURST else payloads[:MULTICAST_BURST]
+        lengths = list(map(len, burst))
+        if max(lengths, default=0) > self._max_message_size:
+            raise ValueError("a message above the atomic size must go through multicast_fragmented")
+        sent = 0
+        code = int(CsError.OK)
+        if sum(lengths) <= _GATHER_BYTES:
+            sent, code = self._multicast(b"".join(burst), lengths)
+        else:
+            for payload, length in zip(burst, lengths, strict=True):
+                gone, code = self._multicast(payload, [length])
+                sent += gone
+                if not gone:
+                    break
+        if code == CsError.OK:
+            return sent, MulticastStatus.SENT
+        if code == CsError.TRY_AGAIN:
+            return sent, MulticastStatus.TRY_AGAIN
+        if code != lib.TC_FULL and not sent:
+            raise failure(code, "cpg_mcast_joined")
+        # A broken connection is writable at once, so after a partial success the caller comes back for the error.
+        return sent, MulticastStatus.FULL
+
+    def _multicast(self, data: bytes, lengths: Sequence[int]) -> tuple[int, int]:
+        result = lib.tc_cpg_multicast(self._handle, self._fd, data, lengths, len(lengths))
+        code = result & 0xFFFF_FFFF
+        return result >> 32, code - (1 << 32) if code >> 31 else code
+
+    async def multicast_fragmented(self, payload: bytes) -> None:
+        await self._request(
+            "cpg_mcast_joined",
+            lambda: lib.tc_cpg_multicast_fragmented(self._handle, self._fd, payload, len(payload)),
+        )
+
+    # --- membership ---
+
+    @trio.lowlevel.enable_ki_protection
+    async def join(self, group: bytes) -> None:
+        name = _name(group)
+        trip = Undoable(lambda: self._join(name), self._undo_join)
+        code = await run_undoable(trip, self._exclusively, self._undo_join_late, self._lane)
+        if code != CsError.OK:
+            raise failure(code, "cpg_join")
+
+    def _join(self, name: CpgName) -> int:
+        code = lib.cpg_join(self._handle, name)
+        if code == CsError.OK:
+            self._group = name
+        return code
+
+    def _leave(self) -> int:
+        """On a worker that is in C: leave the group that was joined, if any."""
+        if self._group is None:
+            return CsError.OK
+        code = lib.cpg_leave(self._handle, self._group)
+        if code == CsError.OK:
+            self._group = None
+        return code
+
+    def _undo_join(self, code: int) -> None:
+        if code == CsError.OK:
+            patiently(self._leave)
+
+    def _undo_join_late(self, code: int) -> None:
+        if code == CsError.OK:
+            trio.lowlevel.spawn_system_task(self._leave_late)
+
+    async def _leave_late(self) -> None:
+        with contextlib.suppress(BadHandleError):  # closed in the meantime, which is as good
+            await self._trip(lambda: patiently(self._leave))
+
+    async def leave(self, group: bytes) -> None:
+        name = _name(group)
+
+        def leave() -> int:
+            code = lib.cpg_leave(self._handle, name)
+            if code == CsError.OK:
+                self._group = None
+            return code
+
+        await self._request("cpg_leave", leave)
+
+    async def membership(self, group: bytes) -> tuple[Address, ...]:
+        name = _name(group)
+        members = ffi.new("tc_cpg_address_t[]", _MEMBERS_ROOM)
+        count = ffi.new("int *")
+        await self._request("cpg_membership_get", lambda: lib.cpg_membership_get(self._handle, name, members, count))
+        return tuple(Address(members[i].nodeid, members[i].pid) for i in range(min(count[0], _MEMBERS_ROOM)))
+
+    async def local_nodeid(self) -> int:
+        nodeid = ffi.new("unsigned int *")
+        await self._request("cpg_local_get", lambda: lib.cpg_local_get(self._handle, nodeid))
+        return nodeid[0]
+
+    async def iterate(self, kind: IterationType, group: bytes | None) -> tuple[GroupMember, ...]:
+        return await self._trip(lambda: self._iterate(kind, group))
+
+    def _iterate(self, kind: IterationType, group: bytes | None) -> tuple[GroupMember, ...]:
+        function = ffi.new("const char **")
+        arena = _arena.borrow()
+        try:
+            code = lib.tc_cpg_iterate(self._handle, self._fd, kind, _name(group or b""), arena, function)
+            if code != CsError.OK:
+                raise failure(code, ffi.string(function[0]).decode())
+            data = ffi.buffer(arena.data, arena.used)
+            names_only = kind is IterationType.NAME_ONLY
+            return tuple(
+                GroupMember(data[at : at + length], None if names_only else _address(who))
+                for _, _, who, at, length in _arena.records(arena)
+            )
+        finally:
+            _arena.give_back(arena)
+
+    # --- closing ---
+
+    def _finalize(self, *, leave: bool) -> None:
+        if leave:
+            patiently(self._leave)
+        lib.cpg_finalize(self._handle)
+
+
+def connect(pidfd: int, *, initial_totem_conf: bool) -> Connection:
+    """On a worker: connect in the namespaces of `pidfd` (in our own if that is -1)."""
+    CPG.load()
+    connection = ffi.new("struct tc_connection *")
+    connection.flags = _INITIAL_TOTEM_CONF if initial_totem_conf else 0
+    code = lib.tc_cpg_connect(pidfd, connection)
+    if code != CsError.OK:
+        raise connect_failure(code, connection)
+    return connection
+
+
+def disconnect(connection: Connection) -> None:
+    """On a worker: undo `connect`."""
+    lib.cpg_finalize(connection.handle)

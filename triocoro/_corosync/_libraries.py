@@ -1,0 +1,74 @@
+"""Loading the C libraries, and turning what goes wrong with them into exceptions."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from typing import TYPE_CHECKING, final
+
+from .._errors import (
+    AccessError,
+    CorosyncError,
+    CorosyncUnavailableError,
+    NoMemoryError,
+    NotSupportedError,
+    error_from_code,
+)
+from ._shim import ffi, lib
+
+if TYPE_CHECKING:
+    from ._shim import Connection
+
+
+@final
+class Library:
+    """One of Corosync's client libraries, loaded when it is first needed."""
+
+    def __init__(self, index: int, soname: str, package: str) -> None:
+        self.index = index
+        self.soname = soname
+        self.package = package
+        self._loaded = False
+        self._lock = threading.Lock()
+
+    def load(self) -> None:
+        """Load it, unless that was done. It may read the disk: call this on a worker thread."""
+        with self._lock:
+            if self._loaded:
+                return
+            problem = lib.tc_load(self.index, os.fsencode(self.soname))
+            if problem:
+                reason = ffi.string(problem).decode(errors="replace")
+                raise CorosyncUnavailableError(
+                    f"the client library {self.soname} cannot be loaded: install the package {self.package} (Debian,"
+                    f" Ubuntu) or corosynclib (Fedora, RHEL); the loader says: {reason}",
+                    function="dlopen",
+                )
+            self._loaded = True
+
+
+CPG = Library(lib.TC_CPG, "libcpg.so.4", "libcpg4")
+VOTEQUORUM = Library(lib.TC_VOTEQUORUM, "libvotequorum.so.8", "libvotequorum8")
+
+
+def failure(code: int, function: str) -> CorosyncError:
+    """The exception for a code of the libraries or of the shim."""
+    if code == lib.TC_MISSING:
+        return NotSupportedError(f"{function}: the installed version of Corosync's library lacks it", function=function)
+    if code == lib.TC_SHALLOW:
+        return NoMemoryError(
+            f"{function}: the stack of this thread is too small: the library puts 1 MiB on it (threading.stack_size)",
+            function=function,
+        )
+    return error_from_code(code, function)
+
+
+def connect_failure(code: int, connection: Connection) -> CorosyncError:
+    """The exception for a connect that failed."""
+    function = ffi.string(connection.function).decode()
+    if code != lib.TC_UNREACHABLE:
+        return failure(code, function)
+    number = connection.error
+    kind = AccessError if number in (errno.EPERM, errno.EACCES) else CorosyncUnavailableError
+    return kind(f"cannot enter the namespaces of the daemon: {function}: {os.strerror(number)}", function=function)
