@@ -106,7 +106,9 @@ class RawCpg(RawHandle[CpgEvent], Protocol):
         ...
 
     def multicast(self, payloads: Sequence[bytes]) -> tuple[int, MulticastStatus]:
-        """Send as many of `payloads` as go now, at most `MULTICAST_BURST`; only while the lane is free.
+        """Send as many of `payloads` as go now, at most `MULTICAST_BURST`.
+
+        Only while no round trip is under way: the lane is free, or the caller itself holds its token.
 
         Returns:
             how many were sent, and why it stopped.

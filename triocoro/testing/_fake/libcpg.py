@@ -9,7 +9,8 @@ from ..._errors import CsError, error_from_code
 from ..._raw import MULTICAST_BURST, MulticastStatus
 from ..._types import Address, ConfigChange, CpgEvent, FlowControlState, GroupMember, IterationType, Message
 from .cpg import CpgService, Fragment, Record
-from .ipc import Afterthought, Connection, Handle
+from .handle import Afterthought, Handle
+from .ipc import Connection
 
 MAX_ATOMIC_MESSAGE_SIZE = 1_047_552
 REQUEST_HEADER = 48
@@ -41,8 +42,6 @@ class CpgHandle(Handle[Record, CpgEvent]):
 
     def multicast(self, payloads: Sequence[bytes]) -> tuple[int, MulticastStatus]:
         self._check("cpg_mcast_joined")
-        if self._lane.borrowed_tokens:
-            raise RuntimeError("multicast while a round trip is under way: the real handle takes one request at a time")
         if not self._connection.writable():
             return 0, MulticastStatus.FULL
         sent = 0
