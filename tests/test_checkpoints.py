@@ -1,0 +1,509 @@
+"""Every public async function is a checkpoint whenever it succeeds, even where it has nothing to wait for."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from types import ModuleType
+from typing import TypeAlias, TypeVar
+
+import pytest
+import trio
+from trio.testing import assert_checkpoints
+
+import triocoro
+import triocoro.lowlevel
+import triocoro.testing
+from triocoro.lowlevel import CpgHandle, Dispatch, IterationType, Track, VotequorumHandle
+from triocoro.testing import Cluster, FakeCluster, Node
+from triocoro.testing._fake.cluster import FakeNode
+from triocoro.testing._netns.cluster import NetnsNode
+
+T = TypeVar("T")
+Case: TypeAlias = Callable[[Cluster], Awaitable[None]]
+
+_CASES: dict[str, Case] = {}
+"""What tries a public async function, by its name."""
+
+
+def case(name: str) -> Callable[[Case], Case]:
+    def register(function: Case) -> Case:
+        assert name not in _CASES
+        _CASES[name] = function
+        return function
+
+    return register
+
+
+async def checked(awaitable: Awaitable[T]) -> T:
+    with assert_checkpoints():
+        return await awaitable
+
+
+async def _entered_and_left(manager: AbstractAsyncContextManager[object]) -> None:
+    await checked(manager.__aenter__())
+    await checked(manager.__aexit__(None, None, None))
+
+
+# -- groups ------------------------------------------------------------------------------------------------------------
+
+
+@case("open_group")
+async def _(_: Cluster) -> None:
+    await _entered_and_left(triocoro.open_group("g"))
+    await _entered_and_left(triocoro.open_group("g", receive=False))
+
+
+@case("Group.send")
+async def _(_: Cluster) -> None:
+    async with triocoro.open_group("g") as group:
+        await checked(group.send(b""))
+        await checked(group.send(b"a", bytearray(b"b")))
+        await checked(group.send(bytes(1_047_553)))
+
+
+@case("Group.send_batch")
+async def _(_: Cluster) -> None:
+    async with triocoro.open_group("g") as group:
+        await checked(group.send_batch([]))
+        await checked(group.send_batch([b"a"]))
+        await checked(group.send_batch([b"a"] * 1000))
+
+
+@case("Group.send_and_wait")
+async def _(_: Cluster) -> None:
+    async with triocoro.open_group("g") as group:
+        await checked(group.send_and_wait(b"a"))
+
+
+@case("Group.receive")
+async def _(_: Cluster) -> None:
+    async with triocoro.open_group("g") as group:
+        await checked(group.receive())
+        await group.send_and_wait(b"a")
+        await checked(group.receive())
+        await group.send_and_wait(b"a")
+        # The loop that an application writes.
+        await checked(anext(group))
+
+
+@case("Group.receive_batch")
+async def _(_: Cluster) -> None:
+    async with triocoro.open_group("g") as group:
+        await checked(group.receive_batch())
+        await group.send_and_wait(b"a")
+        await checked(group.receive_batch(max_events=1))
+
+
+@case("Group.aclose")
+async def _(_: Cluster) -> None:
+    async with triocoro.open_group("g") as group:
+        await checked(group.aclose())
+        await checked(group.aclose())
+
+
+@case("open_cpg")
+async def _(_: Cluster) -> None:
+    await _entered_and_left(triocoro.open_cpg())
+
+
+@case("Cpg.local_nodeid")
+async def _(_: Cluster) -> None:
+    async with triocoro.open_cpg() as cpg:
+        await checked(cpg.local_nodeid())
+
+
+@case("Cpg.members")
+async def _(_: Cluster) -> None:
+    async with triocoro.open_cpg() as cpg:
+        await checked(cpg.members("nobody"))
+
+
+@case("Cpg.groups")
+async def _(_: Cluster) -> None:
+    async with triocoro.open_cpg() as cpg:
+        await checked(cpg.groups())
+
+
+# -- votequorum --------------------------------------------------------------------------------------------------------
+
+
+@case("open_votequorum")
+async def _(_: Cluster) -> None:
+    await _entered_and_left(triocoro.open_votequorum())
+
+
+@case("Votequorum.info")
+async def _(_: Cluster) -> None:
+    async with triocoro.open_votequorum() as votequorum:
+        await checked(votequorum.info())
+        await checked(votequorum.info(1))
+
+
+@case("Votequorum.set_expected")
+async def _(_: Cluster) -> None:
+    async with triocoro.open_votequorum() as votequorum:
+        await checked(votequorum.set_expected(1))
+
+
+@case("Votequorum.set_votes")
+async def _(_: Cluster) -> None:
+    async with triocoro.open_votequorum() as votequorum:
+        await checked(votequorum.set_votes(1, 1))
+
+
+@case("Votequorum.wait_quorate")
+async def _(_: Cluster) -> None:
+    async with triocoro.open_votequorum() as votequorum:
+        await checked(votequorum.wait_quorate())
+        await checked(votequorum.wait_quorate())
+
+
+@case("Votequorum.track")
+async def _(_: Cluster) -> None:
+    """Only entering must be one, as with Trio's own: leaving has nothing to wait for."""
+    async with triocoro.open_votequorum() as votequorum:
+        for _again in range(2):
+            manager = votequorum.track()
+            await checked(manager.__aenter__())
+            await manager.__aexit__(None, None, None)
+
+
+@case("EventStream.receive")
+async def _(_: Cluster) -> None:
+    async with triocoro.open_votequorum() as votequorum, votequorum.track() as changes:
+        await checked(changes.receive())
+        await checked(anext(changes))
+
+
+@case("EventStream.receive_batch")
+async def _(_: Cluster) -> None:
+    async with triocoro.open_votequorum() as votequorum, votequorum.track() as changes:
+        await checked(changes.receive_batch(max_events=1))
+        await checked(changes.receive_batch())
+
+
+@case("EventStream.aclose")
+async def _(_: Cluster) -> None:
+    async with triocoro.open_votequorum() as votequorum, votequorum.track() as changes:
+        await checked(changes.aclose())
+        await checked(changes.aclose())
+
+
+# -- lowlevel ----------------------------------------------------------------------------------------------------------
+
+
+async def _ignore(_: object) -> None:
+    pass
+
+
+async def _joined() -> CpgHandle:
+    handle = await triocoro.lowlevel.cpg_initialize(confchg=_ignore, deliver=_ignore)
+    await handle.join("g")
+    await handle.dispatch(Dispatch.ONE)
+    return handle
+
+
+async def _leave(handle: CpgHandle) -> None:
+    """Leave before the next one joins: it would be told to try again."""
+    await handle.leave("g")
+    await handle.dispatch(Dispatch.ONE)
+    await handle.finalize()
+
+
+@case("lowlevel.cpg_initialize")
+async def _(_: Cluster) -> None:
+    handle = await checked(triocoro.lowlevel.cpg_initialize())
+    await handle.finalize()
+
+
+@case("lowlevel.CpgHandle.join")
+async def _(_: Cluster) -> None:
+    handle = await triocoro.lowlevel.cpg_initialize(confchg=_ignore)
+    await checked(handle.join("g"))
+    await handle.dispatch(Dispatch.ONE)
+    await _leave(handle)
+
+
+@case("lowlevel.CpgHandle.leave")
+async def _(_: Cluster) -> None:
+    handle = await _joined()
+    await checked(handle.leave("g"))
+    await handle.dispatch(Dispatch.ONE)
+    await handle.finalize()
+
+
+@case("lowlevel.CpgHandle.mcast_joined")
+async def _(_: Cluster) -> None:
+    handle = await _joined()
+    await checked(handle.mcast_joined(b""))
+    await checked(handle.mcast_joined(b"a", b"b"))
+    await checked(handle.mcast_joined(bytes(1_047_553)))
+    for _message in range(3):
+        await handle.dispatch(Dispatch.ONE)
+    await _leave(handle)
+
+
+@case("lowlevel.CpgHandle.membership_get")
+async def _(_: Cluster) -> None:
+    handle = await triocoro.lowlevel.cpg_initialize()
+    await checked(handle.membership_get("nobody"))
+    await handle.finalize()
+
+
+@case("lowlevel.CpgHandle.local_get")
+async def _(_: Cluster) -> None:
+    handle = await triocoro.lowlevel.cpg_initialize()
+    await checked(handle.local_get())
+    await handle.finalize()
+
+
+@case("lowlevel.CpgHandle.iteration")
+async def _(_: Cluster) -> None:
+    handle = await triocoro.lowlevel.cpg_initialize()
+    await checked(handle.iteration(IterationType.ALL))
+    await handle.finalize()
+
+
+@case("lowlevel.CpgHandle.dispatch")
+async def _(_: Cluster) -> None:
+    handle = await _joined()
+    await checked(handle.dispatch(Dispatch.ALL))
+    for kind in (Dispatch.ONE, Dispatch.ALL, Dispatch.ONE_NONBLOCKING):
+        await handle.mcast_joined(b"a")
+        await trio.lowlevel.wait_readable(handle.fd)
+        await checked(handle.dispatch(kind))
+    await _leave(handle)
+
+    async def finalize(_: object) -> None:
+        await handle.finalize()
+
+    handle = await triocoro.lowlevel.cpg_initialize(confchg=finalize)
+    await handle.join("g")
+    await checked(handle.dispatch(Dispatch.BLOCKING))
+
+
+@case("lowlevel.CpgHandle.finalize")
+async def _(_: Cluster) -> None:
+    handle = await triocoro.lowlevel.cpg_initialize()
+    await checked(handle.finalize())
+    await checked(handle.finalize())
+
+
+@case("lowlevel.votequorum_initialize")
+async def _(_: Cluster) -> None:
+    handle = await checked(triocoro.lowlevel.votequorum_initialize())
+    await handle.finalize()
+
+
+async def _votequorum() -> VotequorumHandle:
+    return await triocoro.lowlevel.votequorum_initialize(nodelist_notify=_ignore, quorum_notify=_ignore)
+
+
+@case("lowlevel.VotequorumHandle.getinfo")
+async def _(_: Cluster) -> None:
+    handle = await _votequorum()
+    await checked(handle.getinfo(0))
+    await handle.finalize()
+
+
+@case("lowlevel.VotequorumHandle.setexpected")
+async def _(_: Cluster) -> None:
+    handle = await _votequorum()
+    await checked(handle.setexpected(1))
+    await handle.finalize()
+
+
+@case("lowlevel.VotequorumHandle.setvotes")
+async def _(_: Cluster) -> None:
+    handle = await _votequorum()
+    await checked(handle.setvotes(1, 1))
+    await handle.finalize()
+
+
+@case("lowlevel.VotequorumHandle.trackstart")
+async def _(_: Cluster) -> None:
+    handle = await _votequorum()
+    await checked(handle.trackstart(Track.CHANGES))
+    await handle.finalize()
+
+
+@case("lowlevel.VotequorumHandle.trackstop")
+async def _(_: Cluster) -> None:
+    handle = await _votequorum()
+    await handle.trackstart(Track.CHANGES)
+    await checked(handle.trackstop())
+    await handle.finalize()
+
+
+@case("lowlevel.VotequorumHandle.dispatch")
+async def _(_: Cluster) -> None:
+    handle = await _votequorum()
+    await checked(handle.dispatch(Dispatch.ALL))
+    # Both events are there before the reply.
+    await handle.trackstart(Track.CHANGES)
+    await checked(handle.dispatch(Dispatch.ONE))
+    await checked(handle.dispatch(Dispatch.ONE_NONBLOCKING))
+    await checked(handle.dispatch(Dispatch.ALL))
+    await handle.finalize()
+
+
+@case("lowlevel.VotequorumHandle.finalize")
+async def _(_: Cluster) -> None:
+    handle = await _votequorum()
+    await checked(handle.finalize())
+    await checked(handle.finalize())
+
+
+# -- endpoints and clusters --------------------------------------------------------------------------------------------
+
+
+@case("Endpoint.connect_cpg")
+async def _(cluster: Cluster) -> None:
+    raw = await checked(cluster[1].endpoint.connect_cpg())
+    raw.close()
+    await raw.wait_closed()
+
+
+@case("Endpoint.connect_votequorum")
+async def _(cluster: Cluster) -> None:
+    raw = await checked(cluster[1].endpoint.connect_votequorum())
+    raw.close()
+    await raw.wait_closed()
+
+
+@case("testing.Cluster.settled")
+async def _(cluster: Cluster) -> None:
+    await checked(cluster.settled())
+
+
+@case("testing.Cluster.__aenter__")
+async def _(cluster: Cluster) -> None:
+    another = type(cluster)(nodes=1)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    await checked(another.__aenter__())
+    await checked(another.__aexit__(None, None, None))
+
+
+@case("testing.Cluster.__aexit__")
+async def _(_: Cluster) -> None:
+    """Tried together with entering."""
+
+
+@case("testing.Node.freeze")
+async def _(cluster: Cluster) -> None:
+    await checked(cluster[1].freeze())
+    await checked(cluster[1].freeze())
+
+
+@case("testing.Node.thaw")
+async def _(cluster: Cluster) -> None:
+    await checked(cluster[1].thaw())
+    await checked(cluster[1].thaw())
+
+
+@case("testing.Node.stop")
+async def _(cluster: Cluster) -> None:
+    await checked(cluster[1].stop())
+    await checked(cluster[1].stop())
+
+
+@case("testing.Node.start")
+async def _(cluster: Cluster) -> None:
+    await checked(cluster[1].start())
+    await checked(cluster[1].start())
+
+
+@case("testing.Node.kill")
+async def _(cluster: Cluster) -> None:
+    await checked(cluster[1].kill())
+    await checked(cluster[1].kill())
+    await cluster[1].start()
+
+
+@case("testing.FakeCluster.partition")
+async def _(cluster: Cluster) -> None:
+    if isinstance(cluster, FakeCluster):
+        await checked(cluster.partition({1}))
+
+
+@case("testing.FakeCluster.heal")
+async def _(cluster: Cluster) -> None:
+    if isinstance(cluster, FakeCluster):
+        await checked(cluster.heal())
+
+
+# -- the tests ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.corosync(nodes=1)
+async def test_every_public_async_function_is_a_checkpoint(corosync_cluster: Cluster) -> None:
+    """All on one cluster, since the order of the cases lets each find a daemon at work."""
+    failed: list[str] = []
+    for name, function in _CASES.items():
+        with trio.fail_after(20):  # noqa: ASYNC912 - whether it is one is the question
+            try:
+                await function(corosync_cluster)
+            except AssertionError as exc:
+                failed.append(f"{name}: {exc}")
+    assert failed == []
+
+
+def _is_async(function: object) -> bool:
+    """Whether it is an async function, or makes an async context manager (of an async generator)."""
+    function = inspect.unwrap(function) if callable(function) else function
+    return inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
+
+
+def _public_async_functions() -> set[str]:
+    """Of all public modules, and of classes and what they are the public bases of; methods under their base's name."""
+    found: set[str] = set()
+    for module, prefix in (
+        (triocoro, ""),
+        (triocoro.lowlevel, "lowlevel."),
+        (triocoro.testing, "testing."),
+    ):
+        public = _public(module)
+        for name, value in public.items():
+            if not inspect.isclass(value):
+                found.update([prefix + name] if _is_async(value) else [])
+                continue
+            for cls in (value, *(cls for cls in (FakeNode, NetnsNode) if value is Node)):
+                found.update(f"{prefix}{_home(cls, method).__name__}.{method}" for method in _async_methods(cls))
+    return found
+
+
+def _async_methods(cls: type) -> set[str]:
+    return {
+        name
+        for base in cls.__mro__
+        if base.__module__.startswith("triocoro")
+        for name, value in vars(base).items()
+        if _is_async(value) and (not name.startswith("_") or name.startswith("__a"))
+    }
+
+
+def _home(cls: type, method: str) -> type:
+    """The most basic class that has the method, of those that have a public name."""
+    bases = [base for base in cls.__mro__ if base.__module__.startswith("triocoro") and hasattr(base, method)]
+    return next(base for base in reversed(bases) if not base.__name__.startswith("_"))
+
+
+def _public(module: ModuleType) -> dict[str, object]:
+    names: list[str] = getattr(module, "__all__", [name for name in vars(module) if not name.startswith("_")])
+    return {name: vars(module)[name] for name in names if not inspect.ismodule(vars(module)[name])}
+
+
+def test_every_public_async_function_has_a_case() -> None:
+    public = _public_async_functions()
+    assert len(public) > 40
+    assert public - _CASES.keys() == set()
+    assert _CASES.keys() - public == set()
+
+
+async def test_the_check_sees_a_function_that_is_none() -> None:
+    async def no_checkpoint() -> None:
+        pass
+
+    with pytest.raises(AssertionError, match="assert_checkpoints"):
+        await checked(no_checkpoint())
