@@ -153,7 +153,7 @@ def test_transcript_elsewhere() -> None:
 
 
 def test_transcript_has_colours(monkeypatch: pytest.MonkeyPatch) -> None:
-    def yes(stream: TextIO) -> bool:
+    def yes(_: TextIO) -> bool:
         return True
 
     monkeypatch.setattr(transcript, "wants_colour", yes)

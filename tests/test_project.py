@@ -136,9 +136,11 @@ def public_modules() -> list[ModuleType]:
     for package in ("triocoro", "pytest_corosync"):
         module = importlib.import_module(package)
         found.append(module)
-        for info in pkgutil.walk_packages(module.__path__, f"{package}."):
-            if not any(part.startswith("_") for part in info.name.split(".")):
-                found.append(importlib.import_module(info.name))
+        found += [
+            importlib.import_module(info.name)
+            for info in pkgutil.walk_packages(module.__path__, f"{package}.")
+            if not any(part.startswith("_") for part in info.name.split("."))
+        ]
     return found
 
 

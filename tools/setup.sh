@@ -57,9 +57,9 @@ install_packages() {
     chmod 755 "$policy"
     local install=(apt-get install -qq -y --no-install-recommends -o Dpkg::Use-Pty=0 "${missing[@]}")
     # The lists of packages may be missing or old; fetch them only then.
-    if ! apt-cache show "${missing[@]}" >/dev/null 2>&1 || ! "${install[@]}"; then
+    if ! apt-cache show "${missing[@]}" >/dev/null 2>&1 || ! "${install[@]}" >/dev/null; then
         apt-get update -qq
-        "${install[@]}"
+        "${install[@]}" >/dev/null
     fi
     restore_policy
     trap - EXIT
