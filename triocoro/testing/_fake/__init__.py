@@ -1,6 +1,7 @@
 """The in-memory cluster.
 
 From the bottom up: `totem` (rings and ordered delivery), `daemon` (one node's corosync), `ipc` (the connection between
-a client and a daemon), a service and its client library each (`cpg` and `libcpg`, `votequorum` with `votes` and
-`libvotequorum`), and `cluster`, what a test sees. A further service is a `daemon.Service` and an `ipc.Handle`.
+a client and a daemon), `handle` (what client libraries have in common), a service and its client library each (`cpg`
+and `libcpg`, `votequorum` with `votes` and `libvotequorum`), and `cluster`, what a test sees. A further service is a
+`daemon.Service` and a `handle.Handle`.
 """

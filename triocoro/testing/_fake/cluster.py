@@ -40,6 +40,7 @@ class FakeCluster(Cluster):
         self, *, nodes: int = 3, two_node: bool = False, wait_for_all: bool | None = None, token: int = 500
     ) -> None:
         self.options = ClusterOptions(nodes=nodes, two_node=two_node, wait_for_all=wait_for_all, token=token)
+        self._used = False
         self._totem = Totem(range(1, nodes + 1))
         pids = itertools.count(os.getpid() + 1)
         self._nodes = {nodeid: FakeNode(nodeid, self.options, self._totem, pids) for nodeid in range(1, nodes + 1)}
@@ -52,7 +53,13 @@ class FakeCluster(Cluster):
     def __getitem__(self, nodeid: int) -> FakeNode:
         return self._nodes[nodeid]
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}, {len(self._nodes)} nodes>"
+
     def __enter__(self) -> FakeCluster:  # noqa: PYI034 - typing.Self is younger than Python 3.10
+        if self._used:
+            raise RuntimeError("a cluster is used once; make another one")
+        self._used = True
         for node in self._nodes.values():
             node.boot()
         self._totem.reform()
@@ -154,12 +161,13 @@ class FakeNode(Node):
             self._totem.reform()
 
     async def stop(self) -> None:
-        """Stop the daemon in good order. A frozen one stops when it thaws, and this waits for it."""
+        """Stop the daemon in good order: it parts from its clients, then from the others. A frozen one thaws first."""
         await trio.lowlevel.checkpoint()
         if self._daemon is not None:
-            errand = Errand[None]("SIGTERM")
-            self._daemon.submit(_Stop(self, errand))
-            await errand.wait(unclaimed=lambda _: None)
+            self._daemon.thaw()
+            self._daemon.close_connections()
+            self.crash()
+            self._totem.reform()
 
     async def kill(self) -> None:
         """Kill the daemon: its connections break, and the others lose the node. Frozen ones can be killed too."""
@@ -192,13 +200,6 @@ class FakeNode(Node):
         if self._daemon is not None:
             daemon, self._daemon = self._daemon, None
             daemon.die()
-
-    def shut_down(self) -> None:
-        """End the daemon in good order."""
-        if self._daemon is not None:
-            self._daemon.close_connections()
-            self.crash()
-            self._totem.reform()
 
     def _write_log(self, subsystem: str, text: str) -> None:
         self._log.append(f"[{subsystem:<6}] {text}\n")
@@ -264,18 +265,3 @@ class _Accept:
     def __init__(self, accept: Callable[[], None], refuse: Callable[[], None]) -> None:
         self.run = accept
         self.abort = refuse
-
-
-class _Stop:
-    """SIGTERM."""
-
-    def __init__(self, node: FakeNode, errand: Errand[None]) -> None:
-        self._node = node
-        self._errand = errand
-
-    def run(self) -> None:
-        self._node.shut_down()
-        self._errand.finish(None)
-
-    def abort(self) -> None:
-        self._errand.finish(None)  # Something else has ended it.

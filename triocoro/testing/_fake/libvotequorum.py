@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ..._types import Track, VotequorumEvent, VotequorumInfo
-from .ipc import Connection, Handle
+from .handle import Handle
+from .ipc import Connection
 from .votequorum import VotequorumService
 
 
@@ -38,10 +39,5 @@ class VotequorumHandle(Handle[VotequorumEvent, VotequorumEvent]):
         return record
 
     def _finalize(self, *, leave: bool) -> None:  # noqa: ARG002 - there is no group to leave
-        # votequorum_finalize asks nobody; but it waits for the round trip that is under way.
-        if not self._lane.borrowed_tokens:
-            self._disconnect()
-
-    def _lane_released(self) -> None:
-        if self._closing and not self.closed and not self._lane.borrowed_tokens:
-            self._disconnect()
+        # votequorum_finalize asks nobody, so a frozen daemon does not hold it up.
+        self._disconnect()

@@ -66,6 +66,8 @@ class Totem:
     def enter(self, daemon: Daemon) -> None:
         """A daemon starts: it makes a ring of its own; `reform` brings it together with the others."""
         self._daemons[daemon.nodeid] = daemon
+        # Totem does this at each start, so that a new incarnation never takes an old ring's id.
+        self._seqs[daemon.nodeid] += 1
         self._form([daemon])
 
     def leave(self, daemon: Daemon) -> None:
