@@ -1,0 +1,71 @@
+"""A daemon that misbehaves as told: it stands between the SDK and a real or fake endpoint, at the raw seam."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+from triocoro import CorosyncError, Endpoint
+from triocoro._raw import MulticastStatus, RawCpg, RawVotequorum
+
+
+class Faults:
+    """What the proxies do wrong; shared by all connections of a `FaultyEndpoint`."""
+
+    def __init__(self) -> None:
+        self.drop: Callable[[bytes], bool] = lambda _: False
+        """Messages that are accepted and never delivered."""
+        self.refuse: deque[MulticastStatus] = deque()
+        """Each entry makes one multicast send nothing, and say so."""
+        self.fragmented: deque[CorosyncError] = deque()
+        """Each entry makes one fragmented multicast fail."""
+        self.multicasts: list[int] = []
+        """How many messages each crossing carried."""
+
+
+class _CpgProxy:
+    def __init__(self, raw: RawCpg, faults: Faults) -> None:
+        self._raw = raw
+        self._faults = faults
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._raw, name)
+
+    def multicast(self, payloads: Sequence[bytes]) -> tuple[int, MulticastStatus]:
+        if self._faults.refuse:
+            return 0, self._faults.refuse.popleft()
+        self._faults.multicasts.append(len(payloads))
+        kept = [payload for payload in payloads if not self._faults.drop(payload)]
+        if not kept:
+            return len(payloads), MulticastStatus.SENT
+        sent, status = self._raw.multicast(kept)
+        return (len(payloads) if sent == len(kept) else payloads.index(kept[sent])), status
+
+    async def multicast_fragmented(self, payload: bytes) -> None:
+        if self._faults.fragmented:
+            raise self._faults.fragmented.popleft()
+        await self._raw.multicast_fragmented(payload)
+
+
+class FaultyEndpoint:
+    """An endpoint whose CPG connections have the given faults."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+        self.faults = Faults()
+
+    @property
+    def label(self) -> str:
+        return self._endpoint.label
+
+    @property
+    def pid(self) -> int:
+        return self._endpoint.pid
+
+    async def connect_cpg(self, *, initial_totem_conf: bool = False) -> RawCpg:
+        raw = await self._endpoint.connect_cpg(initial_totem_conf=initial_totem_conf)
+        return cast("RawCpg", _CpgProxy(raw, self.faults))
+
+    async def connect_votequorum(self) -> RawVotequorum:
+        return await self._endpoint.connect_votequorum()
