@@ -127,12 +127,12 @@ class Connection(Generic[EventT]):
             )
 
     def check(self) -> None:
-        """Raise if the connection has ended, or belongs to another process."""
+        """Raise if the connection has ended (how it ended first counts), or belongs to another process."""
         self.check_process()
-        if self._closed:
-            raise trio.ClosedResourceError(f"this connection to {self.label} was closed")
         if self._loss is not None:
             raise self.loss()
+        if self._closed:
+            raise trio.ClosedResourceError(f"this connection to {self.label} was closed")
 
     async def check_async(self) -> None:  # noqa: ASYNC910 - a checkpoint only if there is bad news
         """As `check`, but a cancellation comes first: the block's own scope is cancelled when the daemon dies."""

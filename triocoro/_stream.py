@@ -99,7 +99,7 @@ class EventStream(trio.abc.ReceiveChannel[T], Generic[T]):
             self._connection.check_process()
             if self._closed:
                 raise trio.ClosedResourceError("this stream was closed")
-            if self._connection.closed or not self._buffer:
+            if not self._buffer or (self._connection.closed and not self._connection.lost):
                 self._connection.check()
                 await self._receivers.park()
                 parked = True

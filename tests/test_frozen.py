@@ -1,0 +1,263 @@
+"""The daemon is stopped in its tracks: the event loop goes on, calls can be cancelled, and closing is quick."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import attrs
+import pytest
+import trio
+
+import triocoro
+from triocoro import Group, Message
+from triocoro.testing import Cluster, Node
+
+LIMIT = 30
+LATE = 0.05
+"""Seconds: how late the ticker may be, and how long a cancelled call may take to return."""
+CLOSE = 1.2
+"""Seconds that the end of an `async with` may take."""
+
+
+@attrs.define
+class Ticker:
+    """How late the loop was at worst, and how much CPU the process used, while it ran."""
+
+    lateness: float = 0.0
+    cpu: float = 0.0
+
+
+@asynccontextmanager
+async def ticking() -> AsyncGenerator[Ticker, None]:
+    ticker = Ticker()
+
+    async def tick() -> None:
+        while True:
+            due = trio.current_time() + 0.005
+            await trio.sleep_until(due)
+            ticker.lateness = max(ticker.lateness, trio.current_time() - due)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(tick)
+        began, cpu = time.monotonic(), time.process_time()
+        yield ticker
+        ticker.cpu = (time.process_time() - cpu) / (time.monotonic() - began)
+        nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def frozen(node: Node) -> AsyncGenerator[None, None]:
+    await node.freeze()
+    try:
+        yield
+    finally:
+        with trio.CancelScope(shield=True):
+            await node.thaw()
+
+
+async def send_for_ever(group: Group) -> None:
+    while True:
+        await group.send(b"x" * 100)
+
+
+async def join(name: str) -> None:
+    async with triocoro.open_group(name):
+        raise AssertionError("joined while the daemon was frozen")
+
+
+async def open_and_close() -> None:
+    async with triocoro.open_votequorum():
+        raise AssertionError("connected while the daemon was frozen")
+
+
+@pytest.mark.corosync_real_only
+async def test_the_loop_never_waits(corosync: Node, figure: Any) -> None:
+    with trio.fail_after(LIMIT):
+        async with (
+            triocoro.open_group("one") as one,
+            triocoro.open_group("two") as two,
+            triocoro.open_cpg() as cpg,
+            triocoro.open_votequorum() as votequorum,
+            triocoro.open_group("three") as three,
+        ):
+            await votequorum.info()
+            async with frozen(corosync), ticking() as ticker:
+                calls: list[Callable[[], Awaitable[object]]] = [
+                    lambda: send_for_ever(one),
+                    lambda: send_for_ever(one),
+                    lambda: two.send(b"y" * 3_000_000),
+                    lambda: three.send_and_wait(b"z"),
+                    three.receive,
+                    cpg.groups,
+                    lambda: cpg.members("one"),
+                    cpg.local_nodeid,
+                    votequorum.info,
+                    lambda: votequorum.set_expected(1),
+                    votequorum.wait_quorate,
+                    lambda: join("four"),
+                    lambda: join("five"),
+                    open_and_close,
+                    triocoro.open_cpg().__aenter__,
+                ]
+                await three.receive()  # the configuration change of the join, so that `receive` has to wait
+                returned: list[float] = []
+
+                async def call(
+                    function: Callable[[], Awaitable[object]],
+                    scope: trio.CancelScope,
+                    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+                ) -> None:
+                    with scope:
+                        task_status.started()
+                        await function()
+                    assert scope.cancelled_caught
+                    returned.append(trio.current_time())
+
+                async with trio.open_nursery() as nursery:
+                    scopes = [trio.CancelScope() for _ in calls]
+                    for function, scope in zip(calls, scopes, strict=True):
+                        await nursery.start(call, function, scope)
+                    await trio.sleep(1.5)  # for as long as this, all of them hang
+                    assert returned == []
+                    slowest = 0.0
+                    for scope in scopes:
+                        began = trio.current_time()
+                        scope.cancel()
+                        count = len(returned)
+                        while len(returned) == count:
+                            await trio.lowlevel.checkpoint()
+                        slowest = max(slowest, returned[-1] - began)
+            figure("frozen daemon: latest tick", f"{ticker.lateness * 1000:.1f} ms")
+            figure("frozen daemon: slowest cancellation", f"{slowest * 1000:.1f} ms")
+            figure("frozen daemon: CPU", f"{ticker.cpu * 100:.1f} %")
+            assert ticker.lateness < LATE
+            assert slowest < LATE
+            assert ticker.cpu < 0.10
+            # What was not cancelled goes on as if nothing had happened; what was sent before arrives.
+            assert (await one.send_and_wait(b"after")).payload == b"after"
+            assert (await votequorum.info()).quorate
+            assert await cpg.members("four") == ()
+
+
+OPENERS: dict[str, Callable[[], Any]] = {
+    "group": lambda: triocoro.open_group("g"),
+    "cpg": triocoro.open_cpg,
+    "votequorum": triocoro.open_votequorum,
+}
+
+
+@pytest.mark.parametrize("opener", OPENERS)
+async def test_leaving_the_block_takes_no_longer_than_its_grace(corosync: Node, opener: str, figure: Any) -> None:
+    with trio.fail_after(LIMIT):
+        async with frozen_late(corosync) as freeze, ticking() as ticker:
+            async with OPENERS[opener]():
+                await freeze()
+                began = trio.current_time()
+            took = trio.current_time() - began
+        figure(f"frozen daemon: leaving open_{opener}", f"{took:.2f} s")
+        assert took < CLOSE
+        assert ticker.lateness < LATE
+
+
+@pytest.mark.parametrize("opener", ["group", "cpg"])  # votequorum_finalize asks the daemon nothing
+async def test_closing_can_be_cancelled(corosync: Node, opener: str) -> None:
+    with trio.fail_after(LIMIT):
+        async with frozen_late(corosync) as freeze:
+            with trio.CancelScope() as scope:
+                async with OPENERS[opener]():
+                    await freeze()
+                    # It hits the end of the block in the midst of its grace.
+                    scope.deadline = trio.current_time() + 0.2
+            assert scope.cancelled_caught
+            assert trio.current_time() - scope.deadline < LATE
+
+
+@asynccontextmanager
+async def frozen_late(node: Node) -> AsyncGenerator[Callable[[], Awaitable[None]], None]:
+    try:
+        yield node.freeze
+    finally:
+        with trio.CancelScope(shield=True):
+            await node.thaw()
+
+
+async def test_what_was_not_cancelled_goes_on_after_the_thaw(corosync: Node) -> None:
+    done: list[str] = []
+
+    async def note(name: str, call: Callable[[], Awaitable[object]]) -> None:
+        await call()
+        done.append(name)
+
+    with trio.fail_after(LIMIT):
+        async with triocoro.open_group("g") as group, triocoro.open_votequorum() as votequorum:
+            async with trio.open_nursery() as nursery, frozen(corosync):
+                nursery.start_soon(note, "send_and_wait", lambda: group.send_and_wait(b"x"))
+                nursery.start_soon(note, "batch", lambda: group.send_batch([b"%d" % i for i in range(500)]))
+                nursery.start_soon(note, "info", votequorum.info)
+                await trio.sleep(0.3)  # hanging is what is tested
+                assert done == []
+            assert sorted(done) == ["batch", "info", "send_and_wait"]
+            payloads: list[bytes] = []
+            while len(payloads) < 501:
+                event = await group.receive()
+                if isinstance(event, Message):
+                    payloads.append(event.payload)
+            payloads.remove(b"x")
+            assert payloads == [b"%d" % i for i in range(500)]
+            assert group.statistics().lost == 0
+
+
+async def test_a_cancelled_send_was_not_sent(corosync: Node) -> None:
+    with trio.fail_after(LIMIT):
+        async with triocoro.open_group("g") as group:
+            sent: list[bytes] = []
+            async with frozen(corosync):
+                with trio.move_on_after(0.2):
+                    for i in range(10_000):
+                        await group.send(b"%d" % i)
+                        sent.append(b"%d" % i)
+                assert 0 < len(sent) < 10_000
+            last = await group.send_and_wait(b"last")
+            assert last.payload == b"last"
+            events = await group.receive_batch(max_events=20_000)
+            assert [event.payload for event in events if isinstance(event, Message)] == [*sent, b"last"]
+
+
+async def test_a_cancelled_join_is_undone_after_the_thaw(corosync: Node) -> None:
+    with trio.fail_after(LIMIT):
+        async with triocoro.open_cpg() as cpg:
+            async with frozen(corosync):
+                with trio.move_on_after(0.2) as scope:
+                    await join("g")
+                assert scope.cancelled_caught
+            async with triocoro.open_group("g") as group:
+                assert group.view.members == (group.address,)
+            assert await cpg.members("g") == ()
+
+
+@pytest.mark.corosync(nodes=3)
+async def test_the_others_go_on_without_it(corosync_cluster: Cluster) -> None:
+    with trio.fail_after(LIMIT):
+        async with (
+            triocoro.open_group("g") as one,
+            triocoro.open_group("g", endpoint=corosync_cluster[2].endpoint) as two,
+            triocoro.open_group("g", endpoint=corosync_cluster[3].endpoint) as three,
+        ):
+            async with frozen(corosync_cluster[3]):
+                while len(one.view.members) != 2 or three.address in one.view.members:
+                    await one.receive()
+                assert one.view.members == (one.address, two.address)
+                await one.send_and_wait(b"without three")
+            while len(one.view.members) != 3:
+                await one.receive()
+            await one.send_and_wait(b"with three")
+            payloads: list[bytes] = []
+            async for event in three:
+                if isinstance(event, Message):
+                    payloads.append(event.payload)
+                    if event.payload == b"with three":
+                        break
+            assert payloads == [b"with three"]
