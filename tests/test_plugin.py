@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
-from typing import TypeAlias
+from pathlib import Path
+from typing import Any, TypeAlias
 
 import pytest
+import trio
 
+from triocoro.testing import Node
 from triocoro.testing._netns import requirements
 
 Run: TypeAlias = Callable[..., pytest.RunResult]
@@ -245,3 +249,23 @@ def test_under_xdist(pytester: pytest.Pytester, corosync_mode: str) -> None:
     result = pytester.runpytest_subprocess(f"--corosync={corosync_mode}", "-n2")
     result.assert_outcomes(passed=1, failed=1)
     result.stdout.fnmatch_lines(["*- corosync node 1 log -*"])
+
+
+def readme_example(containing: str) -> str:
+    text = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    (example,) = (block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if containing in block)
+    return str(example)
+
+
+def test_readme_example_of_a_test(run: Run) -> None:
+    run(readme_example("import pytest"), "-o", "trio_mode=true").assert_outcomes(passed=2)
+
+
+async def test_readme_example_of_a_group(corosync: Node, capsys: pytest.CaptureFixture[str]) -> None:
+    namespace: dict[str, Any] = {}
+    exec(readme_example("async def main").replace("trio.run(main)", ""), namespace)  # noqa: S102
+    with trio.move_on_after(1):
+        await namespace["main"]()
+    joined, hello = capsys.readouterr().out.splitlines()
+    assert joined.startswith(f"members: (Address(nodeid={corosync.nodeid}, ")
+    assert hello.startswith(f"node {corosync.nodeid}: hello from Address(")

@@ -170,3 +170,42 @@ def test_public_names_are_documented(module: ModuleType) -> None:
         if ours and (inspect.isclass(value) or inspect.isfunction(value)):
             missing += undocumented(f"{module.__name__}.{name}", value)
     assert not missing
+
+
+def test_what_a_run_leaves_behind_is_found(pytester: pytest.Pytester, tmp_path: Path) -> None:
+    """The check of conftest.py, on a run that leaves one of each of what an ordinary user can leave."""
+    pytester.makeconftest((ROOT / "tests/conftest.py").read_text(encoding="utf-8"))
+    shared = Path(f"/dev/shm/qb-triocoro-{os.getpid()}")  # noqa: S108
+    pytester.makepyfile(
+        f"""
+        import os, subprocess, threading, time
+        import trio
+
+        left = []
+
+        def test_it():
+            left.append(os.open({str(tmp_path)!r}, os.O_RDONLY))
+            left.append(subprocess.Popen(["setsid", "sleep", "8"]))
+            left.append(threading.Thread(target=time.sleep, args=(8,), name="loiterer", daemon=True))
+            left[-1].start()
+            open({str(shared)!r}, "w").close()
+
+        def test_idle_thread_is_excused():
+            trio.run(trio.to_thread.run_sync, int)
+        """
+    )
+    try:
+        result = pytester.runpytest_subprocess()
+    finally:
+        shared.unlink()
+    result.assert_outcomes(passed=2, errors=1)
+    result.stdout.fnmatch_lines(
+        [
+            "the run left behind:",
+            "process *: sleep 8 ",
+            f"shared memory: {shared.name}",
+            f"fd *: {tmp_path}",
+            "thread: loiterer (*)",
+        ]
+    )
+    assert "Trio thread" not in result.stdout.str()
