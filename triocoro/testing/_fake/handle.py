@@ -28,6 +28,8 @@ class Handle(ABC, Generic[RecordT, EventT]):
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._lane = trio.CapacityLimiter(1)
+        # Whether a round trip is; the lane's token may as well be in the caller's hands.
+        self._under_way = False
         self._closing = False
         self._leave = False
         self._finalizing = False
@@ -85,7 +87,7 @@ class Handle(ABC, Generic[RecordT, EventT]):
 
     def _close_if_idle(self) -> None:
         """The round trip under way, if any, comes first; but not on a connection that is broken anyhow."""
-        if self._finalizing or (self._lane.borrowed_tokens and not self._connection.broken):
+        if self._finalizing or (self._under_way and not self._connection.broken):
             return
         self._finalizing = True
         if self._connection.broken:
@@ -125,6 +127,7 @@ class Handle(ABC, Generic[RecordT, EventT]):
         await self._lane.acquire_on_behalf_of(borrower)
 
         def release() -> None:
+            self._under_way = False
             self._lane.release_on_behalf_of(borrower)
             if self._closing:
                 self._close_if_idle()
@@ -140,6 +143,7 @@ class Handle(ABC, Generic[RecordT, EventT]):
         except BaseException:
             release()
             raise
+        self._under_way = True
         errand = Errand[str](function)
         self._connection.submit(_Step(self._connection, errand, deque(actions)))
         try:

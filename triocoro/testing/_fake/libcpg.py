@@ -42,6 +42,8 @@ class CpgHandle(Handle[Record, CpgEvent]):
 
     def multicast(self, payloads: Sequence[bytes]) -> tuple[int, MulticastStatus]:
         self._check("cpg_mcast_joined")
+        if self._under_way:
+            raise RuntimeError("multicast while a round trip is under way: the C library would mix up the answers")
         if not self._connection.writable():
             return 0, MulticastStatus.FULL
         sent = 0
