@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 import trio
@@ -57,15 +58,13 @@ class Apart(Generic[T]):
         self._cancelled.set()
         if self._running is not None and not self._future.done():
             token, scope = self._running
-            try:
+            with suppress(trio.RunFinishedError):
                 token.run_sync_soon(scope.cancel)
-            except trio.RunFinishedError:
-                pass
 
     def _main(self) -> None:
         try:
             result = trio.run(self._run)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - whoever waits gets it
             self._future.set_exception(error)
         else:
             self._future.set_result(result)

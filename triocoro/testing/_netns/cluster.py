@@ -10,7 +10,6 @@ from types import TracebackType
 
 import trio
 
-from ..._errors import CorosyncUnavailableError
 from ..._raw import Endpoint
 from .._cluster import Cluster, ClusterOptions, Node
 from . import requirements
@@ -107,7 +106,7 @@ class NetnsNode(Node):
         daemon = self._machine.daemon
         if daemon is not None:
             daemon.send(signal.SIGSTOP)
-            while daemon.running and not daemon.frozen:
+            while daemon.running and not daemon.frozen:  # noqa: ASYNC110 - only its parent is told
                 await trio.sleep(_FREEZE_POLL)
         await trio.lowlevel.cancel_shielded_checkpoint()
 
@@ -140,8 +139,8 @@ class NetnsCluster(Cluster):
         self.name = f"triocoro-{os.getpid()}-{next(_numbers)}"
         self._machines = [Machine(nodeid, self.name) for nodeid in range(1, nodes + 1)]
         self._nodes = {machine.nodeid: NetnsNode(machine, self._start_one) for machine in self._machines}
-        self._programs: requirements.Programs | None = None
         self._hub: Hub | None = None
+        self._argv: list[str] = []
         self._used = False
 
     def __repr__(self) -> str:
@@ -160,7 +159,7 @@ class NetnsCluster(Cluster):
         running = frozenset(machine.nodeid for machine in self._machines if machine.running)
         return running if nodeid in running else frozenset()
 
-    def __enter__(self) -> NetnsCluster:
+    def __enter__(self) -> NetnsCluster:  # noqa: PYI034 - typing.Self is younger than Python 3.10
         self._use()
         try:
             Apart(self._start_all).run_blocking()
@@ -174,7 +173,7 @@ class NetnsCluster(Cluster):
     ) -> None:
         self._close()
 
-    async def __aenter__(self) -> NetnsCluster:
+    async def __aenter__(self) -> NetnsCluster:  # noqa: PYI034 - as above
         self._use()
         try:
             await Apart(self._start_all).run()
@@ -209,24 +208,16 @@ class NetnsCluster(Cluster):
     # What follows runs apart: in a Trio run of its own, which a request to the supervisor may block for a moment.
 
     async def _start_all(self) -> None:
-        self._programs = requirements.find_programs()
-        if self._programs is None:
-            raise requirements.unavailable("")
-        requirements.check_client()
-        self._hub = Hub(self._programs)
-        try:
-            self._create(self._hub, self._programs)
-        except CorosyncUnavailableError as error:
-            # Looking takes longer than trying, so it comes second.
-            raise requirements.unavailable(str(error)) from None
-        self._start_daemons(self._machines)
-        await self._readiness(self._machines).wait(frozenset(self._nodes))
+        programs = requirements.find_programs()
+        self._hub = Hub(programs)
+        self._create(self._hub, programs)
+        await self._start_daemons(self._machines, frozenset(self._nodes))
 
     async def _start_one(self, machine: Machine) -> None:
-        self._start_daemons([machine])
-        await self._readiness([machine]).wait(None)
+        await self._start_daemons([machine], None)
 
     def _create(self, hub: Hub, programs: requirements.Programs) -> None:
+        self._argv = [programs.corosync, "-f", "-c", _CONF]
         conf = corosync_conf(self.options, self.name)
         _, holders = hub.request(
             "create",
@@ -238,24 +229,18 @@ class NetnsCluster(Cluster):
         for machine, holder in zip(self._machines, holders, strict=True):
             machine.holder = holder
 
-    def _start_daemons(self, machines: list[Machine]) -> None:
-        if self._hub is None or self._programs is None:
-            raise RuntimeError("this cluster does not run")
-        _, pidfds = self._hub.request(
-            "start",
-            nodes=[str(machine.nodeid) for machine in machines],
-            argv=[self._programs.corosync, "-f", "-c", _CONF],
-        )
-        for machine, pidfd in zip(machines, pidfds, strict=True):
-            machine.set_daemon(pidfd)
-
-    def _readiness(self, machines: list[Machine]) -> Readiness:
+    async def _start_daemons(self, machines: list[Machine], members: frozenset[int] | None) -> None:
         hub = self._hub
-        assert hub is not None
+        if hub is None:
+            raise RuntimeError(f"{self!r} does not run")
 
         def status(nodeid: int) -> int | None:
             reply, _ = hub.request("status", node=str(nodeid))
             value: int | None = reply["status"]
             return value
 
-        return Readiness(machines, status)
+        ids = [str(machine.nodeid) for machine in machines]
+        _, pidfds = hub.request("start", nodes=ids, argv=self._argv)
+        for machine, pidfd in zip(machines, pidfds, strict=True):
+            machine.set_daemon(pidfd)
+        await Readiness(machines, status).wait(members)

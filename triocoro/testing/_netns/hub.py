@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..._errors import CorosyncUnavailableError
-from .requirements import Programs
+from .requirements import Programs, unavailable
 from .supervisor import MAX_FDS, PACKET
 
 _SUPERVISOR = Path(__file__).with_name("supervisor.py")
@@ -32,10 +32,7 @@ class Hub:
         owner = os.pidfd_open(os.getpid())
         try:
             self._process = subprocess.Popen(
-                [
-                    *programs.namespaces("--net", "--mount", "--pid", "--fork", "--kill-child"),
-                    *(sys.executable, "-I", "-S", str(_SUPERVISOR), str(theirs.fileno()), str(owner)),
-                ],
+                programs.in_namespaces(sys.executable, "-I", "-S", str(_SUPERVISOR), str(theirs.fileno()), str(owner)),
                 stdin=subprocess.DEVNULL,
                 stdout=self._output,
                 stderr=self._output,
@@ -56,7 +53,7 @@ class Hub:
         """The process that waits for the supervisor."""
         return self._process.pid
 
-    def request(self, op: str, fds: Sequence[int] = (), **fields: Any) -> tuple[dict[str, Any], list[int]]:
+    def request(self, op: str, fds: Sequence[int] = (), **fields: object) -> tuple[dict[str, Any], list[int]]:
         """Send a request, and wait for its answer: blocks briefly.
 
         Raises:
@@ -72,12 +69,12 @@ class Hub:
             raise self._gone("it has ended")
         reply: dict[str, Any] = json.loads(packet)
         if "error" in reply:
-            raise CorosyncUnavailableError(f"cannot {op} a cluster in network namespaces: {reply['error']}")
+            raise unavailable(f"cannot {op} the cluster's nodes: {reply['error']}")
         return reply, received
 
     def _gone(self, reason: str) -> CorosyncUnavailableError:
         output = os.pread(self._output, 65536, 0).decode(errors="replace").strip()
-        return CorosyncUnavailableError(f"the cluster's supervisor does not answer: {reason}\n{output}".rstrip())
+        return unavailable(f"the cluster's supervisor does not answer: {reason}\n{output}".rstrip())
 
     def close(self) -> None:
         """End the supervisor, and wait until everything in its pid namespace has ended."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import select
 import signal
+from contextlib import suppress
+from pathlib import Path
 
 import attrs
 import trio
@@ -15,10 +17,9 @@ from ..._raw import Endpoint
 
 def pid_of(pidfd: int) -> int:
     """The pid of a pidfd's process as this process sees it; -1 if it has ended and been reaped."""
-    with open(f"/proc/self/fdinfo/{pidfd}", encoding="ascii") as file:
-        for line in file:
-            if line.startswith("Pid:"):
-                return int(line.split()[1])
+    for line in Path(f"/proc/self/fdinfo/{pidfd}").read_text(encoding="ascii").splitlines():
+        if line.startswith("Pid:"):
+            return int(line.split()[1])
     raise ValueError(f"fd {pidfd} is not a pidfd")
 
 
@@ -40,21 +41,16 @@ class Daemon:
     def frozen(self) -> bool:
         """Whether all of its threads have stopped."""
         try:
-            for thread in os.listdir(f"/proc/{self.pid}/task"):
-                with open(f"/proc/{self.pid}/task/{thread}/stat", encoding="utf-8", errors="replace") as file:
-                    # The name before the state may hold anything, parentheses too.
-                    if file.read().rpartition(")")[2].split()[0] != "T":
-                        return False
+            stats = [path.read_bytes() for path in Path(f"/proc/{self.pid}/task").glob("*/stat")]
         except (FileNotFoundError, ProcessLookupError):
             return False  # the daemon or a thread of it has just ended
-        return True
+        # The state comes after the name, which may hold anything, parentheses too.
+        return all(stat.rpartition(b")")[2].split()[0] == b"T" for stat in stats)
 
     def send(self, number: signal.Signals) -> None:
         """Send it a signal, if it still runs; never to anybody else."""
-        try:
+        with suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, number)
-        except ProcessLookupError:
-            pass
 
     async def ended(self) -> None:
         """Wait until it has ended."""
@@ -109,6 +105,12 @@ class Machine:
             return self._final_log
         # Not read(2), which moves the position at which the daemon writes.
         return os.pread(self._log_fd, os.fstat(self._log_fd).st_size, 0).decode(errors="replace")
+
+    async def ended(self) -> None:
+        """Wait until no daemon runs."""
+        await trio.lowlevel.checkpoint()
+        if self.daemon is not None:
+            await self.daemon.ended()
 
     def open_log(self) -> int:
         """Make the file that the daemons log to."""

@@ -47,7 +47,7 @@ class Readiness:
         self._failures: list[str] = []
 
     async def wait(self, members: frozenset[int] | None) -> None:
-        """Wait until clients can connect to each daemon, and each is in a quorate cluster of `members` if these are given.
+        """Wait until clients can connect to each daemon and, if `members` are given, it is in a quorate cluster of these.
 
         Raises:
             CorosyncUnavailableError: a daemon ended, or it all took too long.
@@ -64,7 +64,7 @@ class Readiness:
         if self._failures:
             raise CorosyncUnavailableError("\n".join(self._failures))
         if self._sees:
-            goal = "clients can connect" if members is None else f"every node is in a quorate cluster of {sorted(members)}"
+            goal = "clients connect" if members is None else f"every node is in a quorate cluster of {sorted(members)}"
             findings = [
                 f"node {machine.nodeid}: {self._sees.get(machine.nodeid, 'ready')}\n{describe_log(machine.log)}"
                 for machine in self._machines
@@ -72,25 +72,23 @@ class Readiness:
             raise CorosyncUnavailableError("\n".join([f"not so after {LIMIT:g} seconds: {goal}", *findings]))
 
     async def _watch(self, machine: Machine, everything: trio.CancelScope) -> None:
-        assert machine.daemon is not None
-        await machine.daemon.ended()
+        await machine.ended()
         how = describe_status(self._status(machine.nodeid))
         self._fail(machine, f"corosync ended during the start, {how}", everything)
 
-    async def _wait_one(
-        self, machine: Machine, members: frozenset[int] | None, everything: trio.CancelScope
-    ) -> None:
+    async def _wait_one(self, machine: Machine, members: frozenset[int] | None, everything: trio.CancelScope) -> None:
         while True:
             try:
                 async with open_votequorum(endpoint=machine.endpoint) as votequorum:
                     if members is not None:
                         await self._wait_members(machine.nodeid, votequorum, members)
                 del self._sees[machine.nodeid]
-                return
             except (CorosyncUnavailableError, ConnectionLostError):
                 await trio.sleep(_RETRY)  # it is not there yet; `_watch` sees to it that it comes
             except CorosyncError as error:
                 self._fail(machine, str(error), everything)
+                return
+            else:
                 return
 
     async def _wait_members(self, nodeid: int, votequorum: Votequorum, members: frozenset[int]) -> None:

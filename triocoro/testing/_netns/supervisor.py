@@ -14,6 +14,7 @@ daemons come and go, children of the supervisor that enter the holder's namespac
 - `{"op": "status", "node": id}`: `{"status": how the node's latest daemon ended, or null}`, as in wait(2).
 """
 
+# ruff: noqa: PTH - importing pathlib would take as long as all the rest
 from __future__ import annotations
 
 import ctypes
@@ -33,6 +34,7 @@ PR_SET_NAME = 15
 MAX_FDS = 253
 PACKET = 1 << 20
 BRIDGE = "bridge0"
+SHARED_MEMORY = "/dev/shm"  # noqa: S108 - where libqb has it
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -77,7 +79,7 @@ def run(path: str, name: str, lines: list[str]) -> None:
 def mount_private(directories: list[str]) -> None:
     """Mount an empty tmpfs on each directory, in this mount namespace."""
     for directory in directories:
-        mode = b"mode=1777" if directory == "/dev/shm" else b"mode=755"
+        mode = b"mode=1777" if directory == SHARED_MEMORY else b"mode=755"
         call("mount", b"tmpfs", directory.encode(), b"tmpfs", MS_NOSUID | MS_NODEV, mode)
 
 
@@ -107,7 +109,7 @@ def hold(nodeid: str, spec: dict[str, Any], node: dict[str, Any], result: int) -
             ],
         )
         os.write(result, b"ok")
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - nothing may escape from a forked child
         os.write(result, f"{type(error).__name__}: {error}".encode())
         os._exit(1)
     os.closerange(0, 65536)
@@ -130,8 +132,8 @@ def run_daemon(node: Node, argv: list[str]) -> NoReturn:
     try:
         call("setns", node.pidfd, CLONE_NEWNET | CLONE_NEWNS)
         # A daemon that was killed leaves its shared memory behind: 8 MB and more, each time.
-        for name in os.listdir("/dev/shm"):
-            remove_tree(f"/dev/shm/{name}")
+        for name in os.listdir(SHARED_MEMORY):
+            remove_tree(f"{SHARED_MEMORY}/{name}")
         os.chdir("/")
         os.setsid()
         # Python ignores these, and what is ignored stays so across exec.
@@ -140,8 +142,8 @@ def run_daemon(node: Node, argv: list[str]) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_RDWR), 0)
         os.dup2(node.log, 1)
         os.dup2(node.log, 2)
-        os.execv(argv[0], argv)
-    except BaseException as error:
+        os.execv(argv[0], argv)  # noqa: S606 - there is no shell in here
+    except BaseException as error:  # noqa: BLE001 - as above
         os.write(node.log, f"{argv[0]}: {error}\n".encode())
     os._exit(127)
 
@@ -178,7 +180,7 @@ class Supervisor:
         run(ip, "ip", [*ports, f"link set {BRIDGE} up"])
         return {}, [node.pidfd for node in self.nodes.values()]
 
-    def start(self, request: dict[str, Any], fds: list[int]) -> tuple[dict[str, Any], list[int]]:
+    def start(self, request: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
         pidfds: list[int] = []
         for nodeid in request["nodes"]:
             node = self.nodes[nodeid]
@@ -218,7 +220,7 @@ class Supervisor:
             if request["op"] == "create":
                 reply, send = self.create(request, fds)
             elif request["op"] == "start":
-                reply, send = self.start(request, fds)
+                reply, send = self.start(request)
             else:
                 reply = {"status": self.nodes[request["node"]].status}
         except (SetupError, OSError) as error:
@@ -234,10 +236,8 @@ def main(control_fd: int, owner: int) -> None:
     """Obey until the owner is gone."""
     call("prctl", PR_SET_NAME, b"corosync-hub", 0, 0, 0)
     for fd in (control_fd, owner):
-        os.set_inheritable(fd, False)
-    wake, wakeup = os.pipe()
-    os.set_blocking(wake, False)
-    os.set_blocking(wakeup, False)
+        os.set_inheritable(fd, False)  # noqa: FBT003 - the standard library's signature
+    wake, wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     supervisor = Supervisor()
