@@ -73,7 +73,7 @@ class _Traces:
             # Namespaces live in processes, or where one is bound to a file: those are mounts of type nsfs.
             mounts=frozenset(_lines("/proc/self/mountinfo")),
             interfaces=_names("/sys/class/net"),
-            shared_memory=_names("/dev/shm", "qb-"),  # noqa: S108
+            shared_memory=_names("/dev/shm", "qb-"),
             fds=_open_fds(),
             threads=_busy_threads(),
         )
