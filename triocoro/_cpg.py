@@ -263,6 +263,7 @@ class Group(trio.abc.ReceiveChannel[GroupEvent]):
 
         Other tasks get `trio.ClosedResourceError`.
         """
+        self._membership.connection.check_process()
         self._membership.close()
         await trio.lowlevel.checkpoint()
 

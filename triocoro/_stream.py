@@ -9,6 +9,7 @@ from typing import Any, Final, Generic, TypeVar, final
 import attrs
 import trio
 
+from . import _validate
 from ._connection import Connection
 
 T = TypeVar("T")
@@ -91,8 +92,7 @@ class EventStream(trio.abc.ReceiveChannel[T], Generic[T]):
     @trio.lowlevel.enable_ki_protection
     async def receive_batch(self, *, max_events: int = 256) -> list[T]:
         """Return what waits: at least one event, and at most `max_events`. Otherwise as `receive`."""
-        if max_events < 1:
-            raise ValueError(f"max_events must be at least 1, not {max_events}")
+        _validate.positive(max_events, "max_events")
         await trio.lowlevel.checkpoint_if_cancelled()
         parked = False
         while True:
@@ -116,6 +116,7 @@ class EventStream(trio.abc.ReceiveChannel[T], Generic[T]):
 
     async def aclose(self) -> None:
         """Stop receiving; what waits is dropped. Tasks in `receive` get `trio.ClosedResourceError`."""
+        self._connection.check_process()
         self.close()
         await trio.lowlevel.checkpoint()
 

@@ -45,6 +45,8 @@ class _Tracker:
     async def add(self, stream: EventStream[VotequorumEvent]) -> None:
         """Let `stream` have the present state, then everything."""
         async with self._starting:
+            # Also where there is nothing to ask the daemon: the state that we remember is no news of a dead one.
+            await self._connection.check_async()
             self._streams.append(stream)
             if self._started:
                 stream.put(event for event in (self._nodelist, self._quorum) if event is not None)
