@@ -7,6 +7,7 @@ import select
 import struct
 import termios
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from typing import TypeVar
 
 import pytest
 import trio
@@ -26,7 +27,6 @@ from triocoro._raw import Endpoint, MulticastStatus, RawCpg, RawHandle, RawVoteq
 from triocoro._types import (
     Address,
     ConfigChange,
-    CpgEvent,
     ExpectedVotesChange,
     FlowControlState,
     GroupMember,
@@ -47,6 +47,8 @@ from triocoro._types import (
 from triocoro.testing import FakeCluster
 from triocoro.testing._fake.libvotequorum import VotequorumHandle
 
+EventT = TypeVar("EventT")
+
 EVERYTHING = 2**30
 
 
@@ -62,12 +64,13 @@ async def joined(endpoint: Endpoint, group: bytes = b"g") -> RawCpg:
     return handle
 
 
-def drain(handle: RawHandle[CpgEvent]) -> list[CpgEvent]:
-    return list(handle.dispatch(EVERYTHING, EVERYTHING)[1])
-
-
-def drain_votes(handle: RawHandle[VotequorumEvent]) -> list[VotequorumEvent]:
-    return list(handle.dispatch(EVERYTHING, EVERYTHING)[1])
+def drain(handle: RawHandle[EventT]) -> list[EventT]:
+    drained: list[EventT] = []
+    while True:
+        count, events = handle.dispatch(EVERYTHING, EVERYTHING)
+        if not count:
+            return drained
+        drained += events
 
 
 def payloads(handle: RawCpg) -> list[bytes]:
@@ -148,6 +151,21 @@ async def test_slow_reader_loses_nothing(cluster: FakeCluster) -> None:
     while poll(reader) & select.POLLIN:
         received += [event.payload for event in reader.dispatch(7, EVERYTHING)[1] if isinstance(event, Message)]
     assert received == messages
+    close(sender, reader)
+
+
+async def test_ring_of_events_is_finite(cluster: FakeCluster) -> None:
+    sender = await joined(cluster[1].endpoint)
+    reader = await joined(cluster[2].endpoint)
+    drain(reader)
+    messages = [bytes([number]) * 400_000 for number in range(5)]
+    multicast_all(sender, messages)
+    assert waiting(reader) == 2
+    await cluster[2].freeze()
+    # A frozen daemon does not fill it again.
+    assert payloads(reader) == messages[:2]
+    await cluster[2].thaw()
+    assert payloads(reader) == messages[2:]
     close(sender, reader)
 
 
@@ -637,7 +655,9 @@ async def test_fragments(cluster: FakeCluster) -> None:
     drain(receiver)
     payload = bytes(range(256)) * 10_000
     await sender.multicast_fragmented(payload)
-    assert receiver.dispatch(2, EVERYTHING) == (2, [])
+    # The ring of events holds one of them at a time.
+    assert receiver.dispatch(2, EVERYTHING) == (1, [])
+    assert receiver.dispatch(2, EVERYTHING) == (1, [])
     assert receiver.dispatch(2, EVERYTHING) == (1, [Message(Address(1, cluster[1].endpoint.pid), payload)])
     close(sender, receiver)
 
@@ -730,22 +750,22 @@ async def test_tracking(cluster: FakeCluster) -> None:
         VotequorumNodelist(RingId(1, 9), (1, 2, 3)),
         VotequorumChange(quorate=True, nodes=nodes((2, member), (3, member), (1, member))),
     ]
-    assert drain_votes(vq) == start
+    assert drain(vq) == start
     with pytest.raises(ExistError):
         await vq.trackstart(Track.CURRENT)
-    assert drain_votes(vq) == start
+    assert drain(vq) == start
     await cluster.partition({1}, {2, 3})
-    assert drain_votes(vq) == [
+    assert drain(vq) == [
         VotequorumNodelist(RingId(1, 13), (1,)),
         VotequorumChange(quorate=False, nodes=nodes((2, dead), (3, dead), (1, member))),
     ]
     await vq.trackstop()
     await cluster.heal()
-    assert drain_votes(vq) == []
+    assert drain(vq) == []
     await vq.trackstart(Track.CHANGES_ONLY)
-    assert drain_votes(vq) == []
+    assert drain(vq) == []
     await cluster[3].stop()
-    assert drain_votes(vq) == [
+    assert drain(vq) == [
         VotequorumNodelist(RingId(1, 21), (1, 2)),
         VotequorumChange(quorate=True, nodes=nodes((2, member), (3, dead), (1, member))),
     ]
@@ -786,16 +806,16 @@ async def test_set_expected(cluster: FakeCluster) -> None:
         with pytest.raises(InvalidParamError):
             await vq.set_expected(refused)
     await vq.set_expected(5)
-    assert drain_votes(other) == [ExpectedVotesChange(5)]
+    assert drain(other) == [ExpectedVotesChange(5)]
     info = await other.info(3)
     assert (info.expected_votes, info.quorum) == (5, 3)
     # Quorum does not come down by itself when nodes go; it does when the administrator says so.
     await cluster[3].kill()
-    drain_votes(other)
+    drain(other)
     assert (await other.info(0)).quorum == 3
     assert not (await other.info(0)).quorate
     await vq.set_expected(2)
-    changes_seen = drain_votes(other)
+    changes_seen = drain(other)
     assert changes_seen[0] == ExpectedVotesChange(2)
     assert [type(change) for change in changes_seen[1:]] == [VotequorumChange]
     assert (await other.info(0)).quorate
@@ -809,7 +829,7 @@ async def test_set_votes(cluster: FakeCluster) -> None:
         await vq.set_votes(7, 1)
     assert caught.value.code is CsError.NAME_NOT_FOUND
     await vq.set_votes(2, 3)
-    assert drain_votes(vq) == [ExpectedVotesChange(5)]
+    assert drain(vq) == [ExpectedVotesChange(5)]
     info = await vq.info(2)
     assert (info.votes, info.total_votes, info.quorum) == (3, 5, 3)
     await cluster[2].kill()
@@ -894,7 +914,7 @@ async def test_nodes_of_a_ring_agree_on_its_id(cluster: FakeCluster) -> None:
     (change,) = drain(cpg)
     assert isinstance(change, TotemChange)
     for vq in vqs:
-        nodelist = drain_votes(vq)[0]
+        nodelist = drain(vq)[0]
         assert isinstance(nodelist, VotequorumNodelist)
         assert nodelist.ring_id == change.ring_id
     close(cpg, *vqs)

@@ -246,7 +246,7 @@ class CpgService(Service):
             self.daemon.log("CPG", "Unknown node -> we will not deliver message")
             return
         for client in receivers:
-            client.connection.send(record)
+            client.connection.send(record, size=len(record.payload))
 
     # A new ring.
 

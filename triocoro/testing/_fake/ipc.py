@@ -2,7 +2,7 @@
 
 Requests and events lie in rings of their own (shared memory in the real one, queues here); a socket carries one byte
 for each, so that either side can poll. The byte of an event may be late: when the socket is full the daemon remembers
-how many it owes, and pays when the client has read some.
+how many it owes, and pays when the client has read some. What does not even fit into the ring waits in the daemon.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ from contextlib import suppress
 
 from .daemon import Daemon, Job, Service
 
-REQUEST_RING_BYTES = 1024 * 1024 + 4096
-"""What the ring of requests holds."""
+RING_BYTES = 1024 * 1024 + 4096
+"""What each of the two rings holds."""
+HEADER_BYTES = 200
+"""What a message takes in a ring on top of its payload, roughly."""
 
 
 class Connection:
@@ -28,21 +30,27 @@ class Connection:
         self._client, self._server = socket.socketpair()
         for end in (self._client, self._server):
             end.setblocking(False)  # noqa: FBT003 - the standard library's signature
-        self._events: deque[object] = deque()
+        self._queue: deque[tuple[object, int]] = deque()
+        self._ring: deque[tuple[object, int]] = deque()
+        self._ring_bytes = 0
         self._announced = 0
         self._request_bytes = 0
         daemon.connections.append(self)
 
     # The daemon's end.
 
-    def send(self, record: object) -> None:
-        """Queue an event for the client."""
-        self._events.append(record)
+    def send(self, record: object, *, size: int = 0) -> None:
+        """Queue an event, with `size` bytes of payload, for the client."""
+        self._queue.append((record, HEADER_BYTES + size))
         self.notify()
 
     def notify(self) -> None:
-        """Write the bytes that are owed for events, as far as the socket takes them."""
-        owed = len(self._events) - self._announced
+        """Move events into the ring, and write the bytes that are owed for them, as far as there is room."""
+        while self._queue and self._ring_bytes + self._queue[0][1] <= RING_BYTES:
+            event = self._queue.popleft()
+            self._ring.append(event)
+            self._ring_bytes += event[1]
+        owed = len(self._ring) - self._announced
         if owed and not self.broken:
             with suppress(BlockingIOError, ConnectionError):
                 self._announced += self._server.send(bytes(min(owed, 4096)))
@@ -50,7 +58,8 @@ class Connection:
     def hang_up(self) -> None:
         """The daemon's end is closed. What the client has not dispatched by then is lost."""
         self.broken = True
-        self._events.clear()
+        self._queue.clear()
+        self._ring.clear()
         self._announced = 0
         self._server.close()
 
@@ -68,7 +77,7 @@ class Connection:
 
     def has_room(self, size: int) -> bool:
         """Whether a request of `size` bytes fits into the ring."""
-        return self._request_bytes + size <= REQUEST_RING_BYTES
+        return self._request_bytes + HEADER_BYTES + size <= RING_BYTES
 
     def submit(self, job: Job, *, size: int = 0) -> None:
         """Put a request into the ring; a daemon that is not frozen works on it at once."""
@@ -80,7 +89,9 @@ class Connection:
 
     def take(self) -> object:
         """Take one of them; `taken` must follow."""
-        return self._events.popleft()
+        record, size = self._ring.popleft()
+        self._ring_bytes -= size
+        return record
 
     def taken(self, count: int) -> None:
         """Read the bytes of the events that were taken, which makes room for more."""
@@ -101,7 +112,7 @@ class Connection:
 
     def announce(self, size: int) -> bool:
         """Write a request's byte. Where the real library would spin until there is room, the byte is left out."""
-        self._request_bytes += size
+        self._request_bytes += HEADER_BYTES + size
         try:
             return self._client.send(b"\0") == 1
         except (BlockingIOError, ConnectionError):
@@ -109,7 +120,7 @@ class Connection:
 
     def fetch(self, size: int, *, announced: bool) -> None:
         """Read a request's byte."""
-        self._request_bytes -= size
+        self._request_bytes -= HEADER_BYTES + size
         if announced:
             self._server.recv(1)
 

@@ -13,8 +13,6 @@ from .handle import Afterthought, Handle
 from .ipc import Connection
 
 MAX_ATOMIC_MESSAGE_SIZE = 1_047_552
-REQUEST_HEADER = 48
-"""What a multicast takes in the ring of requests on top of its payload, roughly."""
 
 
 class CpgHandle(Handle[Record, CpgEvent]):
@@ -50,11 +48,10 @@ class CpgHandle(Handle[Record, CpgEvent]):
         for payload in payloads[:MULTICAST_BURST]:
             if len(payload) > MAX_ATOMIC_MESSAGE_SIZE:
                 raise ValueError(f"{len(payload)} bytes need multicast_fragmented")
-            size = REQUEST_HEADER + len(payload)
-            if not self._connection.has_room(size):
+            if not self._connection.has_room(len(payload)):
                 return sent, MulticastStatus.TRY_AGAIN
             job = Afterthought(partial(self._service.mcast, self._client, payload))
-            self._connection.submit(job, size=size)
+            self._connection.submit(job, size=len(payload))
             sent += 1
         return sent, MulticastStatus.SENT
 
