@@ -64,7 +64,7 @@ class Apart(Generic[T]):
     def _main(self) -> None:
         try:
             result = trio.run(self._run)
-        except BaseException as error:  # noqa: BLE001 - whoever waits gets it
+        except BaseException as error:  # noqa: BLE001, ASYNC103 - whoever waits gets it
             self._future.set_exception(error)
         else:
             self._future.set_result(result)

@@ -178,14 +178,14 @@ class NetnsCluster(Cluster):
         try:
             await Apart(self._start_all).run()
         except BaseException:
-            await self._aclose()
+            await self._aclose()  # noqa: ASYNC102 - shielded inside
             raise
         return self
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
-        await self._aclose()
+        await self._aclose()  # noqa: ASYNC102 - shielded inside
 
     def _use(self) -> None:
         if self._used:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from typing import TypeAlias
+
 from .._cluster import ClusterOptions
 
 STATE_DIR = "/run/triocoro"
-"""Where the daemon works; on the node's own tmpfs, as the configuration file is."""
+"""Where the daemon works: on the node's own tmpfs, as is the configuration file."""
 
 MAX_NODES = 254
 """As many as the network has addresses."""
+
+_Entry: TypeAlias = "tuple[str, str | int | Sequence[_Entry]]"
 
 
 def address(nodeid: int) -> str:
@@ -17,53 +22,63 @@ def address(nodeid: int) -> str:
 
 
 def corosync_conf(options: ClusterOptions, cluster_name: str) -> str:
-    """The text of corosync.conf, the same on every node.
-
-    The timeouts follow from the token, as in production, but for these: `token_coefficient` 0, as few nodes need no
-    allowance; a short `join`, which every change of membership waits for at least once; a short `merge`, which is how
-    long idle rings take to notice each other; and knet's pings, so that a link is up after a single pong.
-    """
+    """The text of corosync.conf, the same on every node."""
     token = options.token
-    quorum = ["provider: corosync_votequorum", f"two_node: {int(options.two_node)}"]
+    interface: list[_Entry] = [
+        ("linknumber", 0),
+        # A dead link must be noticed before the token is lost; a single pong is enough for one to be up.
+        ("knet_ping_interval", token // 5),
+        ("knet_ping_timeout", token // 2),
+        ("knet_pong_count", 1),
+    ]
+    quorum: list[_Entry] = [("provider", "corosync_votequorum"), ("two_node", int(options.two_node))]
     if options.wait_for_all is not None:
-        quorum.append(f"wait_for_all: {int(options.wait_for_all)}")
-    nodes = "\n".join(
-        f"    node {{\n        nodeid: {nodeid}\n        name: node{nodeid}\n        ring0_addr: {address(nodeid)}\n    }}"
+        quorum.append(("wait_for_all", int(options.wait_for_all)))
+    totem: list[_Entry] = [
+        ("version", 2),
+        ("cluster_name", cluster_name),
+        ("transport", "knet"),
+        ("crypto_cipher", "none"),
+        ("crypto_hash", "none"),
+        ("token", token),
+        # No allowance for the number of nodes: the token is what the test asks for.
+        ("token_coefficient", 0),
+        ("consensus", token * 6 // 5),
+        # Each change of membership takes at least this long. Shorter has joins overtake each other.
+        ("join", 30),
+        ("interface", interface),
+    ]
+    system: list[_Entry] = [
+        ("state_dir", STATE_DIR),
+        # Neither may an ordinary user do, nor should the daemons of a test go before everything else.
+        ("sched_rr", "no"),
+        ("move_to_root_cgroup", "no"),
+    ]
+    logging: list[_Entry] = [
+        ("to_stderr", "yes"),
+        ("to_syslog", "no"),
+        ("to_logfile", "no"),
+        ("timestamp", "hires"),
+    ]
+    nodelist: list[_Entry] = [
+        ("node", [("nodeid", nodeid), ("name", f"node{nodeid}"), ("ring0_addr", address(nodeid))])
         for nodeid in range(1, options.nodes + 1)
-    )
-    return f"""\
-totem {{
-    version: 2
-    cluster_name: {cluster_name}
-    transport: knet
-    crypto_cipher: none
-    crypto_hash: none
-    token: {token}
-    token_coefficient: 0
-    consensus: {token * 6 // 5}
-    join: 30
-    interface {{
-        linknumber: 0
-        knet_ping_interval: {token // 5}
-        knet_ping_timeout: {token // 2}
-        knet_pong_count: 1
-    }}
-}}
-system {{
-    state_dir: {STATE_DIR}
-    sched_rr: no
-    move_to_root_cgroup: no
-}}
-logging {{
-    to_stderr: yes
-    to_syslog: no
-    to_logfile: no
-    timestamp: hires
-}}
-quorum {{
-    {chr(10).join(quorum).replace(chr(10), chr(10) + "    ")}
-}}
-nodelist {{
-{nodes}
-}}
-"""
+    ]
+    sections: list[_Entry] = [
+        ("totem", totem),
+        ("system", system),
+        ("logging", logging),
+        ("quorum", quorum),
+        ("nodelist", nodelist),
+    ]
+    return "\n".join([*_lines(sections), ""])
+
+
+def _lines(entries: Sequence[_Entry], indent: str = "") -> Iterator[str]:
+    for key, value in entries:
+        if isinstance(value, (str, int)):
+            yield f"{indent}{key}: {value}"
+        else:
+            yield f"{indent}{key} {{"
+            yield from _lines(value, indent + "    ")
+            yield f"{indent}}}"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import trio
 
-from ..._errors import ConnectionLostError, CorosyncError, CorosyncUnavailableError
+from ..._errors import BadHandleError, ConnectionLostError, CorosyncError, CorosyncUnavailableError
 from ..._types import VotequorumChange, VotequorumNodelist
 from ..._votequorum import Votequorum, open_votequorum
 from .machine import Machine
@@ -47,7 +47,9 @@ class Readiness:
         self._failures: list[str] = []
 
     async def wait(self, members: frozenset[int] | None) -> None:
-        """Wait until clients can connect to each daemon and, if `members` are given, it is in a quorate cluster of these.
+        """Wait until clients can connect to each daemon and, if `members` are given, until it is in a cluster of these.
+
+        That cluster must be quorate.
 
         Raises:
             CorosyncUnavailableError: a daemon ended, or it all took too long.
@@ -77,19 +79,26 @@ class Readiness:
         self._fail(machine, f"corosync ended during the start, {how}", everything)
 
     async def _wait_one(self, machine: Machine, members: frozenset[int] | None, everything: trio.CancelScope) -> None:
-        while True:
-            try:
-                async with open_votequorum(endpoint=machine.endpoint) as votequorum:
-                    if members is not None:
-                        await self._wait_members(machine.nodeid, votequorum, members)
-                del self._sees[machine.nodeid]
-            except (CorosyncUnavailableError, ConnectionLostError):
-                await trio.sleep(_RETRY)  # it is not there yet; `_watch` sees to it that it comes
-            except CorosyncError as error:
-                self._fail(machine, str(error), everything)
-                return
-            else:
-                return
+        try:
+            while not await self._is_ready(machine, members):
+                await trio.sleep(_RETRY)
+        except CorosyncError as error:
+            self._fail(machine, str(error), everything)
+        else:
+            del self._sees[machine.nodeid]
+
+    async def _is_ready(self, machine: Machine, members: frozenset[int] | None) -> bool:
+        """Connect, and wait for the membership; False if the daemon is not there yet."""
+        try:
+            async with open_votequorum(endpoint=machine.endpoint) as votequorum:
+                if members is not None:
+                    await self._wait_members(machine.nodeid, votequorum, members)
+        except (CorosyncUnavailableError, ConnectionLostError):
+            return False
+        except BadHandleError:
+            # libqb's table of handles is not made for connects in several threads at once: one may lose its entry.
+            return False
+        return True
 
     async def _wait_members(self, nodeid: int, votequorum: Votequorum, members: frozenset[int]) -> None:
         ring: list[int] = []
@@ -98,7 +107,7 @@ class Readiness:
                 if isinstance(change, VotequorumNodelist):
                     ring = sorted(change.nodes)
                 elif isinstance(change, VotequorumChange):
-                    if change.quorate and members == set(ring):
+                    if change.quorate and ring == sorted(members):
                         return
                     state = "quorate" if change.quorate else "not quorate"
                     self._sees[nodeid] = f"its cluster is {ring}, {state}"

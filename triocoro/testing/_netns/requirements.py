@@ -15,7 +15,7 @@ from ..._errors import CorosyncUnavailableError
 _SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 _PACKAGES = {"corosync": "corosync", "ip": "iproute2 (Fedora, RHEL: iproute)", "unshare": "util-linux"}
 _DEVICES = "link add probe0 type bridge\nlink add probe1 type veth peer name probe2\n"
-_SHARED_MEMORY = "/dev/shm"  # noqa: S108 - where libqb has it
+_SHARED_MEMORY = "/dev/shm"
 
 
 @attrs.frozen
@@ -101,9 +101,7 @@ def _missing_client() -> list[str]:
     try:
         from ..._corosync import _libraries
     except ImportError as error:
-        return [
-            f"triocoro's extension module cannot be loaded ({error}): install triocoro (pip install -e . builds it)"
-        ]
+        return [f"triocoro's extension module cannot be loaded ({error}): pip install -e . builds it"]
     found: list[str] = []
     for library in (_libraries.CPG, _libraries.VOTEQUORUM):
         try:

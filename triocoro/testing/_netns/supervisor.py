@@ -14,7 +14,8 @@ daemons come and go, children of the supervisor that enter the holder's namespac
 - `{"op": "status", "node": id}`: `{"status": how the node's latest daemon ended, or null}`, as in wait(2).
 """
 
-# ruff: noqa: PTH - importing pathlib would take as long as all the rest
+# Importing pathlib would take as long as all the rest.
+# ruff: noqa: PTH
 from __future__ import annotations
 
 import ctypes
@@ -34,7 +35,7 @@ PR_SET_NAME = 15
 MAX_FDS = 253
 PACKET = 1 << 20
 BRIDGE = "bridge0"
-SHARED_MEMORY = "/dev/shm"  # noqa: S108 - where libqb has it
+SHARED_MEMORY = "/dev/shm"
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -109,7 +110,7 @@ def hold(nodeid: str, spec: dict[str, Any], node: dict[str, Any], result: int) -
             ],
         )
         os.write(result, b"ok")
-    except BaseException as error:  # noqa: BLE001 - nothing may escape from a forked child
+    except BaseException as error:  # noqa: BLE001, ASYNC103 - nothing may escape from a forked child
         os.write(result, f"{type(error).__name__}: {error}".encode())
         os._exit(1)
     os.closerange(0, 65536)
@@ -143,7 +144,7 @@ def run_daemon(node: Node, argv: list[str]) -> NoReturn:
         os.dup2(node.log, 1)
         os.dup2(node.log, 2)
         os.execv(argv[0], argv)  # noqa: S606 - there is no shell in here
-    except BaseException as error:  # noqa: BLE001 - as above
+    except BaseException as error:  # noqa: BLE001, ASYNC103 - as above
         os.write(node.log, f"{argv[0]}: {error}\n".encode())
     os._exit(127)
 
@@ -232,6 +233,10 @@ class Supervisor:
         return True
 
 
+def ignore(_number: int, _frame: object) -> None:
+    """Handle a signal that the wakeup fd tells of."""
+
+
 def main(control_fd: int, owner: int) -> None:
     """Obey until the owner is gone."""
     call("prctl", PR_SET_NAME, b"corosync-hub", 0, 0, 0)
@@ -239,7 +244,7 @@ def main(control_fd: int, owner: int) -> None:
         os.set_inheritable(fd, False)  # noqa: FBT003 - the standard library's signature
     wake, wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
-    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.signal(signal.SIGCHLD, ignore)
     supervisor = Supervisor()
     poll = select.poll()
     for fd in (control_fd, owner, wake):
