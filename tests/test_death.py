@@ -139,8 +139,8 @@ async def test_a_shielded_task_drains_what_had_arrived(corosync: Node) -> None:
 
             for i in range(10):
                 await group.send_and_wait(b"%d" % i)
-            await corosync.kill()
             with trio.CancelScope(shield=True):
+                await corosync.kill()
                 while not group._membership.connection.lost:
                     await trio.testing.wait_all_tasks_blocked(0.001)
                 with pytest.raises(ConnectionLostError):

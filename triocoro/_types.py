@@ -227,7 +227,7 @@ class VotequorumChange:
     quorate: bool
     """Whether our partition is quorate."""
     nodes: tuple[VotequorumNode, ...]
-    """Every node that votequorum has ever seen, in ascending order."""
+    """Every node that votequorum has ever seen, in no order that one can rely on; the quorum device last."""
 
 
 @attrs.frozen

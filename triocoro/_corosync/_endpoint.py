@@ -11,6 +11,7 @@ import trio
 
 from .._errors import BadHandleError, CorosyncUnavailableError
 from .._raw import RawCpg, RawVotequorum
+from ._gate import GATE
 
 if TYPE_CHECKING:
     from ._shim import Connection
@@ -73,13 +74,13 @@ class CorosyncEndpoint:
 
         def trip() -> Connection:
             if self._namespaces is None:
-                return connect(-1)
+                return GATE.alone(partial(connect, -1))
             try:
                 pidfd = pidfds.pop()
             except IndexError:
                 raise BadHandleError("the connect was cancelled") from None
             try:
-                return connect(pidfd)
+                return GATE.alone(partial(connect, pidfd))
             finally:
                 os.close(pidfd)
 

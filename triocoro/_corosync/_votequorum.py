@@ -19,6 +19,7 @@ from .._types import (
     VotequorumNodelist,
 )
 from . import _arena
+from ._gate import GATE
 from ._handle import Handle
 from ._libraries import VOTEQUORUM, connect_failure
 from ._shim import ffi, lib
@@ -100,7 +101,7 @@ class VotequorumHandle(Handle[VotequorumEvent]):
 
     def _finalize(self, *, leave: bool) -> None:
         del leave
-        lib.votequorum_finalize(self._handle)
+        GATE.alone(lambda: lib.votequorum_finalize(self._handle))
 
 
 def connect(pidfd: int) -> Connection:
@@ -115,4 +116,4 @@ def connect(pidfd: int) -> Connection:
 
 def disconnect(connection: Connection) -> None:
     """On a worker: undo `connect`."""
-    lib.votequorum_finalize(connection.handle)
+    GATE.alone(lambda: lib.votequorum_finalize(connection.handle))

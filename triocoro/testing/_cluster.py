@@ -120,13 +120,13 @@ class Cluster(AbstractContextManager["Cluster"], AbstractAsyncContextManager["Cl
 
     @abstractmethod
     def reachable(self, nodeid: int) -> frozenset[int]:
-        """The running nodes that `nodeid` can talk to, itself included, as the topology is now."""
+        """The nodes that `nodeid` can talk to, itself included, as the topology is now; none if it is frozen or down."""
 
     async def settled(self) -> None:
-        """Wait until the membership on every running node is what the topology allows."""
+        """Wait until the membership on every node that is up (and not frozen) is what the topology allows."""
         async with trio.open_nursery() as nursery:
             for node in self.nodes.values():
-                if node.running:
+                if self.reachable(node.nodeid):
                     nursery.start_soon(self._node_settled, node)
 
     async def _node_settled(self, node: Node) -> None:

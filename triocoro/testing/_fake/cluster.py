@@ -82,11 +82,9 @@ class FakeCluster(Cluster):
         await trio.lowlevel.checkpoint()
 
     def reachable(self, nodeid: int) -> frozenset[int]:
-        """The running nodes that `nodeid` can talk to, itself included. A frozen node talks to none but itself."""
-        if not self._nodes[nodeid].running:
+        """The nodes that `nodeid` can talk to, itself included, as the topology is now; none if it is frozen or down."""
+        if not self._nodes[nodeid].running or self._nodes[nodeid].frozen:
             return frozenset()
-        if self._nodes[nodeid].frozen:
-            return frozenset({nodeid})
         side = (self._nodes[other] for other in self._totem.side_of(nodeid))
         return frozenset(node.nodeid for node in side if node.running and not node.frozen)
 

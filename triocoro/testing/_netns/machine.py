@@ -79,6 +79,11 @@ class Machine:
         return self.daemon is not None and self.daemon.running
 
     @property
+    def up(self) -> bool:
+        """Whether its daemon runs, and is not frozen."""
+        return self.daemon is not None and self.daemon.running and not self.daemon.frozen
+
+    @property
     def holder_pid(self) -> int | None:
         """The holder's pid as this process sees it."""
         return None if self.holder is None else pid_of(self.holder)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import trio
 
-from ..._errors import BadHandleError, ConnectionLostError, CorosyncError, CorosyncUnavailableError
+from ..._errors import ConnectionLostError, CorosyncError, CorosyncUnavailableError
 from ..._types import VotequorumChange, VotequorumNodelist
 from ..._votequorum import Votequorum, open_votequorum
 from .machine import Machine
@@ -94,9 +94,6 @@ class Readiness:
                 if members is not None:
                     await self._wait_members(machine.nodeid, votequorum, members)
         except (CorosyncUnavailableError, ConnectionLostError):
-            return False
-        except BadHandleError:
-            # libqb's table of handles is not made for connects in several threads at once: one may lose its entry.
             return False
         return True
 
