@@ -236,7 +236,7 @@ async def test_nodes_and_votes(corosync_cluster: Cluster) -> None:
         await refused(NotExistError, "has never seen a node 99", lambda: votequorum.info(99))
         await refused(NotExistError, "has never seen a node 4294967295", lambda: votequorum.info(2**32 - 1))
         await refused(NameNotFoundError, "has never seen a node 99", lambda: votequorum.set_votes(99, 1))
-        for number in (1, 2, 6, 2**32 - 1):
+        for number in (1, 2, 6, 2**31):
             await refused(
                 InvalidParamError,
                 f"expected votes of {number} are refused",
