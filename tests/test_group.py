@@ -276,6 +276,22 @@ async def test_the_end_of_the_block_tells_of_losses_that_nothing_followed(corosy
     assert caught.value.payloads == (b"lost 1", b"lost 2")
 
 
+async def test_a_window_whose_messages_were_all_lost_opens_again(corosync: Node) -> None:
+    endpoint = FaultyEndpoint(corosync.endpoint)
+    endpoint.faults.drop = lambda payload: payload.startswith(b"lost")
+    with trio.fail_after(LIMIT):
+        async with triocoro.open_group("g", endpoint=endpoint) as group:
+            await group.receive()
+            lost = 0
+            with pytest.raises(trio.WouldBlock):
+                while True:
+                    group.send_nowait(b"lost" + bytes(10_000))
+                    lost += 1
+            await group.send(b"next")
+            events = [await group.receive() for _ in range(lost + 1)]
+            assert events == [*[MessageLost(b"lost" + bytes(10_000))] * lost, Message(group.address, b"next")]
+
+
 async def test_an_interrupted_send_says_so_and_leaves_nothing_outstanding(corosync: Node) -> None:
     endpoint = FaultyEndpoint(corosync.endpoint)
     endpoint.faults.fragmented.append(InterruptError("cpg_mcast_joined: CS_ERR_INTERRUPT", function="cpg_mcast_joined"))
@@ -335,7 +351,7 @@ async def test_a_group_can_be_opened_again_at_once(corosync: Node) -> None:
 async def test_others_see_us_leave(corosync_cluster: Cluster, how: str) -> None:
     with trio.fail_after(LIMIT):
         async with triocoro.open_group("g", endpoint=corosync_cluster[2].endpoint) as other:
-            address = None
+            address = other.address
             try:
                 with trio.CancelScope() as scope:
                     async with triocoro.open_group("g") as group:

@@ -26,6 +26,9 @@ _COST: Final = 64
 """Bytes that a message is taken to need beside its payload."""
 _BACKOFF: Final = (0.001, 0.02)
 """Seconds: the first and the longest pause after a try-again; deliveries end a pause early."""
+_STALL: Final = 1.0
+"""Seconds without any own delivery, after which one more message may go: if all in the window were lost, only a later
+one can show it, and open the window again."""
 
 
 @attrs.define(eq=False)
@@ -52,6 +55,8 @@ class Sender:
         self._turn = trio.StrictFIFOLock()
         self._own: deque[OwnMessage] = deque()
         self._cost = 0
+        self._returns = trio.lowlevel.ParkingLot()
+        connection.add_waiters(self._returns)
         self.sent = 0
         self.confirmed = 0
         self.lost = 0
@@ -93,8 +98,9 @@ class Sender:
                     continue
                 burst = self._fitting(payloads, done)
                 if not burst:
-                    await self._connection.progress.park()
-                    continue
+                    if await self._wait_for_returns():
+                        continue
+                    burst = [payloads[done]]
                 if self._raw.lane.borrowed_tokens:
                     sent, status = await self._multicast_after_lane(burst)
                 else:
@@ -155,6 +161,12 @@ class Sender:
             room -= cost
         return burst
 
+    async def _wait_for_returns(self) -> bool:
+        """Wait until own messages have come back, or are known to be lost; False if that takes too long."""
+        with trio.move_on_after(_STALL) as scope:
+            await self._returns.park()
+        return not scope.cancelled_caught
+
     async def _multicast(self, burst: list[bytes]) -> tuple[int, MulticastStatus]:
         """One crossing into C; no checkpoint between it and remembering what was sent."""
         try:
@@ -177,8 +189,7 @@ class Sender:
 
     async def _send_fragmented(self, payload: bytes, back: trio.Event | None) -> OwnMessage:
         """Send a message above the atomic size, alone; the library cuts it up, with a round trip for each piece."""
-        while self._cost:
-            await self._connection.progress.park()
+        while self._cost and await self._wait_for_returns():
             await self._check_async()
         own = OwnMessage(payload, certain=False, back=back)
         # Remembered first: its delivery may be dispatched before the last round trip has returned.
@@ -223,6 +234,7 @@ class Sender:
                 lost = self._lose(index)
                 self._own.popleft()
                 self._cost -= own.cost
+                self._returns.unpark_all()
                 self.confirmed += 1
                 own.message = message
                 if own.back is not None:
@@ -244,6 +256,7 @@ class Sender:
             if own.certain:
                 self.lost += 1
                 lost.append(own)
+        self._returns.unpark_all()
         return lost
 
 
