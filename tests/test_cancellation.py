@@ -55,8 +55,8 @@ class Tormentor:
 class Sent:
     """What one sender knows of its messages."""
 
-    accepted: list[bytes] = attrs.field(factory=list)
-    cancelled: set[bytes] = attrs.field(factory=set)
+    accepted: list[bytes] = attrs.field(factory=list[bytes])
+    cancelled: set[bytes] = attrs.field(factory=set[bytes])
 
 
 async def send_numbered(group: Group, count: int, sent: Sent, tormentor: Tormentor) -> None:

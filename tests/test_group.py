@@ -221,7 +221,7 @@ async def test_one_event_may_be_larger_than_the_bound() -> None:
             assert await take_messages(group, 1) == [b"x" * 100_000]
 
 
-# -- losses: the daemon accepts a message and drops it ------------------------------------------------------------------
+# -- losses: the daemon accepts a message and drops it -----------------------------------------------------------------
 
 
 async def test_a_lost_message_is_reported_before_the_next_own_one(corosync: Node) -> None:
@@ -284,7 +284,7 @@ async def test_a_window_whose_messages_were_all_lost_opens_again(corosync: Node)
             await group.receive()
             lost = 0
             with pytest.raises(trio.WouldBlock):
-                while True:
+                for _ in range(1000):
                     group.send_nowait(b"lost" + bytes(10_000))
                     lost += 1
             await group.send(b"next")
@@ -364,7 +364,7 @@ async def test_others_see_us_leave(corosync_cluster: Cluster, how: str) -> None:
                             with pytest.raises(trio.ClosedResourceError):
                                 await group.receive()
                         elif how == "raise":
-                            raise KeyError
+                            raise KeyError  # noqa: TRY301 - out of the block is where it is to go
             except KeyError:
                 assert how == "raise"
             while not (change := await take_change(other)).left:

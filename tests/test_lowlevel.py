@@ -34,7 +34,8 @@ def into(record: Record) -> Callable[[object], Awaitable[None]]:
 async def joined(record: Record, group: str = "g", **options: Any) -> AsyncGenerator[CpgHandle, None]:
     """A handle in a group, with the configuration change of its join dispatched, and every event noted."""
     note = into(record)
-    handle = await lowlevel.cpg_initialize(**{"deliver": note, "confchg": note, "totem_confchg": note, **options})
+    callbacks: dict[str, Any] = {"deliver": note, "confchg": note, "totem_confchg": note}
+    handle = await lowlevel.cpg_initialize(**callbacks | options)
     try:
         await handle.join(group)
         while not any(isinstance(event, ConfigChange) for event in record):
@@ -425,9 +426,8 @@ async def test_a_dead_daemon_is_a_lost_connection(corosync: Node) -> None:
 @asynccontextmanager
 async def tracking(record: Record, **options: Any) -> AsyncGenerator[VotequorumHandle, None]:
     note = into(record)
-    handle = await lowlevel.votequorum_initialize(
-        **{"quorum_notify": note, "expectedvotes_notify": note, "nodelist_notify": note, **options}
-    )
+    callbacks: dict[str, Any] = {"quorum_notify": note, "expectedvotes_notify": note, "nodelist_notify": note}
+    handle = await lowlevel.votequorum_initialize(**callbacks | options)
     try:
         yield handle
     finally:

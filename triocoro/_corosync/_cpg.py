@@ -193,7 +193,7 @@ class CpgHandle(Handle[CpgEvent]):
         if code == CsError.OK:
             trio.lowlevel.spawn_system_task(self._leave_late)
 
-    async def _leave_late(self) -> None:
+    async def _leave_late(self) -> None:  # noqa: ASYNC910 - suppress hides the checkpoint from the linter
         with contextlib.suppress(BadHandleError):  # closed in the meantime, which is as good
             await self._trip(lambda: patiently(self._leave))
 

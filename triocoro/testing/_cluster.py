@@ -90,7 +90,7 @@ class Node(ABC):
 
 
 class Cluster(AbstractContextManager["Cluster"], AbstractAsyncContextManager["Cluster"]):
-    """A throwaway cluster. Use it with `async with`, or with a plain `with` (which blocks while it starts and stops)."""
+    """A throwaway cluster. Use it with `async with`, or with a plain `with`, which blocks while it starts and stops."""
 
     options: ClusterOptions
 
@@ -120,7 +120,7 @@ class Cluster(AbstractContextManager["Cluster"], AbstractAsyncContextManager["Cl
 
     @abstractmethod
     def reachable(self, nodeid: int) -> frozenset[int]:
-        """The nodes that `nodeid` can talk to, itself included, as the topology is now; none if it is frozen or down."""
+        """The nodes that `nodeid` can talk to now, itself included; none if it is frozen or down."""
 
     async def settled(self) -> None:
         """Wait until the membership on every node that is up (and not frozen) is what the topology allows."""
@@ -132,5 +132,5 @@ class Cluster(AbstractContextManager["Cluster"], AbstractAsyncContextManager["Cl
     async def _node_settled(self, node: Node) -> None:
         async with open_votequorum(endpoint=node.endpoint) as vq, vq.track() as changes:
             async for change in changes:
-                if isinstance(change, VotequorumNodelist) and set(change.nodes) == self.reachable(node.nodeid):
+                if isinstance(change, VotequorumNodelist) and frozenset(change.nodes) == self.reachable(node.nodeid):
                     return

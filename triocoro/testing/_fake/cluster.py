@@ -79,10 +79,10 @@ class FakeCluster(Cluster):
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
         self.__exit__(exc_type, exc, tb)
-        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.cancel_shielded_checkpoint()
 
     def reachable(self, nodeid: int) -> frozenset[int]:
-        """The nodes that `nodeid` can talk to, itself included, as the topology is now; none if it is frozen or down."""
+        """The nodes that `nodeid` can talk to now, itself included; none if it is frozen or down."""
         if not self._nodes[nodeid].running or self._nodes[nodeid].frozen:
             return frozenset()
         side = (self._nodes[other] for other in self._totem.side_of(nodeid))

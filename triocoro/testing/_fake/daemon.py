@@ -205,7 +205,7 @@ class Errand(Generic[T]):
                 raise
         if isinstance(self._outcome, CorosyncError):
             raise self._outcome
-        return cast("T", self._outcome)
+        return cast("T", self._outcome)  # noqa: ASYNC910 - the round trip began with a checkpoint
 
     def _dispose(self) -> None:
         if self._unclaimed is not None:
