@@ -155,11 +155,11 @@ class NetnsCluster(Cluster):
         return self._nodes[nodeid]
 
     def reachable(self, nodeid: int) -> frozenset[int]:
-        """The nodes that `nodeid` can talk to, itself included, as the topology is now; none if it is frozen or down."""
+        """The nodes that `nodeid` can talk to, itself included; none if it is frozen or down."""
         up = frozenset(machine.nodeid for machine in self._machines if machine.up)
         return up if nodeid in up else frozenset()
 
-    def __enter__(self) -> NetnsCluster:  # noqa: PYI034 - typing.Self is younger than Python 3.10
+    def __enter__(self) -> NetnsCluster:  # noqa: PYI034 - Self is younger than Python 3.10
         self._use()
         try:
             Apart(self._start_all).run_blocking()

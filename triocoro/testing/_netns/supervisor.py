@@ -14,8 +14,6 @@ daemons come and go, children of the supervisor that enter the holder's namespac
 - `{"op": "status", "node": id}`: `{"status": how the node's latest daemon ended, or null}`, as in wait(2).
 """
 
-# Importing pathlib would take as long as all the rest.
-# ruff: noqa: PTH
 from __future__ import annotations
 
 import ctypes

@@ -1,0 +1,518 @@
+"""Real daemons in network namespaces: starting, failing, ending, and what is left of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+import trio
+from conftest import Figure
+from trio.testing import MockClock
+
+import triocoro
+from triocoro.testing import ClusterOptions, NetnsCluster, Node
+from triocoro.testing._netns import cluster as netns_cluster, readiness, requirements
+from triocoro.testing._netns.config import corosync_conf
+
+pytestmark = pytest.mark.corosync_real_only
+
+START_BOUND = 2.5
+GONE_BOUND = 2.0
+
+
+# --- looking around ---------------------------------------------------------------------------------------------------
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = GONE_BOUND) -> bool:
+    """Poll a condition of the kernel's that nothing tells of."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.005)
+    return True
+
+
+def namespaces_in_use() -> frozenset[str]:
+    """The network, mount and pid namespaces in which some process lives."""
+    found: set[str] = set()
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit():
+            for kind in ("net", "mnt", "pid"):
+                try:
+                    found.add(str((process / "ns" / kind).readlink()))
+                except OSError:  # a process that ended meanwhile
+                    continue
+    return frozenset(found)
+
+
+def namespaces_of(pid: int | None) -> tuple[str, str]:
+    """The network and the pid namespace of a process."""
+    net, pids = (str(Path(f"/proc/{pid}/ns/{kind}").readlink()) for kind in ("net", "pid"))
+    return net, pids
+
+
+def names_in(folder: str) -> frozenset[str]:
+    return frozenset(path.name for path in Path(folder).iterdir())
+
+
+def processes_in(namespace: str) -> frozenset[int]:
+    """The processes in a pid namespace."""
+    found: set[int] = set()
+    for process in Path("/proc").iterdir():
+        try:
+            if process.name.isdigit() and str((process / "ns" / "pid").readlink()) == namespace:
+                found.add(int(process.name))
+        except OSError:
+            continue
+    return frozenset(found)
+
+
+def busy_threads() -> frozenset[int | None]:
+    """All threads but those that Trio keeps for later."""
+    cache: Any = trio._core._thread_cache.THREAD_CACHE
+    idle = {worker._thread for worker in cache._idle_workers}
+    return frozenset(thread.ident for thread in threading.enumerate() if thread not in idle)
+
+
+@attrs.frozen
+class Traces:
+    """Where a cluster could leave something behind."""
+
+    fds: frozenset[str] = attrs.field(factory=lambda: names_in("/proc/self/fd"))
+    threads: frozenset[int | None] = attrs.field(factory=busy_threads)
+    mounts: frozenset[str] = attrs.field(
+        factory=lambda: frozenset(Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines())
+    )
+    interfaces: frozenset[str] = attrs.field(factory=lambda: names_in("/sys/class/net"))
+    shared_memory: frozenset[str] = attrs.field(
+        # Those of libqb: there may be others' on this machine.
+        factory=lambda: frozenset(name for name in names_in("/dev/shm") if re.match(r"qb-\d", name))
+    )
+    run: frozenset[str] = attrs.field(factory=lambda: names_in("/run"))
+
+
+@contextmanager
+def nothing_left() -> Generator[None, None, None]:
+    """Fail if the block leaves something behind."""
+    before = Traces()
+    yield
+    if not wait_until(lambda: Traces() == before):
+        assert attrs.asdict(Traces()) == attrs.asdict(before)
+
+
+class Barrier:
+    """Lets tasks go on when all have come."""
+
+    def __init__(self, parties: int) -> None:
+        self._parties = parties
+        self._lot = trio.lowlevel.ParkingLot()
+
+    async def __call__(self) -> None:
+        if len(self._lot) == self._parties - 1:
+            self._lot.unpark_all()
+            await trio.lowlevel.checkpoint()
+        else:
+            await self._lot.park()
+
+
+async def members_seen_by(node: Node) -> set[int]:
+    """What votequorum says on a node."""
+    async with triocoro.open_votequorum(endpoint=node.endpoint) as votequorum, votequorum.track() as changes:
+        async for change in changes:
+            if isinstance(change, triocoro.VotequorumNodelist):
+                return set(change.nodes)
+    raise AssertionError
+
+
+def state_of(pid: int | None) -> str:
+    return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
+
+
+# --- starting ---------------------------------------------------------------------------------------------------------
+
+
+def test_three_nodes_are_quorate_soon(figure: Figure) -> None:
+    times: list[float] = []
+    for _ in range(3):  # one of them may meet a loaded machine
+        start = time.monotonic()
+        with NetnsCluster():
+            times.append(time.monotonic() - start)
+    figure("three real nodes, from nothing to quorate", ", ".join(f"{each:.2f} s" for each in times))
+    assert min(times) < START_BOUND
+
+
+async def test_every_node_sees_all_of_them() -> None:
+    async with NetnsCluster(nodes=3) as cluster:
+        for node in cluster.nodes.values():
+            assert node.running
+            assert cluster.reachable(node.nodeid) == {1, 2, 3}
+            async with triocoro.open_votequorum(endpoint=node.endpoint) as votequorum:
+                info = await votequorum.info()
+            assert (info.nodeid, info.total_votes, info.expected_votes, info.quorate) == (node.nodeid, 3, 3, True)
+
+
+async def test_options_reach_votequorum() -> None:
+    async with NetnsCluster(nodes=2, two_node=True, wait_for_all=False) as cluster:
+        with cluster[2].as_default():
+            async with triocoro.open_votequorum() as votequorum:
+                flags = (await votequorum.info()).flags
+    assert triocoro.VotequorumFlag.TWONODE in flags
+    assert triocoro.VotequorumFlag.WAIT_FOR_ALL not in flags
+
+
+def test_blocks_outside_of_a_run_and_inside() -> None:
+    async def main() -> int | None:
+        with NetnsCluster(nodes=1) as cluster:
+            return cluster[1].pid
+
+    with nothing_left(), NetnsCluster(nodes=1) as cluster:
+        assert state_of(cluster[1].pid) in "SR"
+    with nothing_left():
+        assert trio.run(main)
+
+
+async def test_starts_under_a_clock_that_jumps(autojump_clock: MockClock) -> None:
+    start = time.monotonic()
+    async with NetnsCluster(nodes=2) as cluster:
+        await cluster[2].kill()
+        await cluster[2].start()
+        assert cluster[2].running
+    assert trio.current_time() < 1 + time.monotonic() - start
+    assert autojump_clock.autojump_threshold == 0
+
+
+async def test_clusters_do_not_see_each_other() -> None:
+    async def hold(cluster: NetnsCluster) -> None:
+        async with cluster:
+            await both()
+            for node in cluster.nodes.values():
+                assert await members_seen_by(node) == set(cluster.nodes)
+            await both()
+            if cluster is three:
+                await cluster[1].kill()
+                await cluster.settled()
+            await both()
+            assert await members_seen_by(cluster[2]) == ({2, 3} if cluster is three else {1, 2})
+
+    three, two = NetnsCluster(nodes=3), NetnsCluster(nodes=2)
+    both = Barrier(2)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(hold, three)
+        nursery.start_soon(hold, two)
+
+
+def test_is_used_once() -> None:
+    cluster = NetnsCluster(nodes=1)
+    with cluster:
+        pass
+    with pytest.raises(RuntimeError, match="used once"), cluster:
+        pass
+
+
+def test_bad_options() -> None:
+    with pytest.raises(ValueError, match="nodes"):
+        NetnsCluster(nodes=0)
+    with pytest.raises(ValueError, match="at most 254"):
+        NetnsCluster(nodes=255)
+
+
+# --- failing to start -------------------------------------------------------------------------------------------------
+
+
+def use_conf(monkeypatch: pytest.MonkeyPatch, edit: Callable[[str], str]) -> None:
+    def edited(options: ClusterOptions, name: str) -> str:
+        return edit(corosync_conf(options, name))
+
+    monkeypatch.setattr(netns_cluster, "corosync_conf", edited)
+
+
+def use_program(monkeypatch: pytest.MonkeyPatch, folder: Path, script: str) -> None:
+    """Put another corosync first on PATH."""
+    program = folder / "corosync"
+    program.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+
+
+def test_a_bad_configuration_is_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    use_conf(monkeypatch, lambda conf: conf.replace("transport: knet", "transport: pigeons"))
+    start = time.monotonic()
+    with nothing_left(), pytest.raises(triocoro.CorosyncUnavailableError) as caught, NetnsCluster(nodes=2):
+        pass
+    assert time.monotonic() - start < START_BOUND
+    text = str(caught.value)
+    assert "corosync ended during the start, with exit status" in text
+    assert "it said: [MAIN  ] Invalid transport type" in text
+    assert "its log ends:" in text
+
+
+async def test_a_bad_configuration_is_reported_at_once_inside_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    use_conf(monkeypatch, lambda conf: conf.replace("version: 2", "version: 3"))
+    with pytest.raises(triocoro.CorosyncUnavailableError, match="node 1: corosync ended during the start"):
+        async with NetnsCluster(nodes=1):
+            pass
+
+
+def test_another_program_can_be_tried_and_its_crash_is_reported(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    use_program(monkeypatch, tmp_path, "echo 'no life in me' >&2; kill -SEGV $$")
+    with nothing_left(), pytest.raises(triocoro.CorosyncUnavailableError) as caught, NetnsCluster(nodes=1):
+        pass
+    assert str(caught.value).splitlines() == [
+        "node 1: corosync ended during the start, by SIGSEGV",
+        "  its log ends:",
+        "    no life in me",
+    ]
+
+
+def test_the_time_limit_says_who_sees_what(monkeypatch: pytest.MonkeyPatch) -> None:
+    use_conf(monkeypatch, lambda conf: conf.replace("quorum {", "quorum {\n    expected_votes: 9"))
+    monkeypatch.setattr(readiness, "LIMIT", START_BOUND)
+    with nothing_left(), pytest.raises(triocoro.CorosyncUnavailableError) as caught, NetnsCluster(nodes=2):
+        pass
+    text = str(caught.value)
+    assert text.startswith("not so after 2.5 seconds: every node is in a quorate cluster of [1, 2]\nnode 1: ")
+    assert "\nnode 1: its cluster is [1, 2], not quorate\n" in text
+    assert "\nnode 2: its cluster is [1, 2], not quorate\n" in text
+
+
+def test_a_daemon_that_does_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    use_program(monkeypatch, tmp_path, "exec sleep 60")
+    monkeypatch.setattr(readiness, "LIMIT", 0.3)
+    with nothing_left(), pytest.raises(triocoro.CorosyncUnavailableError) as caught, NetnsCluster(nodes=1):
+        pass
+    assert str(caught.value).splitlines() == [
+        "not so after 0.3 seconds: every node is in a quorate cluster of [1]",
+        "node 1: no client can connect to it",
+        "  its log is empty",
+    ]
+
+
+def test_this_machine_lacks_nothing() -> None:
+    assert requirements.missing() == []
+
+
+def test_what_is_missing_is_listed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(requirements, "_SBIN", ())
+    with nothing_left(), pytest.raises(triocoro.CorosyncUnavailableError) as caught, NetnsCluster():
+        pass
+    text = str(caught.value)
+    assert "the program corosync is neither on PATH" in text
+    assert "install the package iproute2" in text
+    assert "util-linux" in text
+
+
+# --- ending -----------------------------------------------------------------------------------------------------------
+
+
+async def test_nothing_is_left() -> None:
+    before = namespaces_in_use()
+    with nothing_left():
+        async with NetnsCluster(nodes=2) as cluster:
+            pids = [namespaces_of(node.pid)[1] for node in cluster.nodes.values()]
+            assert len(set(pids)) == 1
+            assert len(processes_in(pids[0])) == 5  # the supervisor, and two for each node
+            assert len(namespaces_in_use() - before) == 1 + 2 * 3
+            await cluster[1].freeze()  # ends all the same
+        # That the pid namespace has ended was waited for.
+        assert not processes_in(pids[0])
+        assert namespaces_in_use() <= before
+    assert not cluster[1].running
+    assert cluster[1].pid is None
+    assert "Corosync Cluster Engine" in cluster[1].log
+    assert cluster.reachable(1) == frozenset()
+    with pytest.raises(triocoro.CorosyncUnavailableError, match="its cluster does not run"):
+        async with triocoro.open_votequorum(endpoint=cluster[1].endpoint):
+            pass
+    with pytest.raises(RuntimeError, match="does not run"):
+        await cluster[1].start()
+
+
+async def test_a_cancelled_start_leaves_nothing() -> None:
+    before = namespaces_in_use()
+    with nothing_left():
+        with trio.move_on_after(0.2) as scope:
+            async with NetnsCluster():
+                pytest.fail("too fast for this test")
+        assert scope.cancelled_caught
+        assert namespaces_in_use() <= before
+
+
+_HOLDER = """\
+import json, os, signal, sys
+from triocoro.testing import NetnsCluster
+print("begin", flush=True)
+with NetnsCluster(nodes=2) as cluster:
+    # A child has copies of all our fds, the supervisor's control socket among them.
+    child = os.fork()
+    if child == 0:
+        signal.pause()
+    pids = [node.pid for node in cluster.nodes.values()]
+    print(json.dumps({"child": child, "namespace": os.readlink(f"/proc/{pids[0]}/ns/pid")}), flush=True)
+    signal.pause()
+"""
+
+
+@pytest.fixture
+def holder() -> Iterator[subprocess.Popen[str]]:
+    """A process of its own that holds a cluster."""
+    with subprocess.Popen([sys.executable, "-c", _HOLDER], stdout=subprocess.PIPE, text=True) as process:
+        yield process
+        process.kill()
+
+
+def read_line(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline()
+
+
+def test_a_killed_process_leaves_nothing(holder: subprocess.Popen[str], figure: Figure) -> None:
+    assert read_line(holder) == "begin\n"
+    found = json.loads(read_line(holder))
+    pidfds = [os.pidfd_open(pid) for pid in processes_in(found["namespace"])]
+    try:
+        assert len(pidfds) == 5
+        namespaces = {namespaces_of(pid)[0] for pid in processes_in(found["namespace"])}
+        start = time.monotonic()
+        holder.kill()
+        for pidfd in pidfds:
+            left = GONE_BOUND - (time.monotonic() - start)
+            assert select.select([pidfd], [], [], max(left, 0))[0], "a process of the cluster is still there"
+        figure("a cluster is gone after SIGKILL", f"{(time.monotonic() - start) * 1000:.0f} ms")
+        assert wait_until(lambda: not namespaces & namespaces_in_use())
+    finally:
+        for pidfd in pidfds:
+            os.close(pidfd)
+        os.kill(found["child"], signal.SIGKILL)
+
+
+def test_an_interrupted_start_leaves_nothing(holder: subprocess.Popen[str]) -> None:
+    before = namespaces_in_use()
+    assert read_line(holder) == "begin\n"
+    # Its supervisor is there.
+    assert wait_until(lambda: bool(namespaces_in_use() - before))
+    holder.send_signal(signal.SIGINT)
+    assert holder.wait(10) != 0
+    assert wait_until(lambda: namespaces_in_use() <= before)
+
+
+# --- daemons come and go ----------------------------------------------------------------------------------------------
+
+
+async def test_kill_and_start_again() -> None:
+    async with NetnsCluster(nodes=3) as cluster:
+        node = cluster[3]
+        first = node.pid
+        assert first is not None
+        network, namespace = namespaces_of(first)
+        await node.kill()
+        assert not node.running
+        assert node.pid is None
+        assert wait_until(lambda: not processes_in(namespace) & {first})  # the supervisor has reaped it
+        assert cluster.reachable(1) == {1, 2}
+        assert cluster.reachable(3) == frozenset()
+        await cluster.settled()
+        assert await members_seen_by(cluster[1]) == {1, 2}
+
+        await node.start()
+        second = node.pid
+        assert second not in {None, first}
+        assert namespaces_of(second) == (network, namespace)
+        async with triocoro.open_votequorum(endpoint=node.endpoint) as votequorum:
+            assert (await votequorum.info()).nodeid == 3
+        await node.start()
+        assert node.pid == second
+        await cluster.settled()
+        assert await members_seen_by(cluster[1]) == {1, 2, 3}
+        assert node.log.count("Corosync Cluster Engine") == 2
+
+        await node.kill()
+        await node.kill()  # there is nothing to do
+
+
+async def test_killing_again_and_again_does_not_fill_the_shared_memory() -> None:
+    async with NetnsCluster(nodes=1) as cluster:
+        node = cluster[1]
+        for _ in range(3):
+            await node.kill()
+            await node.start()
+        blackboxes = [name for name in names_in(f"/proc/{node.pid}/root/dev/shm") if "blackbox-header" in name]
+        assert len(blackboxes) == 1
+
+
+async def test_stop_says_goodbye() -> None:
+    async with NetnsCluster(nodes=2) as cluster:
+        node = cluster[2]
+        async with trio.open_nursery() as nursery:  # two may stop it
+            nursery.start_soon(node.stop)
+            nursery.start_soon(node.stop)
+        assert not node.running
+        await cluster.settled()
+        assert await members_seen_by(cluster[1]) == {1}
+        assert "Node was shut down by a signal" in node.log
+        await node.stop()
+
+
+async def test_freeze_and_thaw() -> None:
+    async with NetnsCluster(nodes=2) as cluster:
+        node = cluster[2]
+        await node.freeze()
+        assert state_of(node.pid) == "T"
+        assert node.running
+        await node.freeze()
+        await node.thaw()
+        assert state_of(node.pid) in "SR"
+        await node.thaw()
+
+        await node.freeze()
+        await node.stop()
+        assert not node.running
+        # There is nothing to do for any of these.
+        await node.freeze()
+        await node.thaw()
+
+
+async def test_two_starts_at_once_are_one() -> None:
+    async with NetnsCluster(nodes=1) as cluster:
+        await cluster[1].kill()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(cluster[1].start)
+            nursery.start_soon(cluster[1].start)
+        assert cluster[1].running
+        assert cluster[1].log.count("Corosync Cluster Engine") == 2
+
+
+async def test_a_daemon_that_does_not_start_again_says_why() -> None:
+    async with NetnsCluster(nodes=1) as cluster:
+        node = cluster[1]
+        await node.kill()
+        conf = trio.Path(f"/proc/{node.namespace_pid}/root/run/triocoro/corosync.conf")
+        await conf.write_text((await conf.read_text()).replace("knet", "pigeons"))
+        with pytest.raises(triocoro.CorosyncUnavailableError, match="node 1: corosync ended during the start"):
+            await node.start()
+        assert not node.running
+
+
+async def test_corosyncs_own_tool_agrees() -> None:
+    async with NetnsCluster(nodes=2) as cluster:
+        for node in cluster.nodes.values():
+            command = ["nsenter", "--net", "--mount", "-t", str(node.namespace_pid), "corosync-quorumtool", "-s"]
+            result = await trio.run_process(command, capture_stdout=True)
+            assert b"Quorate:          Yes" in result.stdout
+            assert f"Node ID:          {node.nodeid}".encode() in result.stdout
