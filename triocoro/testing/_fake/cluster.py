@@ -79,7 +79,7 @@ class FakeCluster(Cluster):
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
         self.__exit__(exc_type, exc, tb)
-        await trio.lowlevel.cancel_shielded_checkpoint()
+        await trio.lowlevel.checkpoint()  # noqa: ASYNC102 - all is done by now
 
     def reachable(self, nodeid: int) -> frozenset[int]:
         """The nodes that `nodeid` can talk to now, itself included; none if it is frozen or down."""
