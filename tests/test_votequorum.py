@@ -1,0 +1,390 @@
+"""Votes, quorum, and how we are told of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+import triocoro
+from triocoro import (
+    EventStream,
+    ExpectedVotesChange,
+    InvalidParamError,
+    NodeState,
+    Votequorum,
+    VotequorumChange,
+    VotequorumEvent,
+    VotequorumFlag,
+    VotequorumInfo,
+    VotequorumNodelist,
+)
+from triocoro.testing import Cluster, Node
+
+_BOUND = 30
+"""Seconds for what takes a few at most."""
+
+_MEMBER, _DEAD = NodeState.MEMBER, NodeState.DEAD
+_QUORATE = VotequorumFlag.QUORATE
+
+
+def info(nodeid: int = 1, **fields: object) -> VotequorumInfo:
+    """What is known of a node of three, all of them well, unless told otherwise."""
+    values: dict[str, object] = {
+        "nodeid": nodeid,
+        "state": _MEMBER,
+        "votes": 1,
+        "expected_votes": 3,
+        "highest_expected": 3,
+        "total_votes": 3,
+        "quorum": 2,
+        "flags": _QUORATE,
+        "qdevice_votes": 0,
+        "qdevice_name": "",
+        **fields,
+    }
+    return VotequorumInfo(**values)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+def states(change: VotequorumChange) -> Mapping[int, NodeState]:
+    return {node.nodeid: node.state for node in change.nodes}
+
+
+def is_change(*, quorate: bool, members: set[int]) -> Callable[[VotequorumEvent], bool]:
+    """Whether quorum was counted with these members."""
+
+    def test(event: VotequorumEvent) -> bool:
+        return (
+            isinstance(event, VotequorumChange)
+            and event.quorate is quorate
+            and {nodeid for nodeid, state in states(event).items() if state is _MEMBER} == members
+        )
+
+    return test
+
+
+async def until(
+    changes: EventStream[VotequorumEvent], test: Callable[[VotequorumEvent], bool]
+) -> list[VotequorumEvent]:
+    """The events up to the one that passes the test."""
+    events: list[VotequorumEvent] = []
+    async for event in changes:
+        events.append(event)
+        if test(event):
+            break
+    return events
+
+
+# -- questions ---------------------------------------------------------------------------------------------------------
+
+
+async def test_info_of_each_node_by_each_node(corosync_cluster: Cluster) -> None:
+    with trio.fail_after(_BOUND):  # noqa: ASYNC912 - there are nodes
+        for node in corosync_cluster.nodes.values():
+            async with triocoro.open_votequorum(endpoint=node.endpoint) as votequorum:
+                assert await votequorum.info() == info(node.nodeid)
+                for nodeid in corosync_cluster.nodes:
+                    assert await votequorum.info(nodeid) == info(nodeid)
+                    assert (await votequorum.info(nodeid)).quorate is True
+
+
+async def test_many_questions_at_once(corosync: Node) -> None:
+    """One handle takes one request at a time; whoever asks need not know."""
+    answers: list[VotequorumInfo] = []
+
+    async def ask(votequorum: Votequorum) -> None:
+        answers.extend([await votequorum.info() for _ in range(20)])
+
+    with trio.fail_after(_BOUND):
+        async with triocoro.open_votequorum() as votequorum, trio.open_nursery() as nursery:
+            for _ in range(10):
+                nursery.start_soon(ask, votequorum)
+    assert answers == [info(corosync.nodeid, expected_votes=1, highest_expected=1, total_votes=1, quorum=1)] * 200
+
+
+# -- changes -----------------------------------------------------------------------------------------------------------
+
+
+async def transition(
+    trackers: Sequence[EventStream[VotequorumEvent]], members: set[int], expected: Mapping[int, NodeState]
+) -> tuple[VotequorumNodelist, VotequorumChange]:
+    """Let every tracker receive one transition, which begins with the node list and ends with the count."""
+    seen: list[tuple[VotequorumNodelist, VotequorumChange]] = []
+    for changes in trackers:
+        nodelist, change = await until(changes, is_change(quorate=True, members=members))
+        assert isinstance(nodelist, VotequorumNodelist)
+        assert isinstance(change, VotequorumChange)
+        assert nodelist.nodes == tuple(sorted(members))
+        assert states(change) == expected
+        seen.append((nodelist, change))
+    # The one state of the cluster, under one name everywhere.
+    assert len({nodelist for nodelist, _ in seen}) == 1
+    return seen[0]
+
+
+async def test_trackers_through_a_death_and_a_return(corosync_cluster: Cluster) -> None:
+    """Node 3 dies and comes back; two trackers of one connection, one of another node's, one that comes late."""
+    well: dict[int, NodeState] = dict.fromkeys((1, 2, 3), _MEMBER)
+    with trio.fail_after(_BOUND):
+        async with (
+            triocoro.open_votequorum() as votequorum,
+            triocoro.open_votequorum(endpoint=corosync_cluster[2].endpoint) as other,
+            votequorum.track() as first,
+            votequorum.track() as second,
+            other.track() as elsewhere,
+        ):
+            trackers = (first, second, elsewhere)
+            before, _ = await transition(trackers, {1, 2, 3}, well)
+            assert all(changes.statistics().buffered_events == 0 for changes in trackers)
+
+            await corosync_cluster[3].kill()
+            without = await transition(trackers, {1, 2}, {**well, 3: _DEAD})
+            assert await votequorum.info() == info(1, total_votes=2)
+            assert await votequorum.info(3) == info(3, state=_DEAD, total_votes=2)
+            async with votequorum.track() as late:
+                # It gets the present state only, as if it had asked the daemon itself.
+                assert tuple(await late.receive_batch()) == without
+
+            await corosync_cluster[3].start()
+            again, _ = await transition(trackers, {1, 2, 3}, well)
+            assert await votequorum.info() == info(1)
+            assert await votequorum.info(3) == info(3)
+
+            rings = [before.ring_id, without[0].ring_id, again.ring_id]
+            assert [ring.nodeid for ring in rings] == [1, 1, 1]
+            assert rings[0].seq < rings[1].seq < rings[2].seq
+
+
+async def test_closed_tracker_gets_nothing_more(corosync: Node) -> None:
+    del corosync
+    with trio.fail_after(_BOUND):
+        async with triocoro.open_votequorum() as votequorum:
+            async with votequorum.track() as changes:
+                await changes.receive()
+            async with votequorum.track() as closed, votequorum.track() as changes:
+                await closed.aclose()
+                await votequorum.set_expected(1)
+                events = await until(changes, lambda event: isinstance(event, ExpectedVotesChange))
+                assert [type(event) for event in events] == [VotequorumNodelist, VotequorumChange, ExpectedVotesChange]
+                assert closed.statistics().buffered_events == 0
+            # Not one stream is kept.
+            assert votequorum._tracker._streams == []
+
+
+async def test_each_event_goes_to_one_receiver_of_a_stream(corosync: Node) -> None:
+    del corosync
+    received: list[VotequorumEvent] = []
+
+    async def receive(changes: EventStream[VotequorumEvent]) -> None:
+        received.append(await changes.receive())
+
+    with trio.fail_after(_BOUND):
+        async with triocoro.open_votequorum() as votequorum, votequorum.track() as changes:
+            await changes.receive()
+            await changes.receive()
+            async with trio.open_nursery() as nursery:
+                for _ in range(3):
+                    nursery.start_soon(receive, changes)
+                await wait_all_tasks_blocked()
+                assert changes.statistics().tasks_waiting_receive == 3
+                for _ in range(3):
+                    await votequorum.set_expected(1)
+    assert received == [ExpectedVotesChange(1)] * 3
+
+
+# -- quorum ------------------------------------------------------------------------------------------------------------
+
+
+async def test_wait_quorate(corosync_cluster: Cluster) -> None:
+    """At once where it is so; else when it becomes so; and it can be given up."""
+    done: list[str] = []
+
+    async def wait(votequorum: Votequorum, name: str) -> None:
+        await votequorum.wait_quorate()
+        done.append(name)
+
+    with trio.fail_after(_BOUND):
+        async with triocoro.open_votequorum() as votequorum, votequorum.track() as changes:
+            await votequorum.wait_quorate()
+            await votequorum.wait_quorate()
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(corosync_cluster[2].kill)
+                nursery.start_soon(corosync_cluster[3].kill)
+            await until(changes, is_change(quorate=False, members={1}))
+            assert await votequorum.info() == info(1, total_votes=1, flags=VotequorumFlag(0))
+            assert (await votequorum.info(2)).state is _DEAD
+            assert (await votequorum.info(2)).quorate is False
+
+            async with triocoro.open_votequorum() as fresh, trio.open_nursery() as nursery:
+                with trio.CancelScope() as scope:
+                    nursery.start_soon(wait, votequorum, "same connection")
+                    nursery.start_soon(wait, fresh, "its own connection")
+                    async with trio.open_nursery() as given_up:
+                        given_up.start_soon(wait, votequorum, "given up")
+                        await wait_all_tasks_blocked()
+                        assert done == []
+                        scope.cancel()
+                assert scope.cancelled_caught
+                assert done == []
+                await corosync_cluster[2].start()
+                await until(changes, is_change(quorate=True, members={1, 2}))
+            assert sorted(done) == ["its own connection", "same connection"]
+            assert await votequorum.info() == info(1, total_votes=2)
+            assert votequorum._tracker._streams == [changes]
+
+
+async def test_tracking_that_was_cancelled_at_its_start(corosync: Node) -> None:
+    """The daemon may have been asked to begin, or not: the next tracker begins with the present state either way."""
+    del corosync
+    with trio.fail_after(_BOUND):
+        for checkpoints in range(6):
+            async with triocoro.open_votequorum() as votequorum:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(votequorum.wait_quorate)
+                    for _ in range(checkpoints):
+                        await trio.lowlevel.checkpoint()
+                    nursery.cancel_scope.cancel()
+                assert votequorum._tracker._streams == []
+                async with votequorum.track() as changes:
+                    assert isinstance(await changes.receive(), VotequorumNodelist)
+                    assert isinstance(await changes.receive(), VotequorumChange)
+                    assert (await votequorum.info()).quorate
+
+
+# -- votes -------------------------------------------------------------------------------------------------------------
+
+
+def _is_expected(number: int) -> Callable[[VotequorumEvent], bool]:
+    return lambda event: event == ExpectedVotesChange(number)
+
+
+async def test_set_expected(corosync_cluster: Cluster) -> None:
+    with trio.fail_after(_BOUND):
+        async with (
+            triocoro.open_votequorum() as votequorum,
+            triocoro.open_votequorum(endpoint=corosync_cluster[2].endpoint) as other,
+            votequorum.track() as changes,
+            other.track() as elsewhere,
+        ):
+            for stream in (changes, elsewhere):
+                await stream.receive()
+                await stream.receive()
+            for number, quorum in ((4, 3), (5, 3), (3, 2)):
+                await votequorum.set_expected(number)
+                # Every node is told, and of nothing else; that we are told ends the wait for its effect.
+                assert await changes.receive() == ExpectedVotesChange(number)
+                assert await elsewhere.receive() == ExpectedVotesChange(number)
+                expected = info(1, expected_votes=number, highest_expected=number, quorum=quorum)
+                assert await votequorum.info() == expected
+                assert await other.info() == info(2, expected_votes=number, highest_expected=number, quorum=quorum)
+
+            # One node more than quorum needs; its death ends quorum, unless somebody says that fewer will do.
+            await votequorum.set_expected(5)
+            await until(elsewhere, _is_expected(5))
+            await corosync_cluster[3].kill()
+            await until(changes, is_change(quorate=False, members={1, 2}))
+            await until(elsewhere, is_change(quorate=False, members={1, 2}))
+            assert (await votequorum.info()).quorum == 3
+            with pytest.raises(InvalidParamError, match="expected votes of 1 are refused"):
+                await votequorum.set_expected(1)
+            await other.set_expected(2)
+            for stream in (changes, elsewhere):
+                events = await until(stream, is_change(quorate=True, members={1, 2}))
+                assert events[:-1] == [ExpectedVotesChange(2)]
+            assert await votequorum.info() == info(1, expected_votes=2, highest_expected=2, total_votes=2)
+
+
+async def test_set_votes(corosync_cluster: Cluster) -> None:
+    with trio.fail_after(_BOUND):
+        async with (
+            triocoro.open_votequorum() as votequorum,
+            triocoro.open_votequorum(endpoint=corosync_cluster[2].endpoint) as other,
+            votequorum.track() as changes,
+            other.track() as elsewhere,
+        ):
+            for stream in (changes, elsewhere):
+                await stream.receive()
+                await stream.receive()
+            # More votes than were expected: more are expected.
+            await votequorum.set_votes(2, 3)
+            assert await changes.receive() == ExpectedVotesChange(5)
+            assert await elsewhere.receive() == ExpectedVotesChange(5)
+            assert await votequorum.info() == info(1, expected_votes=5, highest_expected=5, total_votes=5, quorum=3)
+            # Of the others, each node goes on telling what they said of themselves at the last transition.
+            assert await votequorum.info(2) == info(2, votes=3, highest_expected=5, total_votes=5, quorum=3)
+            assert await other.info(2) == info(
+                2, votes=3, expected_votes=5, highest_expected=5, total_votes=5, quorum=3
+            )
+
+            # Fewer votes: what is expected stays, until somebody says otherwise.
+            await other.set_votes(2, 1)
+            await other.set_expected(4)
+            for stream in (changes, elsewhere):
+                assert await stream.receive() == ExpectedVotesChange(4)
+            assert await votequorum.info(2) == info(2, expected_votes=4, highest_expected=4, quorum=3)
+
+            # What would end quorum is refused, and leaves no trace.
+            with pytest.raises(
+                InvalidParamError, match="0 votes for node 2 are refused: the cluster would lose quorum"
+            ):
+                await votequorum.set_votes(2, 0)
+            assert await votequorum.info(2) == info(2, expected_votes=4, highest_expected=4, quorum=3)
+            await votequorum.set_expected(3)
+            await until(changes, _is_expected(3))
+            await votequorum.set_votes(3, 0)
+            await votequorum.set_expected(2)
+            await until(changes, _is_expected(2))
+            assert await votequorum.info(3) == info(3, votes=0, expected_votes=2, highest_expected=2, total_votes=2)
+
+
+# -- other kinds of clusters -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.corosync(nodes=2, two_node=True)
+async def test_two_nodes(corosync_cluster: Cluster) -> None:
+    """Either node goes on alone; but once started alone, it waits for the other."""
+    flags = VotequorumFlag.TWONODE | VotequorumFlag.WAIT_FOR_ALL
+    both = {"expected_votes": 2, "highest_expected": 2, "quorum": 1}
+    one, two = corosync_cluster[1], corosync_cluster[2]
+    with trio.fail_after(_BOUND):
+        async with triocoro.open_votequorum() as votequorum, votequorum.track() as changes:
+            assert await votequorum.info() == info(1, total_votes=2, flags=flags | _QUORATE, **both)
+            await two.kill()
+            await until(changes, is_change(quorate=True, members={1}))
+            assert await votequorum.info() == info(1, total_votes=1, flags=flags | _QUORATE, **both)
+        await one.stop()
+        await one.start()
+        await corosync_cluster.settled()
+        async with triocoro.open_votequorum() as votequorum, votequorum.track() as changes:
+            assert await votequorum.info() == info(1, total_votes=1, flags=flags, **both)
+            await two.start()
+            await votequorum.wait_quorate()
+            await until(changes, is_change(quorate=True, members={1, 2}))
+            assert await votequorum.info() == info(1, total_votes=2, flags=flags | _QUORATE, **both)
+
+
+@pytest.mark.corosync(nodes=3, wait_for_all=True)
+async def test_wait_for_all(corosync_cluster: Cluster) -> None:
+    """A majority is not enough at first; later it is."""
+    with trio.fail_after(_BOUND):
+        async with triocoro.open_votequorum() as votequorum, votequorum.track() as changes:
+            flags = VotequorumFlag.WAIT_FOR_ALL
+            assert await votequorum.info() == info(1, flags=flags | _QUORATE)
+            await corosync_cluster[3].kill()
+            await until(changes, is_change(quorate=True, members={1, 2}))
+            assert await votequorum.info() == info(1, flags=flags | _QUORATE, total_votes=2)
+        for nodeid in (1, 2):
+            await corosync_cluster[nodeid].kill()
+        async with trio.open_nursery() as nursery:
+            for nodeid in (1, 2):
+                nursery.start_soon(corosync_cluster[nodeid].start)
+        await corosync_cluster.settled()
+        async with triocoro.open_votequorum() as votequorum, votequorum.track() as changes:
+            await until(changes, is_change(quorate=False, members={1, 2}))
+            assert await votequorum.info() == info(1, flags=flags, total_votes=2)
+            await corosync_cluster[3].start()
+            await until(changes, is_change(quorate=True, members={1, 2, 3}))
+            assert await votequorum.info() == info(1, flags=flags | _QUORATE)
