@@ -11,10 +11,11 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import attrs
 import pytest
@@ -46,17 +47,26 @@ def wait_until(condition: Callable[[], bool], seconds: float = GONE_BOUND) -> bo
     return True
 
 
-def namespaces_in_use() -> frozenset[str]:
-    """The network, mount and pid namespaces in which some process lives."""
-    found: set[str] = set()
-    for process in Path("/proc").iterdir():
-        if process.name.isdigit():
-            for kind in ("net", "mnt", "pid"):
-                try:
-                    found.add(str((process / "ns" / kind).readlink()))
-                except OSError:  # a process that ended meanwhile
-                    continue
-    return frozenset(found)
+Namespaces: TypeAlias = Callable[[], frozenset[str]]
+
+
+@pytest.fixture
+def cluster_namespaces(monkeypatch: pytest.MonkeyPatch) -> Namespaces:
+    """The namespaces in which processes live that this test started, and their children; but for our own."""
+    mark = uuid.uuid4().hex
+    monkeypatch.setenv("TRIOCORO_TEST_NETNS", mark)
+
+    def find() -> frozenset[str]:
+        found: set[str] = set()
+        for process in Path("/proc").iterdir():
+            try:
+                if process.name.isdigit() and mark.encode() in (process / "environ").read_bytes():
+                    found.update(str((process / "ns" / kind).readlink()) for kind in ("net", "mnt", "pid"))
+            except OSError:  # it has ended meanwhile
+                continue
+        return frozenset(found - {str(Path(f"/proc/self/ns/{kind}").readlink()) for kind in ("net", "mnt", "pid")})
+
+    return find
 
 
 def namespaces_of(pid: int | None) -> tuple[str, str]:
@@ -321,18 +331,17 @@ def test_what_is_missing_is_listed(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 # --- ending -----------------------------------------------------------------------------------------------------------
 
 
-async def test_nothing_is_left() -> None:
-    before = namespaces_in_use()
+async def test_nothing_is_left(cluster_namespaces: Namespaces) -> None:
     with nothing_left():
         async with NetnsCluster(nodes=2) as cluster:
             pids = [namespaces_of(node.pid)[1] for node in cluster.nodes.values()]
             assert len(set(pids)) == 1
             assert len(processes_in(pids[0])) == 5  # the supervisor, and two for each node
-            assert len(namespaces_in_use() - before) == 1 + 2 * 3
+            assert len(cluster_namespaces()) == 1 + 2 * 3
             await cluster[1].freeze()  # ends all the same
         # That the pid namespace has ended was waited for.
         assert not processes_in(pids[0])
-        assert namespaces_in_use() <= before
+        assert not cluster_namespaces()
     assert not cluster[1].running
     assert cluster[1].pid is None
     assert "Corosync Cluster Engine" in cluster[1].log
@@ -344,14 +353,13 @@ async def test_nothing_is_left() -> None:
         await cluster[1].start()
 
 
-async def test_a_cancelled_start_leaves_nothing() -> None:
-    before = namespaces_in_use()
+async def test_a_cancelled_start_leaves_nothing(cluster_namespaces: Namespaces) -> None:
     with nothing_left():
         with trio.move_on_after(0.2) as scope:
             async with NetnsCluster():
                 pytest.fail("too fast for this test")
         assert scope.cancelled_caught
-        assert namespaces_in_use() <= before
+        assert not cluster_namespaces()
 
 
 _HOLDER = """\
@@ -370,8 +378,9 @@ with NetnsCluster(nodes=2) as cluster:
 
 
 @pytest.fixture
-def holder() -> Iterator[subprocess.Popen[str]]:
+def holder(cluster_namespaces: Namespaces) -> Iterator[subprocess.Popen[str]]:
     """A process of its own that holds a cluster."""
+    assert not cluster_namespaces()
     with subprocess.Popen([sys.executable, "-c", _HOLDER], stdout=subprocess.PIPE, text=True) as process:
         yield process
         process.kill()
@@ -382,34 +391,35 @@ def read_line(process: subprocess.Popen[str]) -> str:
     return process.stdout.readline()
 
 
-def test_a_killed_process_leaves_nothing(holder: subprocess.Popen[str], figure: Figure) -> None:
+def test_a_killed_process_leaves_nothing(
+    holder: subprocess.Popen[str], cluster_namespaces: Namespaces, figure: Figure
+) -> None:
     assert read_line(holder) == "begin\n"
     found = json.loads(read_line(holder))
     pidfds = [os.pidfd_open(pid) for pid in processes_in(found["namespace"])]
     try:
         assert len(pidfds) == 5
-        namespaces = {namespaces_of(pid)[0] for pid in processes_in(found["namespace"])}
+        assert len(cluster_namespaces()) == 1 + 2 * 3
         start = time.monotonic()
         holder.kill()
         for pidfd in pidfds:
             left = GONE_BOUND - (time.monotonic() - start)
             assert select.select([pidfd], [], [], max(left, 0))[0], "a process of the cluster is still there"
         figure("a cluster is gone after SIGKILL", f"{(time.monotonic() - start) * 1000:.0f} ms")
-        assert wait_until(lambda: not namespaces & namespaces_in_use())
+        assert wait_until(lambda: not cluster_namespaces())
     finally:
         for pidfd in pidfds:
             os.close(pidfd)
         os.kill(found["child"], signal.SIGKILL)
 
 
-def test_an_interrupted_start_leaves_nothing(holder: subprocess.Popen[str]) -> None:
-    before = namespaces_in_use()
+def test_an_interrupted_start_leaves_nothing(holder: subprocess.Popen[str], cluster_namespaces: Namespaces) -> None:
     assert read_line(holder) == "begin\n"
     # Its supervisor is there.
-    assert wait_until(lambda: bool(namespaces_in_use() - before))
+    assert wait_until(lambda: bool(cluster_namespaces()))
     holder.send_signal(signal.SIGINT)
     assert holder.wait(10) != 0
-    assert wait_until(lambda: namespaces_in_use() <= before)
+    assert not cluster_namespaces()
 
 
 # --- daemons come and go ----------------------------------------------------------------------------------------------
