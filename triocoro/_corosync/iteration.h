@@ -37,7 +37,9 @@ static void *tc_iterate(void *pointer)
 
 	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
 	job->function = "cpg_iteration_initialize";
+	tc_creation_begins(&iteration);
 	code = cpg_iteration_initialize(job->handle, job->kind, job->group, &iteration);
+	tc_creation_ends(&iteration);
 	if (code != TC_CS_OK) {
 		job->code = code;
 		return NULL;

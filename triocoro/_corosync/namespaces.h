@@ -12,6 +12,7 @@
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -43,7 +44,12 @@ static int tc_visitor(void *pointer)
 		visit->error = errno;
 		_exit(1);
 	}
-	/* Entering a user namespace may clear both of these; the memory that dumpable belongs to is our parent's. */
+	/* Root of the host is nobody in an ordinary user's namespace. Raw calls: glibc's would change all threads. */
+	if (geteuid() != 0) {
+		(void)syscall(SYS_setresgid, 0, 0, 0);
+		(void)syscall(SYS_setresuid, 0, 0, 0);
+	}
+	/* All this may have cleared these two; the memory that dumpable belongs to is our parent's. */
 	if (dumpable == 1) {
 		prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
 	}

@@ -12,6 +12,7 @@
 
 #include "abi.h"
 #include "arena.h"
+#include "creation.h"
 #include "namespaces.h"
 #include "tables.h"
 
@@ -173,9 +174,16 @@ static int tc_open(void (*open)(void *), int pidfd, struct tc_connection *out)
 
 	/* libqb 2.0.6 fails a connect now and then for no reason; the second one tells. */
 	for (attempts = 0; attempts < 2; attempts++) {
+		int entered = 0;
+
+		tc_creation_begins(&out->handle);
 		if (pidfd < 0) {
 			open(out);
-		} else if (tc_visit_namespaces(&visit) != 0) {
+		} else {
+			entered = tc_visit_namespaces(&visit);
+		}
+		tc_creation_ends(&out->handle);
+		if (entered != 0) {
 			out->function = visit.failed;
 			out->error = visit.error;
 			return out->code = TC_UNREACHABLE;
