@@ -39,31 +39,6 @@ typedef struct {
 	uint64_t seq;
 } tc_cpg_ring_id_t;
 
-typedef void (*tc_cpg_deliver_t)(uint64_t handle, const tc_cpg_name_t *group, uint32_t nodeid, uint32_t pid,
-	void *message, size_t length);
-typedef void (*tc_cpg_confchg_t)(uint64_t handle, const tc_cpg_name_t *group,
-	const tc_cpg_address_t *members, size_t members_count, const tc_cpg_address_t *left, size_t left_count,
-	const tc_cpg_address_t *joined, size_t joined_count);
-typedef void (*tc_cpg_totem_confchg_t)(uint64_t handle, tc_cpg_ring_id_t ring_id, uint32_t members_count,
-	const uint32_t *members);
-
-typedef struct {
-	tc_cpg_deliver_t deliver;
-	tc_cpg_confchg_t confchg;
-} tc_cpg_callbacks_t;
-
-typedef struct {
-	uint32_t model;
-} tc_cpg_model_data_t;
-
-typedef struct {
-	uint32_t model;
-	tc_cpg_deliver_t deliver;
-	tc_cpg_confchg_t confchg;
-	tc_cpg_totem_confchg_t totem_confchg;
-	unsigned int flags;
-} tc_cpg_model_v1_data_t;
-
 typedef struct {
 	unsigned int node_id;
 	unsigned int node_state;
@@ -87,11 +62,40 @@ typedef struct {
 	uint64_t seq;
 } tc_votequorum_ring_id_t;
 
+#endif
+
+typedef void (*tc_cpg_deliver_t)(uint64_t handle, const tc_cpg_name_t *group, uint32_t nodeid, uint32_t pid,
+	void *message, size_t length);
+typedef void (*tc_cpg_confchg_t)(uint64_t handle, const tc_cpg_name_t *group,
+	const tc_cpg_address_t *members, size_t members_count, const tc_cpg_address_t *left, size_t left_count,
+	const tc_cpg_address_t *joined, size_t joined_count);
+typedef void (*tc_cpg_totem_confchg_t)(uint64_t handle, tc_cpg_ring_id_t ring_id, uint32_t members_count,
+	const uint32_t *members);
+
 typedef void (*tc_votequorum_quorum_t)(uint64_t handle, uint64_t context, uint32_t quorate, uint32_t count,
 	tc_votequorum_node_t nodes[]);
 typedef void (*tc_votequorum_nodelist_t)(uint64_t handle, uint64_t context, tc_votequorum_ring_id_t ring_id,
 	uint32_t count, uint32_t nodes[]);
 typedef void (*tc_votequorum_expectedvotes_t)(uint64_t handle, uint64_t context, uint32_t expected_votes);
+
+#ifndef TC_REAL_TYPES
+
+typedef struct {
+	tc_cpg_deliver_t deliver;
+	tc_cpg_confchg_t confchg;
+} tc_cpg_callbacks_t;
+
+typedef struct {
+	uint32_t model;
+} tc_cpg_model_data_t;
+
+typedef struct {
+	uint32_t model;
+	tc_cpg_deliver_t deliver;
+	tc_cpg_confchg_t confchg;
+	tc_cpg_totem_confchg_t totem_confchg;
+	unsigned int flags;
+} tc_cpg_model_v1_data_t;
 
 typedef struct {
 	tc_votequorum_quorum_t quorum;
