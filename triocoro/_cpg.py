@@ -141,6 +141,7 @@ class _Membership:
     async def leave(self) -> None:
         """Leave, and wait until it is agreed on: only then the fate of all our messages is known."""
         self.sender.leaving = True
+        self.stream.ending = True
         await self.connection.request(lambda: self._raw.leave(self.name))
         with self.connection.interruptible():
             await self._left.wait()

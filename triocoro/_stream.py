@@ -55,6 +55,8 @@ class EventStream(trio.abc.ReceiveChannel[T], Generic[T]):
         self._receivers = trio.lowlevel.ParkingLot()
         connection.add_waiters(self._receivers)
         self.on_receive: Callable[[T], None] | None = None
+        self.ending = False
+        """Whether nobody is obliged to receive any more: what does not fit is dropped, and cuts nothing."""
 
     def put(self, events: Iterable[T]) -> None:
         """Record events; what does not fit cuts the connection."""
@@ -66,6 +68,8 @@ class EventStream(trio.abc.ReceiveChannel[T], Generic[T]):
             # One event may be larger than the bound: there is no other way to get it.
             if self._buffer and self._bytes + size > self._max_bytes:
                 self._overflow = True
+                if self.ending:
+                    break
                 self._connection.cut(
                     f"{len(self._buffer)} events ({self._bytes} bytes) waited to be received and the next one did not"
                     f" fit into max_buffered_bytes={self._max_bytes}; receive faster, or allow more"
