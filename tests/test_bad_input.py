@@ -287,6 +287,17 @@ async def test_options_of_a_group(corosync: Node) -> None:
         await still_works(group)
 
 
+async def test_end_of_a_group_that_has_not_received_all(corosync: Node) -> None:
+    """Whoever leaves need not receive: not the news of the own leave either, which comes before the daemon's reply."""
+    del corosync
+    with trio.fail_after(_BOUND):
+        for _again in range(20):
+            async with triocoro.open_group("g", max_buffered_bytes=1) as group:
+                await group.receive()
+                await still_works(group)
+                assert group.statistics().stream.buffered_events == 1
+
+
 async def test_receive_in_a_group_for_sending_only(corosync: Node) -> None:
     del corosync
     async with triocoro.open_group("g", receive=False) as group:
