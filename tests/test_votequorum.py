@@ -254,6 +254,22 @@ async def test_tracking_that_was_cancelled_at_its_start(corosync: Node) -> None:
                     assert (await votequorum.info()).quorate
 
 
+async def test_tracking_that_was_cancelled_while_the_daemon_stood_still(corosync: Node) -> None:
+    """It begins to track for nobody when it goes on; the next tracker is not told that this has been asked before."""
+    with trio.fail_after(_BOUND):
+        async with triocoro.open_votequorum() as votequorum:
+            await corosync.freeze()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(votequorum.wait_quorate)
+                await wait_all_tasks_blocked()
+                nursery.cancel_scope.cancel()
+            await corosync.thaw()
+            async with votequorum.track() as changes:
+                assert isinstance(await changes.receive(), VotequorumNodelist)
+                assert isinstance(await changes.receive(), VotequorumChange)
+            await votequorum.wait_quorate()
+
+
 # -- votes -------------------------------------------------------------------------------------------------------------
 
 
