@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 import triocoro
 from triocoro import (
@@ -28,6 +29,7 @@ from triocoro import (
     NotExistError,
     lowlevel,
 )
+from triocoro._raw import RawCpg
 from triocoro.lowlevel import Dispatch, IterationType, Track
 from triocoro.testing import Cluster, Node
 
@@ -359,6 +361,38 @@ async def test_second_membership_of_one_process(corosync: Node) -> None:
         with trio.fail_after(_BOUND):
             async with triocoro.open_group("g") as group:
                 await still_works(group)
+
+
+async def test_joining_again_while_the_daemon_works_off_the_leave(corosync: Node) -> None:
+    """Our own leave is under way, on a daemon that stood still: joining waits for it, and is not refused."""
+    with trio.fail_after(_BOUND):
+        for _again in range(5):
+            ready = await corosync.endpoint.connect_cpg()
+
+            class Ready:
+                """The node, but connecting takes no time."""
+
+                label = corosync.endpoint.label
+                pid = corosync.endpoint.pid
+                connect_votequorum = corosync.endpoint.connect_votequorum
+
+                async def connect_cpg(self, *, initial_totem_conf: bool = False, raw: RawCpg = ready) -> RawCpg:
+                    del initial_totem_conf
+                    return raw
+
+            with trio.CancelScope() as scope:
+                async with triocoro.open_group("g"):
+                    await corosync.freeze()
+                    scope.cancel()
+            async with trio.open_nursery() as nursery:
+
+                async def join() -> None:
+                    async with triocoro.open_group("g", endpoint=Ready()) as group:
+                        await still_works(group)
+
+                nursery.start_soon(join)
+                await wait_all_tasks_blocked()
+                await corosync.thaw()
 
 
 # -- after the end -----------------------------------------------------------------------------------------------------
