@@ -24,7 +24,6 @@ from .._types import (
     TotemChange,
 )
 from . import _arena
-from ._gate import GATE
 from ._handle import Handle, Undoable, patiently, run_undoable
 from ._libraries import CPG, connect_failure, failure
 from ._shim import ffi, lib
@@ -221,7 +220,7 @@ class CpgHandle(Handle[CpgEvent]):
         return nodeid[0]
 
     async def iterate(self, kind: IterationType, group: bytes | None) -> tuple[GroupMember, ...]:
-        return await self._trip(lambda: GATE.alone(lambda: self._iterate(kind, group)))
+        return await self._trip(lambda: self._iterate(kind, group))
 
     def _iterate(self, kind: IterationType, group: bytes | None) -> tuple[GroupMember, ...]:
         function = ffi.new("const char **")
@@ -244,7 +243,7 @@ class CpgHandle(Handle[CpgEvent]):
     def _finalize(self, *, leave: bool) -> None:
         if leave:
             patiently(self._leave)
-        GATE.alone(lambda: lib.cpg_finalize(self._handle))
+        lib.cpg_finalize(self._handle)
 
 
 def connect(pidfd: int, *, initial_totem_conf: bool) -> Connection:
@@ -260,4 +259,4 @@ def connect(pidfd: int, *, initial_totem_conf: bool) -> Connection:
 
 def disconnect(connection: Connection) -> None:
     """On a worker: undo `connect`."""
-    GATE.alone(lambda: lib.cpg_finalize(connection.handle))
+    lib.cpg_finalize(connection.handle)

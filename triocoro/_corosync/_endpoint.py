@@ -11,7 +11,6 @@ import trio
 
 from .._errors import BadHandleError, CorosyncUnavailableError
 from .._raw import RawCpg, RawVotequorum
-from ._gate import GATE
 
 if TYPE_CHECKING:
     from ._shim import Connection
@@ -74,13 +73,13 @@ class CorosyncEndpoint:
 
         def trip() -> Connection:
             if self._namespaces is None:
-                return GATE.alone(partial(connect, -1))
+                return connect(-1)
             try:
                 pidfd = pidfds.pop()
             except IndexError:
                 raise BadHandleError("the connect was cancelled") from None
             try:
-                return GATE.alone(partial(connect, pidfd))
+                return connect(pidfd)
             finally:
                 os.close(pidfd)
 

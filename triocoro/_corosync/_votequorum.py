@@ -19,7 +19,6 @@ from .._types import (
     VotequorumNodelist,
 )
 from . import _arena
-from ._gate import GATE
 from ._handle import Handle
 from ._libraries import VOTEQUORUM, connect_failure
 from ._shim import ffi, lib
@@ -101,7 +100,7 @@ class VotequorumHandle(Handle[VotequorumEvent]):
 
     def _finalize(self, *, leave: bool) -> None:
         del leave
-        GATE.alone(lambda: lib.votequorum_finalize(self._handle))
+        lib.votequorum_finalize(self._handle)
 
 
 def connect(pidfd: int) -> Connection:
@@ -116,4 +115,4 @@ def connect(pidfd: int) -> Connection:
 
 def disconnect(connection: Connection) -> None:
     """On a worker: undo `connect`."""
-    GATE.alone(lambda: lib.votequorum_finalize(connection.handle))
+    lib.votequorum_finalize(connection.handle)

@@ -2,59 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import threading
 from functools import partial
 
 import pytest
 import trio
 
 import triocoro
-from triocoro._corosync._gate import Gate
 from triocoro.testing import Node
 
 
-def test_calls_go_through_one_after_another() -> None:
-    gate = Gate()
-    inside = 0
-    most = 0
-
-    def call() -> None:
-        nonlocal inside, most
-        inside += 1
-        most = max(most, inside)
-        os.sched_yield()  # lets another thread in, if it can come in
-        inside -= 1
-
-    threads = [threading.Thread(target=lambda: [gate.alone(call) for _ in range(200)]) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert most == 1
-
-
-def test_a_call_that_hangs_does_not_hold_up_the_others() -> None:
-    gate = Gate()
-    entered, release = threading.Event(), threading.Event()
-
-    def hang() -> None:
-        entered.set()
-        release.wait()
-
-    thread = threading.Thread(target=gate.alone, args=(hang,))
-    thread.start()
-    try:
-        assert entered.wait(5)
-        assert gate.alone(lambda: "through") == "through"
-    finally:
-        release.set()
-        thread.join()
-    assert gate.alone(lambda: "after") == "after"
-
-
 async def test_many_connects_at_once(corosync: Node) -> None:
-    """Without the gate, the real libraries answer some of these with CS_ERR_BAD_HANDLE."""
+    """Without creation.h, the real libraries answer some of these with CS_ERR_BAD_HANDLE."""
     done: list[int] = []
 
     async def connect(number: int) -> None:
