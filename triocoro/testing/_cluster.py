@@ -10,6 +10,7 @@ from types import TracebackType
 import attrs
 import trio
 
+from .._cpg import open_cpg
 from .._endpoint import default_endpoint
 from .._raw import Endpoint
 from .._types import VotequorumNodelist
@@ -123,14 +124,23 @@ class Cluster(AbstractContextManager["Cluster"], AbstractAsyncContextManager["Cl
         """The nodes that `nodeid` can talk to now, itself included; none if it is frozen or down."""
 
     async def settled(self) -> None:
-        """Wait until the membership on every node that is up (and not frozen) is what the topology allows."""
+        """Wait until the membership on every node that is up (and not frozen) is what the topology allows.
+
+        Quorum has been counted by then, and the nodes are ready for requests.
+        """
         async with trio.open_nursery() as nursery:
             for node in self.nodes.values():
                 if self.reachable(node.nodeid):
                     nursery.start_soon(self._node_settled, node)
 
     async def _node_settled(self, node: Node) -> None:
-        async with open_votequorum(endpoint=node.endpoint) as vq, vq.track() as changes:
+        async with (
+            open_cpg(endpoint=node.endpoint) as cpg,
+            open_votequorum(endpoint=node.endpoint) as votequorum,
+            votequorum.track() as changes,
+        ):
             async for change in changes:
                 if isinstance(change, VotequorumNodelist) and frozenset(change.nodes) == self.reachable(node.nodeid):
+                    # The node list only begins a transition. The daemon answers no CPG request before its end.
+                    await cpg.local_nodeid()
                     return
