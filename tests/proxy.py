@@ -6,7 +6,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
-from triocoro import CorosyncError, Endpoint
+import trio
+
+from triocoro import CorosyncError, Endpoint, ExistError
 from triocoro._raw import MulticastStatus, RawCpg, RawVotequorum
 
 
@@ -22,6 +24,10 @@ class Faults:
         """Each entry makes one fragmented multicast fail."""
         self.multicasts: list[int] = []
         """How many messages each crossing carried."""
+        self.refused = trio.Event()
+        """Set when a join was refused because of an earlier one."""
+        self.held: list[Callable[[], None]] | None = None
+        """If it is a list, closes wait in it until they are called."""
 
 
 class _CpgProxy:
@@ -41,6 +47,19 @@ class _CpgProxy:
             return len(payloads), MulticastStatus.SENT
         sent, status = self._raw.multicast(kept)
         return (len(payloads) if sent == len(kept) else payloads.index(kept[sent])), status
+
+    async def join(self, group: bytes) -> None:
+        try:
+            await self._raw.join(group)
+        except ExistError:
+            self._faults.refused.set()
+            raise
+
+    def close(self, *, leave: bool = False) -> None:
+        if self._faults.held is None:
+            self._raw.close(leave=leave)
+        else:
+            self._faults.held.append(lambda: self._raw.close(leave=leave))
 
     async def multicast_fragmented(self, payload: bytes) -> None:
         if self._faults.fragmented:

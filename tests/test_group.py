@@ -347,6 +347,30 @@ async def test_a_group_can_be_opened_again_at_once(corosync: Node) -> None:
             assert group.view.members == (Address(corosync.nodeid, os.getpid()),)
 
 
+async def test_a_group_that_is_still_being_closed_is_waited_for(corosync: Node) -> None:
+    endpoint = FaultyEndpoint(corosync.endpoint)
+    held = endpoint.faults.held = []
+    with trio.fail_after(LIMIT):
+        with trio.CancelScope() as scope:
+            async with triocoro.open_group("g", endpoint=endpoint):
+                scope.cancel()
+                await trio.sleep_forever()
+
+        async def open_again() -> None:
+            async with triocoro.open_group("g", endpoint=endpoint) as group:
+                await group.send_and_wait(b"x")
+                opened.append(group.view.members)
+
+        opened: list[tuple[Address, ...]] = []
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(open_again)
+            await endpoint.faults.refused.wait()
+            endpoint.faults.held = None
+            for close in held:
+                close()
+        assert opened == [(Address(corosync.nodeid, os.getpid()),)]
+
+
 @pytest.mark.parametrize("how", ["end", "cancelled", "aclose", "raise"])
 async def test_others_see_us_leave(corosync_cluster: Cluster, how: str) -> None:
     with trio.fail_after(LIMIT):
