@@ -96,6 +96,16 @@ def test_demo_refuses_numbers_that_make_no_sense(nodes: str, complaint: str) -> 
     assert complaint in result.stderr
 
 
+def test_demo_whose_reader_has_seen_enough(corosync_mode: str) -> None:
+    command = [*COMMAND, "demo", f"--corosync={corosync_mode}", "--nodes=2"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.stdout.close()
+        _, complaints = process.communicate(timeout=120)
+    assert (process.returncode, complaints) == (0, "")
+
+
 def test_a_command_is_needed() -> None:
     result = run()
     assert result.returncode == 2

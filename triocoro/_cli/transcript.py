@@ -45,5 +45,11 @@ class Transcript:
         return f"{colour}{text}{_RESET}" if self._colour and colour else text
 
     def _write(self, text: str) -> None:
-        # Flushed, since somebody may be watching through a pipe.
-        print(text, file=self._stream, flush=True)
+        try:
+            # Flushed, since somebody may be watching through a pipe.
+            print(text, file=self._stream, flush=True)
+        except BrokenPipeError:
+            # Who was watching has seen enough. The exit status still matters, so what is shown goes on, to nobody: what
+            # is left in the stream's buffer too, which would fail again at the end.
+            with open(os.devnull, "wb") as nobody:  # noqa: PTH123 - it is no path, but the way to an fd
+                os.dup2(nobody.fileno(), self._stream.fileno())
