@@ -52,6 +52,19 @@ class Tormentor:
 
 
 @attrs.define
+class Received:
+    """What one member got."""
+
+    payloads: list[bytes] = attrs.field(factory=list[bytes])
+    ends: int = 0
+    """How many senders have come to their end."""
+
+    def add(self, message: Message) -> None:
+        self.payloads.append(message.payload)
+        self.ends += message.payload == END
+
+
+@attrs.define
 class Sent:
     """What one sender knows of its messages."""
 
@@ -79,28 +92,30 @@ async def send_numbered(group: Group, count: int, sent: Sent, tormentor: Torment
             sent.cancelled.add(payload)
 
 
-async def receive_all(group: Group, got: list[bytes], ends: int, tormentor: Tormentor) -> None:
-    while got.count(END) < ends if len(got) < 100 else got[-200:].count(END) < ends:
+async def receive_all(group: Group, got: Received, ends: int, tormentor: Tormentor) -> None:
+    while got.ends < ends:
 
         async def receive() -> None:
             if tormentor.random.random() < 0.5:
                 events = [await group.receive()]
             else:
                 events = await group.receive_batch(max_events=tormentor.random.randrange(1, 50))
-            got.extend(event.payload for event in events if isinstance(event, Message))
+            for event in events:
+                if isinstance(event, Message):
+                    got.add(event)
 
         await tormentor.call(receive)
 
 
-async def dispatch_all(handle: lowlevel.CpgHandle, got: list[bytes], ends: int, tormentor: Tormentor) -> None:
-    while got[-200:].count(END) < ends:
+async def dispatch_all(handle: lowlevel.CpgHandle, got: Received, ends: int, tormentor: Tormentor) -> None:
+    while got.ends < ends:
         kind = tormentor.random.choice((Dispatch.ONE, Dispatch.ALL, Dispatch.BLOCKING))
         await tormentor.call(lambda kind=kind: handle.dispatch(kind))  # type: ignore[misc]
 
 
-def check(got: dict[str, list[bytes]], sent: dict[int, Sent]) -> None:
+def check(got: dict[str, Received], sent: dict[int, Sent]) -> None:
     """Every member got each message exactly once, in the same order, and none of those whose send was cancelled."""
-    orders = list(got.values())
+    orders = [of_one.payloads for of_one in got.values()]
     for order in orders[1:]:
         assert order == orders[0]
     messages = [payload for payload in orders[0] if payload != END]
@@ -116,11 +131,11 @@ async def test_torture(corosync_cluster: Cluster, seed: int, figure: Any) -> Non
     began, cpu = time.monotonic(), time.process_time()
     tormentor = Tormentor(seed)
     sent = {nodeid: Sent() for nodeid in (1, 2, 3)}
-    got: dict[str, list[bytes]] = {name: [] for name in ("group 1", "group 2", "handle 3")}
+    got = {name: Received() for name in ("group 1", "group 2", "handle 3")}
     members: list[Group] = []
 
     async def deliver(message: Message) -> None:
-        got["handle 3"].append(message.payload)
+        got["handle 3"].add(message)
 
     async def send_and_end(group: Group) -> None:
         await send_numbered(group, MESSAGES // 3 + 1, sent[group.address.nodeid], tormentor)
