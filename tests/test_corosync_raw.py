@@ -384,10 +384,17 @@ async def test_join_that_ended_before_its_cancellation_is_undone(
     token = trio.lowlevel.current_trio_token()
     run = Undoable[int].run
 
+    told = threading.Event()
+
+    def cancel() -> None:
+        # The task has stopped waiting for its thread when this returns.
+        scope.cancel()
+        told.set()
+
     def dawdle(self: Undoable[int]) -> int:
         code = run(self)
-        token.run_sync_soon(scope.cancel)
-        time.sleep(0.2)  # so that Trio hears of the cancellation first
+        token.run_sync_soon(cancel)
+        assert told.wait(10)
         return code
 
     with monkeypatch.context() as patch, trio.CancelScope() as scope:
