@@ -406,6 +406,47 @@ async def test_a_cancelled_join_is_undone() -> None:
             await handle.finalize()
 
 
+@pytest.mark.usefixtures("corosync")
+async def test_several_tasks_may_send_at_once() -> None:
+    record: Record = []
+    sent = [b"%d" % i for i in range(20)]
+    with trio.fail_after(LIMIT):
+        async with joined(record) as handle:
+            async with trio.open_nursery() as nursery:
+                for payload in sent:
+                    nursery.start_soon(handle.mcast_joined, payload)
+            while len(record) < len(sent):
+                await handle.dispatch(Dispatch.ONE)
+            assert sorted(payloads(record)) == sorted(sent)
+
+
+async def test_several_tasks_may_wait_for_a_daemon_that_reads_no_requests(corosync: Node) -> None:
+    record: Record = []
+    sent: list[bytes] = []
+    with trio.fail_after(LIMIT):
+        async with joined(record) as handle:
+
+            async def send(payload: bytes) -> None:
+                while payload not in sent:
+                    try:
+                        await handle.mcast_joined(payload)
+                    except triocoro.TryAgainError:
+                        await trio.sleep(0.001)
+                    else:
+                        sent.append(payload)
+
+            await corosync.freeze()
+            async with trio.open_nursery() as nursery:
+                for i in range(150):
+                    nursery.start_soon(send, b"%d" % i)
+                await trio.testing.wait_all_tasks_blocked(0.05)
+                assert len(sent) < 150
+                await corosync.thaw()
+            while len(payloads(record)) < 150:
+                await handle.dispatch(Dispatch.ONE)
+            assert payloads(record) == sent
+
+
 async def test_a_dead_daemon_is_a_lost_connection(corosync: Node) -> None:
     record: Record = []
     with trio.fail_after(LIMIT):

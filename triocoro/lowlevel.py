@@ -197,6 +197,7 @@ class CpgHandle(_Handle[CpgEvent]):
         self._raw = raw
         self._group: bytes | None = None
         self._left = False
+        self._turn = trio.StrictFIFOLock()
 
     async def join(self, group: bytes | str) -> None:
         """Ask to join; the own configuration change says when it is so (cpg_join(3)).
@@ -240,7 +241,8 @@ class CpgHandle(_Handle[CpgEvent]):
     async def mcast_joined(self, *buffers: Buffer) -> None:
         """Send one message, gathered from `buffers`, to the joined group, in agreed order (cpg_mcast_joined(3)).
 
-        Without a group, the daemon drops the message and says nothing. Waits while the daemon reads no requests.
+        Without a group, the daemon drops the message and says nothing. Waits while the daemon reads no requests; of
+        several tasks, one at a time.
 
         Raises:
             TryAgainError: the daemon is under flow control.
@@ -253,25 +255,26 @@ class CpgHandle(_Handle[CpgEvent]):
             await self._request(lambda: self._raw.multicast_fragmented(payload))
             return
         await self._connection.check_async()
-        await trio.lowlevel.checkpoint_if_cancelled()
-        while True:
-            # One request at a time: never while a round trip is under way.
-            with self._connection.interruptible():
-                await self._raw.lane.acquire_on_behalf_of(self)
-            try:
-                self._connection.check()
-                sent, status = self._raw.multicast([payload])
-            except LibraryError as exc:
-                await self._connection.fail(exc)
-            finally:
-                self._raw.lane.release_on_behalf_of(self)
-            if sent:
-                return
-            if status is MulticastStatus.TRY_AGAIN:
-                raise TryAgainError(
-                    "cpg_mcast_joined: CS_ERR_TRY_AGAIN: the daemon is under flow control", function="cpg_mcast_joined"
-                )
-            await self._connection.wait_writable()
+        async with self._turn:
+            while True:
+                # One request at a time: never while a round trip is under way.
+                with self._connection.interruptible():
+                    await self._raw.lane.acquire_on_behalf_of(self)
+                try:
+                    self._connection.check()
+                    sent, status = self._raw.multicast([payload])
+                except LibraryError as exc:
+                    await self._connection.fail(exc)
+                finally:
+                    self._raw.lane.release_on_behalf_of(self)
+                if sent:
+                    return
+                if status is MulticastStatus.TRY_AGAIN:
+                    raise TryAgainError(
+                        "cpg_mcast_joined: CS_ERR_TRY_AGAIN: the daemon is under flow control",
+                        function="cpg_mcast_joined",
+                    )
+                await self._connection.wait_writable()
 
     async def membership_get(self, group: bytes | str) -> tuple[Address, ...]:
         """Return the members of a group (cpg_membership_get(3))."""
