@@ -295,6 +295,25 @@ async def test_a_callback_that_finalizes_ends_the_dispatch(kind: Dispatch) -> No
 
 
 @pytest.mark.usefixtures("corosync")
+@pytest.mark.parametrize("kind", [Dispatch.ONE, Dispatch.ALL, Dispatch.BLOCKING, Dispatch.ONE_NONBLOCKING])
+async def test_what_a_callback_raises_after_it_has_finalized_comes_out(kind: Dispatch) -> None:
+    record: Record = []
+    handle: CpgHandle
+    mine = trio.ClosedResourceError("mine")
+
+    async def deliver(_: Message) -> None:
+        await handle.finalize()
+        raise mine
+
+    with trio.fail_after(LIMIT):
+        async with joined(record, deliver=deliver) as handle:
+            await fill(handle, 1)
+            with pytest.raises(trio.ClosedResourceError) as caught:
+                await handle.dispatch(kind)
+    assert caught.value is mine
+
+
+@pytest.mark.usefixtures("corosync")
 async def test_two_dispatchers_at_once_are_refused() -> None:
     record: Record = []
     with trio.fail_after(LIMIT):

@@ -9,6 +9,7 @@ dispatch; a callback that raises or is cancelled has had its event.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from enum import IntFlag
 from typing import Any, Generic, TypeVar, final
 
@@ -142,13 +143,13 @@ class _Handle(Generic[EventT]):
                 return False
 
     async def _dispatch_blocking(self) -> None:  # noqa: ASYNC910 - as above
-        try:
-            while True:
-                await self._dispatch_one(wait=True)
+        while not self._connection.closed:
+            taken, _ = await self._fetch_and_call()
+            if taken:
                 await trio.lowlevel.checkpoint()
-        except trio.ClosedResourceError:
-            if not self._connection.closed:
-                raise
+            else:
+                with suppress(trio.ClosedResourceError):  # finalized; one that a callback raises is its own
+                    await self._connection.wait_readable()
 
     @trio.lowlevel.enable_ki_protection
     async def _fetch_and_call(self) -> tuple[int, bool]:
