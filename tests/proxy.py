@@ -22,6 +22,8 @@ class Faults:
         """Each entry makes one multicast send nothing, and say so."""
         self.fragmented: deque[CorosyncError] = deque()
         """Each entry makes one fragmented multicast fail."""
+        self.leaves: deque[CorosyncError] = deque()
+        """Each entry makes one leave fail."""
         self.multicasts: list[int] = []
         """How many messages each crossing carried."""
         self.refused = trio.Event()
@@ -54,6 +56,11 @@ class _CpgProxy:
         except ExistError:
             self._faults.refused.set()
             raise
+
+    async def leave(self, group: bytes) -> None:
+        if self._faults.leaves:
+            raise self._faults.leaves.popleft()
+        await self._raw.leave(group)
 
     def close(self, *, leave: bool = False) -> None:
         if self._faults.held is None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+from proxy import FaultyEndpoint
 
 import triocoro
 from triocoro import Address, ConfigChange, Message, Reason, VotequorumChange, VotequorumNodelist, lowlevel
@@ -276,6 +277,33 @@ async def test_a_callback_that_leaves() -> None:
 
 
 @pytest.mark.usefixtures("corosync")
+async def test_a_callback_can_be_interrupted_from_the_keyboard() -> None:
+    record: Record = []
+
+    async def deliver(_: Message) -> None:
+        record.append(trio.lowlevel.currently_ki_protected())
+
+    with trio.fail_after(LIMIT):
+        async with joined(record, deliver=deliver) as handle:
+            await handle.mcast_joined(b"x")
+            await handle.dispatch(Dispatch.ONE)
+    assert record == [False]
+
+
+async def test_a_leave_that_was_refused_for_now_can_be_tried_again(corosync: Node) -> None:
+    record: Record = []
+    endpoint = FaultyEndpoint(corosync.endpoint)
+    endpoint.faults.leaves.append(triocoro.TryAgainError("cpg_leave: CS_ERR_TRY_AGAIN"))
+    with trio.fail_after(LIMIT):
+        async with joined(record, endpoint=endpoint) as handle:
+            with pytest.raises(triocoro.TryAgainError):
+                await handle.leave("g")
+            await handle.leave("g")
+            await handle.dispatch(Dispatch.ONE)
+    assert [change.reason for change in record[-1].left] == [Reason.LEAVE]
+
+
+@pytest.mark.usefixtures("corosync")
 @pytest.mark.parametrize("kind", [Dispatch.ONE, Dispatch.ALL, Dispatch.BLOCKING, Dispatch.ONE_NONBLOCKING])
 async def test_a_callback_that_finalizes_ends_the_dispatch(kind: Dispatch) -> None:
     record: Record = []
@@ -523,6 +551,32 @@ async def test_votequorum_dispatches_as_cpg_does() -> None:
                     await trio.testing.wait_all_tasks_blocked(0.001)
                 await handle.finalize()
             assert record[0] == triocoro.ExpectedVotesChange(1)
+
+
+@pytest.mark.usefixtures("corosync")
+async def test_votequorum_all_returns_under_a_flood() -> None:
+    """Each callback has another event sent: there is always one that waits."""
+    seen: Record = []
+    handle: VotequorumHandle
+
+    async def changed(event: triocoro.ExpectedVotesChange) -> None:
+        seen.append(event)
+        await send_one()
+
+    async def send_one() -> None:
+        waiting = handle._connection.waiting()
+        await handle.setexpected(1)
+        while handle._connection.waiting() == waiting:
+            await handle.getinfo(0)
+
+    with trio.fail_after(LIMIT):
+        async with tracking([], expectedvotes_notify=changed) as handle:
+            await handle.trackstart(Track.CHANGES_ONLY)
+            for _ in range(10):
+                await send_one()
+            await handle.dispatch(Dispatch.ALL)
+            assert seen == [triocoro.ExpectedVotesChange(1)] * 10
+            assert handle._connection.waiting() == 10
 
 
 @pytest.mark.usefixtures("corosync")

@@ -65,6 +65,12 @@ class CpgModelFlag(IntFlag):
 _NO_FLAGS = CpgModelFlag(0)
 
 
+@trio.lowlevel.disable_ki_protection
+async def _call(callback: Callable[[Any], Awaitable[object]], event: object) -> None:
+    """The callback is the user's code: Control-C may end it, as it may end theirs elsewhere."""
+    await callback(event)
+
+
 class _Handle(Generic[EventT]):
     """What the handles of all services share."""
 
@@ -160,7 +166,7 @@ class _Handle(Generic[EventT]):
         callback = self._callbacks.get(type(events[0]))
         if callback is None:
             return taken, False  # noqa: ASYNC910 - this is what must have no checkpoint
-        await callback(events[0])
+        await _call(callback, events[0])
         return taken, True
 
     async def _request(self, call: Callable[[], Awaitable[T]]) -> T:
@@ -226,6 +232,7 @@ class CpgHandle(_Handle[CpgEvent]):
 
         Raises:
             NotExistError: the handle is not in that group.
+            TryAgainError: the daemon is busy, and we have not left.
 
         Cancelled: the leave may have been asked for.
         """
@@ -236,7 +243,11 @@ class CpgHandle(_Handle[CpgEvent]):
                 f"cpg_leave: CS_ERR_NOT_EXIST: this handle is not in group {name!r}", function="cpg_leave"
             )
         self._left = True
-        await self._request(lambda: self._raw.leave(name))
+        try:
+            await self._request(lambda: self._raw.leave(name))
+        except TryAgainError:
+            self._left = False
+            raise
 
     @trio.lowlevel.enable_ki_protection
     async def mcast_joined(self, *buffers: Buffer) -> None:
