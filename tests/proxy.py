@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, cast
 
 import trio
@@ -28,6 +28,8 @@ class Faults:
         """How many messages each crossing carried."""
         self.refused = trio.Event()
         """Set when a join was refused because of an earlier one."""
+        self.on_refused: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
+        """Called then, before the refusal is passed on."""
         self.held: list[Callable[[], None]] | None = None
         """If it is a list, closes wait in it until they are called."""
 
@@ -55,6 +57,7 @@ class _CpgProxy:
             await self._raw.join(group)
         except ExistError:
             self._faults.refused.set()
+            await self._faults.on_refused()
             raise
 
     async def leave(self, group: bytes) -> None:

@@ -10,7 +10,17 @@ import trio.testing
 from proxy import FaultyEndpoint
 
 import triocoro
-from triocoro import Address, ConfigChange, Group, InterruptError, MemberChange, Message, MessageLost, Reason
+from triocoro import (
+    Address,
+    ConfigChange,
+    Group,
+    InterruptError,
+    MemberChange,
+    Message,
+    MessageLost,
+    Reason,
+    _cpg,
+)
 from triocoro._raw import MulticastStatus
 from triocoro.testing import Cluster, Node
 
@@ -369,6 +379,36 @@ async def test_a_group_that_is_still_being_closed_is_waited_for(corosync: Node) 
             for close in held:
                 close()
         assert opened == [(Address(corosync.nodeid, os.getpid()),)]
+
+
+async def test_a_group_that_is_closed_while_its_refusal_is_on_its_way(corosync: Node) -> None:
+    endpoint = FaultyEndpoint(corosync.endpoint)
+    held = endpoint.faults.held = []
+
+    async def close_now() -> None:
+        endpoint.faults.held = None
+        while held:
+            held.pop()()
+        while not all(raw.closed for _, _, raw in _cpg._memberships[:-1]):
+            await trio.sleep(0.001)
+
+    endpoint.faults.on_refused = close_now
+    with trio.fail_after(LIMIT):
+        with trio.CancelScope() as scope:
+            async with triocoro.open_group("g", endpoint=endpoint):
+                scope.cancel()
+                await trio.sleep_forever()
+        async with triocoro.open_group("g", endpoint=endpoint) as group:
+            assert group.view.members == (group.address,)
+
+
+@pytest.mark.usefixtures("corosync")
+async def test_groups_that_were_left_are_forgotten() -> None:
+    with trio.fail_after(LIMIT):
+        for i in range(10):
+            async with triocoro.open_group(f"g{i}"):
+                pass
+    assert len(_cpg._memberships) <= 2
 
 
 @pytest.mark.parametrize("how", ["end", "cancelled", "aclose", "raise"])

@@ -119,10 +119,12 @@ class _Membership:
         """Join, and wait until it is agreed on."""
 
         async def join() -> None:
+            # It may be gone by the time that the refusal is heard of.
+            departing = is_departing(endpoint, self.name)
             try:
                 await self._raw.join(self.name)
             except ExistError as exc:
-                if is_departing(endpoint, self.name):
+                if departing or is_departing(endpoint, self.name):
                     raise TryAgainError(str(exc), function=exc.function) from None
                 raise
 
