@@ -10,8 +10,8 @@ from .._cluster import ClusterOptions
 STATE_DIR = "/run/triocoro"
 """Where the daemon works: on the node's own tmpfs, as is the configuration file."""
 
-MAX_NODES = 254
-"""As many as the network has addresses."""
+MAX_NODES = 253
+"""As many as one packet to the supervisor carries fds; the network has addresses for one more."""
 
 _Entry: TypeAlias = "tuple[str, str | int | Sequence[_Entry]]"
 
