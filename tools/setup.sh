@@ -17,8 +17,12 @@ if ! have "$python"; then
     echo "setup: there is no $python here: install Python 3.10 or later (Debian: python3), or set PYTHON" >&2
     exit 1
 fi
+if ! version=$("$python" --version); then
+    echo "setup: $python does not run here: set PYTHON to the path of a Python 3.10 or later" >&2
+    exit 1
+fi
 if ! python_has 'import sys; assert sys.version_info >= (3, 10)'; then
-    echo "setup: $("$python" --version) is too old: 3.10 or later is needed (set PYTHON to name another)" >&2
+    echo "setup: $version is too old: 3.10 or later is needed (set PYTHON to name another)" >&2
     exit 1
 fi
 
@@ -55,7 +59,10 @@ install_packages() {
     trap restore_policy EXIT
     printf '#!/bin/sh\nexit 101\n' >"$policy"
     chmod 755 "$policy"
-    local install=(apt-get install -qq -y --no-install-recommends -o Dpkg::Use-Pty=0 "${missing[@]}")
+    # A machine that has just been started may be busy with updates of its own: wait for them.
+    local install=(
+        apt-get install -qq -y --no-install-recommends -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=300 "${missing[@]}"
+    )
     # The lists of packages may be missing or old; fetch them only then.
     if ! apt-cache show "${missing[@]}" >/dev/null 2>&1 || ! "${install[@]}" >/dev/null; then
         apt-get update -qq
