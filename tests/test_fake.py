@@ -6,12 +6,14 @@ import fcntl
 import select
 import struct
 import termios
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import TypeVar
 
 import pytest
 import trio
 import trio.testing
+from conftest import Figure
 
 from triocoro._errors import (
     BusyError,
@@ -44,12 +46,13 @@ from triocoro._types import (
     VotequorumNode,
     VotequorumNodelist,
 )
-from triocoro.testing import FakeCluster
+from triocoro.testing import FakeCluster, Node
 from triocoro.testing._fake.libvotequorum import VotequorumHandle
 
 EventT = TypeVar("EventT")
 
 EVERYTHING = 2**30
+START_BOUND = 0.01
 
 
 @pytest.fixture
@@ -921,6 +924,24 @@ async def test_nodes_of_a_ring_agree_on_its_id(cluster: FakeCluster) -> None:
 
 
 # The cluster itself.
+
+
+def test_three_nodes_are_quorate_at_once(figure: Figure) -> None:
+    times: list[float] = []
+    for _ in range(3):  # one of them may meet a loaded machine
+        start = time.monotonic()
+        with FakeCluster(nodes=3) as cluster:
+            times.append(time.monotonic() - start)
+
+            async def quorate(node: Node) -> bool:
+                handle = await node.endpoint.connect_votequorum()
+                info = await handle.info(0)
+                close(handle)
+                return info.quorate and info.total_votes == 3
+
+            assert all(trio.run(quorate, node) for node in cluster.nodes.values())
+    figure("three fake nodes, from nothing to quorate", ", ".join(f"{each * 1000:.2f} ms" for each in times))
+    assert min(times) < START_BOUND
 
 
 def test_entered_outside_of_a_run() -> None:
