@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+import textwrap
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
 import trio
 
+import triocoro
 from triocoro.testing import Node
 from triocoro.testing._netns import requirements
 
@@ -257,6 +259,21 @@ def readme_example(containing: str) -> str:
     return str(example)
 
 
+async def lines_of(
+    main: Callable[[], Awaitable[None]], count: int, capsys: pytest.CaptureFixture[str]
+) -> Sequence[str]:
+    """The first lines that an example prints, which goes on for ever."""
+    output = ""
+    with trio.fail_after(20):  # noqa: ASYNC912 - nothing has been printed yet
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(main)
+            while output.count("\n") < count:
+                await trio.sleep(0.01)
+                output += capsys.readouterr().out
+            nursery.cancel_scope.cancel()
+    return output.splitlines()
+
+
 def test_readme_example_of_a_test(run: Run) -> None:
     run(readme_example("import pytest"), "-o", "trio_mode=true").assert_outcomes(passed=2)
 
@@ -264,8 +281,15 @@ def test_readme_example_of_a_test(run: Run) -> None:
 async def test_readme_example_of_a_group(corosync: Node, capsys: pytest.CaptureFixture[str]) -> None:
     namespace: dict[str, Any] = {}
     exec(readme_example("async def main").replace("trio.run(main)", ""), namespace)  # noqa: S102
-    with trio.move_on_after(1):
-        await namespace["main"]()
-    joined, hello = capsys.readouterr().out.splitlines()
+    joined, hello = await lines_of(namespace["main"], 2, capsys)
     assert joined.startswith(f"members: (Address(nodeid={corosync.nodeid}, ")
     assert hello.startswith(f"node {corosync.nodeid}: hello from Address(")
+
+
+async def test_readme_example_of_quorum(corosync: Node, capsys: pytest.CaptureFixture[str]) -> None:
+    namespace: dict[str, Any] = {"triocoro": triocoro}
+    exec("async def main():\n" + textwrap.indent(readme_example("wait_quorate"), "    "), namespace)  # noqa: S102
+    votes, nodelist, change = await lines_of(namespace["main"], 3, capsys)
+    assert votes == "1 of 1 votes, 1 needed"
+    assert re.fullmatch(rf"VotequorumNodelist\(.*\({corosync.nodeid},\)\)", nodelist)
+    assert change.startswith("VotequorumChange(quorate=True, ")
