@@ -55,10 +55,13 @@ class _CpgProxy:
     async def join(self, group: bytes) -> None:
         try:
             await self._raw.join(group)
-        except ExistError:
-            self._faults.refused.set()
-            await self._faults.on_refused()
-            raise
+        except ExistError as exc:
+            refusal = exc
+        else:
+            return
+        self._faults.refused.set()
+        await self._faults.on_refused()
+        raise refusal
 
     async def leave(self, group: bytes) -> None:
         if self._faults.leaves:

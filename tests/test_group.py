@@ -302,6 +302,23 @@ async def test_a_window_whose_messages_were_all_lost_opens_again(corosync: Node)
             assert events == [*[MessageLost(b"lost" + bytes(10_000))] * lost, Message(group.address, b"next")]
 
 
+async def test_a_cancelled_send_is_not_mistaken_for_the_same_message_sent_again(corosync: Node) -> None:
+    payload = os.urandom(3_000_000)
+    with trio.fail_after(LIMIT):
+        async with triocoro.open_group("g") as group:
+            await corosync.freeze()
+            async with trio.open_nursery() as nursery:
+                # While this holds the lane, the message waits, and is cancelled before any of it was sent.
+                nursery.start_soon(group._membership.connection.request, group._membership._raw.local_nodeid)
+                await trio.testing.wait_all_tasks_blocked(0.01)
+                with trio.move_on_after(0.05):
+                    await group.send(payload)
+                await corosync.thaw()
+            assert (await group.send_and_wait(payload)).payload == payload
+            await group.send_and_wait(b"next")
+            assert group.statistics().lost == group.statistics().outstanding == 0
+
+
 async def test_an_interrupted_send_says_so_and_leaves_nothing_outstanding(corosync: Node) -> None:
     endpoint = FaultyEndpoint(corosync.endpoint)
     endpoint.faults.fragmented.append(InterruptError("cpg_mcast_joined: CS_ERR_INTERRUPT", function="cpg_mcast_joined"))
@@ -389,7 +406,7 @@ async def test_a_group_that_is_closed_while_its_refusal_is_on_its_way(corosync: 
         endpoint.faults.held = None
         while held:
             held.pop()()
-        while not all(raw.closed for _, _, raw in _cpg._memberships[:-1]):
+        while not all(raw.closed for _, _, raw in _cpg._memberships[:-1]):  # noqa: ASYNC110
             await trio.sleep(0.001)
 
     endpoint.faults.on_refused = close_now

@@ -37,7 +37,7 @@ class OwnMessage:
 
     payload: bytes
     cost: int = attrs.field(default=attrs.Factory(lambda self: len(self.payload) + _COST, takes_self=True))
-    """What it occupies of the window."""
+    """What it occupies of the window; 0 if it was cancelled: it may come back, or not, and nothing waits for it."""
     certain: bool = True
     """Whether it was sent for sure; not so while it is sent in fragments, or when that was cancelled."""
     back: trio.Event | None = None
@@ -196,8 +196,7 @@ class Sender:
         self._remember(own)
         try:
             await self._connection.request(lambda: self._raw.multicast_fragmented(payload))
-        except trio.Cancelled:
-            # It may come back, or not; nothing is to wait for it.
+        except (trio.Cancelled, KeyboardInterrupt):
             self._cost -= own.cost
             own.cost = 0
             raise
@@ -229,18 +228,31 @@ class Sender:
 
     def came_back(self, message: Message) -> list[OwnMessage]:
         """An own message was delivered; returns those that were sent before it, and therefore lost."""
+        index = self._match(message.payload)
+        if index is None:
+            return []
+        lost = self._lose(index)
+        own = self._own.popleft()
+        self._cost -= own.cost
+        self._returns.unpark_all()
+        self.confirmed += 1
+        own.message = message
+        if own.back is not None:
+            own.back.set()
+        return lost
+
+    def _match(self, payload: bytes) -> int | None:
+        """Which of what was sent has come back: the first of equal ones, but rather one that was not cancelled."""
+        found = None
         for index, own in enumerate(self._own):
-            if own.payload == message.payload:
-                lost = self._lose(index)
-                self._own.popleft()
-                self._cost -= own.cost
-                self._returns.unpark_all()
-                self.confirmed += 1
-                own.message = message
-                if own.back is not None:
-                    own.back.set()
-                return lost
-        return []
+            if own.payload != payload:
+                if found is not None:
+                    break
+            elif own.cost:
+                return index
+            elif found is None:
+                found = index
+        return found
 
     def left(self) -> list[OwnMessage]:
         """Our leave was delivered, and it is ordered behind our messages: what is still on its way was lost."""
