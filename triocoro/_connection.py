@@ -197,6 +197,10 @@ class Connection(Generic[EventT]):
         """Unpark `lot` too when the connection ends."""
         self._lots.append(lot)
 
+    def remove_waiters(self, lot: trio.lowlevel.ParkingLot) -> None:
+        """Take back what `add_waiters` did."""
+        self._lots.remove(lot)
+
     def _wake(self) -> None:
         for scope in self._waits:
             scope.cancel()

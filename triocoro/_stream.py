@@ -126,7 +126,10 @@ class EventStream(trio.abc.ReceiveChannel[T], Generic[T]):
 
     def close(self) -> None:
         """As `aclose`, at once."""
+        if self._closed:
+            return
         self._closed = True
+        self._connection.remove_waiters(self._receivers)
         self._buffer.clear()
         self._bytes = 0
         self._receivers.unpark_all()
