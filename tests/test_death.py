@@ -80,6 +80,21 @@ async def test_nested_connections_give_one_error(corosync: Node) -> None:
     assert type(caught.value) is ConnectionLostError
 
 
+async def test_nested_connections_with_shielded_receivers_give_one_error(corosync: Node) -> None:
+    async def drain(group: Group) -> None:
+        with trio.CancelScope(shield=True):
+            async for _ in group:
+                pass
+
+    with trio.fail_after(LIMIT), pytest.raises(ConnectionLostError) as caught:
+        async with triocoro.open_group("a") as a, triocoro.open_group("b") as b, trio.open_nursery() as nursery:
+            nursery.start_soon(drain, a)
+            nursery.start_soon(drain, b)
+            await corosync.kill()
+            await trio.sleep_forever()
+    assert type(caught.value) is ConnectionLostError
+
+
 async def test_an_exception_of_the_users_wins(corosync: Node) -> None:
     with trio.fail_after(LIMIT), pytest.raises(KeyError, match="mine"):
         async with triocoro.open_group("g"):
@@ -114,6 +129,36 @@ async def test_an_outer_cancellation_wins(corosync: Node) -> None:
                     await corosync.kill()
                 await trio.sleep_forever()
         assert scope.cancelled_caught
+
+
+async def test_an_outer_cancellation_wins_over_the_error_of_a_shielded_task(corosync: Node) -> None:
+    async def drain(group: Group) -> None:
+        with trio.CancelScope(shield=True):
+            async for _ in group:
+                pass
+
+    with trio.fail_after(LIMIT):
+        with trio.CancelScope() as scope:
+            async with triocoro.open_group("g") as group, trio.open_nursery() as nursery:
+                nursery.start_soon(drain, group)
+                await trio.testing.wait_all_tasks_blocked()
+                scope.cancel()
+                with trio.CancelScope(shield=True):
+                    await corosync.kill()
+                await trio.sleep_forever()
+        assert scope.cancelled_caught
+
+
+@pytest.mark.usefixtures("corosync")
+async def test_a_bug_of_ours_comes_out_and_not_the_cancellation_that_it_causes(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    with trio.fail_after(LIMIT), pytest.RaisesGroup(MemoryError):
+        async with triocoro.open_group("g") as group:
+            monkeypatch.setattr(group._membership.connection, "take", fail)
+            await group.send(b"x")
+            await trio.sleep_forever()
 
 
 async def test_a_body_that_ends_meanwhile_hears_of_it_too(corosync: Node) -> None:

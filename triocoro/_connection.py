@@ -19,7 +19,6 @@ import os
 import struct
 import sys
 import termios
-import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Final, Generic, NoReturn, TypeVar, cast
@@ -96,7 +95,6 @@ class Connection(Generic[EventT]):
         self._dispatching = False
         self._closed = False
         self._loss: Callable[[], CorosyncError] | None = None
-        self._raised: weakref.WeakSet[BaseException] = weakref.WeakSet()
         self._waits: set[trio.CancelScope] = set()
         self._lots = [self.progress]
 
@@ -144,16 +142,7 @@ class Connection(Generic[EventT]):
         """A new error that tells of the loss."""
         if self._loss is None:
             raise AssertionError("the connection is not lost")
-        error = self._loss()
-        self._raised.add(error)
-        return error
-
-    def is_only_the_loss(self, exc: BaseException) -> bool:
-        """Whether `exc` is nothing but our own telling of the loss, in a user's nursery's group or not."""
-        if isinstance(exc, BaseExceptionGroup):
-            group = cast("BaseExceptionGroup[BaseException]", exc)
-            return all(self.is_only_the_loss(inner) for inner in group.exceptions)
-        return exc in self._raised
+        return self._loss()
 
     # -- the two ends --------------------------------------------------------------------------------------------------
 
@@ -346,13 +335,19 @@ class Connection(Generic[EventT]):
                 except BaseException as exc:  # noqa: BLE001, ASYNC103 - raised below
                     failure = failure or exc
         except BaseException:  # noqa: ASYNC103 - as said:
-            # A cancellation that came while the nursery closed, or a bug; what came first goes first.
-            if failure is None:
+            # A cancellation that came while the nursery closed, or a bug, which has cancelled the block.
+            if failure is None or is_cancellation(failure):
                 raise
-        if self.lost and (failure is None or (is_group(failure) and self.is_only_the_loss(failure))):
-            error = self.loss()
-            if isinstance(error, ConnectionLostError):
+        error = self.loss() if self.lost else None
+        if isinstance(error, ConnectionLostError):
+            # Nurseries of the user's own put it into groups, and there may be one of each connection in them.
+            others = failure
+            if isinstance(failure, BaseExceptionGroup):
+                others = cast("BaseExceptionGroup[BaseException]", failure).split(ConnectionLostError)[1]
+            if others is None:
                 raise error from failure
+            if is_cancellation(others):
+                raise others
         if failure is not None:
             raise failure
 
@@ -369,6 +364,9 @@ class Connection(Generic[EventT]):
             self.close(leave=leave is not None)
 
 
-def is_group(exc: BaseException) -> bool:
-    """Whether `exc` is a group that somebody's nursery made."""
-    return isinstance(exc, BaseExceptionGroup)
+def is_cancellation(exc: BaseException) -> bool:
+    """Whether `exc` is nothing but `trio.Cancelled`, in groups or not."""
+    if isinstance(exc, BaseExceptionGroup):
+        group = cast("BaseExceptionGroup[BaseException]", exc)
+        return all(map(is_cancellation, group.exceptions))
+    return isinstance(exc, trio.Cancelled)
