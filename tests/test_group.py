@@ -286,6 +286,18 @@ async def test_the_end_of_the_block_tells_of_losses_that_nothing_followed(corosy
     assert caught.value.payloads == (b"lost 1", b"lost 2")
 
 
+async def test_the_end_of_the_block_tells_of_losses_that_nobody_received(corosync: Node) -> None:
+    endpoint = FaultyEndpoint(corosync.endpoint)
+    endpoint.faults.drop = lambda payload: payload.startswith(b"lost")
+    with trio.fail_after(LIMIT), pytest.raises(triocoro.MessageLostError) as caught:
+        async with triocoro.open_group("g", endpoint=endpoint) as group:
+            await group.send_batch([b"lost 1", b"lost 2", b"lost 3"])
+            await group.send_and_wait(b"next")
+            assert isinstance(await group.receive(), ConfigChange)
+            assert await group.receive() == MessageLost(b"lost 1")
+    assert caught.value.payloads == (b"lost 2", b"lost 3")
+
+
 async def test_a_window_whose_messages_were_all_lost_opens_again(corosync: Node) -> None:
     endpoint = FaultyEndpoint(corosync.endpoint)
     endpoint.faults.drop = lambda payload: payload.startswith(b"lost")

@@ -72,13 +72,13 @@ class _Membership:
         self.receive = receive
         self.view = ConfigChange(members=(), joined=(), left=())
         self.stream: EventStream[GroupEvent] = EventStream(connection, max_buffered_bytes)
-        self.stream.on_receive = self._note_view
+        self.stream.on_receive = self._note_received
         self.sender = Sender(connection, raw)
         self._raw = raw
         self._totem_changes = totem_changes
         self._joined = trio.Event()
         self._left = trio.Event()
-        self._unreported: list[bytes] = []
+        self._unread: list[MessageLost] = []
         connection.count_unconfirmed = lambda: self.sender.outstanding
 
     def handle(self, events: Sequence[CpgEvent]) -> None:
@@ -106,14 +106,17 @@ class _Membership:
         out.append(event)
 
     def _report(self, lost: list[OwnMessage], out: list[GroupEvent]) -> None:
-        out.extend(MessageLost(own.payload) for own in lost)
-        if self.sender.leaving or not self.receive:
-            # Nobody may be receiving any more: whoever was not told by `send_and_wait` hears it at the block's end.
-            self._unreported.extend(own.payload for own in lost if own.back is None)
+        for own in lost:
+            report = MessageLost(own.payload)
+            out.append(report)
+            if own.back is None:  # else `send_and_wait` tells of it
+                self._unread.append(report)
 
-    def _note_view(self, event: GroupEvent) -> None:
+    def _note_received(self, event: GroupEvent) -> None:
         if isinstance(event, ConfigChange):
             self.view = event
+        elif isinstance(event, MessageLost):
+            self._unread = [report for report in self._unread if report is not event]
 
     async def join(self, endpoint: Endpoint) -> None:
         """Join, and wait until it is agreed on."""
@@ -153,10 +156,10 @@ class _Membership:
         self.sender.leaving = True
         self.connection.close(leave=True)
 
-    def raise_unreported(self) -> None:
+    def raise_unread(self) -> None:
         """Raise if messages were lost that nobody was told of."""
-        if self._unreported:
-            raise lost_error(self._unreported)
+        if self._unread:
+            raise lost_error([report.payload for report in self._unread])
 
 
 @final
@@ -350,7 +353,7 @@ async def open_group(
     async with connection.serving(membership.handle, leave=membership.leave):
         await membership.join(endpoint)
         yield Group(membership)
-    membership.raise_unreported()
+    membership.raise_unread()
 
 
 @final
