@@ -175,7 +175,7 @@ async def test_closed_tracker_gets_nothing_more(corosync: Node) -> None:
 
 @pytest.mark.usefixtures("corosync")
 async def test_closed_trackers_are_forgotten() -> None:
-    with trio.fail_after(20):
+    with trio.fail_after(_BOUND):
         async with triocoro.open_votequorum() as votequorum, votequorum.track():
             waiters = len(votequorum._connection._lots)
             for _ in range(10):
