@@ -23,7 +23,7 @@ Figure: TypeAlias = Callable[[str, str], None]
 _TOKEN = uuid.uuid4().hex
 os.environ["TRIOCORO_TEST_RUN"] = _TOKEN
 
-_GRACE = 3.0
+_GRACE = 10.0
 """Seconds that what ends by itself, such as a killed process, may take to do so."""
 
 

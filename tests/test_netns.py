@@ -32,7 +32,8 @@ from triocoro.testing._netns.supervisor import MAX_FDS
 pytestmark = pytest.mark.corosync_real_only
 
 START_BOUND = 2.5
-GONE_BOUND = 2.0
+GONE_BOUND = 10.0
+"""Seconds for the kernel to clear away, even on a busy machine."""
 
 
 # --- looking around ---------------------------------------------------------------------------------------------------
@@ -265,7 +266,7 @@ def test_a_bad_configuration_is_reported_at_once(monkeypatch: pytest.MonkeyPatch
     start = time.monotonic()
     with nothing_left(), pytest.raises(triocoro.CorosyncUnavailableError) as caught, NetnsCluster(nodes=2):
         pass
-    assert time.monotonic() - start < START_BOUND
+    assert time.monotonic() - start < readiness.LIMIT / 3
     text = str(caught.value)
     assert "corosync ended during the start, with exit status" in text
     assert "it said: [MAIN  ] Invalid transport type" in text
