@@ -6,6 +6,8 @@ import array
 import os
 import pickle
 import re
+import select
+import signal
 import threading
 import warnings
 from collections.abc import Awaitable, Callable
@@ -547,6 +549,9 @@ def _in_child(function: Callable[[], object]) -> object:
             os._exit(0)
     os.close(writer)
     with os.fdopen(reader, "rb") as pipe:
+        # It says all at once; unless it hangs, on a lock that was held when it was forked.
+        if not select.select([pipe], [], [], _BOUND)[0]:
+            os.kill(pid, signal.SIGKILL)
         data = pipe.read()
     os.waitpid(pid, 0)
     return pickle.loads(data) if data else "the child said nothing"  # noqa: S301
