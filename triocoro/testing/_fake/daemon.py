@@ -78,11 +78,11 @@ class Daemon:
         self._ring: Ring | None = None
         self._jobs: deque[Job] = deque()
         self._working = False
+        self.log("MAIN", "Corosync Cluster Engine (triocoro's fake): started and ready to provide service.")
 
     def begin(self, services: Mapping[str, Service]) -> None:
         """Start the services, in the order in which they synchronise, and enter a ring."""
         self.services = dict(services)
-        self.log("MAIN", "Corosync Cluster Engine (triocoro's fake): started and ready to provide service.")
         self.totem.enter(self)
 
     def service(self, kind: type[ServiceT]) -> ServiceT:
