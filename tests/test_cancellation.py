@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import random
+import signal
+import sys
 import time
 from collections.abc import Awaitable, Callable
+from types import FrameType
 from typing import Any
 
 import attrs
@@ -14,7 +17,7 @@ import trio
 import triocoro
 from triocoro import Group, Message, lowlevel
 from triocoro.lowlevel import Dispatch
-from triocoro.testing import Cluster
+from triocoro.testing import Cluster, FakeCluster
 
 LIMIT = 120
 MESSAGES = 20_000
@@ -124,6 +127,38 @@ def check(got: dict[str, Received], sent: dict[int, Sent]) -> None:
         assert [payload for payload in messages if payload.startswith(b"%d." % nodeid)] == of_one.accepted
         assert not of_one.cancelled & set(messages)
     assert len(messages) == sum(len(of_one.accepted) for of_one in sent.values())
+
+
+def test_an_interrupt_from_the_keyboard_loses_no_event() -> None:
+    """It comes when `receive_batch` has taken the event, and its caller has not yet returned it."""
+    got: list[triocoro.GroupEvent] = []
+    interrupted = False
+
+    def trace(frame: FrameType, event: str, arg: object) -> Any:
+        nonlocal interrupted
+        caller = frame.f_back
+        if frame.f_code.co_name == "receive_batch" and event == "return" and isinstance(arg, list) and caller:
+            caller.f_trace_opcodes = True
+            caller.f_trace = trace
+        elif frame.f_code.co_name == "receive" and event == "opcode" and not interrupted:
+            interrupted = True
+            signal.raise_signal(signal.SIGINT)
+        return trace
+
+    async def main() -> None:
+        async with FakeCluster(nodes=1) as cluster, triocoro.open_group("g", endpoint=cluster[1].endpoint) as group:
+            before = sys.gettrace()
+            sys.settrace(trace)
+            try:
+                got.append(await group.receive())
+            finally:
+                sys.settrace(before)
+            await trio.sleep_forever()
+
+    with pytest.raises(KeyboardInterrupt):
+        trio.run(main)
+    assert interrupted
+    assert len(got) == 1
 
 
 @pytest.mark.parametrize("seed", [1])

@@ -245,6 +245,7 @@ class Group(trio.abc.ReceiveChannel[GroupEvent]):
 
     # -- receiving -----------------------------------------------------------------------------------------------------
 
+    @trio.lowlevel.enable_ki_protection
     async def receive(self) -> GroupEvent:
         """Return the next event: the first is the `ConfigChange` of our own join.
 
@@ -259,6 +260,7 @@ class Group(trio.abc.ReceiveChannel[GroupEvent]):
         self._check_receive()
         return await self._membership.stream.receive()
 
+    @trio.lowlevel.enable_ki_protection
     async def receive_batch(self, *, max_events: int = 256) -> list[GroupEvent]:
         """Return the events that wait: at least one, at most `max_events`. Otherwise as `receive`."""
         self._check_receive()

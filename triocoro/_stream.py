@@ -81,6 +81,7 @@ class EventStream(trio.abc.ReceiveChannel[T], Generic[T]):
         if self._receivers:
             self._receivers.unpark(count=max(count, 1))
 
+    @trio.lowlevel.enable_ki_protection
     async def receive(self) -> T:
         """Return the next event.
 
