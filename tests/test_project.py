@@ -175,7 +175,9 @@ def test_public_names_are_documented(module: ModuleType) -> None:
 
 def test_what_a_run_leaves_behind_is_found(pytester: pytest.Pytester, tmp_path: Path) -> None:
     """The check of conftest.py, on a run that leaves one of each of what an ordinary user can leave."""
-    pytester.makeconftest((ROOT / "tests/conftest.py").read_text(encoding="utf-8"))
+    conftest = (ROOT / "tests/conftest.py").read_text(encoding="utf-8")
+    assert "_GRACE = 10.0" in conftest
+    pytester.makeconftest(conftest.replace("_GRACE = 10.0", "_GRACE = 0.5"))
     shared = Path(f"/dev/shm/qb-triocoro-{os.getpid()}")
     pytester.makepyfile(
         f"""
