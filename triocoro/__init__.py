@@ -46,6 +46,7 @@ from ._errors import (
     TryAgainError as TryAgainError,
     VersionError as VersionError,
 )
+from ._public import show_public_path
 from ._raw import Endpoint as Endpoint
 from ._stream import EventStream as EventStream, StreamStatistics as StreamStatistics
 from ._types import (
@@ -70,12 +71,4 @@ from ._types import (
 )
 from ._votequorum import Votequorum as Votequorum, open_votequorum as open_votequorum
 
-
-def _show_public_path(namespace: dict[str, object]) -> None:
-    """Let reprs, tracebacks, pickles and documentation name the public path."""
-    for value in namespace.values():
-        if getattr(value, "__module__", "").startswith("triocoro._"):
-            setattr(value, "__module__", "triocoro")  # noqa: B010 - not every object is known to have one
-
-
-_show_public_path(globals())
+show_public_path(__name__, globals())

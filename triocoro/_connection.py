@@ -246,6 +246,18 @@ class Connection(Generic[EventT]):
                 raise
             raise type(exc)(f"{exc.function}: CS_ERR_{exc.code.name}: {text}", function=exc.function) from None
 
+    @asynccontextmanager
+    async def lane(self) -> AsyncGenerator[None, None]:
+        """Within, no round trip is under way: the library allows one request at a time on a handle."""
+        borrower = object()
+        with self.interruptible():
+            await self._raw.lane.acquire_on_behalf_of(borrower)
+        try:
+            self.check()
+            yield
+        finally:
+            self._raw.lane.release_on_behalf_of(borrower)
+
     async def fail(self, exc: CorosyncError) -> NoReturn:
         """A call has found the connection broken: note it, and raise, the cancellation of the block first."""
         self.lose(exc)

@@ -178,14 +178,10 @@ class Sender:
         return sent, status  # noqa: ASYNC910 - a checkpoint here could forget what was sent
 
     async def _multicast_after_lane(self, burst: list[bytes]) -> tuple[int, MulticastStatus]:
-        """As `_multicast`, once no round trip is under way: the library allows one request at a time."""
-        with self._connection.interruptible():
-            await self._raw.lane.acquire_on_behalf_of(self)
-        try:
+        """As `_multicast`, once no round trip is under way."""
+        async with self._connection.lane():
             self._check()
             return await self._multicast(burst)
-        finally:
-            self._raw.lane.release_on_behalf_of(self)
 
     async def _send_fragmented(self, payload: bytes, back: trio.Event | None) -> OwnMessage:
         """Send a message above the atomic size, alone; the library cuts it up, with a round trip for each piece."""

@@ -1,0 +1,194 @@
+"""libcpg, one to one."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from enum import IntFlag
+from typing import final
+
+import trio
+
+from .. import _validate
+from .._connection import Connection, connect
+from .._endpoint import resolve_endpoint
+from .._errors import ExistError, LibraryError, NotExistError, TryAgainError
+from .._raw import Endpoint, MulticastStatus, RawCpg
+from .._types import (
+    Address,
+    Buffer,
+    ConfigChange,
+    CpgEvent,
+    FlowControlState,
+    GroupMember,
+    IterationType,
+    Message,
+    TotemChange,
+)
+from ._handle import Callbacks, Handle
+
+
+class CpgModelFlag(IntFlag):
+    """Flags of `cpg_initialize` (`CPG_MODEL_V1_*`)."""
+
+    DELIVER_INITIAL_TOTEM_CONF = 0x01
+    """Call `totem_confchg` with the present totem membership after the join."""
+
+
+_NO_FLAGS = CpgModelFlag(0)
+
+
+@final
+class CpgHandle(Handle[CpgEvent]):
+    """A handle of libcpg. Objects of this class come from `cpg_initialize`.
+
+    A handle can join one group, once: the daemon never lets it join again after it has left.
+    """
+
+    def __init__(
+        self,
+        raw: RawCpg,
+        connection: Connection[CpgEvent],
+        callbacks: Callbacks,
+        context: object,
+    ) -> None:
+        super().__init__(connection, callbacks, context)
+        self._raw = raw
+        self._group: bytes | None = None
+        self._left = False
+        self._turn = trio.StrictFIFOLock()
+
+    async def join(self, group: bytes | str) -> None:
+        """Ask to join; the own configuration change says when it is so (cpg_join(3)).
+
+        Raises:
+            ExistError: the handle has joined before, or this process is in that group by another handle.
+            TryAgainError: an earlier membership of this process has not ended everywhere.
+
+        Cancelled: we do not stay joined, and the handle cannot join again.
+        """
+        name = _validate.group_name(group)
+        if self._left:
+            raise ExistError(
+                "cpg_join: CS_ERR_EXIST: this handle has been in a group before; use a new one", function="cpg_join"
+            )
+        try:
+            await self._request(lambda: self._raw.join(name))
+        except trio.Cancelled:
+            self._left = True
+            raise
+        self._group = name
+
+    async def leave(self, group: bytes | str) -> None:
+        """Ask to leave; the own configuration change says when it is so (cpg_leave(3)).
+
+        Raises:
+            NotExistError: the handle is not in that group.
+            TryAgainError: the daemon is busy, and we have not left.
+
+        Cancelled: the leave may have been asked for.
+        """
+        name = _validate.group_name(group)
+        if self._left or name != self._group:
+            # The daemon would announce that we leave whatever group is named.
+            raise NotExistError(
+                f"cpg_leave: CS_ERR_NOT_EXIST: this handle is not in group {name!r}", function="cpg_leave"
+            )
+        self._left = True
+        try:
+            await self._request(lambda: self._raw.leave(name))
+        except TryAgainError:
+            self._left = False
+            raise
+
+    @trio.lowlevel.enable_ki_protection
+    async def mcast_joined(self, *buffers: Buffer) -> None:
+        """Send one message, gathered from `buffers`, to the joined group, in agreed order (cpg_mcast_joined(3)).
+
+        Without a group, the daemon drops the message and says nothing. Waits while the daemon reads no requests; of
+        several tasks, one at a time.
+
+        Raises:
+            TryAgainError: the daemon is under flow control.
+            InterruptError: above `max_atomic_msgsize_get`, a membership change broke the message.
+
+        Cancelled: the message was not sent (above the atomic size: it may have been).
+        """
+        payload = _validate.payload(buffers)
+        if len(payload) > self._raw.max_atomic_message_size:
+            await self._request(lambda: self._raw.multicast_fragmented(payload))
+            return
+        await self._connection.check_async()
+        async with self._turn:
+            while True:
+                async with self._connection.lane():
+                    try:
+                        sent, status = self._raw.multicast([payload])
+                    except LibraryError as exc:
+                        await self._connection.fail(exc)
+                if sent:
+                    return
+                if status is MulticastStatus.TRY_AGAIN:
+                    raise TryAgainError(
+                        "cpg_mcast_joined: CS_ERR_TRY_AGAIN: the daemon is under flow control",
+                        function="cpg_mcast_joined",
+                    )
+                await self._connection.wait_writable()
+
+    async def membership_get(self, group: bytes | str) -> tuple[Address, ...]:
+        """Return the members of a group (cpg_membership_get(3))."""
+        name = _validate.group_name(group)
+        return await self._request(lambda: self._raw.membership(name))
+
+    async def local_get(self) -> int:
+        """Return the id of the daemon's node (cpg_local_get(3))."""
+        return await self._request(self._raw.local_nodeid)
+
+    async def iteration(self, iteration_type: IterationType, group: bytes | str | None = None) -> list[GroupMember]:
+        """Return what cpg_iteration_initialize(3) walks over; `group` goes with `IterationType.ONE_GROUP` only."""
+        kind = IterationType(iteration_type)
+        if (group is None) is (kind is IterationType.ONE_GROUP):
+            raise ValueError("give a group with IterationType.ONE_GROUP, and only then")
+        name = None if group is None else _validate.group_name(group)
+        return list(await self._request(lambda: self._raw.iterate(kind, name)))
+
+    def flow_control_state_get(self) -> FlowControlState:
+        """Return the flow control state (cpg_flow_control_state_get(3)); present libraries always say DISABLED."""
+        self._connection.check()
+        return self._raw.flow_control_state
+
+    def max_atomic_msgsize_get(self) -> int:
+        """Return the bytes that one message may have to be sent in one piece (cpg_max_atomic_msgsize_get(3))."""
+        self._connection.check()
+        return self._raw.max_atomic_message_size
+
+
+async def cpg_initialize(
+    *,
+    deliver: Callable[[Message], Awaitable[object]] | None = None,
+    confchg: Callable[[ConfigChange], Awaitable[object]] | None = None,
+    totem_confchg: Callable[[TotemChange], Awaitable[object]] | None = None,
+    flags: CpgModelFlag = _NO_FLAGS,
+    context: object = None,
+    endpoint: Endpoint | None = None,
+) -> CpgHandle:
+    """Connect to the CPG service (cpg_model_initialize(3)).
+
+    Args:
+        deliver: called with each `Message`.
+        confchg: called with each `ConfigChange`.
+        totem_confchg: called with each `TotemChange`.
+        flags: see `CpgModelFlag`.
+        context: the handle's `context`.
+        endpoint: the daemon; without it, the default one.
+
+    Raises:
+        CorosyncUnavailableError: no daemon, or no library.
+        TryAgainError: the daemon is starting.
+
+    Cancelled: nothing is left open.
+    """
+    endpoint = resolve_endpoint(endpoint)
+    initial = CpgModelFlag.DELIVER_INITIAL_TOTEM_CONF in CpgModelFlag(flags)
+    raw = await connect(lambda: endpoint.connect_cpg(initial_totem_conf=initial), endpoint, retrying=False)
+    callbacks = {Message: deliver, ConfigChange: confchg, TotemChange: totem_confchg}
+    return CpgHandle(raw, Connection(raw, endpoint), callbacks, context)
