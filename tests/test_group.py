@@ -223,6 +223,15 @@ async def test_a_slow_consumer_gets_what_fitted_and_then_the_error() -> None:
 
 
 @pytest.mark.usefixtures("corosync")
+async def test_a_slow_consumer_that_never_comes_back_hears_of_it_at_the_end() -> None:
+    with trio.fail_after(LIMIT), pytest.raises(triocoro.SlowConsumerError, match="max_buffered_bytes=1"):
+        async with triocoro.open_group("g", max_buffered_bytes=1) as group:
+            await group.send(b"x")
+            while not group._membership.connection.lost:
+                await trio.testing.wait_all_tasks_blocked(0.001)
+
+
+@pytest.mark.usefixtures("corosync")
 async def test_one_event_may_be_larger_than_the_bound() -> None:
     with trio.fail_after(LIMIT):
         async with triocoro.open_group("g", max_buffered_bytes=1000) as group:

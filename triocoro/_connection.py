@@ -95,6 +95,7 @@ class Connection(Generic[EventT]):
         self._dispatching = False
         self._closed = False
         self._loss: Callable[[], CorosyncError] | None = None
+        self._told = False
         self._waits: set[trio.CancelScope] = set()
         self._lots = [self.progress]
 
@@ -142,6 +143,7 @@ class Connection(Generic[EventT]):
         """A new error that tells of the loss."""
         if self._loss is None:
             raise AssertionError("the connection is not lost")
+        self._told = True
         return self._loss()
 
     # -- the two ends --------------------------------------------------------------------------------------------------
@@ -326,7 +328,8 @@ class Connection(Generic[EventT]):
         """The user's block: dispatch to `handle` while it runs, and close when it ends.
 
         What the block raises comes out as itself. If the connection was lost meanwhile, one `ConnectionLostError`
-        comes out, unless the block raised something else of its own or was cancelled from the outside.
+        comes out, unless the block raised something else of its own or was cancelled from the outside. A consumer that
+        was cut for being slow, and has not noticed, hears of it here too.
 
         Args:
             handle: takes each batch of events; called on the Trio thread, must not raise.
@@ -350,6 +353,7 @@ class Connection(Generic[EventT]):
             # A cancellation that came while the nursery closed, or a bug, which has cancelled the block.
             if failure is None or is_cancellation(failure):
                 raise
+        told = self._told
         error = self.loss() if self.lost else None
         if isinstance(error, ConnectionLostError):
             # Nurseries of the user's own put it into groups, and there may be one of each connection in them.
@@ -362,6 +366,9 @@ class Connection(Generic[EventT]):
                 raise others
         if failure is not None:
             raise failure
+        if error is not None and not told:
+            # A slow consumer that has never come back for its events.
+            raise error
 
     async def _finish(self, leave: Callable[[], Awaitable[None]] | None) -> None:  # noqa: ASYNC910
         """Say goodbye within the grace, then close; if cancelled, the rest goes on in the background."""

@@ -269,7 +269,8 @@ class Group(trio.abc.ReceiveChannel[GroupEvent]):
     async def aclose(self) -> None:
         """Leave the group in the background and close the connection. The end of the `async with` does it more gently.
 
-        Other tasks get `trio.ClosedResourceError`.
+        Other tasks get `trio.ClosedResourceError`. What becomes of messages that have not come back is not waited for:
+        `statistics` counts them as outstanding.
         """
         self._membership.connection.check_process()
         self._membership.close()
@@ -311,7 +312,9 @@ async def open_group(
 ) -> AsyncGenerator[Group, None]:
     """Join a process group, be a member for the length of the block, and leave it.
 
-    The block is entered once the join has been agreed on. A process can be in a group once on each node.
+    The block is entered once the join has been agreed on. Its end waits until the leave has been, for at most a second:
+    if the daemon does not answer in that time, it leaves in the background, and messages of ours that had not come back
+    stay outstanding in `Group.statistics`. A process can be in a group once on each node.
 
     Args:
         name: the group, 1 to 127 bytes; text is encoded as UTF-8. Some programs count a trailing NUL: that is another
@@ -326,6 +329,7 @@ async def open_group(
         CorosyncUnavailableError: no daemon, or no library.
         ExistError: this process is in that group already.
         ConnectionLostError: the daemon died; the block was cancelled.
+        SlowConsumerError: at the end of the block: too much had waited to be received, and nobody was told before.
         MessageLostError: at the end of the block: messages of ours were dropped that nobody was told of before.
 
     Cancelled: we do not stay joined. A block that is cancelled leaves in the background.

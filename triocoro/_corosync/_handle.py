@@ -15,7 +15,6 @@ import trio
 from .._errors import BadHandleError, CsError
 from . import _arena
 from ._libraries import failure
-from ._shim import lib
 
 if TYPE_CHECKING:
     from ._shim import Arena, Connection
@@ -131,8 +130,7 @@ class Handle(ABC, Generic[EventT]):
         finally:
             _arena.give_back(arena)
         if code not in _QUIET:
-            if code != lib.TC_SHALLOW:
-                self._failure = code
+            self._failure = code
             if not taken:
                 raise failure(code, self.dispatch_function)
         return taken, events
