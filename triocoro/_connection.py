@@ -353,22 +353,28 @@ class Connection(Generic[EventT]):
             # A cancellation that came while the nursery closed, or a bug, which has cancelled the block.
             if failure is None or is_cancellation(failure):
                 raise
+        outcome = self._outcome(failure)
+        if outcome is not None:
+            raise outcome
+
+    def _outcome(self, failure: BaseException | None) -> BaseException | None:
+        """What the block raises, if its body has raised `failure`."""
+        if not self.lost:
+            return failure
         told = self._told
-        error = self.loss() if self.lost else None
-        if isinstance(error, ConnectionLostError):
-            # Nurseries of the user's own put it into groups, and there may be one of each connection in them.
-            others = failure
-            if isinstance(failure, BaseExceptionGroup):
-                others = cast("BaseExceptionGroup[BaseException]", failure).split(ConnectionLostError)[1]
-            if others is None:
-                raise error from failure
-            if is_cancellation(others):
-                raise others
-        if failure is not None:
-            raise failure
-        if error is not None and not told:
-            # A slow consumer that has never come back for its events.
-            raise error
+        error = self.loss()
+        if not isinstance(error, ConnectionLostError):
+            # A slow consumer, who may never have come back for its events.
+            return error if failure is None and not told else failure
+        # Nurseries of the user's own put it into groups, and there may be one of each connection in them.
+        others = failure
+        if isinstance(failure, BaseExceptionGroup):
+            failure = cast("BaseExceptionGroup[BaseException]", failure)
+            others = failure.split(ConnectionLostError)[1]
+        if others is None:
+            error.__cause__ = failure
+            return error
+        return others if is_cancellation(others) else failure
 
     async def _finish(self, leave: Callable[[], Awaitable[None]] | None) -> None:  # noqa: ASYNC910
         """Say goodbye within the grace, then close; if cancelled, the rest goes on in the background."""
