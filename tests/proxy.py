@@ -45,12 +45,15 @@ class _CpgProxy:
     def multicast(self, payloads: Sequence[bytes]) -> tuple[int, MulticastStatus]:
         if self._faults.refuse:
             return 0, self._faults.refuse.popleft()
-        self._faults.multicasts.append(len(payloads))
         kept = [payload for payload in payloads if not self._faults.drop(payload)]
-        if not kept:
-            return len(payloads), MulticastStatus.SENT
-        sent, status = self._raw.multicast(kept)
-        return (len(payloads) if sent == len(kept) else payloads.index(kept[sent])), status
+        status = MulticastStatus.SENT
+        sent = len(payloads)
+        if kept:
+            taken, status = self._raw.multicast(kept)
+            if taken < len(kept):
+                sent = payloads.index(kept[taken])
+        self._faults.multicasts.append(sent)
+        return sent, status
 
     async def join(self, group: bytes) -> None:
         try:

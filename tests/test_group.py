@@ -108,10 +108,12 @@ async def test_a_batch_crosses_into_c_in_bursts(corosync: Node) -> None:
     endpoint = FaultyEndpoint(corosync.endpoint)
     with trio.fail_after(LIMIT):
         async with triocoro.open_group("g", endpoint=endpoint) as group:
-            await group.send_batch([b"x"] * 200)
+            await group.send_batch([b"%d" % i for i in range(200)])
             await take_messages(group, 200)
     assert sum(endpoint.faults.multicasts) == 200
-    assert max(endpoint.faults.multicasts) == 64
+    assert max(endpoint.faults.multicasts) <= 64
+    # Four, if the daemon takes them as fast as they come.
+    assert len([sent for sent in endpoint.faults.multicasts if sent]) < 20
 
 
 @pytest.mark.usefixtures("corosync")
