@@ -98,10 +98,24 @@ async def test_messages_are_gathered_and_kept_in_order() -> None:
             await group.send()
             await group.send_batch([])
             await group.send_batch(b"%d" % i for i in range(1000))
-            group.send_nowait(b"last")
-            sent = [b"hello world", b"", *(b"%d" % i for i in range(1000)), b"last"]
+            sent = [b"hello world", b"", *(b"%d" % i for i in range(1000))]
             assert await take_messages(group, len(sent)) == sent
             assert group.statistics().sent == group.statistics().confirmed == len(sent)
+
+
+@pytest.mark.usefixtures("corosync")
+async def test_send_nowait_keeps_its_place_among_the_others() -> None:
+    with trio.fail_after(LIMIT):
+        async with triocoro.open_group("g") as group:
+            await group.send_and_wait(b"first")
+            while True:
+                try:
+                    group.send_nowait(b"second")
+                    break
+                except trio.WouldBlock:  # a busy daemon has set flow control
+                    await trio.lowlevel.checkpoint()
+            await group.send(b"third")
+            assert await take_messages(group, 3) == [b"first", b"second", b"third"]
 
 
 async def test_a_batch_crosses_into_c_in_bursts(corosync: Node) -> None:
