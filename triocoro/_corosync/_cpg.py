@@ -25,7 +25,7 @@ from .._types import (
 )
 from . import _arena
 from ._handle import Handle, Undoable, patiently, run_undoable
-from ._libraries import CPG, connect_failure, failure
+from ._libraries import CPG, failure
 from ._shim import ffi, lib
 
 if TYPE_CHECKING:
@@ -248,13 +248,7 @@ class CpgHandle(Handle[CpgEvent]):
 
 def connect(pidfd: int, *, initial_totem_conf: bool) -> Connection:
     """On a worker: connect in the namespaces of `pidfd` (in our own if that is -1)."""
-    CPG.load()
-    connection = ffi.new("struct tc_connection *")
-    connection.flags = _INITIAL_TOTEM_CONF if initial_totem_conf else 0
-    code = lib.tc_cpg_connect(pidfd, connection)
-    if code != CsError.OK:
-        raise connect_failure(code, connection)
-    return connection
+    return CPG.connect(lib.tc_cpg_connect, pidfd, flags=_INITIAL_TOTEM_CONF if initial_totem_conf else 0)
 
 
 def disconnect(connection: Connection) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING, final
 
 from .._errors import (
     AccessError,
     CorosyncError,
     CorosyncUnavailableError,
+    CsError,
     NoMemoryError,
     NotSupportedError,
     error_from_code,
@@ -47,6 +49,16 @@ class Library:
                 )
             self._loaded = True
 
+    def connect(self, call: Callable[[int, Connection], int], pidfd: int, *, flags: int = 0) -> Connection:
+        """On a worker: connect with the shim's `call` in the namespaces of `pidfd` (in our own if that is -1)."""
+        self.load()
+        connection = ffi.new("struct tc_connection *")
+        connection.flags = flags
+        code = call(pidfd, connection)
+        if code != CsError.OK:
+            raise _connect_failure(code, connection)
+        return connection
+
 
 CPG = Library(lib.TC_CPG, "libcpg.so.4", "libcpg4")
 VOTEQUORUM = Library(lib.TC_VOTEQUORUM, "libvotequorum.so.8", "libvotequorum8")
@@ -64,7 +76,7 @@ def failure(code: int, function: str) -> CorosyncError:
     return error_from_code(code, function)
 
 
-def connect_failure(code: int, connection: Connection) -> CorosyncError:
+def _connect_failure(code: int, connection: Connection) -> CorosyncError:
     """The exception for a connect that failed."""
     function = ffi.string(connection.function).decode()
     if code != lib.TC_UNREACHABLE:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, final
 
-from .._errors import CsError
 from .._types import (
     ExpectedVotesChange,
     NodeState,
@@ -20,7 +19,7 @@ from .._types import (
 )
 from . import _arena
 from ._handle import Handle
-from ._libraries import VOTEQUORUM, connect_failure
+from ._libraries import VOTEQUORUM
 from ._shim import ffi, lib
 
 if TYPE_CHECKING:
@@ -105,12 +104,7 @@ class VotequorumHandle(Handle[VotequorumEvent]):
 
 def connect(pidfd: int) -> Connection:
     """On a worker: connect in the namespaces of `pidfd` (in our own if that is -1)."""
-    VOTEQUORUM.load()
-    connection = ffi.new("struct tc_connection *")
-    code = lib.tc_votequorum_connect(pidfd, connection)
-    if code != CsError.OK:
-        raise connect_failure(code, connection)
-    return connection
+    return VOTEQUORUM.connect(lib.tc_votequorum_connect, pidfd)
 
 
 def disconnect(connection: Connection) -> None:
