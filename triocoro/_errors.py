@@ -254,6 +254,13 @@ class ConnectionLostError(CorosyncError, trio.BrokenResourceError):
         self.unconfirmed = unconfirmed
 
 
+class KeyNotFoundError(NotExistError, KeyError):
+    """The map has no such key. The caller's doing, or somebody else deleted it."""
+
+    # KeyError shows the repr of its argument, which for a sentence is ugly.
+    __str__ = Exception.__str__
+
+
 class SlowConsumerError(CorosyncError):
     """Events came in faster than the caller received them, until `max_buffered_bytes` were waiting.
 

@@ -9,7 +9,8 @@ Two implementations stand behind these protocols: the C libraries (`triocoro._co
   the daemon is gone, and writable while the daemon has room for notifications of requests.
 - Round trips (the `async` methods) hold the handle's `lane` for as long as the daemon works on them. A cancelled caller
   is let go at once; the request goes on, its result is dropped, and the lane stays taken until it is over. A cancelled
-  `join` that succeeds is undone by a leave.
+  `join` that succeeds is undone by a leave, a cancelled `track_add` by a `track_delete`, a cancelled `zcb_alloc` by a
+  `zcb_free`.
 - Each failure is a `CorosyncError` of the class that fits its code. A broken connection is `LibraryError`;
   `TryAgainError` is passed on. Nothing is retried here.
 - After `close()` nothing else is called but `wait_closed()` and `close()`.
@@ -25,11 +26,22 @@ import trio
 
 from ._types import (
     Address,
+    CmapMap,
+    CmapNotification,
+    CmapTrack,
     CpgEvent,
     FlowControlState,
     GroupMember,
+    IPAddress,
     IterationType,
+    NodeStatus,
+    QuorumEvent,
+    QuorumType,
+    RingId,
+    RingStatus,
+    ShutdownFlag,
     Track,
+    TypedValue,
     VotequorumEvent,
     VotequorumInfo,
 )
@@ -143,6 +155,23 @@ class RawCpg(RawHandle[CpgEvent], Protocol):
         ...
 
 
+    async def zcb_alloc(self, size: int) -> memoryview:
+        """cpg_zcb_alloc(3): a writable buffer of `size` bytes that the daemon sees too, 1 byte to the atomic size."""
+        ...
+
+    async def zcb_free(self, buffer: memoryview) -> None:
+        """cpg_zcb_free(3) of what `zcb_alloc` returned; if cancelled, it goes on in the background.
+
+        Raises:
+            BufferError: views of it are still in use; it stays as it was.
+        """
+        ...
+
+    async def zcb_mcast_joined(self, buffer: memoryview, length: int) -> None:
+        """cpg_zcb_mcast_joined(3): send the first `length` bytes of what `zcb_alloc` returned."""
+        ...
+
+
 class RawVotequorum(RawHandle[VotequorumEvent], Protocol):
     """A handle of libvotequorum."""
 
@@ -164,6 +193,151 @@ class RawVotequorum(RawHandle[VotequorumEvent], Protocol):
 
     async def trackstop(self) -> None:
         """votequorum_trackstop(3)."""
+        ...
+
+    async def qdevice_register(self, name: str) -> None:
+        """votequorum_qdevice_register(3)."""
+        ...
+
+    async def qdevice_unregister(self, name: str) -> None:
+        """votequorum_qdevice_unregister(3)."""
+        ...
+
+    async def qdevice_update(self, old_name: str, new_name: str) -> None:
+        """votequorum_qdevice_update(3)."""
+        ...
+
+    async def qdevice_poll(self, name: str, cast_vote: bool, ring_id: RingId) -> None:  # noqa: FBT001 - as in C
+        """votequorum_qdevice_poll(3)."""
+        ...
+
+    async def qdevice_master_wins(self, name: str, allow: bool) -> None:  # noqa: FBT001 - as in C
+        """votequorum_qdevice_master_wins(3)."""
+        ...
+
+    async def get_qdevice_extra_info(self, nodeid: int) -> bytes:
+        """votequorum_get_qdevice_extra_info. `NotSupportedError`: the library is too old (3.1 is)."""
+        ...
+
+    async def set_qdevice_extra_info(self, extra_info: bytes) -> None:
+        """votequorum_set_qdevice_extra_info. `NotSupportedError`: the library is too old (3.1 is)."""
+        ...
+
+
+class RawQuorum(RawHandle[QuorumEvent], Protocol):
+    """A handle of libquorum, of model v1."""
+
+    @property
+    def type(self) -> QuorumType:
+        """What quorum_model_initialize(3) said."""
+        ...
+
+    async def is_quorate(self) -> bool:
+        """quorum_getquorate(3)."""
+        ...
+
+    async def trackstart(self, flags: Track) -> None:
+        """quorum_trackstart(3)."""
+        ...
+
+    async def trackstop(self) -> None:
+        """quorum_trackstop(3)."""
+        ...
+
+
+class RawCmap(RawHandle[CmapNotification], Protocol):
+    """A handle of libcmap.
+
+    Keys, prefixes and values come validated; where a key is missing, the error is a `KeyNotFoundError`.
+    """
+
+    async def get(self, key: str) -> TypedValue:
+        """cmap_get(3)."""
+        ...
+
+    async def set(self, key: str, value: TypedValue) -> None:
+        """cmap_set(3)."""
+        ...
+
+    async def delete(self, key: str) -> None:
+        """cmap_delete(3)."""
+        ...
+
+    async def increment(self, key: str) -> None:
+        """cmap_inc(3)."""
+        ...
+
+    async def decrement(self, key: str) -> None:
+        """cmap_dec(3)."""
+        ...
+
+    async def items(self, prefix: str) -> list[tuple[str, TypedValue]]:
+        """cmap_iter_init(3), all of cmap_iter_next(3) with a cmap_get(3) each, and cmap_iter_finalize(3), in one trip.
+
+        A key that is deleted meanwhile is left out.
+        """
+        ...
+
+    async def track_add(self, tracker: int, key: str, track_type: CmapTrack) -> None:
+        """cmap_track_add(3); an empty key stands for none.
+
+        Args:
+            tracker: what the notifications are to carry, since they may come before this returns; unique in the handle.
+            key: the key, or the prefix.
+            track_type: what to tell of.
+        """
+        ...
+
+    async def track_delete(self, tracker: int) -> None:
+        """cmap_track_delete(3). Notifications that wait by then are dropped."""
+        ...
+
+
+class RawCfg(RawHandle[ShutdownFlag], Protocol):
+    """A handle of libcfg; its events are requests to shut down."""
+
+    async def local_nodeid(self) -> int:
+        """corosync_cfg_local_get(3)."""
+        ...
+
+    async def node_status(self, nodeid: int) -> NodeStatus:
+        """corosync_cfg_node_status_get(3)."""
+        ...
+
+    async def ring_status(self) -> tuple[RingStatus, ...]:
+        """corosync_cfg_ring_status_get(3)."""
+        ...
+
+    async def node_addresses(self, nodeid: int) -> tuple[IPAddress, ...]:
+        """corosync_cfg_get_node_addrs(3)."""
+        ...
+
+    async def reload_config(self) -> None:
+        """corosync_cfg_reload_config(3)."""
+        ...
+
+    async def reopen_log_files(self) -> None:
+        """corosync_cfg_reopen_log_files(3)."""
+        ...
+
+    async def kill_node(self, nodeid: int, reason: str) -> None:
+        """corosync_cfg_kill_node(3)."""
+        ...
+
+    async def try_shutdown(self, flags: ShutdownFlag) -> None:
+        """corosync_cfg_try_shutdown(3): returns once it is decided. `BusyError`: refused."""
+        ...
+
+    async def trackstart(self) -> None:
+        """corosync_cfg_trackstart(3)."""
+        ...
+
+    async def trackstop(self) -> None:
+        """corosync_cfg_trackstop(3)."""
+        ...
+
+    async def reply_to_shutdown(self, accept: bool) -> None:  # noqa: FBT001 - as in C
+        """corosync_cfg_replyto_shutdown(3)."""
         ...
 
 
@@ -190,4 +364,16 @@ class Endpoint(Protocol):
 
     async def connect_votequorum(self) -> RawVotequorum:
         """votequorum_initialize(3); otherwise as `connect_cpg`."""
+        ...
+
+    async def connect_quorum(self) -> RawQuorum:
+        """quorum_model_initialize(3); otherwise as `connect_cpg`."""
+        ...
+
+    async def connect_cmap(self, map: CmapMap) -> RawCmap:  # noqa: A002 - as in C
+        """cmap_initialize_map(3); otherwise as `connect_cpg`."""
+        ...
+
+    async def connect_cfg(self) -> RawCfg:
+        """corosync_cfg_initialize(3); otherwise as `connect_cpg`."""
         ...

@@ -1,11 +1,12 @@
 """The values of triocoro: what calls return and streams yield. No behaviour, no I/O.
 
-Names are those of the C headers (corosync/cpg.h, corosync/votequorum.h), without their prefixes.
+Names are those of the C headers (corosync/cpg.h, votequorum.h, quorum.h, cmap.h, cfg.h), without their prefixes.
 """
 
 from __future__ import annotations
 
 from enum import IntEnum, IntFlag
+from ipaddress import IPv4Address, IPv6Address
 from typing import Final, TypeAlias
 
 import attrs
@@ -90,6 +91,62 @@ class VotequorumFlag(IntFlag):
     QDEVICE_ALIVE = 128
     QDEVICE_CAST_VOTE = 256
     QDEVICE_MASTER_WINS = 512
+
+
+class QuorumType(IntEnum):
+    """Whether quorum is counted at all (`QUORUM_*`)."""
+
+    FREE = 0
+    """No quorum provider is configured: every partition is quorate."""
+    SET = 1
+    """A provider, such as votequorum, decides."""
+
+
+class CmapMap(IntEnum):
+    """The maps of a node (`cmap_map_t`)."""
+
+    ICMAP = 0
+    """Configuration and run-time state."""
+    STATS = 1
+    """Statistics; read only."""
+
+
+class CmapType(IntEnum):
+    """The types of values in a map (`cmap_value_types_t`)."""
+
+    INT8 = 1
+    UINT8 = 2
+    INT16 = 3
+    UINT16 = 4
+    INT32 = 5
+    UINT32 = 6
+    INT64 = 7
+    UINT64 = 8
+    FLOAT = 9
+    DOUBLE = 10
+    STRING = 11
+    BINARY = 12
+
+
+class CmapTrack(IntFlag):
+    """What is tracked of a key, and what has happened to it (`CMAP_TRACK_*`)."""
+
+    DELETE = 1
+    MODIFY = 2
+    ADD = 4
+    PREFIX = 8
+    """For all keys that begin with the given one."""
+
+
+class ShutdownFlag(IntEnum):
+    """How a node is asked to shut down (`corosync_cfg_shutdown_flags_t`)."""
+
+    REQUEST = 0
+    """Whoever tracks shutdowns on that node is asked, and may refuse."""
+    REGARDLESS = 1
+    """They are asked, and what they say does not count."""
+    IMMEDIATE = 2
+    """Nobody is asked."""
 
 
 @attrs.frozen(order=True)
@@ -250,3 +307,130 @@ class ExpectedVotesChange:
 
 VotequorumEvent: TypeAlias = "VotequorumChange | VotequorumNodelist | ExpectedVotesChange"
 """What `Votequorum.track` yields."""
+
+
+@attrs.frozen
+class QuorumChange:
+    """Quorum was decided anew, at the end of a transition or after a change of votes."""
+
+    quorate: bool
+    """Whether our partition is quorate."""
+    ring_id: RingId
+    """The ring that this is about."""
+    members: tuple[int, ...]
+    """The nodes in it."""
+
+
+@attrs.frozen
+class NodelistChange:
+    """The membership of nodes changed. A `QuorumChange` of the same ring follows."""
+
+    ring_id: RingId
+    """The new ring."""
+    members: tuple[int, ...]
+    """The nodes in it."""
+    joined: tuple[int, ...]
+    """Who came; empty in the present state that tracking begins with."""
+    left: tuple[int, ...]
+    """Who went; a node that was away for a moment is in `joined` too."""
+
+
+QuorumEvent: TypeAlias = "QuorumChange | NodelistChange"
+"""What `Quorum.track` yields."""
+
+CmapValue: TypeAlias = "int | float | str | bytes"
+"""What is in a map: `int` for the eight integer types, `float` for two, `str` for STRING, `bytes` for BINARY."""
+
+
+@attrs.frozen
+class TypedValue:
+    """A value of a map together with its type."""
+
+    type: CmapType
+    """Its type in the map."""
+    value: CmapValue
+    """The value."""
+
+
+@attrs.frozen
+class CmapChange:
+    """A key of a map was added, modified or deleted."""
+
+    event: CmapTrack
+    """`CmapTrack.ADD`, `MODIFY` or `DELETE`."""
+    key: str
+    """The key."""
+    new: CmapValue | None
+    """Its value now; `None` after a delete."""
+    old: CmapValue | None
+    """Its value before; `None` before an add."""
+    new_type: CmapType | None = None
+    """The type of `new`."""
+    old_type: CmapType | None = None
+    """The type of `old`."""
+
+
+@attrs.frozen
+class CmapNotification:
+    """What the C library hands out: a change, and for which of the handle's trackers."""
+
+    tracker: int
+    """The number that was given to `track_add`."""
+    change: CmapChange
+    """What has changed."""
+
+
+IPAddress: TypeAlias = "IPv4Address | IPv6Address"
+"""An address of a node."""
+
+
+@attrs.frozen
+class LinkStatus:
+    """A link to a node (`struct corosync_knet_link_status_v1`)."""
+
+    number: int
+    """The link's number, 0 to 7."""
+    enabled: bool
+    """It is configured, and may carry traffic."""
+    connected: bool
+    """It carries traffic, as this side sees it."""
+    dynconnected: bool
+    """It was activated by a packet from the other side's changing address."""
+    mtu: int
+    """The bytes that a packet on it may have, as detected; 0 while unknown."""
+    source: str
+    """Our address on it."""
+    destination: str
+    """The other side's address on it."""
+
+
+@attrs.frozen
+class NodeStatus:
+    """How totem sees a node (`struct corosync_cfg_node_status_v1`)."""
+
+    nodeid: int
+    """The node."""
+    reachable: bool
+    """Some link to it is connected."""
+    remote: bool
+    """It is reached by way of another node."""
+    external: bool
+    """It is outside of the cluster's network."""
+    onwire_min: int
+    """The lowest version of knet's protocol that it speaks."""
+    onwire_max: int
+    """The highest one."""
+    onwire_version: int
+    """The one in use."""
+    links: tuple[LinkStatus, ...]
+    """The links that are configured, in the order of their numbers."""
+
+
+@attrs.frozen
+class RingStatus:
+    """A link of our own node, and how it fares towards all others (`corosync_cfg_ring_status_get`)."""
+
+    name: str
+    """The link's number and our address on it, such as ``"0 192.0.2.1 udp"``."""
+    status: str
+    """``"OK"``, or a letter for each node as corosync-cfgtool(8) explains them."""

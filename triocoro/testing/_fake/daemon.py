@@ -134,6 +134,20 @@ class Daemon:
         finally:
             self._working = False
 
+    def call_after(self, seconds: float, action: Callable[[], None]) -> trio.CancelScope:
+        """Do `action` when that time has passed, unless the daemon dies or the scope that this returns is cancelled.
+
+        A frozen daemon does it when it thaws. Only within a Trio run, whose clock it goes by.
+        """
+        scope = trio.CancelScope()
+        trio.lowlevel.spawn_system_task(self._run_timer, seconds, action, scope)
+        return scope
+
+    async def _run_timer(self, seconds: float, action: Callable[[], None], scope: trio.CancelScope) -> None:
+        with scope:
+            await trio.sleep(seconds)
+            self.submit(_TimerJob(action, scope))
+
     def freeze(self) -> None:
         """SIGSTOP."""
         self.frozen = True
@@ -167,6 +181,21 @@ class Daemon:
         jobs, self._jobs = self._jobs, deque()
         for job in jobs:
             job.abort()
+
+
+class _TimerJob:
+    """What a timer is for."""
+
+    def __init__(self, action: Callable[[], None], scope: trio.CancelScope) -> None:
+        self._action = action
+        self._scope = scope
+
+    def run(self) -> None:
+        if not self._scope.cancel_called:
+            self._action()
+
+    def abort(self) -> None:
+        pass  # A dead daemon's timers do nothing.
 
 
 class Errand(Generic[T]):
