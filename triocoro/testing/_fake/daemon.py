@@ -11,6 +11,7 @@ import trio
 
 from ..._errors import CorosyncError, CsError, error_from_code
 from ..._types import RingId
+from .icmap import Icmap
 
 if TYPE_CHECKING:
     from .ipc import Connection
@@ -73,6 +74,7 @@ class Daemon:
         self.log = log
         self.frozen = False
         self.alive = True
+        self.icmap = Icmap()
         self.services: dict[str, Service] = {}
         self.connections: list[Connection] = []
         self._ring: Ring | None = None
