@@ -2,6 +2,6 @@
 
 From the bottom up: `totem` (rings and ordered delivery), `daemon` (one node's corosync), `ipc` (the connection between
 a client and a daemon), `handle` (what client libraries have in common), a service and its client library each (`cpg`
-and `libcpg`, `votequorum` with `votes` and `libvotequorum`), and `cluster`, what a test sees. A further service is a
-`daemon.Service` and a `handle.Handle`.
+and `libcpg`, `votequorum` with `votes` and `libvotequorum`), `endpoint` (what a node serves, and the way to it), and
+`cluster`, what a test sees. A further service is a `daemon.Service` and a `handle.Handle`.
 """

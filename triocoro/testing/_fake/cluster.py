@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType, TracebackType
-from typing import TypeVar
 
 import trio
 
-from ..._raw import Endpoint, RawCpg, RawVotequorum
+from ..._raw import Endpoint
 from .._cluster import Cluster, ClusterOptions, Node
-from .cpg import CpgService
-from .daemon import Daemon, Errand, broken
-from .ipc import Connection
-from .libcpg import CpgHandle
-from .libvotequorum import VotequorumHandle
+from .daemon import Daemon
+from .endpoint import FakeEndpoint, services
 from .totem import Totem
-from .votequorum import VotequorumService
-
-HandleT = TypeVar("HandleT", CpgHandle, VotequorumHandle)
 
 
 class FakeCluster(Cluster):
@@ -113,8 +106,8 @@ class FakeNode(Node):
         self._options = options
         self._totem = totem
         self._pids = iter(pids)
-        self._endpoint = FakeEndpoint(self, os.getpid())
         self._daemon: Daemon | None = None
+        self._endpoint = self._endpoint_of(os.getpid())
         self._log: list[str] = []
 
     @property
@@ -124,12 +117,12 @@ class FakeNode(Node):
 
     def client(self) -> Endpoint:
         """A further endpoint of this node, whose clients have a pid of their own, for several members of one group."""
-        return FakeEndpoint(self, next(self._pids))
+        return self._endpoint_of(next(self._pids))
 
     @property
     def daemon(self) -> Daemon | None:
         """The daemon, while one runs."""
-        return self._daemon
+        return self._daemon if self._daemon is not None and self._daemon.alive else None
 
     @property
     def pid(self) -> int | None:
@@ -144,28 +137,25 @@ class FakeNode(Node):
     @property
     def running(self) -> bool:
         """Whether the daemon runs; a frozen one does."""
-        return self._daemon is not None
+        return self.daemon is not None
 
     @property
     def frozen(self) -> bool:
         """Whether the daemon is frozen."""
-        return self._daemon is not None and self._daemon.frozen
+        return self.daemon is not None and self.daemon.frozen
 
     async def start(self) -> None:
         """Start the daemon. Nothing happens if it runs."""
         await trio.lowlevel.checkpoint()
-        if self._daemon is None:
+        if self.daemon is None:
             self.boot()
             self._totem.reform()
 
     async def stop(self) -> None:
         """Stop the daemon in good order: it parts from its clients, then from the others. A frozen one thaws first."""
         await trio.lowlevel.checkpoint()
-        if self._daemon is not None:
-            self._daemon.thaw()
-            self._daemon.close_connections()
-            self.crash()
-            self._totem.reform()
+        if self.daemon is not None:
+            self.daemon.shut_down()
 
     async def kill(self) -> None:
         """Kill the daemon: its connections break, and the others lose the node. Frozen ones can be killed too."""
@@ -176,90 +166,29 @@ class FakeNode(Node):
     async def freeze(self) -> None:
         """Stop the daemon in its tracks. If there are others in its ring, they lose it at once."""
         await trio.lowlevel.checkpoint()
-        if self._daemon is not None and not self._daemon.frozen:
-            self._daemon.freeze()
+        if self.daemon is not None and not self.daemon.frozen:
+            self.daemon.freeze()
             self._totem.reform()
 
     async def thaw(self) -> None:
         """Let a frozen daemon go on: it works off what has come in, and then finds out what it has missed."""
         await trio.lowlevel.checkpoint()
-        if self._daemon is not None and self._daemon.frozen:
-            self._daemon.thaw()
+        if self.daemon is not None and self.daemon.frozen:
+            self.daemon.thaw()
             self._totem.reform()
 
     def boot(self) -> None:
         """Start the daemon, alone in a ring for now."""
         daemon = self._daemon = Daemon(self.nodeid, self._totem, self._write_log)
-        services = (CpgService(daemon), VotequorumService(daemon, self._options))
-        daemon.begin({service.name: service for service in services})
+        daemon.begin({service.name: service for service in services(daemon, self._options)})
 
     def crash(self) -> None:
         """End the daemon, without telling the other nodes."""
-        if self._daemon is not None:
-            daemon, self._daemon = self._daemon, None
-            daemon.die()
+        if self.daemon is not None:
+            self.daemon.die()
+
+    def _endpoint_of(self, pid: int) -> FakeEndpoint:
+        return FakeEndpoint(self.nodeid, lambda: self.daemon, pid)
 
     def _write_log(self, subsystem: str, text: str) -> None:
         self._log.append(f"[{subsystem:<6}] {text}\n")
-
-
-class FakeEndpoint:
-    """A client's way to a node of a `FakeCluster`."""
-
-    def __init__(self, node: FakeNode, pid: int) -> None:
-        self._node = node
-        self._pid = pid
-
-    def __repr__(self) -> str:
-        return f"<FakeEndpoint {self.label} pid {self._pid}>"
-
-    @property
-    def label(self) -> str:
-        """Names the daemon in messages."""
-        return f"node {self._node.nodeid} (fake)"
-
-    @property
-    def pid(self) -> int:
-        """The pid under which our clients appear in groups."""
-        return self._pid
-
-    async def connect_cpg(self, *, initial_totem_conf: bool = False) -> RawCpg:
-        """Connect to the daemon's CPG service."""
-
-        def make(daemon: Daemon) -> CpgHandle:
-            service = daemon.service(CpgService)
-            connection = Connection(daemon, service)
-            return CpgHandle(connection, service, self._pid, initial_totem_conf=initial_totem_conf)
-
-        return await self._connect("cpg_model_initialize", make)
-
-    async def connect_votequorum(self) -> RawVotequorum:
-        """Connect to the daemon's votequorum service."""
-
-        def make(daemon: Daemon) -> VotequorumHandle:
-            service = daemon.service(VotequorumService)
-            return VotequorumHandle(Connection(daemon, service), service)
-
-        return await self._connect("votequorum_initialize", make)
-
-    async def _connect(self, function: str, make: Callable[[Daemon], HandleT]) -> HandleT:
-        await trio.lowlevel.checkpoint()
-        daemon = self._node.daemon
-        if daemon is None:
-            raise broken(function)
-        errand = Errand[HandleT](function)
-        daemon.submit(_Accept(lambda: errand.finish(make(daemon)), errand.abort))
-
-        def unclaimed(handle: HandleT | None) -> None:
-            if handle is not None:
-                handle.close()
-
-        return await errand.wait(unclaimed=unclaimed)
-
-
-class _Accept:
-    """A client that knocks at a daemon's door."""
-
-    def __init__(self, accept: Callable[[], None], refuse: Callable[[], None]) -> None:
-        self.run = accept
-        self.abort = refuse

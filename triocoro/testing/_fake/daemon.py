@@ -64,6 +64,9 @@ class Service(ABC):
     def connection_closed(self, connection: Connection) -> None:
         """A client is gone."""
 
+    def exit(self) -> None:  # noqa: B027 - most have nobody to tell
+        """The daemon stops in good order, and has parted from its clients: tell the other nodes what they must know."""
+
 
 class Daemon:
     """A corosync process, from its start to its death."""
@@ -161,11 +164,16 @@ class Daemon:
             connection.notify()
         self.work()
 
-    def close_connections(self) -> None:
-        """Part from every client while still in the ring, as services do when they are unloaded."""
+    def shut_down(self) -> None:
+        """Stop in good order: thaw, part from the clients while still in the ring, then leave that."""
+        self.thaw()
         for connection in list(self.connections):
             self.forget(connection)
             connection.hang_up()
+        for service in self.services.values():
+            service.exit()
+        self.die()
+        self.totem.reform()
 
     def forget(self, connection: Connection) -> None:
         """A connection is over, by either side."""

@@ -1,0 +1,90 @@
+"""What a node serves, and a client's way to it. A further service adds a line to `services` and a connect."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import trio
+
+from ..._raw import RawCpg, RawVotequorum
+from .._cluster import ClusterOptions
+from .cpg import CpgService
+from .daemon import Daemon, Errand, Service, broken
+from .handle import Handle
+from .ipc import Connection
+from .libcpg import CpgHandle
+from .libvotequorum import VotequorumHandle
+from .votequorum import VotequorumService
+
+ServiceT = TypeVar("ServiceT", bound=Service)
+HandleT = TypeVar("HandleT", bound="Handle[Any, Any]")
+
+
+def services(daemon: Daemon, options: ClusterOptions) -> list[Service]:
+    """The services of a daemon, in the order in which they synchronise."""
+    return [CpgService(daemon), VotequorumService(daemon, options)]
+
+
+class FakeEndpoint:
+    """A client's way to a node of a `FakeCluster`."""
+
+    def __init__(self, nodeid: int, daemon: Callable[[], Daemon | None], pid: int) -> None:
+        self._nodeid = nodeid
+        self._daemon = daemon
+        self._pid = pid
+
+    def __repr__(self) -> str:
+        return f"<FakeEndpoint {self.label} pid {self._pid}>"
+
+    @property
+    def label(self) -> str:
+        """Names the daemon in messages."""
+        return f"node {self._nodeid} (fake)"
+
+    @property
+    def pid(self) -> int:
+        """The pid under which our clients appear in groups."""
+        return self._pid
+
+    async def connect_cpg(self, *, initial_totem_conf: bool = False) -> RawCpg:
+        """Connect to the daemon's CPG service."""
+
+        def make(connection: Connection, service: CpgService) -> CpgHandle:
+            return CpgHandle(connection, service, self._pid, initial_totem_conf=initial_totem_conf)
+
+        return await self._connect("cpg_model_initialize", CpgService, make)
+
+    async def connect_votequorum(self) -> RawVotequorum:
+        """Connect to the daemon's votequorum service."""
+        return await self._connect("votequorum_initialize", VotequorumService, VotequorumHandle)
+
+    async def _connect(
+        self, function: str, kind: type[ServiceT], make: Callable[[Connection, ServiceT], HandleT]
+    ) -> HandleT:
+        """Connect to the service of that kind; `function` is the C function to name where that fails."""
+        await trio.lowlevel.checkpoint()
+        daemon = self._daemon()
+        if daemon is None:
+            raise broken(function)
+        errand = Errand[HandleT](function)
+
+        def accept() -> None:
+            service = daemon.service(kind)
+            errand.finish(make(Connection(daemon, service), service))
+
+        daemon.submit(_Accept(accept, errand.abort))
+
+        def unclaimed(handle: HandleT | None) -> None:
+            if handle is not None:
+                handle.close()
+
+        return await errand.wait(unclaimed=unclaimed)
+
+
+class _Accept:
+    """A client that knocks at a daemon's door."""
+
+    def __init__(self, accept: Callable[[], None], refuse: Callable[[], None]) -> None:
+        self.run = accept
+        self.abort = refuse
