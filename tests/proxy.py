@@ -8,8 +8,8 @@ from typing import Any, cast
 
 import trio
 
-from triocoro import CorosyncError, Endpoint, ExistError
-from triocoro._raw import MulticastStatus, RawCpg, RawVotequorum
+from triocoro import CmapMap, CorosyncError, Endpoint, ExistError
+from triocoro._raw import Endpoint, MulticastStatus, RawCfg, RawCmap, RawCpg, RawQuorum, RawVotequorum
 
 
 class Faults:
@@ -104,3 +104,12 @@ class FaultyEndpoint:
 
     async def connect_votequorum(self) -> RawVotequorum:
         return await self._endpoint.connect_votequorum()
+
+    async def connect_quorum(self) -> RawQuorum:
+        return await self._endpoint.connect_quorum()
+
+    async def connect_cmap(self, map: CmapMap) -> RawCmap:  # noqa: A002 - the protocol's name
+        return await self._endpoint.connect_cmap(map)
+
+    async def connect_cfg(self) -> RawCfg:
+        return await self._endpoint.connect_cfg()

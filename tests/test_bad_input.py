@@ -377,6 +377,9 @@ async def test_joining_again_while_the_daemon_works_off_the_leave(corosync: Node
                 label = corosync.endpoint.label
                 pid = corosync.endpoint.pid
                 connect_votequorum = corosync.endpoint.connect_votequorum
+                connect_quorum = corosync.endpoint.connect_quorum
+                connect_cmap = corosync.endpoint.connect_cmap
+                connect_cfg = corosync.endpoint.connect_cfg
 
                 async def connect_cpg(self, *, initial_totem_conf: bool = False, raw: RawCpg = ready) -> RawCpg:
                     del initial_totem_conf

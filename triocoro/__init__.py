@@ -1,5 +1,7 @@
 """Structured concurrency for the Corosync Cluster Engine, on Trio."""
 
+from ._cfg import Cfg as Cfg, ShutdownRequest as ShutdownRequest, open_cfg as open_cfg
+from ._cmap import Cmap as Cmap, open_cmap as open_cmap
 from ._cpg import (
     Cpg as Cpg,
     Group as Group,
@@ -26,6 +28,7 @@ from ._errors import (
     InterruptedSendError as InterruptedSendError,
     InterruptError as InterruptError,
     InvalidParamError as InvalidParamError,
+    KeyNotFoundError as KeyNotFoundError,
     LibraryError as LibraryError,
     MessageError as MessageError,
     MessageLostError as MessageLostError,
@@ -47,21 +50,37 @@ from ._errors import (
     VersionError as VersionError,
 )
 from ._public import show_public_path
+from ._quorum import Quorum as Quorum, open_quorum as open_quorum
 from ._raw import Endpoint as Endpoint
 from ._stream import EventStream as EventStream, StreamStatistics as StreamStatistics
 from ._types import (
     Address as Address,
+    CmapChange as CmapChange,
+    CmapMap as CmapMap,
+    CmapTrack as CmapTrack,
+    CmapType as CmapType,
+    CmapValue as CmapValue,
     ConfigChange as ConfigChange,
     ExpectedVotesChange as ExpectedVotesChange,
     GroupEvent as GroupEvent,
     GroupMember as GroupMember,
+    IPAddress as IPAddress,
+    LinkStatus as LinkStatus,
     MemberChange as MemberChange,
     Message as Message,
     MessageLost as MessageLost,
+    NodelistChange as NodelistChange,
     NodeState as NodeState,
+    NodeStatus as NodeStatus,
+    QuorumChange as QuorumChange,
+    QuorumEvent as QuorumEvent,
+    QuorumType as QuorumType,
     Reason as Reason,
     RingId as RingId,
+    RingStatus as RingStatus,
+    ShutdownFlag as ShutdownFlag,
     TotemChange as TotemChange,
+    TypedValue as TypedValue,
     VotequorumChange as VotequorumChange,
     VotequorumEvent as VotequorumEvent,
     VotequorumFlag as VotequorumFlag,

@@ -248,6 +248,26 @@ class Connection(Generic[EventT]):
                 raise
             raise type(exc)(f"{exc.function}: CS_ERR_{exc.code.name}: {text}", function=exc.function) from None
 
+    async def request_surely(self, call: Callable[[], Awaitable[object]]) -> None:
+        """Do one round trip that takes something back: cancelled, it goes on in the background.
+
+        A connection that has ended has taken it back already.
+        """
+        done = trio.Event()
+
+        async def run() -> None:  # noqa: ASYNC910 - a task of its own
+            try:
+                await self.request(call)
+            except (CorosyncError, trio.ClosedResourceError):
+                pass  # what cannot be taken back is gone, or goes with the connection
+            finally:
+                done.set()
+
+        if not self._closed and not self.lost and os.getpid() == self._pid:
+            trio.lowlevel.spawn_system_task(run, name=f"triocoro: {self.label}")
+            await done.wait()
+        await trio.lowlevel.checkpoint()
+
     @asynccontextmanager
     async def lane(self) -> AsyncGenerator[None, None]:
         """Within, no round trip is under way: the library allows one request at a time on a handle."""

@@ -154,7 +154,6 @@ class RawCpg(RawHandle[CpgEvent], Protocol):
         """cpg_iteration_initialize(3), all of cpg_iteration_next(3), and cpg_iteration_finalize(3), in one trip."""
         ...
 
-
     async def zcb_alloc(self, size: int) -> memoryview:
         """cpg_zcb_alloc(3): a writable buffer of `size` bytes that the daemon sees too, 1 byte to the atomic size."""
         ...
@@ -172,7 +171,19 @@ class RawCpg(RawHandle[CpgEvent], Protocol):
         ...
 
 
-class RawVotequorum(RawHandle[VotequorumEvent], Protocol):
+class RawTracking(Protocol):
+    """What the handles of libvotequorum and libquorum have in common."""
+
+    async def trackstart(self, flags: Track) -> None:
+        """votequorum_trackstart(3), quorum_trackstart(3)."""
+        ...
+
+    async def trackstop(self) -> None:
+        """votequorum_trackstop(3), quorum_trackstop(3)."""
+        ...
+
+
+class RawVotequorum(RawHandle[VotequorumEvent], RawTracking, Protocol):
     """A handle of libvotequorum."""
 
     async def info(self, nodeid: int) -> VotequorumInfo:
@@ -185,14 +196,6 @@ class RawVotequorum(RawHandle[VotequorumEvent], Protocol):
 
     async def set_votes(self, nodeid: int, votes: int) -> None:
         """votequorum_setvotes(3)."""
-        ...
-
-    async def trackstart(self, flags: Track) -> None:
-        """votequorum_trackstart(3)."""
-        ...
-
-    async def trackstop(self) -> None:
-        """votequorum_trackstop(3)."""
         ...
 
     async def qdevice_register(self, name: str) -> None:
@@ -224,7 +227,7 @@ class RawVotequorum(RawHandle[VotequorumEvent], Protocol):
         ...
 
 
-class RawQuorum(RawHandle[QuorumEvent], Protocol):
+class RawQuorum(RawHandle[QuorumEvent], RawTracking, Protocol):
     """A handle of libquorum, of model v1."""
 
     @property
@@ -234,14 +237,6 @@ class RawQuorum(RawHandle[QuorumEvent], Protocol):
 
     async def is_quorate(self) -> bool:
         """quorum_getquorate(3)."""
-        ...
-
-    async def trackstart(self, flags: Track) -> None:
-        """quorum_trackstart(3)."""
-        ...
-
-    async def trackstop(self) -> None:
-        """quorum_trackstop(3)."""
         ...
 
 

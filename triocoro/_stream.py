@@ -11,6 +11,7 @@ import trio
 
 from . import _validate
 from ._connection import Connection
+from ._types import CmapChange
 
 T = TypeVar("T")
 
@@ -20,6 +21,8 @@ _EVENT_COST: Final = 256
 
 def cost(event: object) -> int:
     """About how many bytes `event` occupies while it waits."""
+    if isinstance(event, CmapChange):
+        return _EVENT_COST + sum(len(value) for value in (event.new, event.old) if isinstance(value, (str, bytes)))
     payload = getattr(event, "payload", None)
     return _EVENT_COST + (len(payload) if payload is not None else 0)
 

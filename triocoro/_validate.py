@@ -2,15 +2,45 @@
 
 from __future__ import annotations
 
+import re
+import struct
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from ._types import Buffer
+from ._types import Buffer, CmapTrack, CmapType, CmapValue, RingId, Track, TypedValue
 
 MAX_GROUP_NAME: Final = 127
 """Bytes; libcpg takes 128, but the daemon overruns a map with those."""
 
 MAX_UINT32: Final = 2**32 - 1
+
+MAX_QDEVICE_NAME: Final = 254
+"""Bytes; libvotequorum keeps a NUL behind them."""
+
+MAX_EXTRA_INFO: Final = 4096
+"""Bytes (VOTEQUORUM_QDEVICE_EXTRA_NODEINFO_MAXSIZE)."""
+
+MAX_REASON: Final = 255
+"""Bytes of a reason that libcfg takes."""
+
+MIN_KEY: Final = 3
+MAX_KEY: Final = 255
+"""Characters of a cmap key (CMAP_KEYNAME_MINLEN, CMAP_KEYNAME_MAXLEN)."""
+
+MAX_CMAP_VALUE: Final = 16 * 1024
+"""Bytes of a cmap value (ICMAP_MAX_VALUE_LEN)."""
+
+_KEY: Final = re.compile(r"[A-Za-z0-9._:/-]*", re.ASCII)
+_INTEGERS: Final = {
+    CmapType.INT8: (-(2**7), 2**7 - 1),
+    CmapType.UINT8: (0, 2**8 - 1),
+    CmapType.INT16: (-(2**15), 2**15 - 1),
+    CmapType.UINT16: (0, 2**16 - 1),
+    CmapType.INT32: (-(2**31), 2**31 - 1),
+    CmapType.UINT32: (0, 2**32 - 1),
+    CmapType.INT64: (-(2**63), 2**63 - 1),
+    CmapType.UINT64: (0, 2**64 - 1),
+}
 
 
 def group_name(name: bytes | str) -> bytes:
@@ -43,13 +73,18 @@ def payloads(messages: Iterable[Buffer]) -> list[bytes]:
     return [payload((message,)) for message in messages]
 
 
+def integer(value: object, name: str, lowest: int, highest: int) -> int:
+    """A whole number within bounds."""
+    if type(value) is bool or not isinstance(value, int):
+        raise TypeError(f"{name} must be an int, not {type(value).__name__}")
+    if not lowest <= value <= highest:
+        raise ValueError(f"{name} must be {lowest} to {highest}, not {value}")
+    return value
+
+
 def uint32(value: int, name: str, *, minimum: int = 0) -> int:
     """A number that C takes as `unsigned int`."""
-    if type(value) is bool or not isinstance(value, int):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise TypeError(f"{name} must be an int, not {type(value).__name__}")
-    if not minimum <= value <= MAX_UINT32:
-        raise ValueError(f"{name} must be {minimum} to {MAX_UINT32}, not {value}")
-    return value
+    return integer(value, name, minimum, MAX_UINT32)
 
 
 def positive(value: int, name: str) -> int:
@@ -59,3 +94,111 @@ def positive(value: int, name: str) -> int:
     if value < 1:
         raise ValueError(f"{name} must be at least 1, not {value}")
     return value
+
+
+def track(flags: Track) -> Track:
+    """What to track: any number of the flags that there are."""
+    if not isinstance(flags, Track):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"flags must be of type Track, not {type(flags).__name__}")
+    if flags & ~(Track.CURRENT | Track.CHANGES | Track.CHANGES_ONLY):
+        raise ValueError(f"there is no such flag: {flags!r}")
+    return flags
+
+
+def boolean(value: bool, name: str) -> bool:  # noqa: FBT001 - it checks one
+    """A yes or no: what is only truthy is a mistake."""
+    if not isinstance(value, bool):  # pyright: ignore[reportUnnecessaryIsInstance]  # callers need not be typed
+        raise TypeError(f"{name} must be a bool, not {type(value).__name__}")
+    return value
+
+
+def ring_id(value: RingId) -> RingId:
+    """A ring's identity."""
+    if not isinstance(value, RingId):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"ring_id must be a RingId, not {type(value).__name__}")
+    uint32(value.nodeid, "ring_id.nodeid")
+    integer(value.seq, "ring_id.seq", 0, 2**64 - 1)
+    return value
+
+
+def text(value: object, name: str, maximum: int, *, minimum: int = 0) -> str:
+    """A text that C takes up to its NUL, with bounds in bytes of UTF-8."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a str, not {type(value).__name__}")
+    if "\0" in value:
+        raise ValueError(f"{name} must not contain a NUL character: {value!r}")
+    size = len(value.encode(errors="surrogateescape"))
+    if not minimum <= size <= maximum:
+        raise ValueError(f"{name} must have {minimum} to {maximum} bytes, not {size}")
+    return value
+
+
+def qdevice_name(name: str) -> str:
+    """The name of a quorum device."""
+    return text(name, "a quorum device's name", MAX_QDEVICE_NAME, minimum=1)
+
+
+def extra_info(value: Buffer) -> bytes:
+    """What a quorum device tells of itself."""
+    info = payload((value,))
+    if len(info) > MAX_EXTRA_INFO:
+        raise ValueError(f"extra_info must have at most {MAX_EXTRA_INFO} bytes, not {len(info)}")
+    return info
+
+
+def cmap_key(key: str) -> str:
+    """The key of a map."""
+    cmap_prefix(key)
+    if len(key) < MIN_KEY:
+        raise ValueError(f"a key must have {MIN_KEY} to {MAX_KEY} characters, not {len(key)}: {key!r}")
+    return key
+
+
+def cmap_prefix(prefix: str) -> str:
+    """What keys of a map begin with: any number of characters that a key may have, none included."""
+    if not isinstance(prefix, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"a key must be a str, not {type(prefix).__name__}")
+    if len(prefix) > MAX_KEY:
+        raise ValueError(f"a key must have {MIN_KEY} to {MAX_KEY} characters, not {len(prefix)}")
+    if not _KEY.fullmatch(prefix):
+        raise ValueError(f"a key may contain letters, digits and any of . _ - : / only, unlike {prefix!r}")
+    return prefix
+
+
+def cmap_value(value: CmapValue, type_: CmapType) -> TypedValue:
+    """A value of that type, as the map will give it back: a FLOAT is rounded to 32 bits."""
+    type_ = CmapType(type_)
+    if type_ in _INTEGERS:
+        lowest, highest = _INTEGERS[type_]
+        return TypedValue(type_, integer(value, f"a value of type {type_.name}", lowest, highest))
+    if type_ in (CmapType.FLOAT, CmapType.DOUBLE):
+        return TypedValue(type_, _floating(value, type_))
+    if type_ is CmapType.STRING:
+        return TypedValue(type_, text(value, "a value of type STRING", MAX_CMAP_VALUE))
+    if not isinstance(value, (bytes, bytearray, memoryview)):
+        raise TypeError(f"a value of type BINARY must be bytes, not {type(value).__name__}")
+    binary = payload((value,))
+    if len(binary) > MAX_CMAP_VALUE:
+        raise ValueError(f"a value of type BINARY must have at most {MAX_CMAP_VALUE} bytes, not {len(binary)}")
+    return TypedValue(type_, binary)
+
+
+def _floating(value: CmapValue, type_: CmapType) -> float:
+    if type(value) is bool or not isinstance(value, (int, float)):
+        raise TypeError(f"a value of type {type_.name} must be a float, not {type(value).__name__}")
+    code = "=d" if type_ is CmapType.DOUBLE else "=f"
+    try:
+        (rounded,) = struct.unpack(code, struct.pack(code, value))
+    except (OverflowError, struct.error):
+        raise ValueError(f"{value} is out of the range of type {type_.name}") from None
+    return float(rounded)
+
+
+def cmap_track(track_type: CmapTrack) -> CmapTrack:
+    """What to track of a key: at least one of the events, and possibly `PREFIX`."""
+    if not isinstance(track_type, CmapTrack):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"track_type must be of type CmapTrack, not {type(track_type).__name__}")
+    events = CmapTrack.ADD | CmapTrack.MODIFY | CmapTrack.DELETE
+    if not track_type & events or track_type & ~(events | CmapTrack.PREFIX):
+        raise ValueError(f"track_type must be some of ADD, MODIFY and DELETE, and possibly PREFIX, not {track_type!r}")
+    return track_type

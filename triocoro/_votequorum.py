@@ -2,79 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from typing import Final, final
-
-import trio
 
 from . import _validate
 from ._connection import Connection, connect
 from ._endpoint import resolve_endpoint
-from ._errors import CsError, ExistError
+from ._errors import CsError
 from ._raw import Endpoint, RawVotequorum
 from ._stream import EventStream
-from ._types import Track, VotequorumChange, VotequorumEvent, VotequorumInfo, VotequorumNodelist
+from ._tracking import Tracker
+from ._types import Buffer, RingId, VotequorumChange, VotequorumEvent, VotequorumInfo, VotequorumNodelist
 
-_MAX_BUFFERED_BYTES: Final = 4 * 2**20
-"""Changes are few and small: whoever has this much waiting has stopped receiving."""
+_QDEVICE: Final = {
+    CsError.ACCESS: "no quorum device is configured: corosync.conf needs quorum.device with a model (votequorum(5))",
+    CsError.NOT_EXIST: "no quorum device is registered on this node",
+    CsError.EXIST: "a quorum device is registered on this node already",
+    CsError.INVALID_PARAM: "the quorum device has another name",
+    CsError.MESSAGE_ERROR: "the ring id is not that of the present ring: poll again with the latest one",
+}
 
 
-class _Tracker:
-    """Hands what is tracked to any number of streams."""
-
-    def __init__(self, raw: RawVotequorum, connection: Connection[VotequorumEvent]) -> None:
-        self._raw = raw
-        self._connection = connection
-        self._streams: list[EventStream[VotequorumEvent]] = []
-        self._starting = trio.Lock()
-        self._started = False
-        self._nodelist: VotequorumNodelist | None = None
-        self._quorum: VotequorumChange | None = None
-
-    def handle(self, events: Sequence[VotequorumEvent]) -> None:
-        """Take a batch of what the daemon sent."""
-        for event in events:
-            if isinstance(event, VotequorumNodelist):
-                self._nodelist = event
-            elif isinstance(event, VotequorumChange):
-                self._quorum = event
-        for stream in self._streams:
-            stream.put(events)
-
-    async def add(self, stream: EventStream[VotequorumEvent]) -> None:
-        """Let `stream` have the present state, then everything."""
-        async with self._starting:
-            # Also where there is nothing to ask the daemon: the state that we remember is no news of a dead one.
-            await self._connection.check_async()
-            self._streams.append(stream)
-            if self._started:
-                stream.put(event for event in (self._nodelist, self._quorum) if event is not None)
-                return
-            try:
-                await self._connection.request(self._start)
-            except BaseException:
-                self._streams.remove(stream)
-                raise
-            # It stays on for as long as the connection does: so there is no state in which it is half off.
-            self._started = True
-
-    def remove(self, stream: EventStream[VotequorumEvent]) -> None:
-        """Let `stream` have nothing more."""
-        self._streams.remove(stream)
-        stream.close()
-
-    async def _start(self) -> None:  # noqa: ASYNC910 - suppress hides the checkpoint from the linter
-        # EXIST: a start that was cancelled had reached the daemon, which now has sent the present state once more.
-        with suppress(ExistError):
-            await self._raw.trackstart(Track.CHANGES)
+def _as_it_is(event: VotequorumEvent) -> VotequorumEvent:
+    return event
 
 
 @final
 class Votequorum:
     """A connection to the votequorum service. Objects of this class come from `open_votequorum`."""
 
-    def __init__(self, raw: RawVotequorum, connection: Connection[VotequorumEvent], tracker: _Tracker) -> None:
+    def __init__(
+        self, raw: RawVotequorum, connection: Connection[VotequorumEvent], tracker: Tracker[VotequorumEvent]
+    ) -> None:
         self._raw = raw
         self._connection = connection
         self._tracker = tracker
@@ -139,6 +99,115 @@ class Votequorum:
             },
         )
 
+    async def qdevice_register(self, name: str) -> None:
+        """Register a quorum device on this node; its votes count once it polls.
+
+        Args:
+            name: the device's name, 1 to 254 bytes of UTF-8. Another one takes effect with `qdevice_update` only.
+
+        Raises:
+            AccessError: no quorum device is configured (quorum.device in corosync.conf(5)).
+            ExistError: a device of that name, or of another one, is registered on this node.
+            InvalidParamError: the cluster's nodes have a device of another name.
+
+        Cancelled: it may be registered.
+
+        Source: votequorum_qdevice_register(3).
+        """
+        text = _validate.qdevice_name(name)
+        await self._connection.request(lambda: self._raw.qdevice_register(text), explain=_QDEVICE)
+
+    async def qdevice_unregister(self, name: str) -> None:
+        """Take back `qdevice_register`; the device's votes are gone at once.
+
+        Raises:
+            AccessError: no quorum device is configured.
+            NotExistError: no device is registered.
+            InvalidParamError: the one that is registered has another name.
+
+        Cancelled: it may be unregistered.
+
+        Source: votequorum_qdevice_unregister(3).
+        """
+        text = _validate.qdevice_name(name)
+        await self._connection.request(lambda: self._raw.qdevice_unregister(text), explain=_QDEVICE)
+
+    async def qdevice_update(self, old_name: str, new_name: str) -> None:
+        """Give the quorum device another name, on every node.
+
+        Raises: as `qdevice_unregister`.
+
+        Cancelled: it may have the new name.
+
+        Source: votequorum_qdevice_update(3).
+        """
+        old, new = _validate.qdevice_name(old_name), _validate.qdevice_name(new_name)
+        await self._connection.request(lambda: self._raw.qdevice_update(old, new), explain=_QDEVICE)
+
+    async def qdevice_poll(self, name: str, *, cast_vote: bool, ring_id: RingId) -> None:
+        """Say that the quorum device lives, and whether it votes for us.
+
+        It must be called again and again, at least once in quorum.device.timeout milliseconds, else votequorum takes
+        the device for dead.
+
+        Args:
+            name: the device's name.
+            cast_vote: whether its votes count.
+            ring_id: the ring that it has decided about, from the latest `VotequorumNodelist`.
+
+        Raises:
+            MessageError: the ring is not the present one; poll again with that.
+            AccessError, NotExistError, InvalidParamError: as `qdevice_unregister`.
+
+        Cancelled: the poll may count.
+
+        Source: votequorum_qdevice_poll(3).
+        """
+        text = _validate.qdevice_name(name)
+        _validate.boolean(cast_vote, "cast_vote")
+        _validate.ring_id(ring_id)
+        await self._connection.request(lambda: self._raw.qdevice_poll(text, cast_vote, ring_id), explain=_QDEVICE)
+
+    async def qdevice_master_wins(self, name: str, *, allow: bool) -> None:
+        """Say whether the partition that the quorum device votes for wins, whatever its size.
+
+        Raises: as `qdevice_unregister`.
+
+        Cancelled: it may be set.
+
+        Source: votequorum_qdevice_master_wins(3).
+        """
+        text = _validate.qdevice_name(name)
+        _validate.boolean(allow, "allow")
+        await self._connection.request(lambda: self._raw.qdevice_master_wins(text, allow), explain=_QDEVICE)
+
+    async def qdevice_extra_info(self, nodeid: int | None = None) -> bytes:
+        """Return what the quorum device of a node has told of itself.
+
+        Args:
+            nodeid: the node; `None` is the daemon's own.
+
+        Raises:
+            NotSupportedError: the installed libvotequorum has no such call (Corosync 3.1 has not).
+
+        Source: corosync/votequorum.h, votequorum_get_qdevice_extra_info.
+        """
+        number = 0 if nodeid is None else _validate.uint32(nodeid, "nodeid", minimum=1)
+        return await self._connection.request(lambda: self._raw.get_qdevice_extra_info(number))
+
+    async def set_qdevice_extra_info(self, extra_info: Buffer) -> None:
+        """Have the quorum device of this node tell something of itself, at most 4,096 bytes.
+
+        Raises:
+            NotSupportedError: as `qdevice_extra_info`.
+
+        Cancelled: it may be set.
+
+        Source: corosync/votequorum.h, votequorum_set_qdevice_extra_info.
+        """
+        payload = _validate.extra_info(extra_info)
+        await self._connection.request(lambda: self._raw.set_qdevice_extra_info(payload))
+
     async def wait_quorate(self) -> None:
         """Return once our partition is quorate; at once if it is so already.
 
@@ -160,12 +229,8 @@ class Votequorum:
 
         Source: votequorum_trackstart(3).
         """
-        stream: EventStream[VotequorumEvent] = EventStream(self._connection, _MAX_BUFFERED_BYTES)
-        await self._tracker.add(stream)
-        try:
-            yield stream
-        finally:
-            self._tracker.remove(stream)
+        async with self._tracker.track() as changes:
+            yield changes
 
 
 @asynccontextmanager
@@ -184,6 +249,6 @@ async def open_votequorum(*, endpoint: Endpoint | None = None) -> AsyncGenerator
     endpoint = resolve_endpoint(endpoint)
     raw = await connect(endpoint.connect_votequorum, endpoint)
     connection: Connection[VotequorumEvent] = Connection(raw, endpoint)
-    tracker = _Tracker(raw, connection)
+    tracker = Tracker(raw, connection, ((VotequorumNodelist, _as_it_is), (VotequorumChange, _as_it_is)))
     async with connection.serving(tracker.handle):
         yield Votequorum(raw, connection, tracker)

@@ -6,11 +6,14 @@ handle's `fd` tells the truth, and an event is consumed exactly then. Cancelled 
 dispatch; a callback that raises or is cancelled has had its event.
 """
 
+from ._lowlevel._cfg import CfgHandle as CfgHandle, cfg_initialize as cfg_initialize
+from ._lowlevel._cmap import CmapHandle as CmapHandle, cmap_initialize as cmap_initialize
 from ._lowlevel._cpg import (
     CpgHandle as CpgHandle,
     CpgModelFlag as CpgModelFlag,
     cpg_initialize as cpg_initialize,
 )
+from ._lowlevel._quorum import QuorumHandle as QuorumHandle, quorum_initialize as quorum_initialize
 from ._lowlevel._votequorum import (
     VotequorumHandle as VotequorumHandle,
     votequorum_initialize as votequorum_initialize,

@@ -15,12 +15,15 @@ from .._types import Dispatch
 T = TypeVar("T")
 EventT = TypeVar("EventT")
 
-Callbacks: TypeAlias = "Mapping[type, Callable[[Any], Awaitable[object]] | None]"
+Callback: TypeAlias = "Callable[[Any], Awaitable[object]]"
+"""An async function of one argument, the event."""
+
+Callbacks: TypeAlias = "Mapping[type, Callback | None]"
 """The callback for each type of event."""
 
 
 @trio.lowlevel.disable_ki_protection
-async def _call(callback: Callable[[Any], Awaitable[object]], event: object) -> None:
+async def _call(callback: Callback, event: object) -> None:
     """The callback is the user's code: Control-C may end it, as it may end theirs elsewhere."""
     await callback(event)
 
@@ -29,7 +32,7 @@ class Handle(Generic[EventT]):
     """What the handles of all services share."""
 
     context: Any
-    """Anything of the caller's (cpg_context_get(3), votequorum_context_get(3))."""
+    """Anything of the caller's (cpg_context_get(3), cpg_context_set(3), and their likes)."""
 
     def __init__(
         self,
@@ -43,7 +46,7 @@ class Handle(Generic[EventT]):
 
     @property
     def fd(self) -> int:
-        """The fd that is readable while events wait (cpg_fd_get(3), votequorum_fd_get(3))."""
+        """The fd that is readable while events wait (cpg_fd_get(3) and its likes)."""
         return self._connection.fd
 
     async def dispatch(self, dispatch_types: Dispatch) -> None:
@@ -117,17 +120,21 @@ class Handle(Generic[EventT]):
         taken, events = self._connection.take(max_events=1)
         if not events:
             return taken, False  # noqa: ASYNC910 - this is what must have no checkpoint
-        callback = self._callbacks.get(type(events[0]))
+        callback, argument = self._callback(events[0])
         if callback is None:
             return taken, False  # noqa: ASYNC910 - this is what must have no checkpoint
-        await _call(callback, events[0])
+        await _call(callback, argument)
         return taken, True
+
+    def _callback(self, event: EventT) -> tuple[Callback | None, object]:
+        """What to call for an event, and with what."""
+        return self._callbacks.get(type(event)), event
 
     async def _request(self, call: Callable[[], Awaitable[T]]) -> T:
         return await self._connection.request(call, retrying=False)
 
     async def finalize(self) -> None:
-        """Give the handle up (cpg_finalize(3), votequorum_finalize(3)); idempotent.
+        """Give the handle up (cpg_finalize(3) and its likes); idempotent.
 
         Tasks that use it get `trio.ClosedResourceError`; `Dispatch.BLOCKING` returns. A group is left with
         `Reason.PROCDOWN`.

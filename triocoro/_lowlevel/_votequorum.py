@@ -8,8 +8,18 @@ from typing import final
 from .. import _validate
 from .._connection import Connection, connect
 from .._endpoint import resolve_endpoint
+from .._errors import ExistError
 from .._raw import Endpoint, RawVotequorum
-from .._types import ExpectedVotesChange, Track, VotequorumChange, VotequorumEvent, VotequorumInfo, VotequorumNodelist
+from .._types import (
+    Buffer,
+    ExpectedVotesChange,
+    RingId,
+    Track,
+    VotequorumChange,
+    VotequorumEvent,
+    VotequorumInfo,
+    VotequorumNodelist,
+)
 from ._handle import Callbacks, Handle
 
 
@@ -26,6 +36,8 @@ class VotequorumHandle(Handle[VotequorumEvent]):
     ) -> None:
         super().__init__(connection, callbacks, context)
         self._raw = raw
+        self.tracking_context: object = None
+        """What the `trackstart` that is in force was given; C hands it to each callback."""
 
     async def getinfo(self, nodeid: int) -> VotequorumInfo:
         """Return what is known of a node; 0 is the daemon's own (votequorum_getinfo(3)).
@@ -56,16 +68,25 @@ class VotequorumHandle(Handle[VotequorumEvent]):
         _validate.uint32(votes, "votes")
         await self._request(lambda: self._raw.set_votes(nodeid, votes))
 
-    async def trackstart(self, flags: Track) -> None:
+    async def trackstart(self, flags: Track, *, context: object = None) -> None:
         """Ask for notifications (votequorum_trackstart(3)).
 
         `Track.CURRENT` and `Track.CHANGES` send the present state at once: node list, then quorum.
 
+        Args:
+            flags: what to send.
+            context: the handle's `tracking_context` from now on, unless it tracks already.
+
         Raises:
             ExistError: the handle tracks already; the present state was sent again all the same.
         """
-        _validate.uint32(flags, "flags")
-        await self._request(lambda: self._raw.trackstart(Track(flags)))
+        _validate.track(flags)
+        before, self.tracking_context = self.tracking_context, context
+        try:
+            await self._request(lambda: self._raw.trackstart(flags))
+        except ExistError:
+            self.tracking_context = before
+            raise
 
     async def trackstop(self) -> None:
         """End what `trackstart` began (votequorum_trackstop(3)).
@@ -74,6 +95,68 @@ class VotequorumHandle(Handle[VotequorumEvent]):
             NotExistError: the handle does not track.
         """
         await self._request(self._raw.trackstop)
+
+    async def qdevice_register(self, name: str) -> None:
+        """Register a quorum device (votequorum_qdevice_register(3)).
+
+        Raises:
+            AccessError: none is configured.
+            ExistError: one of another name is registered.
+            TryAgainError: a registration is under way.
+        """
+        text = _validate.qdevice_name(name)
+        await self._request(lambda: self._raw.qdevice_register(text))
+
+    async def qdevice_unregister(self, name: str) -> None:
+        """Take back `qdevice_register` (votequorum_qdevice_unregister(3)).
+
+        Raises:
+            AccessError: no quorum device is configured.
+            NotExistError: none is registered.
+            InvalidParamError: it has another name.
+        """
+        text = _validate.qdevice_name(name)
+        await self._request(lambda: self._raw.qdevice_unregister(text))
+
+    async def qdevice_update(self, oldname: str, newname: str) -> None:
+        """Give the quorum device another name (votequorum_qdevice_update(3)). Raises: as `qdevice_unregister`."""
+        old, new = _validate.qdevice_name(oldname), _validate.qdevice_name(newname)
+        await self._request(lambda: self._raw.qdevice_update(old, new))
+
+    async def qdevice_poll(self, name: str, cast_vote: bool, ring_id: RingId) -> None:  # noqa: FBT001 - as in C
+        """Say that the quorum device lives, and whether it votes (votequorum_qdevice_poll(3)).
+
+        Raises:
+            MessageError: the ring is not the present one.
+            AccessError, NotExistError, InvalidParamError: as `qdevice_unregister`.
+        """
+        text = _validate.qdevice_name(name)
+        _validate.boolean(cast_vote, "cast_vote")
+        _validate.ring_id(ring_id)
+        await self._request(lambda: self._raw.qdevice_poll(text, cast_vote, ring_id))
+
+    async def qdevice_master_wins(self, name: str, allow: bool) -> None:  # noqa: FBT001 - as in C
+        """Say whether the device's partition wins (votequorum_qdevice_master_wins(3)).
+
+        Raises: as `qdevice_unregister`.
+        """
+        text = _validate.qdevice_name(name)
+        _validate.boolean(allow, "allow")
+        await self._request(lambda: self._raw.qdevice_master_wins(text, allow))
+
+    async def get_qdevice_extra_info(self, nodeid: int) -> bytes:
+        """Return what a node's quorum device has told; 0 is the daemon's own node (corosync/votequorum.h).
+
+        Raises:
+            NotSupportedError: the installed library has no such call (Corosync 3.1 has not).
+        """
+        _validate.uint32(nodeid, "nodeid")
+        return await self._request(lambda: self._raw.get_qdevice_extra_info(nodeid))
+
+    async def set_qdevice_extra_info(self, extra_info: Buffer) -> None:
+        """Have this node's quorum device tell something, at most 4,096 bytes. Raises: as `get_qdevice_extra_info`."""
+        payload = _validate.extra_info(extra_info)
+        await self._request(lambda: self._raw.set_qdevice_extra_info(payload))
 
 
 async def votequorum_initialize(

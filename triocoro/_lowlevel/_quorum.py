@@ -1,0 +1,71 @@
+"""libquorum, one to one."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import final
+
+from .. import _validate
+from .._connection import Connection, connect
+from .._endpoint import resolve_endpoint
+from .._raw import Endpoint, RawQuorum
+from .._types import NodelistChange, QuorumChange, QuorumEvent, QuorumType, Track
+from ._handle import Callbacks, Handle
+
+
+@final
+class QuorumHandle(Handle[QuorumEvent]):
+    """A handle of libquorum. Objects of this class come from `quorum_initialize`."""
+
+    def __init__(
+        self, raw: RawQuorum, connection: Connection[QuorumEvent], callbacks: Callbacks, context: object
+    ) -> None:
+        super().__init__(connection, callbacks, context)
+        self._raw = raw
+
+    @property
+    def quorum_type(self) -> QuorumType:
+        """Whether a quorum provider is configured (quorum_model_initialize(3))."""
+        return self._raw.type
+
+    async def getquorate(self) -> bool:
+        """Return whether our partition is quorate (quorum_getquorate(3))."""
+        return await self._request(self._raw.is_quorate)
+
+    async def trackstart(self, flags: Track) -> None:
+        """Ask for notifications (quorum_trackstart(3)).
+
+        `Track.CURRENT` and `Track.CHANGES` send the present state at once: node list, then quorum.
+
+        Raises:
+            ExistError: the handle tracks already; the present state was sent again all the same.
+        """
+        _validate.track(flags)
+        await self._request(lambda: self._raw.trackstart(flags))
+
+    async def trackstop(self) -> None:
+        """End what `trackstart` began, if anything (quorum_trackstop(3))."""
+        await self._request(self._raw.trackstop)
+
+
+async def quorum_initialize(
+    *,
+    quorum_notify: Callable[[QuorumChange], Awaitable[object]] | None = None,
+    nodelist_notify: Callable[[NodelistChange], Awaitable[object]] | None = None,
+    context: object = None,
+    endpoint: Endpoint | None = None,
+) -> QuorumHandle:
+    """Connect to the quorum service, with model v1 (quorum_model_initialize(3)).
+
+    Args:
+        quorum_notify: called with each `QuorumChange`.
+        nodelist_notify: called with each `NodelistChange`.
+        context: the handle's `context`.
+        endpoint: the daemon; without it, the default one.
+
+    Raises, Cancelled: as `cpg_initialize`.
+    """
+    endpoint = resolve_endpoint(endpoint)
+    raw = await connect(endpoint.connect_quorum, endpoint, retrying=False)
+    callbacks = {QuorumChange: quorum_notify, NodelistChange: nodelist_notify}
+    return QuorumHandle(raw, Connection(raw, endpoint), callbacks, context)

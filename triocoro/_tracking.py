@@ -1,0 +1,84 @@
+"""What votequorum and quorum share: one tracking a connection, for any number of streams."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Final, Generic, TypeVar
+
+import trio
+
+from ._connection import Connection
+from ._errors import ExistError
+from ._raw import RawTracking
+from ._stream import EventStream
+from ._types import Track
+
+EventT = TypeVar("EventT")
+
+MAX_BUFFERED_BYTES: Final = 4 * 2**20
+"""Changes are few and small: whoever has this much waiting has stopped receiving."""
+
+
+class Tracker(Generic[EventT]):
+    """Hands what is tracked to any number of streams.
+
+    Args:
+        raw: the handle; nobody else may start tracking on it.
+        connection: its connection.
+        state: the types of the events that tell the present state, in the order in which the daemon sends them, each
+            with what makes an event of the past into one that tells how things stand.
+    """
+
+    def __init__(
+        self,
+        raw: RawTracking,
+        connection: Connection[EventT],
+        state: Sequence[tuple[type, Callable[[Any], EventT]]],
+    ) -> None:
+        self._raw = raw
+        self._connection = connection
+        self._state = state
+        self._latest: dict[type, EventT] = {}
+        self._streams: list[EventStream[EventT]] = []
+        self._starting = trio.Lock()
+        self._started = False
+
+    def handle(self, events: Sequence[EventT]) -> None:
+        """Take a batch of what the daemon sent."""
+        for event in events:
+            self._latest[type(event)] = event
+        for stream in self._streams:
+            stream.put(events)
+
+    @asynccontextmanager
+    async def track(self) -> AsyncGenerator[EventStream[EventT], None]:
+        """A stream of the present state, then of everything."""
+        stream: EventStream[EventT] = EventStream(self._connection, MAX_BUFFERED_BYTES)
+        await self._add(stream)
+        try:
+            yield stream
+        finally:
+            self._streams.remove(stream)
+            stream.close()
+
+    async def _add(self, stream: EventStream[EventT]) -> None:
+        async with self._starting:
+            # Also where there is nothing to ask the daemon: the state that we remember is no news of a dead one.
+            await self._connection.check_async()
+            self._streams.append(stream)
+            if self._started:
+                stream.put(present(self._latest[kind]) for kind, present in self._state if kind in self._latest)
+                return
+            try:
+                await self._connection.request(self._start)
+            except BaseException:
+                self._streams.remove(stream)
+                raise
+            # It stays on for as long as the connection does: so there is no state in which it is half off.
+            self._started = True
+
+    async def _start(self) -> None:  # noqa: ASYNC910 - suppress hides the checkpoint from the linter
+        # EXIST: a start that was cancelled had reached the daemon, which now has sent the present state once more.
+        with suppress(ExistError):
+            await self._raw.trackstart(Track.CHANGES)
