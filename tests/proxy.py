@@ -9,7 +9,7 @@ from typing import Any, cast
 import trio
 
 from triocoro import CmapMap, CorosyncError, Endpoint, ExistError
-from triocoro._raw import Endpoint, MulticastStatus, RawCfg, RawCmap, RawCpg, RawQuorum, RawVotequorum
+from triocoro._raw import MulticastStatus, RawCfg, RawCmap, RawCpg, RawQuorum, RawVotequorum
 
 
 class Faults:
