@@ -19,6 +19,10 @@ import triocoro
 import triocoro.lowlevel
 from triocoro import (
     Address,
+    CmapChange,
+    CmapMap,
+    CmapTrack,
+    CmapType,
     ConfigChange,
     ConnectionLostError,
     CorosyncError,
@@ -27,16 +31,25 @@ from triocoro import (
     ExpectedVotesChange,
     GroupMember,
     InterruptedSendError,
+    KeyNotFoundError,
     LibraryError,
+    LinkStatus,
     MemberChange,
     Message,
     MessageLost,
     MessageLostError,
+    NodelistChange,
     NodeState,
+    NodeStatus,
+    QuorumChange,
+    QuorumType,
     Reason,
     RingId,
+    RingStatus,
+    ShutdownFlag,
     SlowConsumerError,
     TotemChange,
+    TypedValue,
     VotequorumChange,
     VotequorumFlag,
     VotequorumInfo,
@@ -49,7 +62,14 @@ from triocoro.testing import ClusterOptions
 
 _HEADERS = Path("/usr/include/corosync")
 
-_OWN = (CorosyncUnavailableError, ConnectionLostError, SlowConsumerError, MessageLostError, InterruptedSendError)
+_OWN = (
+    CorosyncUnavailableError,
+    ConnectionLostError,
+    SlowConsumerError,
+    MessageLostError,
+    InterruptedSendError,
+    KeyNotFoundError,
+)
 """The errors that stand for no code of the C library."""
 
 _FAILURES = [code for code in CsError if code is not CsError.OK]
@@ -160,6 +180,8 @@ def test_families() -> None:
     assert issubclass(ConnectionLostError, trio.BrokenResourceError)
     assert issubclass(InterruptedSendError, triocoro.InterruptError)
     assert not issubclass(CorosyncUnavailableError, LibraryError)
+    assert issubclass(KeyNotFoundError, triocoro.NotExistError)
+    assert issubclass(KeyNotFoundError, KeyError)
 
 
 def test_what_an_error_carries_beside_its_message() -> None:
@@ -192,6 +214,17 @@ def _c_names(header: str, prefix: str) -> dict[str, int]:
     return {name.removeprefix(prefix): value for name, value in found.items() if name.startswith(prefix)}
 
 
+_OTHERS = {
+    CmapMap: {"DEFAULT"},  # another name of ICMAP
+    QuorumType: {"MODEL_V0", "MODEL_V1"},
+    ShutdownFlag: {"NO", "YES"},  # the answers: bools here
+}
+"""Names in the header that have the prefix, and belong to something else."""
+
+_NEWER = {VotequorumFlag: {"QDEVICE_HAS_EXTRA_INFO"}}
+"""Names that only newer headers have."""
+
+
 @pytest.mark.parametrize(
     "enum,header,prefix",
     [
@@ -204,13 +237,22 @@ def _c_names(header: str, prefix: str) -> dict[str, int]:
         (CpgModelFlag, "cpg.h", "CPG_MODEL_V1_"),
         (NodeState, "votequorum.h", "VOTEQUORUM_NODESTATE_"),
         (VotequorumFlag, "votequorum.h", "VOTEQUORUM_INFO_"),
+        (QuorumType, "quorum.h", "QUORUM_"),
+        (CmapMap, "cmap.h", "CMAP_MAP_"),
+        (CmapType, "cmap.h", "CMAP_VALUETYPE_"),
+        (CmapTrack, "cmap.h", "CMAP_TRACK_"),
+        (ShutdownFlag, "cfg.h", "COROSYNC_CFG_SHUTDOWN_FLAG_"),
     ],
 )
 def test_enumeration_is_that_of_the_header(enum: type[IntEnum | IntFlag], header: str, prefix: str) -> None:
     theirs = _c_names(header, prefix)
     if enum is CsError:
         theirs["OK"] = _c_names(header, "CS_")["OK"]
-    assert {member.name: int(member) for member in enum} == theirs
+    ours = {member.name: int(member) for member in enum}
+    newer = {name for name in _NEWER.get(enum, set()) if name not in theirs}
+    assert {name: value for name, value in ours.items() if name not in newer} == {
+        name: value for name, value in theirs.items() if name not in _OTHERS.get(enum, set())
+    }
 
 
 def test_group_names_may_be_as_long_as_the_header_says_less_one() -> None:
@@ -220,10 +262,21 @@ def test_group_names_may_be_as_long_as_the_header_says_less_one() -> None:
     assert _c_names("cpg.h", "CPG_MAX_NAME_")["LENGTH"] - 1 == MAX_GROUP_NAME
 
 
+def test_bounds_are_those_of_the_headers() -> None:
+    from triocoro import _validate
+
+    keys = _c_names("cmap.h", "CMAP_KEYNAME_")
+    assert (keys["MINLEN"], keys["MAXLEN"]) == (_validate.MIN_KEY, _validate.MAX_KEY)
+    # A NUL must fit in as well.
+    assert _c_names("votequorum.h", "VOTEQUORUM_QDEVICE_MAX_NAME_")["LEN"] - 1 == _validate.MAX_QDEVICE_NAME
+
+
 # -- values ------------------------------------------------------------------------------------------------------------
 
 _ADDRESS = Address(1, 200)
 _RING = RingId(1, 12)
+
+_LINK = LinkStatus(0, True, True, False, 1397, "192.0.2.1", "192.0.2.2")  # noqa: FBT003 - as they come
 
 _VALUES: list[attrs.AttrsInstance] = [
     _ADDRESS,
@@ -239,6 +292,13 @@ _VALUES: list[attrs.AttrsInstance] = [
     VotequorumChange(quorate=True, nodes=(VotequorumNode(1, NodeState.MEMBER),)),
     VotequorumNodelist(_RING, (1, 2)),
     ExpectedVotesChange(3),
+    QuorumChange(quorate=True, ring_id=_RING, members=(1, 2)),
+    NodelistChange(_RING, (1, 2), (2,), ()),
+    TypedValue(CmapType.UINT8, 3),
+    CmapChange(CmapTrack.MODIFY, "totem.token", 2, 1, CmapType.UINT32, CmapType.UINT32),
+    _LINK,
+    NodeStatus(2, True, False, False, 0, 1, 1, (_LINK,)),  # noqa: FBT003 - as they come
+    RingStatus("0 192.0.2.1 udp", "OK"),
     ClusterOptions(nodes=3),
     triocoro.StreamStatistics(1, 2, 3, 4),
     triocoro.GroupStatistics(1, 2, 3, 4, 5, triocoro.StreamStatistics(1, 2, 3, 4)),

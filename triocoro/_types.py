@@ -91,6 +91,8 @@ class VotequorumFlag(IntFlag):
     QDEVICE_ALIVE = 128
     QDEVICE_CAST_VOTE = 256
     QDEVICE_MASTER_WINS = 512
+    QDEVICE_HAS_EXTRA_INFO = 1024
+    """Newer than Corosync 3.1."""
 
 
 class QuorumType(IntEnum):
