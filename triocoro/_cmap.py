@@ -13,7 +13,7 @@ from ._endpoint import resolve_endpoint
 from ._errors import CsError, KeyNotFoundError
 from ._raw import Endpoint, RawCmap
 from ._stream import EventStream
-from ._types import CmapChange, CmapMap, CmapNotification, CmapTrack, CmapType, CmapValue, TypedValue
+from ._types import Buffer, CmapChange, CmapMap, CmapNotification, CmapTrack, CmapType, CmapValue, TypedValue
 
 T = TypeVar("T")
 
@@ -56,7 +56,7 @@ class Cmap:
         """Return a key's value with its type; otherwise as `get`."""
         return await self._request(self._raw.get, _validate.cmap_key(key))
 
-    async def set(self, key: str, value: CmapValue, type: CmapType | None = None) -> None:  # noqa: A002 - as in C
+    async def set(self, key: str, value: CmapValue | Buffer, type: CmapType | None = None) -> None:  # noqa: A002 - as in C
         """Set a key, and make it if there is none. Setting the value that it has notifies nobody.
 
         Args:
@@ -75,15 +75,12 @@ class Cmap:
         """
         _validate.cmap_key(key)
         if type is None:
-            typed = _validate.cmap_value(value, _natural_type(value))
+            natural = _validate.cmap_type_of(value)
             try:
-                present = await self._request(self._raw.get, key)
+                type = (await self._request(self._raw.get, key)).type  # noqa: A001 - as above
             except KeyNotFoundError:
-                pass
-            else:
-                typed = _validate.cmap_value(value, present.type)
-        else:
-            typed = _validate.cmap_value(value, type)
+                type = natural  # noqa: A001 - as above
+        typed = _validate.cmap_value(value, type)
         await self._request(lambda key: self._raw.set(key, typed), key)
 
     async def delete(self, key: str) -> None:
@@ -184,14 +181,6 @@ _KEY_ERRORS: Final = {
     CsError.NOT_SUPPORTED: "cannot be changed: the map is read-only",
 }
 _NO_INTEGER: Final = {CsError.INVALID_PARAM: "is no integer"}
-
-
-def _natural_type(value: CmapValue) -> CmapType:
-    if isinstance(value, str):
-        return CmapType.STRING
-    if isinstance(value, float):
-        return CmapType.DOUBLE
-    return CmapType.INT64 if isinstance(value, int) else CmapType.BINARY
 
 
 @asynccontextmanager

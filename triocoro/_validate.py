@@ -31,6 +31,12 @@ MAX_CMAP_VALUE: Final = 16 * 1024
 """Bytes of a cmap value (ICMAP_MAX_VALUE_LEN)."""
 
 _KEY: Final = re.compile(r"[A-Za-z0-9._:/-]*", re.ASCII)
+_NATURAL_TYPES: Final[dict[type | tuple[type, ...], CmapType]] = {
+    str: CmapType.STRING,
+    float: CmapType.DOUBLE,
+    int: CmapType.INT64,
+    (bytes, bytearray, memoryview): CmapType.BINARY,
+}
 _INTEGERS: Final = {
     CmapType.INT8: (-(2**7), 2**7 - 1),
     CmapType.UINT8: (0, 2**8 - 1),
@@ -165,7 +171,15 @@ def cmap_prefix(prefix: str) -> str:
     return prefix
 
 
-def cmap_value(value: CmapValue, type_: CmapType) -> TypedValue:
+def cmap_type_of(value: object) -> CmapType:
+    """The type that a new key gets if nobody says which."""
+    for kind, type_ in _NATURAL_TYPES.items():
+        if isinstance(value, kind) and type(value) is not bool:
+            return type_
+    raise TypeError(f"a value must be int, float, str or bytes, not {type(value).__name__}")
+
+
+def cmap_value(value: CmapValue | Buffer, type_: CmapType) -> TypedValue:
     """A value of that type, as the map will give it back: a FLOAT is rounded to 32 bits."""
     type_ = CmapType(type_)
     if type_ in _INTEGERS:
@@ -183,7 +197,7 @@ def cmap_value(value: CmapValue, type_: CmapType) -> TypedValue:
     return TypedValue(type_, binary)
 
 
-def _floating(value: CmapValue, type_: CmapType) -> float:
+def _floating(value: object, type_: CmapType) -> float:
     if type(value) is bool or not isinstance(value, (int, float)):
         raise TypeError(f"a value of type {type_.name} must be a float, not {type(value).__name__}")
     code = "=d" if type_ is CmapType.DOUBLE else "=f"

@@ -10,7 +10,7 @@ from .. import _validate
 from .._connection import Connection, connect
 from .._endpoint import resolve_endpoint
 from .._raw import Endpoint, RawCmap
-from .._types import CmapChange, CmapMap, CmapNotification, CmapTrack, CmapType, CmapValue, TypedValue
+from .._types import Buffer, CmapChange, CmapMap, CmapNotification, CmapTrack, CmapType, CmapValue, TypedValue
 from ._handle import Callback, Handle
 
 
@@ -36,7 +36,7 @@ class CmapHandle(Handle[CmapNotification]):
         _validate.cmap_key(key_name)
         return await self._request(lambda: self._raw.get(key_name))
 
-    async def set(self, key_name: str, value: CmapValue, type: CmapType) -> None:  # noqa: A002 - as in C
+    async def set(self, key_name: str, value: CmapValue | Buffer, type: CmapType) -> None:  # noqa: A002 - as in C
         """Set a key, and make it if there is none (cmap_set(3)).
 
         Raises:
