@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, cast
 import pytest
 
 if TYPE_CHECKING:
-    from triocoro.testing import Cluster, Node
+    from typing_extensions import Unpack  # which is younger than Python 3.10
+
+    from triocoro.testing import Cluster, ClusterSettings, Node
 
 Mode: TypeAlias = Literal["real", "fake"]
 """What the clusters of a session are."""
@@ -26,7 +28,7 @@ _CLUSTERS = pytest.StashKey[list["Cluster"]]()
 """The clusters of a test, running or not: their logs stay readable."""
 
 _MARKERS = {
-    "corosync(*, nodes, two_node, wait_for_all, token)": (
+    "corosync(*, nodes, ...)": (
         "the options of the cluster that `corosync` and `corosync_cluster` give this test"
         " (the fields of triocoro.testing.ClusterOptions)"
     ),
@@ -38,9 +40,7 @@ _MARKERS = {
 class ClusterFactory(Protocol):
     """What the fixture `make_corosync_cluster` gives."""
 
-    def __call__(
-        self, nodes: int = 3, *, two_node: bool = False, wait_for_all: bool | None = None, token: int = 500
-    ) -> Cluster:
+    def __call__(self, nodes: int = 3, **settings: Unpack[ClusterSettings]) -> Cluster:
         """Start a cluster, which is stopped at the end of the test. It blocks until the cluster is up."""
         ...
 
@@ -176,13 +176,11 @@ def make_corosync_cluster(request: pytest.FixtureRequest, corosync_mode: Mode) -
     clusters = item.stash.setdefault(_CLUSTERS, [])
     with ExitStack() as stack:
 
-        def make(
-            nodes: int = 3, *, two_node: bool = False, wait_for_all: bool | None = None, token: int = 500
-        ) -> Cluster:
+        def make(nodes: int = 3, **settings: Unpack[ClusterSettings]) -> Cluster:
             from triocoro.testing import FakeCluster, NetnsCluster
 
             new = NetnsCluster if corosync_mode == "real" else FakeCluster
-            cluster = new(nodes=nodes, two_node=two_node, wait_for_all=wait_for_all, token=token)
+            cluster = new(nodes=nodes, **settings)
             clusters.append(cluster)
             return stack.enter_context(cluster)
 

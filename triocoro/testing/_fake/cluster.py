@@ -6,14 +6,18 @@ import itertools
 import os
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType, TracebackType
+from typing import TYPE_CHECKING
 
 import trio
 
 from ..._raw import Endpoint
-from .._cluster import Cluster, ClusterOptions, Node
+from .._cluster import Cluster, ClusterOptions, ClusterSettings, Node
 from .daemon import Daemon
 from .endpoint import FakeEndpoint, services
 from .totem import Totem
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack  # which is younger than Python 3.10
 
 
 class FakeCluster(Cluster):
@@ -24,15 +28,11 @@ class FakeCluster(Cluster):
 
     Args:
         nodes: how many nodes; their ids are 1 to that number.
-        two_node: votequorum's two_node.
-        wait_for_all: votequorum's wait_for_all; `None` leaves it to `two_node`.
-        token: taken for the sake of `NetnsCluster`; here nothing waits for it.
+        settings: the further fields of `ClusterOptions`.
     """
 
-    def __init__(
-        self, *, nodes: int = 3, two_node: bool = False, wait_for_all: bool | None = None, token: int = 500
-    ) -> None:
-        self.options = ClusterOptions(nodes=nodes, two_node=two_node, wait_for_all=wait_for_all, token=token)
+    def __init__(self, *, nodes: int = 3, **settings: Unpack[ClusterSettings]) -> None:
+        self.options = ClusterOptions(nodes=nodes, **settings)
         self._used = False
         self._totem = Totem(range(1, nodes + 1))
         pids = itertools.count(os.getpid() + 1)

@@ -7,17 +7,21 @@ import os
 import signal
 from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import trio
 
 from ..._raw import Endpoint
-from .._cluster import Cluster, ClusterOptions, Node
+from .._cluster import Cluster, ClusterOptions, ClusterSettings, Node
 from . import requirements
 from .apart import Apart
 from .config import MAX_NODES, STATE_DIR, address, corosync_conf
 from .hub import Hub
 from .machine import Machine
 from .readiness import Readiness
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack  # which is younger than Python 3.10
 
 _CONF = f"{STATE_DIR}/corosync.conf"
 _FREEZE_POLL = 0.001
@@ -119,21 +123,24 @@ class NetnsNode(Node):
 
 
 class NetnsCluster(Cluster):
-    """A throwaway cluster of real Corosync daemons; the arguments are those of `ClusterOptions`.
+    """A throwaway cluster of real Corosync daemons.
 
     Each node has a network and a mount namespace of its own, and its files on a tmpfs there. The block is entered once
-    every node finds itself in a quorate cluster of all nodes. Nothing is left when the block ends, nor when this
-    process is killed. An instance is used once.
+    every node finds itself in a cluster of all nodes, and has counted votes; that is a quorate one unless the options
+    ask for more votes than the nodes have. Nothing is left when the block ends, nor when this process is killed. An
+    instance is used once.
+
+    Args:
+        nodes: how many nodes; their ids are 1 to that number.
+        settings: the further fields of `ClusterOptions`.
 
     Raises:
         CorosyncUnavailableError: on entry, when this machine lacks something, or a daemon does not start; the message
             lists what is missing, or gives the daemon's own reason and the end of its log.
     """
 
-    def __init__(
-        self, *, nodes: int = 3, two_node: bool = False, wait_for_all: bool | None = None, token: int = 500
-    ) -> None:
-        self.options = ClusterOptions(nodes=nodes, two_node=two_node, wait_for_all=wait_for_all, token=token)
+    def __init__(self, *, nodes: int = 3, **settings: Unpack[ClusterSettings]) -> None:
+        self.options = ClusterOptions(nodes=nodes, **settings)
         if nodes > MAX_NODES:
             raise ValueError(f"nodes must be at most {MAX_NODES}, not {nodes}")
         self.name = f"triocoro-{os.getpid()}-{next(_numbers)}"

@@ -31,9 +31,6 @@ def corosync_conf(options: ClusterOptions, cluster_name: str) -> str:
         ("knet_ping_timeout", token // 2),
         ("knet_pong_count", 1),
     ]
-    quorum: list[_Entry] = [("provider", "corosync_votequorum"), ("two_node", int(options.two_node))]
-    if options.wait_for_all is not None:
-        quorum.append(("wait_for_all", int(options.wait_for_all)))
     totem: list[_Entry] = [
         ("version", 2),
         ("cluster_name", cluster_name),
@@ -61,17 +58,52 @@ def corosync_conf(options: ClusterOptions, cluster_name: str) -> str:
         ("timestamp", "hires"),
     ]
     nodelist: list[_Entry] = [
-        ("node", [("nodeid", nodeid), ("name", f"node{nodeid}"), ("ring0_addr", address(nodeid))])
+        (
+            "node",
+            [
+                ("nodeid", nodeid),
+                ("name", f"node{nodeid}"),
+                ("ring0_addr", address(nodeid)),
+                ("quorum_votes", options.votes_of(nodeid)),
+            ],
+        )
         for nodeid in range(1, options.nodes + 1)
     ]
     sections: list[_Entry] = [
         ("totem", totem),
         ("system", system),
         ("logging", logging),
-        ("quorum", quorum),
+        ("quorum", list(_quorum(options))),
         ("nodelist", nodelist),
     ]
     return "\n".join([*_lines(sections), ""])
+
+
+def _quorum(options: ClusterOptions) -> Iterator[_Entry]:
+    """The section for votequorum(5)."""
+    yield "provider", "corosync_votequorum"
+    yield "two_node", int(options.two_node)
+    # Not given is something else than no: two_node may bring it.
+    if options.wait_for_all is not None:
+        yield "wait_for_all", int(options.wait_for_all)
+    yield "last_man_standing", int(options.last_man_standing)
+    yield "last_man_standing_window", options.last_man_standing_window
+    yield "auto_tie_breaker", int(options.auto_tie_breaker)
+    if options.auto_tie_breaker_node is not None:
+        yield "auto_tie_breaker_node", options.auto_tie_breaker_node
+    yield "allow_downscale", int(options.allow_downscale)
+    if options.expected_votes is not None:
+        yield "expected_votes", options.expected_votes
+    if options.qdevice_votes is not None:
+        yield (
+            "device",
+            [
+                ("model", "net"),
+                ("votes", options.qdevice_votes),
+                ("timeout", options.qdevice_timeout),
+                ("sync_timeout", options.qdevice_sync_timeout),
+            ],
+        )
 
 
 def _lines(entries: Sequence[_Entry], indent: str = "") -> Iterator[str]:
