@@ -12,6 +12,7 @@ import trio
 from ..._errors import CorosyncError, CsError, error_from_code
 from ..._types import RingId
 from .icmap import Icmap
+from .stats import Stats
 
 if TYPE_CHECKING:
     from .ipc import Connection
@@ -78,6 +79,7 @@ class Daemon:
         self.frozen = False
         self.alive = True
         self.icmap = Icmap()
+        self.stats = Stats(self)
         self.services: dict[str, Service] = {}
         self.connections: list[Connection] = []
         self._ring: Ring | None = None
@@ -119,6 +121,7 @@ class Daemon:
                 text += f" Members {verb}: {' '.join(map(str, sorted(nodeids)))}"
         self.log("TOTEM", text)
         self._ring = ring
+        self.stats.ring_formed()
 
     def submit(self, job: Job) -> None:
         """Have `job` done: now, or when the daemon thaws."""
@@ -180,6 +183,7 @@ class Daemon:
         if connection in self.connections:
             self.connections.remove(connection)
             connection.service.connection_closed(connection)
+            self.stats.disconnected(connection)
 
     def die(self) -> None:
         """Cease to exist: every connection breaks, and nothing that waits is done."""

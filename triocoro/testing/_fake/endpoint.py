@@ -7,12 +7,17 @@ from typing import Any, TypeVar
 
 import trio
 
-from ..._raw import RawCpg, RawVotequorum
+from ..._raw import RawCfg, RawCmap, RawCpg, RawVotequorum
+from ..._types import CmapMap
 from .._cluster import ClusterOptions
+from .cfg import CfgService
+from .cmap import CmapService
 from .cpg import CpgService
 from .daemon import Daemon, Errand, Service, broken
 from .handle import Handle
 from .ipc import Connection
+from .libcfg import CfgHandle
+from .libcmap import CmapHandle
 from .libcpg import CpgHandle
 from .libvotequorum import VotequorumHandle
 from .votequorum import VotequorumService
@@ -23,7 +28,12 @@ HandleT = TypeVar("HandleT", bound="Handle[Any, Any]")
 
 def services(daemon: Daemon, options: ClusterOptions) -> list[Service]:
     """The services of a daemon, in the order in which they synchronise."""
-    return [CpgService(daemon), VotequorumService(daemon, options)]
+    return [
+        CmapService(daemon, options),
+        CfgService(daemon, options),
+        CpgService(daemon),
+        VotequorumService(daemon, options),
+    ]
 
 
 class FakeEndpoint:
@@ -59,6 +69,18 @@ class FakeEndpoint:
         """Connect to the daemon's votequorum service."""
         return await self._connect("votequorum_initialize", VotequorumService, VotequorumHandle)
 
+    async def connect_cmap(self, map: CmapMap) -> RawCmap:  # noqa: A002 - as in C
+        """Connect to one of the daemon's maps."""
+
+        def make(connection: Connection, service: CmapService) -> CmapHandle:
+            return CmapHandle(connection, service, map)
+
+        return await self._connect("cmap_initialize_map", CmapService, make)
+
+    async def connect_cfg(self) -> RawCfg:
+        """Connect to the daemon's cfg service."""
+        return await self._connect("corosync_cfg_initialize", CfgService, CfgHandle)
+
     async def _connect(
         self, function: str, kind: type[ServiceT], make: Callable[[Connection, ServiceT], HandleT]
     ) -> HandleT:
@@ -71,7 +93,7 @@ class FakeEndpoint:
 
         def accept() -> None:
             service = daemon.service(kind)
-            errand.finish(make(Connection(daemon, service), service))
+            errand.finish(make(Connection(daemon, service, self._pid), service))
 
         daemon.submit(_Accept(accept, errand.abort))
 

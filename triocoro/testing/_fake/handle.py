@@ -11,7 +11,7 @@ from typing import Generic, TypeVar, cast
 import trio
 
 from ..._errors import CorosyncError, CsError, error_from_code
-from .daemon import Errand, broken
+from .daemon import Errand, Job, broken
 from .ipc import Connection
 
 T = TypeVar("T")
@@ -122,6 +122,17 @@ class Handle(ABC, Generic[RecordT, EventT]):
             actions: what the daemon does with the requests.
             undo: a further request, for the case that all succeeded and the caller was cancelled.
         """
+        await self._request(function, lambda errand: _Step(self._connection, errand, deque(actions)), undo)
+
+    async def _negotiation(
+        self, function: str, action: Callable[[Callable[[CorosyncError | None], None]], None]
+    ) -> None:
+        """Have the daemon begin `action`, and wait until it calls what it is given, possibly with an error."""
+        await self._request(function, lambda errand: _Negotiation(self._connection, errand, action))
+
+    async def _request(
+        self, function: str, make_job: Callable[[Errand[str]], Job], undo: Callable[[], None] | None = None
+    ) -> None:
         await trio.lowlevel.checkpoint()
         borrower = object()
         await self._lane.acquire_on_behalf_of(borrower)
@@ -145,7 +156,7 @@ class Handle(ABC, Generic[RecordT, EventT]):
             raise
         self._under_way = True
         errand = Errand[str](function)
-        self._connection.submit(_Step(self._connection, errand, deque(actions)))
+        self._connection.submit(make_job(errand))
         try:
             await errand.wait(unclaimed=unclaimed)
         except trio.Cancelled:
@@ -177,6 +188,31 @@ class _Step:
 
     def abort(self) -> None:
         self._errand.abort()
+
+
+class _Negotiation:
+    """A request that is answered when others have had their say."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        errand: Errand[str],
+        action: Callable[[Callable[[CorosyncError | None], None]], None],
+    ) -> None:
+        self._connection = connection
+        self._errand = errand
+        self._action = action
+
+    def run(self) -> None:
+        self._connection.defer(self)
+        self._action(self._answer)
+
+    def abort(self) -> None:
+        self._errand.abort()
+
+    def _answer(self, error: CorosyncError | None) -> None:
+        self._connection.answered(self)
+        self._errand.finish("done" if error is None else error)
 
 
 class Afterthought:

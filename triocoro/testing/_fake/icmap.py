@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 import attrs
 
 from ..._types import CmapChange, CmapTrack, CmapType, CmapValue, TypedValue
 
-BITS: Final = {
+_BITS: Final = {
     CmapType.INT8: 8,
     CmapType.UINT8: 8,
     CmapType.INT16: 16,
@@ -20,7 +20,6 @@ BITS: Final = {
     CmapType.INT64: 64,
     CmapType.UINT64: 64,
 }
-"""The types that are integers, and how wide they are."""
 
 _SIGNED: Final = frozenset({CmapType.INT8, CmapType.INT16, CmapType.INT32, CmapType.INT64})
 
@@ -73,7 +72,8 @@ class Icmap:
     def __init__(self) -> None:
         self._items: dict[str, TypedValue] = {}
         self._trackers = Trackers()
-        self._read_only: list[str] = []
+        self._read_only: set[str] = set()
+        self._read_only_prefixes: tuple[str, ...] = ()
 
     def get(self, key: str) -> TypedValue | None:
         """The value of a key, if there is such a key."""
@@ -95,6 +95,14 @@ class Icmap:
             self._notify(CmapTrack.DELETE, key, old, None)
         return old is not None
 
+    def adjust(self, key: str, step: int) -> bool:
+        """Add `step` to a key that is an integer, which wraps around; returns whether there was one."""
+        old = self._items.get(key)
+        if old is None or not isinstance(old.value, int):
+            return False
+        self.set(key, old.type, _wrapped(old.type, old.value + step))
+        return True
+
     def items(self, prefix: str = "") -> Sequence[tuple[str, TypedValue]]:
         """What there is under the keys that begin with `prefix`, in order."""
         return [(key, self._items[key]) for key in sorted(self._items) if key.startswith(prefix)]
@@ -107,13 +115,14 @@ class Icmap:
         """Have no more told to it."""
         self._trackers.remove(tracker)
 
-    def protect(self, prefix: str) -> None:
-        """Do not let clients change what begins with this; `set` and `delete` are for the daemon itself."""
-        self._read_only.append(prefix)
+    def protect(self, *, keys: Iterable[str] = (), prefixes: Iterable[str] = ()) -> None:
+        """Have `is_read_only` say that clients may not change these; `set` and `delete` do not look there."""
+        self._read_only.update(keys)
+        self._read_only_prefixes += tuple(prefixes)
 
     def is_read_only(self, key: str) -> bool:
         """Whether clients may not change that key."""
-        return key.startswith(tuple(self._read_only))
+        return key in self._read_only or key.startswith(self._read_only_prefixes)
 
     def _notify(self, event: CmapTrack, key: str, old: TypedValue | None, new: TypedValue | None) -> None:
         self._trackers.notify(
@@ -128,9 +137,9 @@ class Icmap:
         )
 
 
-def wrapped(type_: CmapType, number: int) -> int:
+def _wrapped(type_: CmapType, number: int) -> int:
     """A number as an integer type of that width keeps it."""
-    bits = BITS[type_]
+    bits = _BITS[type_]
     number %= 1 << bits
     return number - (1 << bits) if type_ in _SIGNED and number >> (bits - 1) else number
 

@@ -23,10 +23,14 @@ HEADER_BYTES = 200
 class Connection:
     """Both ends of a connection."""
 
-    def __init__(self, daemon: Daemon, service: Service) -> None:
+    def __init__(self, daemon: Daemon, service: Service, pid: int) -> None:
         self.daemon = daemon
         self.service = service
+        self.pid = pid
         self.broken = False
+        # How many requests and events there have been.
+        self.requests = 0
+        self.events = 0
         self._client, self._server = socket.socketpair()
         for end in (self._client, self._server):
             end.setblocking(False)  # noqa: FBT003 - the standard library's signature
@@ -35,13 +39,16 @@ class Connection:
         self._ring_bytes = 0
         self._announced = 0
         self._request_bytes = 0
+        self._unanswered: list[Job] = []
         daemon.connections.append(self)
+        daemon.stats.connected(self)
 
     # The daemon's end.
 
     def send(self, record: object, *, size: int = 0) -> None:
         """Queue an event, with `size` bytes of payload, for the client."""
         self._queue.append((record, HEADER_BYTES + size))
+        self.events += 1
         self.notify()
 
     def notify(self) -> None:
@@ -55,6 +62,14 @@ class Connection:
             with suppress(BlockingIOError, ConnectionError):
                 self._announced += self._server.send(bytes(min(owed, 4096)))
 
+    def defer(self, job: Job) -> None:
+        """A request will be answered later: abort it if the daemon's end is closed before."""
+        self._unanswered.append(job)
+
+    def answered(self, job: Job) -> None:
+        """Now it has been."""
+        self._unanswered.remove(job)
+
     def hang_up(self) -> None:
         """The daemon's end is closed. What the client has not dispatched by then is lost."""
         self.broken = True
@@ -62,6 +77,9 @@ class Connection:
         self._ring.clear()
         self._announced = 0
         self._server.close()
+        unanswered, self._unanswered = self._unanswered, []
+        for job in unanswered:
+            job.abort()
 
     # The client's end.
 
@@ -121,6 +139,7 @@ class Connection:
     def fetch(self, size: int, *, announced: bool) -> None:
         """Read a request's byte."""
         self._request_bytes -= HEADER_BYTES + size
+        self.requests += 1
         if announced:
             self._server.recv(1)
 

@@ -8,7 +8,7 @@ agreed order demands.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import attrs
@@ -48,6 +48,7 @@ class Totem:
         # The highest seq that each node has seen. Corosync keeps it on disk, so that it survives restarts.
         self._seqs = dict.fromkeys(self._nodeids, 0)
         self._in_flight: deque[_Multicast] = deque()
+        self._afterwards: deque[Callable[[], None]] = deque()
         self._holding = False
 
     def partition(self, sides: Iterable[frozenset[int]]) -> None:
@@ -92,6 +93,10 @@ class Totem:
         if not self._holding:
             self._deliver()
 
+    def afterwards(self, action: Callable[[], None]) -> None:
+        """From within a delivery: do `action` when all that is in flight has arrived."""
+        self._afterwards.append(action)
+
     def _form(self, daemons: list[Daemon]) -> None:
         members = tuple(daemon.nodeid for daemon in daemons)
         seq = max(self._seqs[nodeid] for nodeid in members) + SEQ_STEP
@@ -121,6 +126,8 @@ class Totem:
                     daemon.services[multicast.service].deliver(multicast.message, multicast.sender)
         finally:
             self._holding = False
+        while self._afterwards:
+            self._afterwards.popleft()()
 
     def _receivers(self, ring: Ring) -> Iterator[Daemon]:
         for nodeid in ring.members:

@@ -1,0 +1,290 @@
+"""The cfg service of one daemon: exec/cfg.c."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+import attrs
+import trio
+
+from ..._errors import CorosyncError, CsError, error_from_code
+from ..._types import CmapType, IPAddress, LinkStatus, NodeStatus, RingId, RingStatus, ShutdownFlag
+from .._cluster import ClusterOptions
+from . import coroparse
+from .daemon import Daemon, Service
+from .stats import MTU, OWN_MTU
+
+if TYPE_CHECKING:
+    from .ipc import Connection
+
+_SHUTDOWN_TIMEOUT: Final = 5000
+"""Milliseconds, unless cfg.shutdown_timeout says something else."""
+
+_RELOADED: Final = ("logging.", "totem.", "nodelist.", "quorum.")
+"""What is deleted when the configuration is read again and does not have it, whoever has set it."""
+
+Answer: TypeAlias = Callable[[CorosyncError | None], None]
+"""Tells who tries a shutdown how it has ended."""
+
+
+# The messages between the daemons.
+
+
+@attrs.frozen
+class _KillNode:
+    nodeid: int
+    reason: str
+
+
+@attrs.frozen
+class _Shutdown:
+    pass
+
+
+@attrs.frozen
+class _ReloadConfig:
+    pass
+
+
+@attrs.define(eq=False)
+class _Negotiation:
+    """Whether the daemon may shut down."""
+
+    originator: Connection
+    flags: ShutdownFlag
+    answer: Answer
+    expected: int
+    """How many are to reply."""
+    yes: int = 0
+    no: int = 0
+    timer: trio.CancelScope | None = None
+
+
+class CfgService(Service):
+    """The daemon's links, its configuration, and its end."""
+
+    name = "cfg"
+
+    def __init__(self, daemon: Daemon, options: ClusterOptions) -> None:
+        super().__init__(daemon)
+        self._options = options
+        # The latest first; with what each has replied, if anything.
+        self._trackers: dict[Connection, bool | None] = {}
+        self._tried: set[Connection] = set()
+        self._negotiation: _Negotiation | None = None
+
+    # Requests about nodes.
+
+    def node_status(self, nodeid: int) -> NodeStatus:
+        """How knet sees a node."""
+        # knet's ids have 16 bits, and nobody looks whether this one does.
+        known = nodeid & 0xFFFF
+        nodes = coroparse.addresses(self.daemon.icmap)
+        if known not in nodes:
+            raise error_from_code(CsError.FAILED_OPERATION, "corosync_cfg_node_status_get", f"no node {nodeid}")
+        own = known == self.daemon.nodeid
+        connected = self._connected(known)
+        links = tuple(
+            LinkStatus(
+                number=number,
+                enabled=True,
+                connected=connected,
+                dynconnected=False,
+                mtu=OWN_MTU if own else MTU,
+                source=nodes[self.daemon.nodeid][number],
+                destination="" if own else address,
+            )
+            for number, address in nodes[known].items()
+        )
+        # Debian builds Corosync without the versions on the wire.
+        return NodeStatus(
+            nodeid=nodeid,
+            reachable=connected,
+            remote=False,
+            external=False,
+            onwire_min=0,
+            onwire_max=0,
+            onwire_version=0,
+            links=links,
+        )
+
+    def ring_status(self) -> tuple[RingStatus, ...]:
+        """Our own links, each with a character for each node in order: n for us, 3 for one that is connected."""
+        nodes = coroparse.addresses(self.daemon.icmap)
+        own = self.daemon.nodeid
+        status = "".join("n" if nodeid == own else "13"[self._connected(nodeid)] for nodeid in sorted(nodes))
+        return tuple(RingStatus(f"{link} {address}", status) for link, address in nodes[own].items())
+
+    def node_addresses(self, nodeid: int) -> tuple[IPAddress, ...]:
+        """A node's addresses; 0 is our own."""
+        links = coroparse.addresses(self.daemon.icmap).get(nodeid or self.daemon.nodeid)
+        if links is None:
+            raise error_from_code(CsError.NOT_EXIST, "corosync_cfg_get_node_addrs", f"there is no node {nodeid}")
+        return tuple(map(ipaddress.ip_address, links.values()))
+
+    def kill_node(self, nodeid: int, reason: str) -> None:
+        """End another daemon, or ourselves."""
+        status = self.daemon.icmap.get(f"runtime.members.{nodeid}.status")
+        if status is None or status.value != "joined":
+            raise error_from_code(CsError.NOT_EXIST, "corosync_cfg_kill_node", f"no node {nodeid} is in the ring")
+        self.multicast(_KillNode(nodeid, reason))
+
+    def _connected(self, nodeid: int) -> bool:
+        return nodeid in self.daemon.ring.members
+
+    # Requests about the configuration.
+
+    def reload_config(self) -> None:
+        """Have all daemons read their configuration again."""
+        self.multicast(_ReloadConfig())
+
+    def reopen_log_files(self) -> None:
+        """There are none."""
+        self.daemon.log("CFG", "Reopening logging files")
+
+    def _reload(self) -> None:
+        icmap = self.daemon.icmap
+        configured = coroparse.configuration(self._options)
+        icmap.set("config.totemconfig_reload_in_progress", CmapType.UINT8, 1)
+        icmap.set("config.reload_in_progress", CmapType.UINT8, 1)
+        for prefix in _RELOADED:
+            for key, _ in icmap.items(prefix):
+                if configured.get(key) is None:
+                    icmap.delete(key)
+        position = coroparse.own_position(configured, self.daemon.nodeid)
+        icmap.set("nodelist.local_node_pos", CmapType.UINT32, position)
+        for key, typed in configured.items():
+            icmap.set(key, typed.type, typed.value)
+        icmap.set("config.reload_status", CmapType.INT32, CsError.OK.value)
+        icmap.set("config.totemconfig_reload_in_progress", CmapType.UINT8, 0)
+        icmap.set("config.reload_in_progress", CmapType.UINT8, 0)
+
+    # Requests about a shutdown.
+
+    def trackstart(self, connection: Connection) -> None:
+        """Ask this client before a shutdown; also about one that is being negotiated."""
+        if connection in self._trackers:
+            return
+        self._trackers = {connection: None, **self._trackers}
+        if self._negotiation is not None:
+            self._negotiation.expected += 1
+            connection.send(self._negotiation.flags)
+
+    def trackstop(self, connection: Connection) -> None:
+        """Ask it no more: it agrees to what is being negotiated."""
+        negotiation = self._negotiation
+        if negotiation is not None and connection is negotiation.originator:
+            self._end_negotiation()
+        if connection not in self._trackers:
+            return
+        replied = self._trackers.pop(connection)
+        if self._negotiation is not None:
+            # What it said itself does not count any more.
+            self._negotiation.yes += 1 - (replied is True)
+            self._negotiation.no -= replied is False
+            self._decide()
+
+    def connection_closed(self, connection: Connection) -> None:
+        self.trackstop(connection)
+        self._tried.discard(connection)
+
+    def try_shutdown(self, connection: Connection, flags: ShutdownFlag, answer: Answer) -> None:
+        """Shut down if those who track shutdowns agree."""
+        if flags is ShutdownFlag.IMMEDIATE:
+            self._shut_down(answer)
+            return
+        if self._negotiation is not None:
+            answer(error_from_code(CsError.EXIST, "corosync_cfg_try_shutdown", "a shutdown is being negotiated"))
+            return
+        self._tried.add(connection)
+        asked = [tracker for tracker in self._trackers if tracker is not connection]
+        self._trackers.update(dict.fromkeys(asked))
+        if not asked:
+            self._shut_down(answer)
+            return
+        negotiation = self._negotiation = _Negotiation(connection, flags, answer, len(asked))
+        configured = self.daemon.icmap.get("cfg.shutdown_timeout")
+        timeout = _SHUTDOWN_TIMEOUT
+        if configured is not None and configured.type is CmapType.UINT32:
+            timeout = int(configured.value)
+        negotiation.timer = self.daemon.call_after(timeout / 1000, self._timed_out)
+        for tracker in asked:
+            tracker.send(flags)
+
+    def reply_to_shutdown(self, connection: Connection, *, accept: bool) -> None:
+        """Count an answer, whoever gives it, and however often."""
+        negotiation = self._negotiation
+        if negotiation is None:
+            return  # The daemon says ACCESS, which the library swallows.
+        if accept:
+            negotiation.yes += 1
+        else:
+            negotiation.no += 1
+        if connection in self._trackers:
+            self._trackers[connection] = accept
+        self._decide()
+
+    def _decide(self) -> None:
+        negotiation = self._negotiation
+        if negotiation is None or negotiation.yes + negotiation.no < negotiation.expected:
+            return
+        self._end_negotiation()
+        if negotiation.yes >= negotiation.expected or negotiation.flags is ShutdownFlag.REGARDLESS:
+            self._shut_down(negotiation.answer)
+        else:
+            negotiation.answer(error_from_code(CsError.BUSY, "corosync_cfg_try_shutdown", "the shutdown was refused"))
+
+    def _timed_out(self) -> None:
+        negotiation = self._negotiation
+        if negotiation is None:
+            return
+        negotiation.no = negotiation.expected
+        self._decide()
+        # Corosync means to tell all trackers, but those who never tried a shutdown look like the one to leave out. It
+        # cannot be told from a new request.
+        for tracker in self._trackers:
+            if tracker in self._tried and self.daemon.alive:
+                tracker.send(negotiation.flags)
+
+    def _end_negotiation(self) -> None:
+        if self._negotiation is not None and self._negotiation.timer is not None:
+            self._negotiation.timer.cancel()
+        self._negotiation = None
+
+    def _shut_down(self, answer: Answer) -> None:
+        answer(None)
+        self.multicast(_Shutdown())
+
+    # The other daemons.
+
+    def deliver(self, message: object, sender: int) -> None:
+        daemon = self.daemon
+        match message:
+            case _KillNode(nodeid, reason):
+                if nodeid == daemon.nodeid:
+                    daemon.log("CFG", f"Killed by node {sender} : {reason}")
+                    daemon.totem.afterwards(self._die)
+            case _Shutdown():
+                daemon.log("CFG", f"Node {sender} was shut down by sysadmin")
+                if sender == daemon.nodeid:
+                    daemon.totem.afterwards(daemon.shut_down)
+            case _ReloadConfig():
+                daemon.log("CFG", f"Config reload requested by node {sender}")
+                self._reload()
+            case _:
+                raise AssertionError(message)
+
+    def _die(self) -> None:
+        self.daemon.die()
+        self.daemon.totem.reform()
+
+    def sync_init(self, transitional: frozenset[int], members: tuple[int, ...], ring_id: RingId) -> None:
+        """It takes no part in synchronising."""
+
+    def sync_process(self) -> None:
+        """Nothing to send."""
+
+    def sync_activate(self) -> None:
+        """Nothing to tell."""

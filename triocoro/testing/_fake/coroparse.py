@@ -1,0 +1,133 @@
+"""What a daemon makes of its corosync.conf, as keys of its map: exec/coroparse.c and exec/totemconfig.c."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Final
+
+from ..._types import CmapType, TypedValue
+from .._cluster import ClusterOptions
+from .._netns.config import corosync_conf
+from .icmap import Icmap
+
+CLUSTER_NAME: Final = "triocoro"
+"""Every fake cluster has this name: they cannot meet."""
+
+# The types of the keys that are no texts.
+_FLAGS: Final = (
+    r"quorum\.(two_node|wait_for_all|last_man_standing|auto_tie_breaker|allow_downscale|device\.master_wins)"
+)
+_NUMBERS: Final = (
+    r"totem\.(version|token|token_coefficient|consensus|join|interface\.\d+\.knet_\w+)"
+    r"|nodelist\.node\.\d+\.(nodeid|quorum_votes)"
+    r"|quorum\.(expected_votes|last_man_standing_window|device\.(votes|timeout|sync_timeout))"
+)
+
+# The token takes longer by totem.token_coefficient for each node above this number.
+_COEFFICIENT_ABOVE: Final = 2
+
+# What of totem takes effect, with the value that it has unless it is configured.
+_TOTEM: Final = {
+    "block_unlisted_ips": 1,
+    "cancel_token_hold_on_retransmit": 0,
+    "consensus": 3600,
+    "downcheck": 1000,
+    "fail_recv_const": 2500,
+    "heartbeat_failures_allowed": 0,
+    "join": 50,
+    "knet_compression_threshold": 0,
+    "knet_mtu": 0,
+    "knet_pmtud_interval": 30,
+    "max_messages": 17,
+    "max_network_delay": 50,
+    "merge": 200,
+    "miss_count_const": 5,
+    "send_join": 0,
+    "seqno_unchanged_const": 30,
+    "token": 3000,
+    "token_retransmits_before_loss_const": 4,
+    "token_warning": 75,
+    "window_size": 50,
+}
+
+
+def configuration(options: ClusterOptions) -> Icmap:
+    """What corosync.conf says, as a map of its own."""
+    found = Icmap()
+    for path, text in _items(corosync_conf(options, CLUSTER_NAME)):
+        if re.fullmatch(_FLAGS, path):
+            found.set(path, CmapType.UINT8, int(text))
+        elif re.fullmatch(_NUMBERS, path):
+            found.set(path, CmapType.UINT32, int(text))
+        else:
+            found.set(path, CmapType.STRING, text)
+    return found
+
+
+def _items(text: str) -> Iterator[tuple[str, str]]:
+    """The paths and the values; each node has its position in its path, each interface the number of its link."""
+    sections: list[str] = []
+    nodes = -1
+    for line in map(str.strip, text.splitlines()):
+        key, colon, value = line.partition(":")
+        if colon:
+            path = ".".join([*sections, key])
+            if path.endswith(".linknumber"):
+                sections.append(value.strip())
+            else:
+                yield path, value.strip()
+        elif line.endswith("{"):
+            sections.append(line[:-1].strip())
+            if sections == ["nodelist", "node"]:
+                nodes += 1
+                sections.append(str(nodes))
+        elif line == "}" and sections.pop().isdigit():
+            sections.pop()
+
+
+def own_position(icmap: Icmap, nodeid: int) -> int:
+    """Where in the node list a node is."""
+    keys = (key for key, typed in icmap.items("nodelist.node.") if key.endswith(".nodeid") and typed.value == nodeid)
+    return int(next(keys).split(".")[2])
+
+
+def addresses(icmap: Icmap) -> dict[int, dict[int, str]]:
+    """The nodes of the node list, each with its addresses by link."""
+    nodes: dict[str, dict[str, str]] = {}
+    for key, value in icmap.items("nodelist.node."):
+        position, name = key.removeprefix("nodelist.node.").split(".")
+        nodes.setdefault(position, {})[name] = str(value.value)
+    return {
+        int(node["nodeid"]): {
+            int(name[len("ring") : -len("_addr")]): value
+            for name, value in node.items()
+            if re.fullmatch(r"ring\d_addr", name)
+        }
+        for node in nodes.values()
+    }
+
+
+def runtime(icmap: Icmap) -> Iterator[tuple[str, TypedValue]]:
+    """What totem makes of its part: runtime.config."""
+    totem = {name: _configured(icmap, name, default) for name, default in _TOTEM.items()}
+    token = totem["token"]
+    if len(addresses(icmap)) > _COEFFICIENT_ABOVE:
+        token += (len(addresses(icmap)) - _COEFFICIENT_ABOVE) * _configured(icmap, "token_coefficient", 650)
+    retransmit = int(token / (totem["token_retransmits_before_loss_const"] + 0.2))
+    totem["token"] = token
+    totem["token_retransmit"] = retransmit
+    # 10 ms are a tick of the clock that Corosync reckons with.
+    totem["hold"] = int(retransmit * 0.8 - 10)
+    for name, value in totem.items():
+        yield f"runtime.config.totem.{name}", TypedValue(CmapType.UINT32, value)
+    yield "runtime.config.totem.knet_compression_level", TypedValue(CmapType.INT32, 0)
+    yield "runtime.config.totem.knet_compression_model", TypedValue(CmapType.STRING, "none")
+    for key, typed in icmap.items("totem.interface."):
+        if ".knet_ping_" in key:
+            yield f"runtime.config.{key}", typed
+
+
+def _configured(icmap: Icmap, name: str, default: int) -> int:
+    typed = icmap.get(f"totem.{name}")
+    return default if typed is None else int(typed.value)
