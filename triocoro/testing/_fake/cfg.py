@@ -94,7 +94,7 @@ class CfgService(Service):
                 dynconnected=False,
                 mtu=OWN_MTU if own else MTU,
                 source=nodes[self.daemon.nodeid][number],
-                destination="" if own else address,
+                destination=address,
             )
             for number, address in nodes[known].items()
         )
