@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from enum import IntEnum, IntFlag
 from pathlib import Path
 from typing import NoReturn
 
@@ -17,14 +18,30 @@ import pytest
 import trio
 
 import triocoro
+from triocoro import _validate
 from triocoro._corosync import CorosyncEndpoint
 from triocoro._raw import MULTICAST_BURST, MulticastStatus, RawCpg
-from triocoro._types import ConfigChange, IterationType, Message, Reason, Track
+from triocoro._types import (
+    CmapMap,
+    CmapTrack,
+    CmapType,
+    ConfigChange,
+    Dispatch,
+    FlowControlState,
+    IterationType,
+    Message,
+    QuorumType,
+    Reason,
+    ShutdownFlag,
+    Track,
+)
 from triocoro.testing import Node
 
 pytestmark = pytest.mark.corosync_real_only
 
 SOURCES = Path(triocoro.__file__).parent / "_corosync"
+
+LIBRARIES = ("cpg", "votequorum", "quorum", "cmap", "cfg")
 
 # Our names for the types that have a name in the real headers, too.
 REAL_TYPES = {
@@ -32,25 +49,33 @@ REAL_TYPES = {
     "tc_cpg_name_t": "struct cpg_name",
     "tc_cpg_iteration_description_t": "struct cpg_iteration_description_t",
     "tc_cpg_ring_id_t": "struct cpg_ring_id",
-    "tc_cpg_callbacks_t": "cpg_callbacks_t",
     "tc_cpg_model_data_t": "cpg_model_data_t",
     "tc_cpg_model_v1_data_t": "cpg_model_v1_data_t",
     "tc_votequorum_info_t": "struct votequorum_info",
     "tc_votequorum_node_t": "votequorum_node_t",
     "tc_votequorum_ring_id_t": "votequorum_ring_id_t",
     "tc_votequorum_callbacks_t": "votequorum_callbacks_t",
+    "tc_quorum_ring_id_t": "struct quorum_ring_id",
+    "tc_quorum_model_data_t": "quorum_model_data_t",
+    "tc_quorum_model_v1_data_t": "quorum_model_v1_data_t",
+    "tc_cmap_notify_value_t": "struct cmap_notify_value",
+    "tc_cfg_callbacks_t": "corosync_cfg_callbacks_t",
+    "tc_cfg_node_address_t": "corosync_cfg_node_address_t",
+    "tc_cfg_link_status_t": "struct corosync_knet_link_status_v1",
+    "tc_cfg_node_status_t": "struct corosync_cfg_node_status_v1",
 }
 
 # Members whose names differ.
 REAL_MEMBERS = {
-    ("tc_cpg_callbacks_t", "deliver"): "cpg_deliver_fn",
-    ("tc_cpg_callbacks_t", "confchg"): "cpg_confchg_fn",
     ("tc_cpg_model_v1_data_t", "deliver"): "cpg_deliver_fn",
     ("tc_cpg_model_v1_data_t", "confchg"): "cpg_confchg_fn",
     ("tc_cpg_model_v1_data_t", "totem_confchg"): "cpg_totem_confchg_fn",
     ("tc_votequorum_callbacks_t", "quorum"): "votequorum_quorum_notify_fn",
     ("tc_votequorum_callbacks_t", "expectedvotes"): "votequorum_expectedvotes_notify_fn",
     ("tc_votequorum_callbacks_t", "nodelist"): "votequorum_nodelist_notify_fn",
+    ("tc_quorum_model_v1_data_t", "quorum"): "quorum_notify_fn",
+    ("tc_quorum_model_v1_data_t", "nodelist"): "nodelist_notify_fn",
+    ("tc_cfg_callbacks_t", "shutdown"): "corosync_cfg_shutdown_callback",
 }
 
 REAL_CALLBACKS = {
@@ -60,26 +85,62 @@ REAL_CALLBACKS = {
     "tc_votequorum_quorum_t": "votequorum_quorum_notification_fn_t",
     "tc_votequorum_nodelist_t": "votequorum_nodelist_notification_fn_t",
     "tc_votequorum_expectedvotes_t": "votequorum_expectedvotes_notification_fn_t",
+    "tc_quorum_quorum_t": "quorum_v1_quorum_notification_fn_t",
+    "tc_quorum_nodelist_t": "quorum_v1_nodelist_notification_fn_t",
+    "tc_cmap_notify_t": "cmap_notify_fn_t",
+    "tc_cfg_shutdown_t": "corosync_cfg_shutdown_callback_t",
 }
 
 REAL_NUMBERS = {
     "TC_CS_OK": "CS_OK",
     "TC_CS_LIBRARY": "CS_ERR_LIBRARY",
     "TC_CS_TRY_AGAIN": "CS_ERR_TRY_AGAIN",
+    "TC_CS_INVALID_PARAM": "CS_ERR_INVALID_PARAM",
     "TC_CS_NO_MEMORY": "CS_ERR_NO_MEMORY",
+    "TC_CS_BAD_HANDLE": "CS_ERR_BAD_HANDLE",
+    "TC_CS_NOT_EXIST": "CS_ERR_NOT_EXIST",
+    "TC_CS_NO_SPACE": "CS_ERR_NO_SPACE",
     "TC_CS_NO_SECTIONS": "CS_ERR_NO_SECTIONS",
     "TC_DISPATCH_ONE_NONBLOCKING": "CS_DISPATCH_ONE_NONBLOCKING",
     "TC_CPG_TYPE_AGREED": "CPG_TYPE_AGREED",
     "TC_CPG_MODEL_V1": "CPG_MODEL_V1",
+    "TC_QUORUM_MODEL_V1": "QUORUM_MODEL_V1",
+    "TC_CFG_NODE_STATUS_V1": "CFG_NODE_STATUS_V1",
 }
 
-HEADERS = """
-#include <stddef.h>
-#include <sys/types.h>
-#include <corosync/corotypes.h>
-#include <corosync/cpg.h>
-#include <corosync/votequorum.h>
-"""
+# Our enumerations, and how C calls what is in them.
+REAL_ENUMS: dict[type[IntEnum | IntFlag], str] = {
+    Reason: "CPG_REASON_{}",
+    IterationType: "CPG_ITERATION_{}",
+    FlowControlState: "CPG_FLOW_CONTROL_{}",
+    Dispatch: "CS_DISPATCH_{}",
+    Track: "CS_TRACK_{}",
+    triocoro.VotequorumFlag: "VOTEQUORUM_INFO_{}",
+    triocoro.NodeState: "VOTEQUORUM_NODESTATE_{}",
+    QuorumType: "QUORUM_{}",
+    CmapMap: "CMAP_MAP_{}",
+    CmapType: "CMAP_VALUETYPE_{}",
+    CmapTrack: "CMAP_TRACK_{}",
+    ShutdownFlag: "COROSYNC_CFG_SHUTDOWN_FLAG_{}",
+}
+
+# Ours, although 3.1 does not have them.
+NEWER = {
+    "votequorum_get_qdevice_extra_info",
+    "votequorum_set_qdevice_extra_info",
+    "VOTEQUORUM_INFO_QDEVICE_HAS_EXTRA_INFO",
+}
+
+# Not in our table, on purpose.
+UNUSED = (
+    r"(cpg|quorum|cmap)_initialize",  # the model and the map can be chosen with those that take one
+    r"\w+_context_[gs]et",  # Python has attributes
+    r"cmap_[gs]et_(u?int\d+|float|double|string)",  # cmap_get and cmap_set take any type
+)
+
+HEADERS = "#include <stddef.h>\n#include <sys/types.h>\n#include <netinet/in.h>\n#include <corosync/corotypes.h>\n" + (
+    "".join(f"#include <corosync/{library}.h>\n" for library in LIBRARIES)
+)
 
 
 def compile_c(source: str, tmp_path: Path, *options: str) -> None:
@@ -91,13 +152,27 @@ def compile_c(source: str, tmp_path: Path, *options: str) -> None:
 
 
 @pytest.fixture
-def headers() -> None:
-    if not Path("/usr/include/corosync/cpg.h").exists():
-        pytest.skip("Corosync's headers are not installed (libcpg-dev, libvotequorum-dev)")
+def headers() -> str:
+    files = [Path(f"/usr/include/corosync/{library}.h") for library in LIBRARIES]
+    if not all(file.exists() for file in files):
+        pytest.skip("Corosync's headers are not installed (lib{cpg,votequorum,quorum,cmap,cfg}-dev)")
+    return "".join(file.read_text() for file in files)
 
 
-@pytest.mark.usefixtures("headers")
-def test_layouts_are_those_of_the_real_headers(tmp_path: Path) -> None:
+def functions(library: str) -> list[str]:
+    """What the shim looks for in a library."""
+    from triocoro._corosync._shim import ffi, lib
+
+    index = getattr(lib, f"TC_LIB{library.upper()}")
+    names: list[str] = []
+    while name := lib.tc_symbol_name(index, len(names)):
+        names.append(ffi.string(name).decode())
+    return names
+
+
+def test_layouts_are_those_of_the_real_headers(tmp_path: Path, headers: str) -> None:
+    from triocoro._corosync import _cfg, _cpg
+
     abi = (SOURCES / "abi.h").read_text()
     structs: dict[str, list[str]] = {
         name: re.findall(r"(\w+)(?:\[\d+\])?;", body)
@@ -114,34 +189,42 @@ def test_layouts_are_those_of_the_real_headers(tmp_path: Path) -> None:
             checks.append(f"sizeof((({ours} *)0)->{member}) == sizeof((({real} *)0)->{its})")
     checks += [f"(int){ours} == (int){real}" for ours, real in REAL_NUMBERS.items()]
     checks += [f"(int)CS_{'' if c == 1 else 'ERR_'}{c.name} == {int(c)}" for c in triocoro.CsError]
-    checks += [f"(int)CPG_REASON_{reason.name} == {int(reason)}" for reason in Reason]
-    checks += [f"(int)CPG_ITERATION_{kind.name} == {int(kind)}" for kind in IterationType]
-    checks += [f"CS_TRACK_{flag} == {int(Track[flag])}" for flag in ("CURRENT", "CHANGES", "CHANGES_ONLY")]
-    checks += [f"VOTEQUORUM_INFO_{flag.name} == {int(flag)}" for flag in triocoro.VotequorumFlag]
-    checks += [f"VOTEQUORUM_NODESTATE_{state.name} == {int(state)}" for state in triocoro.NodeState]
+    numbers = {real.format(member.name): int(member) for ours, real in REAL_ENUMS.items() for member in ours}
+    checks += [f"(int){name} == {number}" for name, number in numbers.items() if name in headers or name not in NEWER]
+    checks += [
+        f"CPG_MODEL_V1_DELIVER_INITIAL_TOTEM_CONF == {_cpg.INITIAL_TOTEM_CONF}",
+        f"CMAP_KEYNAME_MINLEN == {_validate.MIN_KEY}",
+        f"CMAP_KEYNAME_MAXLEN == {_validate.MAX_KEY}",
+        f"CFG_MAX_LINKS == {_cfg.MAX_LINKS}",
+        f"VOTEQUORUM_QDEVICE_MAX_NAME_LEN == {_validate.MAX_QDEVICE_NAME + 1}",
+    ]
     source = HEADERS + '#include "abi.h"\n' + "\n".join(f'_Static_assert({c}, "{c}");' for c in checks)
     compile_c(source, tmp_path, "-c", "-o", str(tmp_path / "check.o"))
 
 
-@pytest.mark.usefixtures("headers")
-def test_signatures_are_those_of_the_real_headers(tmp_path: Path) -> None:
-    # The tables, built from the real types, take the real functions without a cast.
+def test_signatures_are_those_of_the_real_headers(tmp_path: Path, headers: str) -> None:
+    # The table, built from the real types, takes the real functions without a cast.
+    names = [name for library in LIBRARIES for name in functions(library)]
+    present = [name for name in names if re.search(rf"\b{name}\b", headers)]
+    assert set(names) - set(present) <= NEWER
     source = [HEADERS, "#define TC_REAL_TYPES"]
     source += [f"#define {ours} {real}" for ours, real in REAL_TYPES.items()]
-    source += ['#include "tables.h"', "#define ENTRY(name, parameters, arguments) .name = name,"]
-    source += [f"struct tc_{n}_table tc_{n} = {{TC_{n.upper()}_FUNCTIONS(ENTRY)}};" for n in ("cpg", "votequorum")]
+    source += ['#include "tables.h"', "struct tc_functions tc_table = {"]
+    source += [f".{name} = {name}," for name in present]
+    source += ["};"]
     source += [f"{real} check_{ours}({ours} callback) {{ return callback; }}" for ours, real in REAL_CALLBACKS.items()]
     compile_c("\n".join(source), tmp_path, "-c", "-o", str(tmp_path / "check.o"))
 
 
-@pytest.mark.parametrize("library", ["cpg", "votequorum"])
+@pytest.mark.parametrize("library", LIBRARIES)
 def test_every_exported_function_is_in_the_table(library: str) -> None:
     from triocoro._corosync import _libraries
-    from triocoro._corosync._shim import ffi, lib
 
-    table = {"cpg": _libraries.CPG, "votequorum": _libraries.VOTEQUORUM}[library]
+    table: _libraries.Library = getattr(_libraries, library.upper())
     table.load()
-    loaded = {line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if f"lib{library}." in line}
+    loaded = {
+        line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if f"/{table.soname}" in line
+    }
     (path,) = loaded
     listing = subprocess.run(["readelf", "--dyn-syms", "-W", path], capture_output=True, text=True, check=True).stdout
     exported = {
@@ -149,10 +232,9 @@ def test_every_exported_function_is_in_the_table(library: str) -> None:
         for fields in map(str.split, listing.splitlines())
         if len(fields) >= 8 and fields[3] == "FUNC" and fields[6] != "UND"
     }
-    names: list[str] = []
-    while name := lib.tc_symbol_name(table.index, len(names)):
-        names.append(ffi.string(name).decode())
-    assert {name for name in exported if name.startswith(f"{library}_")} <= set(names)
+    offered = {name for name in exported if re.match(rf"(corosync_)?{library}_", name)}
+    names = functions(library)
+    assert {name for name in offered if not re.fullmatch("|".join(UNUSED), name)} == set(names) - (NEWER - offered)
     assert len(names) == len(set(names))
 
 
@@ -165,14 +247,22 @@ def test_extension_needs_nothing_but_libc() -> None:
 
 
 async def test_missing_library_names_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    from triocoro._corosync import _cpg, _libraries, _votequorum
+    from triocoro._corosync import _cfg, _cmap, _cpg, _libraries, _quorum, _votequorum
+    from triocoro._corosync._handle import Handle
 
     endpoint = CorosyncEndpoint("nowhere")
-    for module, name, package in ((_cpg, "CPG", "libcpg4"), (_votequorum, "VOTEQUORUM", "libvotequorum8")):
-        absent = _libraries.Library(0, "libabsent.so.4", package)
-        monkeypatch.setattr(module, name, absent)
-        with pytest.raises(triocoro.CorosyncUnavailableError, match=package) as caught:
-            await (endpoint.connect_cpg() if name == "CPG" else endpoint.connect_votequorum())
+    connects: dict[type[Handle[object]], Callable[[], Awaitable[object]]] = {
+        _cpg.CpgHandle: endpoint.connect_cpg,
+        _votequorum.VotequorumHandle: endpoint.connect_votequorum,
+        _quorum.QuorumHandle: endpoint.connect_quorum,
+        _cmap.CmapHandle: lambda: endpoint.connect_cmap(CmapMap.ICMAP),
+        _cfg.CfgHandle: endpoint.connect_cfg,
+    }
+    for handle, connect in connects.items():
+        library = handle.library
+        monkeypatch.setattr(handle, "library", _libraries.Library(library.index, "libabsent.so.4", library.package))
+        with pytest.raises(triocoro.CorosyncUnavailableError, match=rf"\b{library.package}\b") as caught:
+            await connect()
         assert "libabsent.so.4" in str(caught.value)
 
 
@@ -182,15 +272,15 @@ from triocoro import NotSupportedError
 from triocoro._corosync._libraries import Library, failure
 from triocoro._corosync._shim import ffi, lib
 
-Library(lib.TC_CPG, sys.argv[1], "none").load()
+Library(lib.TC_LIBCPG, sys.argv[1], "none").load()
 assert lib.cpg_leave(1, ffi.new("tc_cpg_name_t *", (1, b"x"))) == 1
 code = lib.cpg_local_get(1, ffi.new("unsigned int *"))
 error = failure(code, "cpg_local_get")
 assert type(error) is NotSupportedError, error
 assert error.function == "cpg_local_get"
 assert lib.tc_cpg_multicast(1, 0, b"", [0], 1) & 0xFFFFFFFF == lib.TC_MISSING & 0xFFFFFFFF
-assert lib.tc_cpg_dispatch(1, lib.tc_arena_new(), 1, 1) == lib.TC_MISSING
-assert lib.tc_cpg_connect(-1, ffi.new("struct tc_connection *")) == lib.TC_MISSING
+assert lib.tc_dispatch(lib.TC_LIBCPG, 1, lib.tc_arena_new(), 1, 1) == lib.TC_MISSING
+assert lib.tc_connect(lib.TC_LIBCPG, -1, ffi.new("struct tc_connection *")) == lib.TC_MISSING
 print("ok")
 """
 
@@ -212,14 +302,16 @@ def test_small_stack_is_an_error_and_not_a_crash() -> None:
     codes: list[int] = []
     size = threading.stack_size(256 * 1024)
     try:
-        thread = threading.Thread(target=lambda: codes.append(lib.tc_cpg_dispatch(1, lib.tc_arena_new(), 1, 1)))
+        thread = threading.Thread(
+            target=lambda: codes.append(lib.tc_dispatch(lib.TC_LIBCPG, 1, lib.tc_arena_new(), 1, 1))
+        )
         thread.start()
     finally:
         threading.stack_size(size)
     thread.join()
     assert codes == [lib.TC_SHALLOW]
     assert "stack" in str(_libraries.failure(lib.TC_SHALLOW, "cpg_dispatch"))
-    assert lib.tc_cpg_dispatch(1, lib.tc_arena_new(), 1, 1) == triocoro.CsError.BAD_HANDLE
+    assert lib.tc_dispatch(lib.TC_LIBCPG, 1, lib.tc_arena_new(), 1, 1) == triocoro.CsError.BAD_HANDLE
 
 
 # --- with a daemon ---

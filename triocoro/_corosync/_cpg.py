@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, final
 
 import trio
 
-from .._errors import BadHandleError, CsError
+from .._errors import CsError
 from .._raw import MULTICAST_BURST, MulticastStatus
 from .._types import (
     Address,
@@ -24,14 +23,15 @@ from .._types import (
     TotemChange,
 )
 from . import _arena
-from ._handle import Handle, Undoable, patiently, run_undoable
+from ._handle import Handle, patiently
 from ._libraries import CPG, failure
 from ._shim import ffi, lib
 
 if TYPE_CHECKING:
     from ._shim import Arena, Connection, CpgName
 
-_INITIAL_TOTEM_CONF = 0x01
+INITIAL_TOTEM_CONF = 0x01
+"""The flag of a connect: tell of the present ring at the join (`CPG_MODEL_V1_DELIVER_INITIAL_TOTEM_CONF`)."""
 
 # cpg_membership_get(3) writes up to 384 entries, whatever number it is given.
 _MEMBERS_ROOM = 512
@@ -76,6 +76,7 @@ def _totem_change(ring_nodeid: int, blob: bytes) -> TotemChange:
 class CpgHandle(Handle[CpgEvent]):
     """A handle of libcpg."""
 
+    library = CPG
     dispatch_function = "cpg_dispatch"
 
     def __init__(self, connection: Connection, lane: trio.CapacityLimiter) -> None:
@@ -97,9 +98,6 @@ class CpgHandle(Handle[CpgEvent]):
         return FlowControlState(state[0])
 
     # --- dispatch ---
-
-    def _dispatch(self, arena: Arena, max_events: int, max_bytes: int) -> int:
-        return lib.tc_cpg_dispatch(self._handle, arena, max_events, max_bytes)
 
     def _decode(self, arena: Arena) -> Sequence[CpgEvent]:
         events: list[CpgEvent] = []
@@ -161,11 +159,9 @@ class CpgHandle(Handle[CpgEvent]):
 
     # --- membership ---
 
-    @trio.lowlevel.enable_ki_protection
     async def join(self, group: bytes) -> None:
         name = _name(group)
-        trip = Undoable(lambda: self._join(name), self._undo_join)
-        code = await run_undoable(trip, self._exclusively, self._undo_join_late, self._lane)
+        code = await self._undoable(lambda: self._join(name), self._undo_join)
         if code != CsError.OK:
             raise failure(code, "cpg_join")
 
@@ -187,14 +183,6 @@ class CpgHandle(Handle[CpgEvent]):
     def _undo_join(self, code: int) -> None:
         if code == CsError.OK:
             patiently(self._leave)
-
-    def _undo_join_late(self, code: int) -> None:
-        if code == CsError.OK:
-            trio.lowlevel.spawn_system_task(self._leave_late)
-
-    async def _leave_late(self) -> None:  # noqa: ASYNC910 - suppress hides the checkpoint from the linter
-        with contextlib.suppress(BadHandleError):  # closed in the meantime, which is as good
-            await self._trip(lambda: patiently(self._leave))
 
     async def leave(self, group: bytes) -> None:
         name = _name(group)
@@ -243,14 +231,4 @@ class CpgHandle(Handle[CpgEvent]):
     def _finalize(self, *, leave: bool) -> None:
         if leave:
             patiently(self._leave)
-        lib.cpg_finalize(self._handle)
-
-
-def connect(pidfd: int, *, initial_totem_conf: bool) -> Connection:
-    """On a worker: connect in the namespaces of `pidfd` (in our own if that is -1)."""
-    return CPG.connect(lib.tc_cpg_connect, pidfd, flags=_INITIAL_TOTEM_CONF if initial_totem_conf else 0)
-
-
-def disconnect(connection: Connection) -> None:
-    """On a worker: undo `connect`."""
-    lib.cpg_finalize(connection.handle)
+        super()._finalize(leave=leave)

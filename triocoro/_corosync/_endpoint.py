@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, TypeVar, final
 import trio
 
 from .._errors import BadHandleError, CorosyncUnavailableError
-from .._raw import RawCpg, RawVotequorum
+from .._raw import RawCfg, RawCmap, RawCpg, RawQuorum, RawVotequorum
+from .._types import CmapMap
 
 if TYPE_CHECKING:
+    from ._handle import Handle
     from ._shim import Connection
 
-HandleT = TypeVar("HandleT")
+HandleT = TypeVar("HandleT", bound="Handle[object]")
 
 
 @final
@@ -45,27 +47,39 @@ class CorosyncEndpoint:
 
     async def connect_cpg(self, *, initial_totem_conf: bool = False) -> RawCpg:
         _require_extension()
-        from . import _cpg
+        from ._cpg import INITIAL_TOTEM_CONF, CpgHandle
 
-        return await self._connect(
-            lambda pidfd: _cpg.connect(pidfd, initial_totem_conf=initial_totem_conf), _cpg.disconnect, _cpg.CpgHandle
-        )
+        return await self._connect(CpgHandle, INITIAL_TOTEM_CONF if initial_totem_conf else 0)
 
     async def connect_votequorum(self) -> RawVotequorum:
         _require_extension()
-        from . import _votequorum
+        from ._votequorum import VotequorumHandle
 
-        return await self._connect(_votequorum.connect, _votequorum.disconnect, _votequorum.VotequorumHandle)
+        return await self._connect(VotequorumHandle)
+
+    async def connect_quorum(self) -> RawQuorum:
+        _require_extension()
+        from ._quorum import QuorumHandle
+
+        return await self._connect(QuorumHandle)
+
+    async def connect_cmap(self, map: CmapMap) -> RawCmap:  # noqa: A002 - as in C
+        _require_extension()
+        from ._cmap import CmapHandle
+
+        return await self._connect(CmapHandle, map)
+
+    async def connect_cfg(self) -> RawCfg:
+        _require_extension()
+        from ._cfg import CfgHandle
+
+        return await self._connect(CfgHandle)
 
     @trio.lowlevel.enable_ki_protection
-    async def _connect(
-        self,
-        connect: Callable[[int], Connection],
-        disconnect: Callable[[Connection], None],
-        handle: Callable[[Connection, trio.CapacityLimiter], HandleT],
-    ) -> HandleT:
+    async def _connect(self, kind: type[HandleT], flags: int = 0) -> HandleT:
         from ._handle import Undoable, in_background, run_undoable
 
+        library = kind.library
         # A limiter of its own: forty connects to a frozen daemon would use up Trio's default one.
         lane = trio.CapacityLimiter(1)
         # Whoever takes the pidfd from here closes it: the worker, or we, if we are cancelled before it has begun.
@@ -73,25 +87,27 @@ class CorosyncEndpoint:
 
         def trip() -> Connection:
             if self._namespaces is None:
-                return connect(-1)
+                return library.connect(-1, flags)
             try:
                 pidfd = pidfds.pop()
             except IndexError:
                 raise BadHandleError("the connect was cancelled") from None
             try:
-                return connect(pidfd)
+                return library.connect(pidfd, flags)
             finally:
                 os.close(pidfd)
 
         def disconnect_late(connection: Connection) -> None:
-            in_background(partial(disconnect, connection))
+            in_background(partial(library.disconnect, connection))
 
         try:
-            connection = await run_undoable(Undoable(trip, disconnect), lambda call: call(), disconnect_late, lane)
+            connection = await run_undoable(
+                Undoable(trip, library.disconnect), lambda call: call(), disconnect_late, lane
+            )
         finally:
             while pidfds:
                 os.close(pidfds.pop())
-        return handle(connection, lane)
+        return kind(connection, lane)
 
 
 def _require_extension() -> None:

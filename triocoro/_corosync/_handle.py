@@ -8,19 +8,20 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
 import trio
 
 from .._errors import BadHandleError, CsError
 from . import _arena
-from ._libraries import failure
+from ._libraries import Library, failure
+from ._shim import lib
 
 if TYPE_CHECKING:
     from ._shim import Arena, Connection
 
 T = TypeVar("T")
-EventT = TypeVar("EventT")
+EventT_co = TypeVar("EventT_co", covariant=True)
 
 _QUIET = (CsError.OK, CsError.TRY_AGAIN)
 
@@ -80,10 +81,11 @@ def in_background(call: Callable[[], object], done: Callable[[], object] | None 
     trio.lowlevel.start_thread_soon(call, deliver, "triocoro")
 
 
-class Handle(ABC, Generic[EventT]):
+class Handle(ABC, Generic[EventT_co]):
     """One handle of one of the libraries."""
 
-    dispatch_function = ""
+    library: ClassVar[Library]
+    dispatch_function: ClassVar[str]
 
     def __init__(self, connection: Connection, lane: trio.CapacityLimiter) -> None:
         self._handle = connection.handle
@@ -108,22 +110,18 @@ class Handle(ABC, Generic[EventT]):
     # --- dispatch ---
 
     @abstractmethod
-    def _dispatch(self, arena: Arena, max_events: int, max_bytes: int) -> int:
-        """The shim's dispatch call."""
-
-    @abstractmethod
-    def _decode(self, arena: Arena) -> Sequence[EventT]:
+    def _decode(self, arena: Arena) -> Sequence[EventT_co]:
         """The events in the arena. An exception here would lose events, so there must be none."""
 
     @trio.lowlevel.enable_ki_protection
-    def dispatch(self, max_events: int, max_bytes: int) -> tuple[int, Sequence[EventT]]:
+    def dispatch(self, max_events: int, max_bytes: int) -> tuple[int, Sequence[EventT_co]]:
         if self._failure is not None:
             raise failure(self._failure, self.dispatch_function)
         arena = _arena.borrow()
         try:
-            code = self._dispatch(arena, max_events, max_bytes)
+            code = lib.tc_dispatch(self.library.index, self._handle, arena, max_events, max_bytes)
             taken = arena.taken
-            events: Sequence[EventT] = self._decode(arena) if arena.count else ()
+            events: Sequence[EventT_co] = self._decode(arena) if arena.count else ()
         except BaseException:  # pragma: no cover # out of memory: what was taken is lost, so this handle is done for
             self._failure = CsError.NO_MEMORY
             raise
@@ -154,11 +152,26 @@ class Handle(ABC, Generic[EventT]):
         if code != CsError.OK:
             raise failure(code, function)
 
+    @trio.lowlevel.enable_ki_protection
+    async def _undoable(self, call: Callable[[], T], undo: Callable[[T], object]) -> T:
+        """`call` on a worker, when the lane is free; if the caller is cancelled, `undo` there of what it did."""
+
+        def undo_late(result: T) -> None:
+            trio.lowlevel.spawn_system_task(self._late, partial(undo, result))
+
+        return await run_undoable(Undoable(call, undo), self._exclusively, undo_late, self._lane)
+
+    async def _late(self, call: Callable[[], object]) -> None:  # noqa: ASYNC910 - suppress hides the checkpoint
+        """`call` on a worker, when the lane is free, for a caller who is gone."""
+        with contextlib.suppress(BadHandleError):  # closed in the meantime, which is as good
+            await self._trip(call)
+
     # --- closing ---
 
-    @abstractmethod
     def _finalize(self, *, leave: bool) -> None:
         """Finalize the handle; on a worker, and nobody else uses it any more."""
+        del leave
+        lib.tc_finalize(self.library.index, self._handle)
 
     def close(self, *, leave: bool = False) -> None:
         if self._closing:

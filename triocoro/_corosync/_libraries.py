@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections.abc import Callable
 from typing import TYPE_CHECKING, final
 
 from .._errors import (
@@ -49,19 +48,26 @@ class Library:
                 )
             self._loaded = True
 
-    def connect(self, call: Callable[[int, Connection], int], pidfd: int, *, flags: int = 0) -> Connection:
-        """On a worker: connect with the shim's `call` in the namespaces of `pidfd` (in our own if that is -1)."""
+    def connect(self, pidfd: int, flags: int) -> Connection:
+        """On a worker: connect in the namespaces of `pidfd` (in our own if that is -1)."""
         self.load()
         connection = ffi.new("struct tc_connection *")
         connection.flags = flags
-        code = call(pidfd, connection)
+        code = lib.tc_connect(self.index, pidfd, connection)
         if code != CsError.OK:
             raise _connect_failure(code, connection)
         return connection
 
+    def disconnect(self, connection: Connection) -> None:
+        """On a worker: undo `connect`."""
+        lib.tc_finalize(self.index, connection.handle)
 
-CPG = Library(lib.TC_CPG, "libcpg.so.4", "libcpg4")
-VOTEQUORUM = Library(lib.TC_VOTEQUORUM, "libvotequorum.so.8", "libvotequorum8")
+
+CPG = Library(lib.TC_LIBCPG, "libcpg.so.4", "libcpg4")
+VOTEQUORUM = Library(lib.TC_LIBVOTEQUORUM, "libvotequorum.so.8", "libvotequorum8")
+QUORUM = Library(lib.TC_LIBQUORUM, "libquorum.so.5", "libquorum5")
+CMAP = Library(lib.TC_LIBCMAP, "libcmap.so.4", "libcmap4")
+CFG = Library(lib.TC_LIBCFG, "libcfg.so.7", "libcfg7")
 
 
 def failure(code: int, function: str) -> CorosyncError:

@@ -23,10 +23,12 @@ from ._libraries import VOTEQUORUM
 from ._shim import ffi, lib
 
 if TYPE_CHECKING:
-    from ._shim import Arena, Connection
+    from ._shim import Arena
 
 _QUORUM = lib.TC_QUORUM
 _NODELIST = lib.TC_NODELIST
+# VOTEQUORUM_QDEVICE_EXTRA_NODEINFO_MAXSIZE; the library fills in a buffer of that size.
+_MAX_EXTRA_INFO = 4096
 _STATES = {int(state): state for state in NodeState}
 
 
@@ -45,12 +47,10 @@ def _change(quorate: int, blob: bytes) -> VotequorumChange:
 class VotequorumHandle(Handle[VotequorumEvent]):
     """A handle of libvotequorum."""
 
+    library = VOTEQUORUM
     dispatch_function = "votequorum_dispatch"
 
     # --- dispatch ---
-
-    def _dispatch(self, arena: Arena, max_events: int, max_bytes: int) -> int:
-        return lib.tc_votequorum_dispatch(self._handle, arena, max_events, max_bytes)
 
     def _decode(self, arena: Arena) -> Sequence[VotequorumEvent]:
         events: list[VotequorumEvent] = []
@@ -95,18 +95,47 @@ class VotequorumHandle(Handle[VotequorumEvent]):
     async def trackstop(self) -> None:
         await self._request("votequorum_trackstop", lambda: lib.votequorum_trackstop(self._handle))
 
-    # --- closing ---
+    # --- the quorum device ---
 
-    def _finalize(self, *, leave: bool) -> None:
-        del leave
-        lib.votequorum_finalize(self._handle)
+    async def qdevice_register(self, name: str) -> None:
+        text = name.encode()
+        await self._request("votequorum_qdevice_register", lambda: lib.votequorum_qdevice_register(self._handle, text))
 
+    async def qdevice_unregister(self, name: str) -> None:
+        text = name.encode()
+        await self._request(
+            "votequorum_qdevice_unregister", lambda: lib.votequorum_qdevice_unregister(self._handle, text)
+        )
 
-def connect(pidfd: int) -> Connection:
-    """On a worker: connect in the namespaces of `pidfd` (in our own if that is -1)."""
-    return VOTEQUORUM.connect(lib.tc_votequorum_connect, pidfd)
+    async def qdevice_update(self, old_name: str, new_name: str) -> None:
+        old, new = old_name.encode(), new_name.encode()
+        await self._request("votequorum_qdevice_update", lambda: lib.votequorum_qdevice_update(self._handle, old, new))
 
+    async def qdevice_poll(self, name: str, cast_vote: bool, ring_id: RingId) -> None:  # noqa: FBT001 - as in C
+        text = name.encode()
+        ring = ffi.new("tc_votequorum_ring_id_t *", (ring_id.nodeid, ring_id.seq))
+        await self._request(
+            "votequorum_qdevice_poll",
+            lambda: lib.votequorum_qdevice_poll(self._handle, text, cast_vote, ring[0]),
+        )
 
-def disconnect(connection: Connection) -> None:
-    """On a worker: undo `connect`."""
-    lib.votequorum_finalize(connection.handle)
+    async def qdevice_master_wins(self, name: str, allow: bool) -> None:  # noqa: FBT001 - as in C
+        text = name.encode()
+        await self._request(
+            "votequorum_qdevice_master_wins", lambda: lib.votequorum_qdevice_master_wins(self._handle, text, allow)
+        )
+
+    async def get_qdevice_extra_info(self, nodeid: int) -> bytes:
+        info = ffi.new("char[]", _MAX_EXTRA_INFO)
+        length = ffi.new("uint32_t *")
+        await self._request(
+            "votequorum_get_qdevice_extra_info",
+            lambda: lib.votequorum_get_qdevice_extra_info(self._handle, nodeid, length, info),
+        )
+        return ffi.buffer(info, min(length[0], _MAX_EXTRA_INFO))[:]
+
+    async def set_qdevice_extra_info(self, extra_info: bytes) -> None:
+        await self._request(
+            "votequorum_set_qdevice_extra_info",
+            lambda: lib.votequorum_set_qdevice_extra_info(self._handle, len(extra_info), extra_info),
+        )

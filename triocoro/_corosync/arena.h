@@ -19,6 +19,12 @@ enum {
 	TC_QUORUM = 6,        /* n: quorate; (nodeid, state) of all nodes */
 	TC_NODELIST = 7,      /* who: ring nodeid; u64 ring seq, u32 nodes */
 	TC_EXPECTED = 8,      /* n: expected votes */
+	TC_QUORATE = 9,       /* n: quorate; who: ring nodeid; u64 ring seq, u32 nodes */
+	TC_MEMBERSHIP = 10,   /* n: members; who: ring nodeid; u64 ring seq, u32 left, u32 joined, members, left, joined */
+	TC_CMAP_ITEM = 11,    /* n: type; who: length of the key; the key, the value */
+	TC_CMAP_CHANGE = 12,  /* n: event; who: tracker; u32 new and old type, u32 length of key and new; key, new, old */
+	TC_SHUTDOWN = 13,     /* n: flags */
+	TC_RING_STATUS = 14,  /* who: length of the name; the name, the status */
 };
 
 /* Above this size a payload gets a block of its own: nothing is moved when the arena grows, and none of it is kept. */
@@ -166,14 +172,21 @@ static uint64_t tc_who(uint32_t nodeid, uint32_t pid)
 	return (uint64_t)nodeid << 32 | pid;
 }
 
-/* A ring id and its nodes. */
-static void tc_arena_add_ring(uint32_t kind, uint32_t nodeid, uint64_t seq, const uint32_t *nodes, uint32_t count)
+/* Fill in a record's bytes piece by piece. Returns where the next piece goes. */
+static char *tc_put(char *at, const void *piece, size_t length)
 {
-	char *bytes = tc_arena_add(tc_current, kind, count, nodeid, sizeof seq + (uint64_t)count * sizeof *nodes);
+	return length == 0 ? at : (char *)memcpy(at, piece, length) + length;
+}
+
+/* A ring id and its nodes. */
+static void tc_arena_add_ring(uint32_t kind, uint32_t n, uint32_t nodeid, uint64_t seq, const uint32_t *nodes,
+	uint32_t count)
+{
+	char *bytes = tc_arena_add(tc_current, kind, n, nodeid, sizeof seq + (uint64_t)count * sizeof *nodes);
 
 	if (bytes != NULL) {
-		memcpy(bytes, &seq, sizeof seq);
-		memcpy(bytes + sizeof seq, nodes, (size_t)count * sizeof *nodes);
+		bytes = tc_put(bytes, &seq, sizeof seq);
+		(void)tc_put(bytes, nodes, (size_t)count * sizeof *nodes);
 	}
 }
 

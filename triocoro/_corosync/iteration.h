@@ -6,7 +6,6 @@
 #ifndef TC_ITERATION_H
 #define TC_ITERATION_H
 
-#include <poll.h>
 #include <pthread.h>
 #include <time.h>
 
@@ -18,13 +17,6 @@ struct tc_iteration {
 	const char *function;
 	int code;
 };
-
-static int tc_hung_up(int fd)
-{
-	struct pollfd entry = {.fd = fd, .events = POLLIN};
-
-	return poll(&entry, 1, 0) == 1 && (entry.revents & (POLLHUP | POLLERR | POLLNVAL)) != 0;
-}
 
 static void *tc_iterate(void *pointer)
 {

@@ -1,0 +1,165 @@
+"""libcfg as a `RawCfg`."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Iterator, Sequence
+from ipaddress import IPv4Address, IPv6Address
+from typing import TYPE_CHECKING, Final, final
+
+import trio
+
+from .._errors import CsError
+from .._types import IPAddress, LinkStatus, NodeStatus, RingStatus, ShutdownFlag
+from . import _arena
+from ._handle import Handle
+from ._libraries import CFG, failure
+from ._shim import ffi, lib
+
+if TYPE_CHECKING:
+    from ._shim import Arena, CfgNodeStatus, CharPointer, Connection
+
+_FLAGS: Final = {int(flag): flag for flag in ShutdownFlag}
+_FAMILY: Final = struct.Struct("=H")
+_IN_ADDR: Final = slice(4, 8)
+_IN6_ADDR: Final = slice(8, 24)
+MAX_LINKS: Final = 8
+
+
+def _text(pointer: CharPointer) -> str:
+    return ffi.string(pointer).decode(errors="replace")
+
+
+def _address(sockaddr: bytes) -> IPAddress | None:
+    (family,) = _FAMILY.unpack_from(sockaddr)
+    if family == socket.AF_INET:
+        return IPv4Address(sockaddr[_IN_ADDR])
+    if family == socket.AF_INET6:
+        return IPv6Address(sockaddr[_IN6_ADDR])
+    return None  # the library marks a link that the node does not have
+
+
+def _links(status: CfgNodeStatus) -> Iterator[LinkStatus]:
+    for number in range(MAX_LINKS):
+        link = status.link_status[number]
+        source, destination = _text(link.src_ipaddr), _text(link.dst_ipaddr)
+        if link.enabled or source or destination:
+            yield LinkStatus(
+                number=number,
+                enabled=bool(link.enabled),
+                connected=bool(link.connected),
+                dynconnected=bool(link.dynconnected),
+                mtu=link.mtu,
+                source=source,
+                destination=destination,
+            )
+
+
+@final
+class CfgHandle(Handle[ShutdownFlag]):
+    """A handle of libcfg."""
+
+    library = CFG
+    dispatch_function = "corosync_cfg_dispatch"
+
+    def __init__(self, connection: Connection, lane: trio.CapacityLimiter) -> None:
+        super().__init__(connection, lane)
+        self._replied = False
+
+    def _decode(self, arena: Arena) -> Sequence[ShutdownFlag]:
+        # The daemon passes on any number that a client gives it, and treats those that it does not know like REQUEST.
+        return [_FLAGS.get(flags, ShutdownFlag.REQUEST) for _, flags, _, _, _ in _arena.records(arena)]
+
+    # --- nodes ---
+
+    async def local_nodeid(self) -> int:
+        nodeid = ffi.new("unsigned int *")
+        await self._request("corosync_cfg_local_get", lambda: lib.corosync_cfg_local_get(self._handle, nodeid))
+        return nodeid[0]
+
+    async def node_status(self, nodeid: int) -> NodeStatus:
+        status = ffi.new("tc_cfg_node_status_t *")
+        await self._request(
+            "corosync_cfg_node_status_get",
+            lambda: lib.corosync_cfg_node_status_get(self._handle, nodeid, lib.TC_CFG_NODE_STATUS_V1, status),
+        )
+        return NodeStatus(
+            nodeid=status.nodeid,
+            reachable=bool(status.reachable),
+            remote=bool(status.remote),
+            external=bool(status.external),
+            onwire_min=status.onwire_min,
+            onwire_max=status.onwire_max,
+            onwire_version=status.onwire_ver,
+            links=tuple(_links(status)),
+        )
+
+    async def ring_status(self) -> tuple[RingStatus, ...]:
+        return await self._trip(self._ring_status)
+
+    def _ring_status(self) -> tuple[RingStatus, ...]:
+        arena = _arena.borrow()
+        try:
+            code = lib.tc_cfg_ring_status(self._handle, arena)
+            if code != CsError.OK:
+                raise failure(code, "corosync_cfg_ring_status_get")
+            data = ffi.buffer(arena.data, arena.used)
+            return tuple(
+                RingStatus(
+                    data[at : at + end].decode(errors="replace"), data[at + end : at + length].decode(errors="replace")
+                )
+                for _, _, end, at, length in _arena.records(arena)
+            )
+        finally:
+            _arena.give_back(arena)
+
+    async def node_addresses(self, nodeid: int) -> tuple[IPAddress, ...]:
+        addresses = ffi.new("tc_cfg_node_address_t[]", MAX_LINKS)
+        count = ffi.new("int *")
+        await self._request(
+            "corosync_cfg_get_node_addrs",
+            lambda: lib.tc_cfg_get_node_addrs(self._handle, nodeid, MAX_LINKS, count, addresses),
+        )
+        found = (_address(ffi.buffer(addresses[i].address, 28)[:]) for i in range(count[0]))
+        return tuple(address for address in found if address is not None)
+
+    # --- the daemon ---
+
+    async def reload_config(self) -> None:
+        await self._request("corosync_cfg_reload_config", lambda: lib.corosync_cfg_reload_config(self._handle))
+
+    async def reopen_log_files(self) -> None:
+        await self._request("corosync_cfg_reopen_log_files", lambda: lib.corosync_cfg_reopen_log_files(self._handle))
+
+    async def kill_node(self, nodeid: int, reason: str) -> None:
+        text = reason.encode(errors="surrogateescape")
+        await self._request(
+            "corosync_cfg_kill_node", lambda: lib.tc_cfg_kill_node(self._handle, self._fd, nodeid, text)
+        )
+
+    # --- shutting down ---
+
+    async def try_shutdown(self, flags: ShutdownFlag) -> None:
+        await self._request("corosync_cfg_try_shutdown", lambda: lib.corosync_cfg_try_shutdown(self._handle, flags))
+
+    async def trackstart(self) -> None:
+        await self._request("corosync_cfg_trackstart", lambda: lib.corosync_cfg_trackstart(self._handle, 0))
+
+    async def trackstop(self) -> None:
+        await self._request("corosync_cfg_trackstop", lambda: lib.corosync_cfg_trackstop(self._handle))
+
+    async def reply_to_shutdown(self, accept: bool) -> None:  # noqa: FBT001 - as in C
+        await self._request("corosync_cfg_replyto_shutdown", lambda: self._reply(accept=accept))
+
+    def _reply(self, *, accept: bool) -> int:
+        self._replied = True
+        return lib.corosync_cfg_replyto_shutdown(self._handle, accept)
+
+    # --- closing ---
+
+    def _finalize(self, *, leave: bool) -> None:
+        if self._replied:
+            lib.tc_cfg_finalize_replied(self._handle, self._fd)
+        else:
+            super()._finalize(leave=leave)

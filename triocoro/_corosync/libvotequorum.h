@@ -1,0 +1,59 @@
+/* libvotequorum: what is told, and what more than one call of the library. */
+#ifndef TC_LIBVOTEQUORUM_H
+#define TC_LIBVOTEQUORUM_H
+
+static void tc_on_votequorum(uint64_t handle, uint64_t context, uint32_t quorate, uint32_t count,
+	tc_votequorum_node_t nodes[])
+{
+	uint64_t length = (uint64_t)count * sizeof *nodes;
+	char *bytes = tc_arena_add(tc_current, TC_QUORUM, quorate, 0, length);
+
+	(void)handle;
+	(void)context;
+	if (bytes != NULL) {
+		(void)tc_put(bytes, nodes, length);
+	}
+}
+
+static void tc_on_votequorum_nodelist(uint64_t handle, uint64_t context, tc_votequorum_ring_id_t ring_id,
+	uint32_t count, uint32_t nodes[])
+{
+	(void)handle;
+	(void)context;
+	tc_arena_add_ring(TC_NODELIST, count, ring_id.nodeid, ring_id.seq, nodes, count);
+}
+
+static void tc_on_expectedvotes(uint64_t handle, uint64_t context, uint32_t expected_votes)
+{
+	(void)handle;
+	(void)context;
+	(void)tc_arena_add(tc_current, TC_EXPECTED, expected_votes, 0, 0);
+}
+
+static void tc_open_votequorum(void *pointer)
+{
+	struct tc_connection *out = pointer;
+	tc_votequorum_callbacks_t callbacks = {.quorum = tc_on_votequorum,
+		.expectedvotes = tc_on_expectedvotes, .nodelist = tc_on_votequorum_nodelist};
+
+	out->function = "votequorum_initialize";
+	out->code = votequorum_initialize(&out->handle, &callbacks);
+}
+
+/* The library copies the name of the device unbounded, and for an unknown node from what the daemon left unset. */
+static int tc_votequorum_getinfo(uint64_t handle, uint32_t nodeid, tc_votequorum_info_t *out)
+{
+	struct {
+		tc_votequorum_info_t info;
+		char spare[1024];
+	} roomy;
+	int code;
+
+	memset(&roomy, 0, sizeof roomy);
+	code = votequorum_getinfo(handle, nodeid, &roomy.info);
+	roomy.info.qdevice_name[sizeof roomy.info.qdevice_name - 1] = 0;
+	*out = roomy.info;
+	return code;
+}
+
+#endif
