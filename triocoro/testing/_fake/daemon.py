@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, ClassVar, Generic, Protocol, TypeVar, cast
 
 import trio
 
@@ -37,6 +37,8 @@ class Service(ABC):
 
     name: str
     """Unique within a daemon."""
+    serves_during_sync: ClassVar[bool] = False
+    """Whether requests are served in the middle of a transition."""
 
     def __init__(self, daemon: Daemon) -> None:
         self.daemon = daemon
@@ -52,6 +54,10 @@ class Service(ABC):
     @abstractmethod
     def sync_process(self) -> None:
         """Send what the others must know."""
+
+    def sync_waits(self) -> bool:
+        """Whether the transition must not end yet. When that changes, call `Totem.proceed`."""
+        return False
 
     @abstractmethod
     def sync_activate(self) -> None:
@@ -72,18 +78,20 @@ class Service(ABC):
 class Daemon:
     """A corosync process, from its start to its death."""
 
-    def __init__(self, nodeid: int, totem: Totem, log: Callable[[str, str], None]) -> None:
+    def __init__(self, nodeid: int, totem: Totem, log: Callable[[str, str], None], disk: dict[str, int]) -> None:
         self.nodeid = nodeid
         self.totem = totem
         self.log = log
+        self.disk = disk
         self.frozen = False
+        self.in_sync = False
         self.alive = True
         self.icmap = Icmap()
         self.stats = Stats(self)
         self.services: dict[str, Service] = {}
         self.connections: list[Connection] = []
         self._ring: Ring | None = None
-        self._jobs: deque[Job] = deque()
+        self._jobs: deque[tuple[Job, bool]] = deque()
         self._working = False
         self.log("MAIN", "Corosync Cluster Engine (triocoro's fake): started and ready to provide service.")
 
@@ -121,14 +129,20 @@ class Daemon:
                 text += f" Members {verb}: {' '.join(map(str, sorted(nodeids)))}"
         self.log("TOTEM", text)
         self._ring = ring
+        self.in_sync = True
         self.stats.ring_formed()
 
-    def submit(self, job: Job) -> None:
-        """Have `job` done: now, or when the daemon thaws."""
+    def end_sync(self) -> None:
+        """The transition is over: do what has waited for that."""
+        self.in_sync = False
+        self.work()
+
+    def submit(self, job: Job, *, during_sync: bool = True) -> None:
+        """Have `job` done: now, or when the daemon thaws, or after the transition, unless it is done in one too."""
         if not self.alive:
             job.abort()
             return
-        self._jobs.append(job)
+        self._jobs.append((job, during_sync))
         self.work()
 
     def work(self) -> None:
@@ -137,10 +151,17 @@ class Daemon:
             return
         self._working = True
         try:
-            while self._jobs and self.alive and not self.frozen:
-                self._jobs.popleft().run()
+            while self.alive and not self.frozen and (job := self._next_job()) is not None:
+                job.run()
         finally:
             self._working = False
+
+    def _next_job(self) -> Job | None:
+        for index, (job, during_sync) in enumerate(self._jobs):
+            if during_sync or not self.in_sync:
+                del self._jobs[index]
+                return job
+        return None
 
     def call_after(self, seconds: float, action: Callable[[], None]) -> trio.CancelScope:
         """Do `action` when that time has passed, unless the daemon dies or the scope that this returns is cancelled.
@@ -193,7 +214,7 @@ class Daemon:
         for connection in connections:
             connection.hang_up()
         jobs, self._jobs = self._jobs, deque()
-        for job in jobs:
+        for job, _ in jobs:
             job.abort()
 
 

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import trio
 
-from ..._raw import RawCfg, RawCmap, RawCpg, RawVotequorum
+from ..._raw import RawCfg, RawCmap, RawCpg, RawQuorum, RawVotequorum
 from ..._types import CmapMap
 from .._cluster import ClusterOptions
 from .cfg import CfgService
@@ -19,7 +19,9 @@ from .ipc import Connection
 from .libcfg import CfgHandle
 from .libcmap import CmapHandle
 from .libcpg import CpgHandle
+from .libquorum import QuorumHandle
 from .libvotequorum import VotequorumHandle
+from .quorum import QuorumService
 from .votequorum import VotequorumService
 
 ServiceT = TypeVar("ServiceT", bound=Service)
@@ -28,11 +30,13 @@ HandleT = TypeVar("HandleT", bound="Handle[Any, Any]")
 
 def services(daemon: Daemon, options: ClusterOptions) -> list[Service]:
     """The services of a daemon, in the order in which they synchronise."""
+    quorum = QuorumService(daemon)
     return [
         CmapService(daemon, options),
         CfgService(daemon, options),
         CpgService(daemon),
-        VotequorumService(daemon, options),
+        quorum,
+        VotequorumService(daemon, options, quorum),
     ]
 
 
@@ -68,6 +72,10 @@ class FakeEndpoint:
     async def connect_votequorum(self) -> RawVotequorum:
         """Connect to the daemon's votequorum service."""
         return await self._connect("votequorum_initialize", VotequorumService, VotequorumHandle)
+
+    async def connect_quorum(self) -> RawQuorum:
+        """Connect to the daemon's quorum service."""
+        return await self._connect("quorum_model_initialize", QuorumService, QuorumHandle)
 
     async def connect_cmap(self, map: CmapMap) -> RawCmap:  # noqa: A002 - as in C
         """Connect to one of the daemon's maps."""

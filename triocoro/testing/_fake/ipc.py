@@ -94,12 +94,12 @@ class Connection:
         return any(event & select.POLLOUT for _, event in poll.poll(0))
 
     def has_room(self, size: int) -> bool:
-        """Whether a request of `size` bytes fits into the ring."""
-        return self._request_bytes + HEADER_BYTES + size <= RING_BYTES
+        """Whether a request of `size` bytes fits into the ring, and no transition keeps requests out of it."""
+        return not self.daemon.in_sync and self._request_bytes + HEADER_BYTES + size <= RING_BYTES
 
     def submit(self, job: Job, *, size: int = 0) -> None:
         """Put a request into the ring; a daemon that is not frozen works on it at once."""
-        self.daemon.submit(_Request(self, job, size))
+        self.daemon.submit(_Request(self, job, size), during_sync=self.service.serves_during_sync)
 
     def waiting(self) -> int:
         """How many events the client can take now."""

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from ..._types import Track, VotequorumEvent, VotequorumInfo
+import trio
+
+from ..._errors import CsError, error_from_code
+from ..._types import RingId, Track, VotequorumEvent, VotequorumInfo
 from .handle import Handle
 from .ipc import Connection
 from .votequorum import VotequorumService
+
+_TOO_OLD = "the library of Corosync 3.1.7, whom the fake follows, has no such function"
 
 
 class VotequorumHandle(Handle[VotequorumEvent, VotequorumEvent]):
@@ -31,6 +36,33 @@ class VotequorumHandle(Handle[VotequorumEvent, VotequorumEvent]):
 
     async def trackstop(self) -> None:
         await self._round_trip("votequorum_trackstop", lambda: self._service.trackstop(self._connection))
+
+    async def qdevice_register(self, name: str) -> None:
+        await self._round_trip("votequorum_qdevice_register", lambda: self._service.qdevice.register(name))
+
+    async def qdevice_unregister(self, name: str) -> None:
+        await self._round_trip("votequorum_qdevice_unregister", lambda: self._service.qdevice.unregister(name))
+
+    async def qdevice_update(self, old_name: str, new_name: str) -> None:
+        await self._round_trip("votequorum_qdevice_update", lambda: self._service.qdevice.update(old_name, new_name))
+
+    async def qdevice_poll(self, name: str, cast_vote: bool, ring_id: RingId) -> None:  # noqa: FBT001 - as in C
+        await self._round_trip(
+            "votequorum_qdevice_poll", lambda: self._service.qdevice.poll(name, ring_id, cast_vote=cast_vote)
+        )
+
+    async def qdevice_master_wins(self, name: str, allow: bool) -> None:  # noqa: FBT001 - as in C
+        await self._round_trip(
+            "votequorum_qdevice_master_wins", lambda: self._service.qdevice.master_wins(name, allow=allow)
+        )
+
+    async def get_qdevice_extra_info(self, nodeid: int) -> bytes:  # noqa: ARG002 - as below
+        await trio.lowlevel.checkpoint()
+        raise error_from_code(CsError.NOT_SUPPORTED, "votequorum_get_qdevice_extra_info", _TOO_OLD)
+
+    async def set_qdevice_extra_info(self, extra_info: bytes) -> None:  # noqa: ARG002 - whatever it is
+        await trio.lowlevel.checkpoint()
+        raise error_from_code(CsError.NOT_SUPPORTED, "votequorum_set_qdevice_extra_info", _TOO_OLD)
 
     def _size(self, record: VotequorumEvent) -> int:  # noqa: ARG002 - none has a payload
         return 0

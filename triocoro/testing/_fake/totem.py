@@ -50,6 +50,8 @@ class Totem:
         self._in_flight: deque[_Multicast] = deque()
         self._afterwards: deque[Callable[[], None]] = deque()
         self._holding = False
+        # The transitions that wait for something.
+        self._syncs: dict[Ring, Iterator[object]] = {}
 
     def partition(self, sides: Iterable[frozenset[int]]) -> None:
         """Cut the network between `sides`, which must cover every node once."""
@@ -104,18 +106,39 @@ class Totem:
         ring = Ring(RingId(members[0], seq), members)
         transitional = {daemon.nodeid: _transitional(daemon, daemons) for daemon in daemons}
         for daemon in daemons:
+            if daemon.in_ring:
+                # The transition to the ring of before comes to no end, if it is still under way.
+                self._syncs.pop(daemon.ring, None)
             self._seqs[daemon.nodeid] = seq
             daemon.enter_ring(ring)
         # The services synchronise one after the other, each in step on all nodes.
+        self._syncs[ring] = self._synchronise(ring, daemons, transitional)
+        self.proceed(ring)
+
+    def proceed(self, ring: Ring) -> None:
+        """Go on with the transition to that ring, if it is under way and no service waits for anything."""
+        sync = self._syncs.pop(ring, None)
+        if sync is not None and next(sync, None) is not None:
+            self._syncs[ring] = sync
+
+    def _synchronise(
+        self, ring: Ring, daemons: list[Daemon], transitional: dict[int, frozenset[int]]
+    ) -> Iterator[object]:
+        """Have the services synchronise; yields where one has to wait."""
         for service in daemons[0].services:
-            for daemon in daemons:
-                daemon.services[service].sync_init(transitional[daemon.nodeid], members, ring.ring_id)
+            engines = [daemon.services[service] for daemon in daemons]
+            for engine in engines:
+                engine.sync_init(transitional[engine.daemon.nodeid], ring.members, ring.ring_id)
             self._holding = True
-            for daemon in daemons:
-                daemon.services[service].sync_process()
+            for engine in engines:
+                engine.sync_process()
             self._deliver()
-            for daemon in daemons:
-                daemon.services[service].sync_activate()
+            while any(engine.sync_waits() for engine in engines):
+                yield engines
+            for engine in engines:
+                engine.sync_activate()
+        for daemon in daemons:
+            daemon.end_sync()
 
     def _deliver(self) -> None:
         self._holding = True

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from enum import Enum, auto
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import attrs
+import trio
 
 from ..._errors import CsError, error_from_code
 from ..._types import (
+    CmapType,
     ExpectedVotesChange,
     NodeState,
     RingId,
@@ -21,19 +23,29 @@ from ..._types import (
 )
 from .._cluster import ClusterOptions
 from .daemon import Daemon, Service
-from .votes import NodeFlag, Votes
+from .qdevice import Qdevice, Registration, Renaming
+from .quorum import QuorumService
+from .trackers import Trackers
+from .votes import QDEVICE, NodeFlag, TieBreaker, Votes
 
 if TYPE_CHECKING:
     from .ipc import Connection
 
+_QDEVICE_FLAGS: Final = {
+    NodeFlag.QDEVICE_REGISTERED: VotequorumFlag.QDEVICE_REGISTERED,
+    NodeFlag.QDEVICE_ALIVE: VotequorumFlag.QDEVICE_ALIVE,
+    NodeFlag.QDEVICE_CAST_VOTE: VotequorumFlag.QDEVICE_CAST_VOTE,
+    NodeFlag.QDEVICE_MASTER_WINS: VotequorumFlag.QDEVICE_MASTER_WINS,
+}
 
 # The messages between the daemons.
 
 
 @attrs.frozen
 class _NodeInfo:
-    """What a node says of itself."""
+    """What a node says of itself, or of the quorum device."""
 
+    nodeid: int
     votes: int
     expected_votes: int
     flags: NodeFlag
@@ -52,25 +64,21 @@ class _Reconfigure:
 
 
 class VotequorumService(Service):
-    """Votes and quorum."""
+    """Votes and quorum; the `Listener` of the votes."""
 
     name = "votequorum"
+    serves_during_sync = True
 
-    def __init__(self, daemon: Daemon, options: ClusterOptions) -> None:
+    def __init__(self, daemon: Daemon, options: ClusterOptions, quorum: QuorumService) -> None:
         super().__init__(daemon)
-        self._trackers: list[Connection] = []
-        self._members: tuple[int, ...] = ()
-        self._ring_id = RingId(0, 0)
+        self.ring_id = RingId(0, 0)
+        self._trackers = Trackers("votequorum_trackstart", lambda: (self._nodelist(), self._change()))
+        self._quorum = quorum
         self._in_sync = False
-        self.votes = Votes(
-            daemon.nodeid,
-            expected_votes=options.nodes,
-            two_node=options.two_node,
-            wait_for_all=options.two_node if options.wait_for_all is None else options.wait_for_all,
-            expected_votes_changed=self._notify_expected_votes,
-            quorate_changed=self._quorate_changed,
-            log=lambda text: daemon.log("VOTEQ", text),
-        )
+        self._window = options.last_man_standing_window / 1000
+        self._window_timer: trio.CancelScope | None = None
+        self.votes = Votes(daemon.nodeid, options, daemon.disk, self)
+        self.qdevice = Qdevice(self, options)
         self.votes.recalculate(allow_decrease=False)
 
     # Requests of the library.
@@ -81,31 +89,37 @@ class VotequorumService(Service):
         node = votes.find(nodeid or self.daemon.nodeid)
         if node is None:
             raise error_from_code(CsError.NOT_EXIST, "votequorum_getinfo", f"node {nodeid} was never seen")
+        conditions = {
+            VotequorumFlag.TWONODE: votes.two_node,
+            VotequorumFlag.QUORATE: votes.quorate,
+            VotequorumFlag.WAIT_FOR_ALL: votes.wait_for_all,
+            VotequorumFlag.LAST_MAN_STANDING: votes.last_man_standing,
+            VotequorumFlag.AUTO_TIE_BREAKER: votes.tie_breaker is not TieBreaker.NONE,
+            VotequorumFlag.ALLOW_DOWNSCALE: votes.allow_downscale,
+            **{ours: theirs in node.flags for theirs, ours in _QDEVICE_FLAGS.items()},
+        }
         flags = VotequorumFlag(0)
-        if votes.two_node:
-            flags |= VotequorumFlag.TWONODE
-        if votes.quorate:
-            flags |= VotequorumFlag.QUORATE
-        if votes.wait_for_all:
-            flags |= VotequorumFlag.WAIT_FOR_ALL
+        for flag, holds in conditions.items():
+            if holds:
+                flags |= flag
         return VotequorumInfo(
             nodeid=node.nodeid,
             state=node.state,
             votes=node.votes,
             expected_votes=node.expected_votes,
             highest_expected=votes.highest_expected(),
-            total_votes=votes.total(),
+            total_votes=votes.total(node),
             quorum=votes.quorum,
             flags=flags,
             qdevice_votes=votes.qdevice.votes,
-            qdevice_name="",
+            qdevice_name=self.qdevice.name,
         )
 
     def setexpected(self, expected_votes: int) -> None:
         """Have all members of the ring expect that many votes."""
         votes = self.votes
-        total = votes.total()
-        quorum = votes.calculate_quorum(allow_decrease=True, max_expected=expected_votes)
+        total = votes.total(votes.us)
+        quorum = votes.calculate_quorum(allow_decrease=True, max_expected=expected_votes, allow_downscale=False)
         if expected_votes < total or (votes.quorate and quorum > total):
             raise error_from_code(
                 CsError.INVALID_PARAM,
@@ -122,7 +136,7 @@ class VotequorumService(Service):
         if node is None:
             raise error_from_code(CsError.NAME_NOT_FOUND, "votequorum_setvotes", f"node {nodeid} was never seen")
         saved, node.votes = node.votes, value
-        total = votes.total()
+        total = votes.total(votes.us)
         quorum = votes.calculate_quorum(allow_decrease=True)
         if quorum < total // 2 or quorum > total:
             node.votes = saved
@@ -131,72 +145,96 @@ class VotequorumService(Service):
 
     def trackstart(self, connection: Connection, flags: Track) -> None:
         """Tell the client of changes, and of how things stand."""
-        if flags & (Track.CURRENT | Track.CHANGES):
-            connection.send(self._nodelist())
-            connection.send(self._change())
-        if connection in self._trackers:
-            raise error_from_code(CsError.EXIST, "votequorum_trackstart", "tracking was started before")
-        if flags & (Track.CHANGES | Track.CHANGES_ONLY):
-            self._trackers.append(connection)
+        self._trackers.start(connection, flags)
 
     def trackstop(self, connection: Connection) -> None:
         """Tell the client no more."""
-        if connection not in self._trackers:
+        if not self._trackers.stop(connection):
             raise error_from_code(CsError.NOT_EXIST, "votequorum_trackstop", "tracking was not started")
-        self._trackers.remove(connection)
 
     def connection_closed(self, connection: Connection) -> None:
-        if connection in self._trackers:
-            self._trackers.remove(connection)
+        self._trackers.stop(connection)
 
     # Messages from the other daemons, and our own.
 
     def deliver(self, message: object, sender: int) -> None:
+        votes = self.votes
         match message:
+            case _NodeInfo(nodeid=0):
+                self._qdevice_info(message.votes, sender)
             case _NodeInfo():
-                self._node_info(message, sender)
+                self._node_info(message)
+            case Registration():
+                self.qdevice.registration(message, ours=sender == self.daemon.nodeid)
+            case Renaming():
+                self.qdevice.renaming(message)
             case _Reconfigure(_Parameter.EXPECTED_VOTES, _, value):
-                self.votes.expect(value)
-                self._notify_expected_votes()
-                self.votes.recalculate(allow_decrease=True)
+                votes.expect(value)
+                self.expected_votes_changed()
+                votes.set_barrier(value)
+                votes.respect_tracked()
+                votes.recalculate(allow_decrease=True)
             case _Reconfigure(_Parameter.NODE_VOTES, nodeid, value):
-                node = self.votes.find(nodeid)
+                node = votes.find(nodeid)
                 if node is not None:
                     node.votes = value
-                    self.votes.recalculate(allow_decrease=True)
+                    votes.recalculate(allow_decrease=True)
             case _:
                 raise AssertionError(message)
 
-    def _node_info(self, info: _NodeInfo, sender: int) -> None:
+    def _node_info(self, info: _NodeInfo) -> None:
         votes = self.votes
-        node = votes.find(sender)
+        node = votes.find(info.nodeid)
         before = None
         if node is None:
-            node = votes.add(sender)
+            node = votes.add(info.nodeid)
         else:
             before = attrs.evolve(node)
         node.flags = info.flags
         node.votes = info.votes
-        node.state = NodeState.MEMBER
+        leaving = NodeFlag.LEAVING in info.flags
+        node.state = NodeState.LEAVING if leaving else NodeState.MEMBER
         quorate = NodeFlag.QUORATE in info.flags
         # Whoever is not quorate believes one who is.
-        allow_decrease = quorate and not votes.quorate
-        if allow_decrease:
+        believes = quorate and not votes.quorate
+        if believes:
             votes.us.expected_votes = info.expected_votes
-        node.expected_votes = info.expected_votes if quorate else votes.us.expected_votes
+        takes_over = quorate or votes.allow_downscale
+        node.expected_votes = info.expected_votes if takes_over else votes.us.expected_votes
+        if votes.last_man_standing and node.votes > 1:
+            self.log("Last Man Standing is for nodes of one vote each. Disabling LMS.")
+            votes.last_man_standing = False
+            self._stop_window()
         if (
             before is None
             or node is votes.us
             or NodeFlag.FIRST in node.flags
             or attrs.astuple(before) != attrs.astuple(node)
         ):
-            votes.recalculate(allow_decrease=allow_decrease)
-        if votes.wait_for_all and NodeFlag.WFASTATUS not in node.flags and NodeFlag.QUORATE in node.flags:
+            votes.recalculate(allow_decrease=leaving or believes, by_nodes=leaving)
+        if votes.wait_for_all and NodeFlag.WFASTATUS not in node.flags and quorate:
             votes.set_waiting_for_all(waiting=False)
 
-    def _send_node_info(self) -> None:
-        us = self.votes.us
-        self.multicast(_NodeInfo(us.votes, us.expected_votes, us.flags))
+    def _qdevice_info(self, number: int, sender: int) -> None:
+        """What a node thinks that the device's votes are."""
+        votes = self.votes
+        node = votes.find(sender)
+        quorate = node is not None and NodeFlag.QUORATE in node.flags
+        before = votes.qdevice.votes
+        votes.qdevice.votes = number if quorate and not votes.quorate else max(before, number)
+        if votes.qdevice.votes != before:
+            votes.recalculate(allow_decrease=False)
+
+    def send_node_info(self, nodeid: int | None = None) -> None:
+        """Tell all nodes of us, or of the quorum device."""
+        node = self.votes.us if nodeid is None else self.votes.qdevice
+        self.multicast(_NodeInfo(node.nodeid, node.votes, node.expected_votes, node.flags))
+
+    def exit(self) -> None:
+        """With allow_downscale, the others no longer expect us."""
+        if self.votes.allow_downscale:
+            self.votes.us.flags |= NodeFlag.LEAVING
+            self.send_node_info()
 
     # A new ring.
 
@@ -207,43 +245,82 @@ class VotequorumService(Service):
         ring_id: RingId,
     ) -> None:
         self._in_sync = True
+        votes = self.votes
         if len(members) > 1:
-            self.votes.us.flags &= ~NodeFlag.FIRST
-        for nodeid in self._members:
-            node = self.votes.find(nodeid)
-            if node is not None and nodeid not in members:
-                node.state = NodeState.DEAD
-        self._members = members
-        self._ring_id = ring_id
+            votes.us.flags &= ~NodeFlag.FIRST
+        left = votes.enter_ring(members)
+        self.ring_id = ring_id
+        if votes.last_man_standing and (
+            (len(members) >= votes.quorum and left)
+            or (len(members) <= votes.quorum and votes.tie_breaker is not TieBreaker.NONE and votes.lowest_is_member())
+        ):
+            self._start_window()
+        self.qdevice.sync_init()
 
     def sync_process(self) -> None:
-        self._send_node_info()
-        for connection in self._trackers:
-            connection.send(self._nodelist())
+        self.send_node_info()
+        self.send_node_info(QDEVICE)
+        self.qdevice.sync_process()
+        self._trackers.tell(self._nodelist())
+
+    def sync_waits(self) -> bool:
+        """Whether the quorum device is still to be heard."""
+        return self.qdevice.awaited
+
+    def proceed(self) -> None:
+        """The quorum device was heard, or will not be."""
+        self.daemon.totem.proceed(self.daemon.ring)
 
     def sync_activate(self) -> None:
         self.votes.recalculate(allow_decrease=False)
         self._notify_quorum()
         self._in_sync = False
 
-    # What clients are told.
+    def _start_window(self) -> None:
+        self._stop_window()
+        # Outside of a Trio run no time passes; there, nobody has left yet either.
+        if trio.lowlevel.in_trio_run():
+            self._window_timer = self.daemon.call_after(self._window, self._window_over)
 
-    def _quorate_changed(self) -> None:
-        # In a transition, the news waits for its end.
+    def _stop_window(self) -> None:
+        if self._window_timer is not None:
+            self._window_timer.cancel()
+            self._window_timer = None
+
+    def _window_over(self) -> None:
+        """Whoever is still away is no longer expected. No client is told of that."""
+        self._window_timer = None
+        if self.votes.quorate:
+            self.votes.recalculate(allow_decrease=True, by_nodes=True)
+
+    # What the votes make known.
+
+    def expected_votes_changed(self) -> None:
+        """Tell the clients."""
+        self._trackers.tell(ExpectedVotesChange(self.votes.us.expected_votes))
+
+    def quorate_changed(self) -> None:
+        """Tell the clients; but in a transition, the news waits for its end."""
         if not self._in_sync:
             self._notify_quorum()
 
-    def _notify_quorum(self) -> None:
-        for connection in self._trackers:
-            connection.send(self._change())
+    def publish(self, key: str, number: int, kind: CmapType = CmapType.UINT32) -> None:
+        """Put a number into the node's map."""
+        self.daemon.icmap.set(f"runtime.votequorum.{key}", kind, int(number))
 
-    def _notify_expected_votes(self) -> None:
-        for connection in self._trackers:
-            connection.send(ExpectedVotesChange(self.votes.us.expected_votes))
+    def log(self, text: str) -> None:
+        """A line for the log."""
+        self.daemon.log("VOTEQ", text)
+
+    def _notify_quorum(self) -> None:
+        self._quorum.set_quorum(self.votes.ring, self.ring_id, quorate=self.votes.quorate)
+        self._trackers.tell(self._change())
 
     def _nodelist(self) -> VotequorumNodelist:
-        return VotequorumNodelist(self._ring_id, self._members)
+        return VotequorumNodelist(self.ring_id, self.votes.ring)
 
     def _change(self) -> VotequorumChange:
-        nodes = tuple(VotequorumNode(node.nodeid, node.state) for node in self.votes.nodes)
-        return VotequorumChange(self.votes.quorate, nodes)
+        known = list(self.votes.nodes)
+        if NodeFlag.QDEVICE_REGISTERED in self.votes.us.flags:
+            known.append(self.votes.qdevice)
+        return VotequorumChange(self.votes.quorate, tuple(VotequorumNode(node.nodeid, node.state) for node in known))

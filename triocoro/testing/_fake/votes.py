@@ -2,22 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from enum import IntFlag
+from collections.abc import Iterator
+from enum import IntEnum, IntFlag
+from typing import Protocol
 
 import attrs
 
-from ..._types import NodeState
+from ..._types import CmapType, NodeState
+from .._cluster import ClusterOptions
+
+QDEVICE = 0
+"""The id of the quorum device."""
 
 _TWO = 2
+_BARRIER = "ev_tracking"
 
 
 class NodeFlag(IntFlag):
     """What nodes tell each other of themselves (`NODE_FLAGS_*`)."""
 
     QUORATE = 1
+    LEAVING = 2
     WFASTATUS = 4
     FIRST = 8
+    QDEVICE_REGISTERED = 16
+    QDEVICE_ALIVE = 32
+    QDEVICE_CAST_VOTE = 64
+    QDEVICE_MASTER_WINS = 128
+
+
+class TieBreaker(IntEnum):
+    """Where half of the votes are enough (`ATB_*`)."""
+
+    NONE = 0
+    LOWEST = 1
+    HIGHEST = 2
+    LIST = 3
 
 
 @attrs.define(eq=False)
@@ -31,41 +51,72 @@ class ClusterNode:
     flags: NodeFlag = attrs.field(factory=lambda: NodeFlag(0))
 
 
-class Votes:
-    """The nodes seen so far, their votes, and whether we are quorate."""
+class Listener(Protocol):
+    """Who wants to know what comes of the votes."""
 
-    def __init__(
-        self,
-        nodeid: int,
-        *,
-        expected_votes: int,
-        two_node: bool,
-        wait_for_all: bool,
-        expected_votes_changed: Callable[[], None],
-        quorate_changed: Callable[[], None],
-        log: Callable[[str], None],
-    ) -> None:
-        self.two_node = two_node
-        self.wait_for_all = wait_for_all
+    def expected_votes_changed(self) -> None:
+        """Our own number of expected votes is another one."""
+
+    def quorate_changed(self) -> None:
+        """We have become quorate, or ceased to be."""
+
+    def publish(self, key: str, number: int, kind: CmapType = CmapType.UINT32) -> None:
+        """A number that belongs into the node's map, under runtime.votequorum."""
+
+    def log(self, text: str) -> None:
+        """A line for the log."""
+
+
+class Votes:
+    """The nodes seen so far, their votes, and whether we are quorate.
+
+    Args:
+        nodeid: our own id.
+        options: what is configured.
+        disk: what outlives the daemon.
+        listener: is told of what changes.
+    """
+
+    def __init__(self, nodeid: int, options: ClusterOptions, disk: dict[str, int], listener: Listener) -> None:
+        self.two_node = options.two_node
+        self.wait_for_all = options.two_node if options.wait_for_all is None else options.wait_for_all
+        self.last_man_standing = options.last_man_standing
+        self.allow_downscale = options.allow_downscale
+        self.tie_breaker = _tie_breaker(options)
         self.waiting_for_all = False
+        self.master_wins = False
         self.quorum = 0
         self.quorate = False
         self.nodes: list[ClusterNode] = []
-        self.qdevice = ClusterNode(0)
-        self._expected_votes_changed = expected_votes_changed
-        self._quorate_changed = quorate_changed
-        self._log = log
+        self.ring: tuple[int, ...] = ()
+        self.qdevice = ClusterNode(QDEVICE, votes=options.qdevice_votes or 0)
+        self._previous_ring: tuple[int, ...] = ()
+        self._lowest = self._highest = -1
+        self._tie_breakers = options.tie_breakers
+        self._disk = disk
+        self._listener = listener
+        listener.publish("this_node_id", nodeid)
         self.us = self.add(nodeid)
         self.us.state = NodeState.MEMBER
-        self.us.votes = 1
+        self.us.votes = options.votes_of(nodeid)
         self.us.flags = NodeFlag.FIRST
-        self.us.expected_votes = expected_votes
-        if wait_for_all:
+        if options.qdevice_votes is not None:
+            listener.publish("qdevice_can_operate", 1, CmapType.UINT8)
+        if self.tie_breaker:
+            listener.publish("atb_type", self.tie_breaker)
+        self.us.expected_votes = options.expected_votes or options.total_votes
+        if self.allow_downscale:
+            # What a former incarnation has seen counts for more than what is configured.
+            listener.publish("ev_tracking_barrier", disk.setdefault(_BARRIER, 0))
+            self.us.expected_votes = disk[_BARRIER] or options.total_votes
+        self.set_barrier(self.us.expected_votes)
+        listener.publish("two_node", self.two_node, CmapType.UINT8)
+        if self.wait_for_all:
             self.set_waiting_for_all(waiting=True)
 
     def find(self, nodeid: int) -> ClusterNode | None:
         """The node with that id; 0 is the quorum device."""
-        if nodeid == 0:
+        if nodeid == QDEVICE:
             return self.qdevice
         return next((node for node in self.nodes if node.nodeid == nodeid), None)
 
@@ -83,9 +134,19 @@ class Votes:
         """The nodes that are there."""
         return (node for node in self.nodes if node.state is NodeState.MEMBER)
 
-    def total(self) -> int:
-        """The votes that are there."""
-        return sum(node.votes for node in self.members())
+    def enter_ring(self, members: tuple[int, ...]) -> bool:
+        """There is a new ring; returns whether somebody has left."""
+        gone = set(self.ring) - set(members)
+        for node in self.nodes:
+            if node.nodeid in gone:
+                node.state = NodeState.DEAD
+        self._previous_ring, self.ring = self.ring, members
+        return bool(gone)
+
+    def total(self, device_of: ClusterNode | None = None) -> int:
+        """The votes that are there; those of the quorum device are if that node says so."""
+        device_votes = device_of is not None and NodeFlag.QDEVICE_CAST_VOTE in device_of.flags
+        return sum(node.votes for node in self.members()) + (self.qdevice.votes if device_votes else 0)
 
     def highest_expected(self) -> int:
         """The highest number of votes that a member expects."""
@@ -97,25 +158,53 @@ class Votes:
             for node in self.members():
                 node.expected_votes = expected_votes
 
-    def calculate_quorum(self, *, allow_decrease: bool, max_expected: int = 0) -> int:
+    def set_barrier(self, expected_votes: int) -> None:
+        """What allow_downscale does not go below."""
+        self._barrier = expected_votes
+        self._listener.publish("ev_barrier", expected_votes)
+
+    def respect_tracked(self) -> None:
+        """With allow_downscale, no fewer votes are expected than there ever were."""
+        if self.allow_downscale:
+            self.us.expected_votes = max(self.us.expected_votes, self._disk[_BARRIER])
+
+    def calculate_quorum(
+        self, *, allow_decrease: bool, max_expected: int = 0, allow_downscale: bool | None = None
+    ) -> int:
         """How many votes are needed."""
+        downscale = self.allow_downscale if allow_downscale is None else allow_downscale
+        if downscale and allow_decrease and max_expected:
+            max_expected = max(self._barrier, max_expected)
         expected = max_expected or self.highest_expected()
-        quorum = max((expected + 2) // 2, (self.total() + 2) // 2)
+        quorum = max((expected + 2) // 2, (self.total(self.us) + 2) // 2)
         if not allow_decrease:
             quorum = max(quorum, self.quorum)
-        if self.two_node and sum(1 for _ in self.members()) <= _TWO:
+        heads = sum(1 for _ in self.members()) + (NodeFlag.QDEVICE_CAST_VOTE in self.us.flags)
+        if self.two_node and heads <= _TWO:
             quorum = 1
         return quorum
 
-    def recalculate(self, *, allow_decrease: bool) -> None:
-        """Count anew, and tell who wants to know what has changed."""
+    def recalculate(self, *, allow_decrease: bool, by_nodes: bool = False) -> None:
+        """Count anew, and tell who wants to know what has changed.
+
+        Args:
+            allow_decrease: whether quorum may be lower than before.
+            by_nodes: whether as many votes are to be expected as nodes are there.
+        """
         # The device's votes raise what is expected even while it casts none.
         total = self.total() + self.qdevice.votes
         if total > self.us.expected_votes:
             self.us.expected_votes = total
-            self._expected_votes_changed()
-        self.quorum = self.calculate_quorum(allow_decrease=allow_decrease)
-        self._judge(self.total())
+            self._listener.expected_votes_changed()
+        if self.allow_downscale and self.us.expected_votes > self._disk[_BARRIER]:
+            self._disk[_BARRIER] = self.us.expected_votes
+            self._listener.publish("ev_tracking_barrier", self.us.expected_votes)
+        heads = sum(1 for _ in self.members()) + bool(self.qdevice.votes) if by_nodes else 0
+        self.quorum = self.calculate_quorum(allow_decrease=allow_decrease, max_expected=heads)
+        # What counts is what was there before fewer were expected.
+        total = self.total(self.us)
+        self.expect(heads)
+        self._judge(total)
 
     def set_waiting_for_all(self, *, waiting: bool) -> None:
         """Whether quorum is withheld until all nodes have been seen at once."""
@@ -124,16 +213,33 @@ class Votes:
             self.us.flags |= NodeFlag.WFASTATUS
         else:
             self.us.flags &= ~NodeFlag.WFASTATUS
+        self._listener.publish("wait_for_all_status", waiting, CmapType.UINT8)
+
+    def set_master_wins(self, *, allow: bool) -> None:
+        """Whether the partition that the quorum device votes for is quorate, whatever its size."""
+        self.master_wins = allow
+        self._listener.publish("qdevice_master_wins", allow, CmapType.UINT8)
+
+    def lowest_is_member(self) -> bool:
+        """Whether the node is there that was the lowest one when we were last quorate."""
+        return any(node.nodeid == self._lowest for node in self.members())
 
     def _judge(self, total: int) -> None:
         if self.wait_for_all and self.waiting_for_all:
             if total != self.us.expected_votes:
-                self._log(
+                self._listener.log(
                     f"Waiting for all cluster members. Current votes: {total} expected_votes: {self.us.expected_votes}"
                 )
                 return
             self.set_waiting_for_all(waiting=False)
-        before, self.quorate = self.quorate, self.quorum <= total
+        before = self.quorate
+        enough = self.quorum <= total
+        if enough:
+            self._lowest = min(node.nodeid for node in (self.us, *self.members()))
+            self._highest = max(node.nodeid for node in (self.us, *self.members()))
+            self._listener.publish("lowest_node_id", self._lowest)
+            self._listener.publish("highest_node_id", self._highest)
+        self.quorate = enough or self._breaks_tie(total) or self._master()
         if self.quorate:
             self.us.flags |= NodeFlag.QUORATE
         else:
@@ -141,5 +247,38 @@ class Votes:
         if self.wait_for_all:
             self.set_waiting_for_all(waiting=not self.quorate)
         if self.quorate is not before:
-            self._log("quorum regained, resuming activity" if self.quorate else "quorum lost, blocking activity")
-            self._quorate_changed()
+            self._listener.quorate_changed()
+
+    def _breaks_tie(self, total: int) -> bool:
+        """Whether we are the half of a split that goes on."""
+        if (
+            self.tie_breaker is TieBreaker.NONE
+            or total != self.us.expected_votes // 2
+            # The others might be enough by themselves.
+            or len(self._previous_ring) - len(self.ring) >= self.quorum
+        ):
+            return False
+        if self.tie_breaker is TieBreaker.LOWEST:
+            return self.lowest_is_member()
+        if self.tie_breaker is TieBreaker.HIGHEST:
+            return any(node.nodeid == self._highest for node in self.members())
+        for nodeid in self._tie_breakers:
+            if nodeid in self.ring:
+                return True
+            if nodeid in self._previous_ring:
+                # It may be alive, elsewhere.
+                return False
+        return False
+
+    def _master(self) -> bool:
+        """Whether the quorum device of a member says that we go on."""
+        wins = NodeFlag.QDEVICE_MASTER_WINS | NodeFlag.QDEVICE_CAST_VOTE
+        return self.master_wins and any(wins in node.flags for node in self.members())
+
+
+def _tie_breaker(options: ClusterOptions) -> TieBreaker:
+    if not options.auto_tie_breaker:
+        return TieBreaker.NONE
+    if options.tie_breakers:
+        return TieBreaker.LIST
+    return TieBreaker.HIGHEST if options.auto_tie_breaker_node == "highest" else TieBreaker.LOWEST
