@@ -111,8 +111,15 @@ class Stats:
         self._closed += 1
 
     def _notify(self, event: CmapTrack, connection: Connection) -> None:
+        added = event is CmapTrack.ADD
         for key, typed in self._of_connection(connection).items():
-            self._trackers.notify(CmapChange(event, key, typed.value, typed.value, typed.type, typed.type))
+            value, type_ = typed.value, typed.type
+            change = (
+                CmapChange(event, key, value, None, type_)
+                if added
+                else CmapChange(event, key, None, value, None, type_)
+            )
+            self._trackers.notify(change)
 
     # The map.
 
