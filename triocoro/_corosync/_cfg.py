@@ -15,6 +15,7 @@ from .._types import IPAddress, LinkStatus, NodeStatus, RingStatus, ShutdownFlag
 from . import _arena
 from ._handle import Handle
 from ._libraries import CFG, failure
+from ._namespaces import Namespaces
 from ._shim import ffi, lib
 
 if TYPE_CHECKING:
@@ -63,8 +64,8 @@ class CfgHandle(Handle[ShutdownFlag]):
     library = CFG
     dispatch_function = "corosync_cfg_dispatch"
 
-    def __init__(self, connection: Connection, lane: trio.CapacityLimiter) -> None:
-        super().__init__(connection, lane)
+    def __init__(self, connection: Connection, lane: trio.CapacityLimiter, namespaces: Namespaces) -> None:
+        super().__init__(connection, lane, namespaces)
         self._replied = False
 
     def _decode(self, arena: Arena) -> Sequence[ShutdownFlag]:

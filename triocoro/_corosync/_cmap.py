@@ -13,6 +13,7 @@ from .._types import CmapChange, CmapNotification, CmapTrack, CmapType, CmapValu
 from . import _arena
 from ._handle import Handle, patiently
 from ._libraries import CMAP, failure
+from ._namespaces import Namespaces
 from ._shim import ffi, lib
 
 if TYPE_CHECKING:
@@ -89,8 +90,8 @@ class CmapHandle(Handle[CmapNotification]):
     library = CMAP
     dispatch_function = "cmap_dispatch"
 
-    def __init__(self, connection: Connection, lane: trio.CapacityLimiter) -> None:
-        super().__init__(connection, lane)
+    def __init__(self, connection: Connection, lane: trio.CapacityLimiter, namespaces: Namespaces) -> None:
+        super().__init__(connection, lane, namespaces)
         self._tracks: dict[int, int] = {}  # the library's name of each tracker; used on workers only
 
     def _decode(self, arena: Arena) -> Sequence[CmapNotification]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, final
 
 import trio
@@ -24,8 +26,10 @@ from .._types import (
 )
 from . import _arena
 from ._handle import Handle, patiently
-from ._libraries import CPG, failure
+from ._libraries import CPG, failure, failure_inside
+from ._namespaces import Namespaces
 from ._shim import ffi, lib
+from ._zcb import SharedBuffer
 
 if TYPE_CHECKING:
     from ._shim import Arena, Connection, CpgName
@@ -79,11 +83,12 @@ class CpgHandle(Handle[CpgEvent]):
     library = CPG
     dispatch_function = "cpg_dispatch"
 
-    def __init__(self, connection: Connection, lane: trio.CapacityLimiter) -> None:
-        super().__init__(connection, lane)
+    def __init__(self, connection: Connection, lane: trio.CapacityLimiter, namespaces: Namespaces) -> None:
+        super().__init__(connection, lane, namespaces)
         self._max_message_size = connection.max_message_size
         self._group: CpgName | None = None
         self._senders: dict[int, Address] = {}
+        self._buffers: dict[int, SharedBuffer] = {}  # by the id of the view that stands for it
 
     @property
     def max_atomic_message_size(self) -> int:
@@ -226,9 +231,81 @@ class CpgHandle(Handle[CpgEvent]):
         finally:
             _arena.give_back(arena)
 
+    # --- zero copy ---
+
+    async def zcb_alloc(self, size: int) -> memoryview:
+        if not 1 <= size <= self._max_message_size:
+            raise ValueError(f"size must be 1 to {self._max_message_size}, not {size}")
+        self._require_daemon("cpg_zcb_alloc")
+        with self._namespaces.entrance() as entrance:
+            shared = await self._undoable(
+                lambda: entrance.enter(lambda pidfd: self._zcb_alloc(pidfd, size)),
+                lambda shared: patiently(partial(self._zcb_free, shared)),
+            )
+        return shared.view
+
+    def _require_daemon(self, function: str) -> None:
+        """The namespaces of one that has gone cannot be entered, either, but that is not what has happened."""
+        if lib.tc_hung_up(self._fd):
+            raise failure(CsError.LIBRARY, function)
+
+    def _zcb_alloc(self, pidfd: int, size: int) -> SharedBuffer:
+        job = ffi.new("struct tc_allocation *")
+        job.handle, job.fd, job.size = self._handle, self._fd, size
+        code = lib.tc_cpg_zcb_alloc(pidfd, job)
+        if code != CsError.OK:
+            raise failure_inside(code, job)
+        shared = SharedBuffer(job.buffer, size)
+        self._buffers[id(shared.view)] = shared
+        return shared
+
+    @trio.lowlevel.enable_ki_protection
+    async def zcb_free(self, buffer: memoryview) -> None:
+        shared = self._owned(buffer)
+        shared.give_back()
+        try:
+            code = await self._trip(partial(self._zcb_free, shared))
+        except trio.Cancelled:
+            # A worker that had begun goes on, and then this does nothing.
+            trio.lowlevel.spawn_system_task(self._late, partial(patiently, partial(self._zcb_free, shared)))
+            raise
+        if code != CsError.OK:
+            raise failure(code, "cpg_zcb_free")
+
+    def _zcb_free(self, shared: SharedBuffer) -> int:
+        """On a worker that is in C."""
+        if id(shared.view) not in self._buffers:
+            return CsError.OK
+        code = lib.tc_cpg_zcb_free(self._handle, shared.address, shared.size)
+        if code == CsError.TRY_AGAIN:
+            shared.given_back = False
+        else:
+            del self._buffers[id(shared.view)]
+        return code
+
+    async def zcb_mcast_joined(self, buffer: memoryview, length: int) -> None:
+        shared = self._owned(buffer)
+        if not 0 <= length <= shared.size:
+            raise ValueError(f"length must be 0 to {shared.size}, not {length}")
+        await self._request(
+            "cpg_zcb_mcast_joined",
+            lambda: lib.tc_cpg_zcb_mcast_joined(self._handle, self._fd, shared.address, length),
+        )
+
+    def _owned(self, buffer: memoryview) -> SharedBuffer:
+        # The library would believe any address, and so would the daemon.
+        shared = self._buffers.get(id(buffer))
+        if shared is None or shared.given_back:
+            raise ValueError("not a buffer that zcb_alloc of this handle has returned, or it has been freed")
+        return shared
+
     # --- closing ---
 
     def _finalize(self, *, leave: bool) -> None:
         if leave:
             patiently(self._leave)
+        for shared in list(self._buffers.values()):
+            with contextlib.suppress(BufferError):  # then it stays mapped, as the library would leave it
+                shared.give_back()
+                patiently(partial(self._zcb_free, shared))
         super()._finalize(leave=leave)

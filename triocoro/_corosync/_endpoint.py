@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, TypeVar, final
 
 import trio
 
-from .._errors import BadHandleError, CorosyncUnavailableError
+from .._errors import CorosyncUnavailableError
 from .._raw import RawCfg, RawCmap, RawCpg, RawQuorum, RawVotequorum
 from .._types import CmapMap
+from ._namespaces import Namespaces
 
 if TYPE_CHECKING:
     from ._handle import Handle
@@ -32,7 +33,7 @@ class CorosyncEndpoint:
 
     def __init__(self, label: str, namespaces: Callable[[], int] | None = None) -> None:
         self._label = label
-        self._namespaces = namespaces
+        self._namespaces = Namespaces(namespaces)
 
     def __repr__(self) -> str:
         return f"<CorosyncEndpoint {self._label!r}>"
@@ -82,32 +83,14 @@ class CorosyncEndpoint:
         library = kind.library
         # A limiter of its own: forty connects to a frozen daemon would use up Trio's default one.
         lane = trio.CapacityLimiter(1)
-        # Whoever takes the pidfd from here closes it: the worker, or we, if we are cancelled before it has begun.
-        pidfds: list[int] = [] if self._namespaces is None else [os.dup(self._namespaces())]
-
-        def trip() -> Connection:
-            if self._namespaces is None:
-                return library.connect(-1, flags)
-            try:
-                pidfd = pidfds.pop()
-            except IndexError:
-                raise BadHandleError("the connect was cancelled") from None
-            try:
-                return library.connect(pidfd, flags)
-            finally:
-                os.close(pidfd)
 
         def disconnect_late(connection: Connection) -> None:
             in_background(partial(library.disconnect, connection))
 
-        try:
-            connection = await run_undoable(
-                Undoable(trip, library.disconnect), lambda call: call(), disconnect_late, lane
-            )
-        finally:
-            while pidfds:
-                os.close(pidfds.pop())
-        return kind(connection, lane)
+        with self._namespaces.entrance() as entrance:
+            trip = Undoable(lambda: entrance.enter(lambda pidfd: library.connect(pidfd, flags)), library.disconnect)
+            connection = await run_undoable(trip, lambda call: call(), disconnect_late, lane)
+        return kind(connection, lane, self._namespaces)
 
 
 def _require_extension() -> None:

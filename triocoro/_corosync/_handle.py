@@ -15,6 +15,7 @@ import trio
 from .._errors import BadHandleError, CsError
 from . import _arena
 from ._libraries import Library, failure
+from ._namespaces import Namespaces
 from ._shim import lib
 
 if TYPE_CHECKING:
@@ -87,7 +88,8 @@ class Handle(ABC, Generic[EventT_co]):
     library: ClassVar[Library]
     dispatch_function: ClassVar[str]
 
-    def __init__(self, connection: Connection, lane: trio.CapacityLimiter) -> None:
+    def __init__(self, connection: Connection, lane: trio.CapacityLimiter, namespaces: Namespaces) -> None:
+        self._namespaces = namespaces
         self._handle = connection.handle
         self._fd = connection.fd
         self._lane = lane

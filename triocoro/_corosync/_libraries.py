@@ -19,7 +19,7 @@ from .._errors import (
 from ._shim import ffi, lib
 
 if TYPE_CHECKING:
-    from ._shim import Connection
+    from ._shim import Allocation, Connection
 
 
 @final
@@ -55,7 +55,7 @@ class Library:
         connection.flags = flags
         code = lib.tc_connect(self.index, pidfd, connection)
         if code != CsError.OK:
-            raise _connect_failure(code, connection)
+            raise failure_inside(code, connection)
         return connection
 
     def disconnect(self, connection: Connection) -> None:
@@ -82,11 +82,11 @@ def failure(code: int, function: str) -> CorosyncError:
     return error_from_code(code, function)
 
 
-def _connect_failure(code: int, connection: Connection) -> CorosyncError:
-    """The exception for a connect that failed."""
-    function = ffi.string(connection.function).decode()
+def failure_inside(code: int, job: Connection | Allocation) -> CorosyncError:
+    """The exception for what had to be done in the daemon's namespaces."""
+    function = ffi.string(job.function).decode()
     if code != lib.TC_UNREACHABLE:
         return failure(code, function)
-    number = connection.error
+    number = job.error
     kind = AccessError if number in (errno.EPERM, errno.EACCES) else CorosyncUnavailableError
     return kind(f"cannot enter the namespaces of the daemon: {function}: {os.strerror(number)}", function=function)

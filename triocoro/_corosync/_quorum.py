@@ -12,6 +12,7 @@ from .._types import NodelistChange, QuorumChange, QuorumEvent, QuorumType, Ring
 from . import _arena
 from ._handle import Handle
 from ._libraries import QUORUM
+from ._namespaces import Namespaces
 from ._shim import ffi, lib
 
 if TYPE_CHECKING:
@@ -40,8 +41,8 @@ class QuorumHandle(Handle[QuorumEvent]):
     library = QUORUM
     dispatch_function = "quorum_dispatch"
 
-    def __init__(self, connection: Connection, lane: trio.CapacityLimiter) -> None:
-        super().__init__(connection, lane)
+    def __init__(self, connection: Connection, lane: trio.CapacityLimiter, namespaces: Namespaces) -> None:
+        super().__init__(connection, lane, namespaces)
         self._type = QuorumType(connection.quorum_type)
 
     @property

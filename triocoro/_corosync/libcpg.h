@@ -2,6 +2,8 @@
 #ifndef TC_LIBCPG_H
 #define TC_LIBCPG_H
 
+#include <sys/statvfs.h>
+
 #include "iteration.h"
 
 /* --- what is told --- */
@@ -99,6 +101,74 @@ static int tc_cpg_multicast_fragmented(uint64_t handle, int fd, const char *data
 
 	/* On a connection that breaks halfway the library reports the code of an earlier reply, such as CS_OK. */
 	return code != TC_MISSING && tc_hung_up(fd) ? TC_CS_LIBRARY : code;
+}
+
+/* --- buffers that the daemon sees, too --- */
+
+struct tc_allocation {
+	uint64_t handle;
+	int fd;
+	uint64_t size;
+	void *buffer;
+	int code;
+	int error;            /* TC_UNREACHABLE: an errno, */
+	const char *function; /* and the function that failed */
+};
+
+static void tc_zcb_alloc(void *pointer)
+{
+	struct tc_allocation *job = pointer;
+	struct statvfs shared;
+
+	/* The library ends the process if there is no room for the file through which it shares the memory. */
+	if (statvfs("/dev/shm", &shared) != 0 ||
+	    (shared.f_blocks != 0 && shared.f_bavail * shared.f_frsize < job->size + 64 * 1024)) {
+		job->code = TC_CS_NO_SPACE;
+		return;
+	}
+	job->code = cpg_zcb_alloc(job->handle, job->size, &job->buffer);
+}
+
+/* cpg_zcb_alloc in the namespaces of `pidfd`, or in our own if it is negative: the daemon opens the file by its path, and
+ * aborts if it cannot.
+ */
+static int tc_cpg_zcb_alloc(int pidfd, struct tc_allocation *job)
+{
+	struct tc_visit visit = {.pidfd = pidfd, .function = tc_zcb_alloc, .argument = job};
+
+	job->function = "cpg_zcb_alloc";
+	/* A dead daemon would leave us a file that nobody removes. */
+	if (tc_hung_up(job->fd)) {
+		return job->code = TC_CS_LIBRARY;
+	}
+	if (pidfd < 0) {
+		tc_zcb_alloc(job);
+	} else if (tc_visit_namespaces(&visit) != 0) {
+		job->function = visit.failed;
+		job->error = visit.error;
+		job->code = TC_UNREACHABLE;
+	}
+	return job->code;
+}
+
+/* Where the daemon is gone, the library leaves the memory mapped: headers of its own, at the start of a page, and then
+ * the buffer. (A version that does not map at all never fails here.)
+ */
+static int tc_cpg_zcb_free(uint64_t handle, void *buffer, uint64_t size)
+{
+	uintptr_t start = (uintptr_t)buffer & ~((uintptr_t)sysconf(_SC_PAGESIZE) - 1);
+	int code = cpg_zcb_free(handle, buffer);
+
+	if (code != TC_CS_OK && code != TC_CS_TRY_AGAIN) {
+		(void)munmap((void *)start, (uintptr_t)buffer + size - start);
+	}
+	return code;
+}
+
+/* Waits for the daemon in some versions, and is a plain multicast in others. */
+static int tc_cpg_zcb_mcast_joined(uint64_t handle, int fd, void *buffer, uint64_t length)
+{
+	return tc_has_room(fd) ? cpg_zcb_mcast_joined(handle, TC_CPG_TYPE_AGREED, buffer, length) : TC_CS_TRY_AGAIN;
 }
 
 #endif
