@@ -24,7 +24,14 @@ IN_TIME = 0.1
 
 async def test_the_body_is_cancelled_in_time(corosync: Node, figure: Any) -> None:
     with trio.fail_after(LIMIT):
-        for opener in (lambda: triocoro.open_group("g"), triocoro.open_cpg, triocoro.open_votequorum):
+        for opener in (
+            lambda: triocoro.open_group("g"),
+            triocoro.open_cpg,
+            triocoro.open_votequorum,
+            triocoro.open_quorum,
+            triocoro.open_cmap,
+            triocoro.open_cfg,
+        ):
             await corosync.start()
             started = cancelled = 0.0
             with pytest.raises(ConnectionLostError) as caught:
@@ -71,6 +78,12 @@ async def test_nested_connections_give_one_error(corosync: Node) -> None:
             triocoro.open_group("a"),
             triocoro.open_votequorum() as votequorum,
             votequorum.track(),
+            triocoro.open_quorum() as quorum,
+            quorum.track(),
+            triocoro.open_cmap() as cmap,
+            cmap.track("death.", prefix=True),
+            triocoro.open_cfg() as cfg,
+            cfg.track_shutdown(),
             triocoro.open_group("b") as group,
             trio.open_nursery() as nursery,
         ):

@@ -13,7 +13,8 @@ import pytest
 import trio
 
 import triocoro
-from triocoro import Group, Message
+from triocoro import CmapTrack, Group, Message, TryAgainError, lowlevel
+from triocoro.lowlevel import Dispatch
 from triocoro.testing import Cluster, Node
 
 LIMIT = 30
@@ -108,6 +109,9 @@ async def test_the_loop_never_waits(corosync: Node, figure: Any) -> None:
             triocoro.open_cpg() as cpg,
             triocoro.open_votequorum() as votequorum,
             triocoro.open_group("three") as three,
+            triocoro.open_quorum() as quorum,
+            triocoro.open_cmap() as cmap,
+            triocoro.open_cfg() as cfg,
         ):
             await votequorum.info()
             async with frozen(corosync), ticking() as ticker:
@@ -127,6 +131,17 @@ async def test_the_loop_never_waits(corosync: Node, figure: Any) -> None:
                     lambda: join("five"),
                     open_and_close,
                     triocoro.open_cpg().__aenter__,
+                    quorum.is_quorate,
+                    quorum.wait_quorate,
+                    cmap.items,
+                    lambda: cmap.set("frozen.key", 1),
+                    cmap.track("frozen.").__aenter__,
+                    cfg.ring_status,
+                    cfg.reload_config,
+                    cfg.track_shutdown().__aenter__,
+                    triocoro.open_quorum().__aenter__,
+                    triocoro.open_cmap().__aenter__,
+                    triocoro.open_cfg().__aenter__,
                 ]
                 await three.receive()  # the configuration change of the join, so that `receive` has to wait
                 returned: list[float] = []
@@ -166,12 +181,18 @@ async def test_the_loop_never_waits(corosync: Node, figure: Any) -> None:
             assert (await one.send_and_wait(b"after")).payload == b"after"
             assert (await votequorum.info()).quorate
             assert await cpg.members("four") == ()
+            assert await quorum.is_quorate()
+            assert await cmap.get("totem.version") == 2
+            assert await cfg.local_nodeid() == corosync.nodeid
 
 
 OPENERS: dict[str, Callable[[], Any]] = {
     "group": lambda: triocoro.open_group("g"),
     "cpg": triocoro.open_cpg,
     "votequorum": triocoro.open_votequorum,
+    "quorum": triocoro.open_quorum,
+    "cmap": triocoro.open_cmap,
+    "cfg": triocoro.open_cfg,
 }
 
 
@@ -188,7 +209,7 @@ async def test_leaving_the_block_takes_no_longer_than_its_grace(corosync: Node, 
         assert ticker.lateness < LATE
 
 
-@pytest.mark.parametrize("opener", ["group", "cpg"])  # votequorum_finalize asks the daemon nothing
+@pytest.mark.parametrize("opener", ["group", "cpg"])  # the others' finalize asks the daemon nothing
 async def test_closing_can_be_cancelled(corosync: Node, opener: str) -> None:
     with trio.fail_after(LIMIT):
         async with frozen_late(corosync) as freeze:
@@ -199,6 +220,42 @@ async def test_closing_can_be_cancelled(corosync: Node, opener: str) -> None:
                     scope.deadline = trio.current_time() + 0.2
             assert scope.cancelled_caught
             assert trio.current_time() - scope.deadline < LATE
+
+
+@asynccontextmanager
+async def tracking_cmap() -> AsyncGenerator[None, None]:
+    async with triocoro.open_cmap() as cmap, cmap.track("frozen.key"):
+        yield
+
+
+@asynccontextmanager
+async def tracking_shutdown() -> AsyncGenerator[None, None]:
+    async with triocoro.open_cfg() as cfg, cfg.track_shutdown():
+        yield
+
+
+@pytest.mark.parametrize("tracking", [tracking_cmap, tracking_shutdown])
+async def test_the_end_of_tracking_can_be_cancelled(corosync: Node, tracking: Callable[[], Any]) -> None:
+    """It asks the daemon to stop; cancelled, that goes on in the background."""
+    with trio.fail_after(LIMIT):
+        async with frozen_late(corosync) as freeze:
+            with trio.CancelScope() as scope:
+                async with tracking():
+                    await freeze()
+                    # It hits the end of the inner block, where the daemon does not answer.
+                    scope.deadline = trio.current_time() + 0.2
+            assert scope.cancelled_caught
+            assert trio.current_time() - scope.deadline < LATE
+        await shut_down()
+
+
+async def shut_down() -> None:
+    """It succeeds at once only where nobody tracks shutdowns: a tracker that does not answer makes it fail."""
+    with pytest.raises(triocoro.ConnectionLostError):
+        async with triocoro.open_cfg() as cfg:
+            with trio.CancelScope(shield=True):  # its success may come with the loss of the connection
+                await cfg.try_shutdown()
+            await trio.sleep_forever()
 
 
 @asynccontextmanager
@@ -262,6 +319,43 @@ async def test_a_cancelled_join_is_undone_after_the_thaw(corosync: Node) -> None
             async with triocoro.open_group("g") as group:
                 assert group.view.members == (group.address,)
             assert await cpg.members("g") == ()
+
+
+async def test_a_cancelled_track_add_is_undone_after_the_thaw(corosync: Node) -> None:
+    heard: list[object] = []
+
+    async def hear(change: object) -> None:
+        heard.append(change)
+
+    with trio.fail_after(LIMIT):
+        handle = await lowlevel.cmap_initialize()
+        async with frozen(corosync):
+            with trio.move_on_after(0.2) as scope:
+                await handle.track_add("frozen.", CmapTrack.ADD | CmapTrack.PREFIX, hear)
+            assert scope.cancelled_caught
+        await handle.get("totem.version")  # the lane is free again: what was cancelled is over
+        async with triocoro.open_cmap() as cmap:
+            await cmap.set("frozen.key", 1)
+        await handle.get("totem.version")  # and what the daemon had to tell would be here
+        with pytest.raises(TryAgainError):
+            await handle.dispatch(Dispatch.ONE_NONBLOCKING)
+        await handle.finalize()
+    assert heard == []
+
+
+async def test_a_cancelled_track_shutdown_is_undone_after_the_thaw(corosync: Node) -> None:
+    with trio.fail_after(LIMIT), pytest.raises(triocoro.ConnectionLostError):
+        async with triocoro.open_cfg() as tracker:
+            async with frozen(corosync):
+                with trio.move_on_after(0.2) as scope:
+                    await tracker.track_shutdown().__aenter__()
+                assert scope.cancelled_caught
+            # Two round trips may still be under way for it: the start, and the stop in the background.
+            await tracker.local_nodeid()
+            await tracker.local_nodeid()
+            with trio.CancelScope(shield=True):
+                await shut_down()
+            await trio.sleep_forever()
 
 
 @pytest.mark.corosync(nodes=3)
