@@ -28,6 +28,7 @@ class CpgHandle(Handle[Record, CpgEvent]):
         self._initial_totem_conf = initial_totem_conf
         self._group: bytes | None = None
         self._assembly: dict[Address, list[bytes]] = {}
+        self._buffers: dict[int, tuple[memoryview, bytearray]] = {}  # by the id of the view
 
     @property
     def max_atomic_message_size(self) -> int:
@@ -94,6 +95,41 @@ class CpgHandle(Handle[Record, CpgEvent]):
         if kind is IterationType.ONE_GROUP and group is None:
             raise error_from_code(CsError.INVALID_PARAM, "cpg_iteration_initialize")
         return await self._round_trip("cpg_iteration_initialize", lambda: self._service.iterate(kind, group))
+
+    async def zcb_alloc(self, size: int) -> memoryview:
+        if not 1 <= size <= MAX_ATOMIC_MESSAGE_SIZE:
+            raise ValueError(f"size must be 1 to {MAX_ATOMIC_MESSAGE_SIZE}, not {size}")
+        memory = bytearray(size)
+        view = memoryview(memory)
+        await self._round_trips("cpg_zcb_alloc", [lambda: None])
+        self._buffers[id(view)] = view, memory
+        return view
+
+    async def zcb_free(self, buffer: memoryview) -> None:
+        memory = self._owned(buffer)
+        buffer.release()
+        memory.clear()  # the BufferError of this says that there are slices left
+        del self._buffers[id(buffer)]
+        await self._round_trips("cpg_zcb_free", [lambda: None])
+
+    async def zcb_mcast_joined(self, buffer: memoryview, length: int) -> None:
+        memory = self._owned(buffer)
+        if not 0 <= length <= len(memory):
+            raise ValueError(f"length must be 0 to {len(memory)}, not {length}")
+
+        def mcast() -> None:
+            # Unlike other multicasts, this one is answered.
+            if not self._client.may_send:
+                raise error_from_code(CsError.NOT_EXIST, "cpg_zcb_mcast_joined", "not a member")
+            self._service.mcast(self._client, bytes(memory[:length]))
+
+        await self._round_trips("cpg_zcb_mcast_joined", [mcast])
+
+    def _owned(self, buffer: memoryview) -> bytearray:
+        try:
+            return self._buffers[id(buffer)][1]
+        except KeyError:
+            raise ValueError("not a buffer that zcb_alloc of this handle has returned, or it has been freed") from None
 
     def _size(self, record: Record) -> int:
         return len(record.payload) if isinstance(record, (Message, Fragment)) else 0
