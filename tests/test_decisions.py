@@ -1,0 +1,269 @@
+"""Who is quorate when nodes go and come, by what votequorum(5) is told to do: the same decisions, real and fake.
+
+The table was taken from real clusters.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+import attrs
+import pytest
+import trio
+from trio.testing import MockClock
+from witness import ask
+
+import triocoro
+from triocoro.testing import Cluster, ClusterSettings, Node
+
+_BOUND = 40
+"""Seconds for what takes a few at most."""
+
+
+@attrs.frozen
+class Decision:
+    """What a node makes of the votes; in the table, without numbers where the time may or may not have passed."""
+
+    quorate: bool
+    expected: int | None = None
+    quorum: int | None = None
+    total: int | None = None
+
+    def agrees(self, other: Decision) -> bool:
+        return other == self or other == Decision(self.quorate)
+
+
+@attrs.frozen
+class Step:
+    """Something is done to nodes, and then this is what those that are up have decided."""
+
+    verb: str
+    nodes: tuple[int, ...]
+    decisions: Mapping[int, Decision]
+
+
+def by_all(nodes: tuple[int, ...], quorate: bool, *numbers: int) -> dict[int, Decision]:  # noqa: FBT001 - in a table
+    """These nodes have decided the same: whether quorate, and the votes expected, needed and present."""
+    return dict.fromkeys(nodes, Decision(quorate, *numbers))
+
+
+def all_up(count: int, quorate: bool, *numbers: int) -> Step:  # noqa: FBT001 - as above
+    nodes = tuple(range(1, count + 1))
+    return Step("start", nodes, by_all(nodes, quorate, *numbers))
+
+
+def killed(node: int, others: tuple[int, ...], quorate: bool, *numbers: int) -> Step:  # noqa: FBT001 - as above
+    return Step("kill", (node,), by_all(others, quorate, *numbers))
+
+
+def stopped(node: int, others: tuple[int, ...], quorate: bool, *numbers: int) -> Step:  # noqa: FBT001 - as above
+    return Step("stop", (node,), by_all(others, quorate, *numbers))
+
+
+def window(nodes: tuple[int, ...], quorate: bool, *numbers: int) -> Step:  # noqa: FBT001 - as above
+    """The time of last_man_standing passes."""
+    return Step("window", (), by_all(nodes, quorate, *numbers))
+
+
+_YES, _NO = True, False
+
+_SHORT = 300
+"""Milliseconds that pass within a test."""
+_LONG = 600_000
+"""Milliseconds that do not."""
+
+_SCENARIOS: dict[str, tuple[int, ClusterSettings, Sequence[Step]]] = {
+    "two_node": (
+        2,
+        {"two_node": True},
+        [
+            all_up(2, _YES, 2, 1, 2),
+            killed(2, (1,), _YES, 2, 1, 1),
+            Step("kill", (1,), {}),
+            # Alone again, it waits for the other one.
+            Step("start", (1,), by_all((1,), _NO, 2, 1, 1)),
+            all_up(2, _YES, 2, 1, 2),
+        ],
+    ),
+    "wait_for_all": (
+        3,
+        {"wait_for_all": True},
+        [
+            all_up(3, _YES, 3, 2, 3),
+            killed(3, (1, 2), _YES, 3, 2, 2),
+            killed(2, (1,), _NO, 3, 2, 1),
+            # Quorum was lost: the majority is not enough again.
+            Step("start", (2,), by_all((1, 2), _NO, 3, 2, 2)),
+            all_up(3, _YES, 3, 2, 3),
+        ],
+    ),
+    "last_man_standing": (
+        4,
+        {"last_man_standing": True, "wait_for_all": True, "last_man_standing_window": _SHORT},
+        [
+            all_up(4, _YES, 4, 3, 4),
+            killed(4, (1, 2, 3), _YES),
+            window((1, 2, 3), _YES, 3, 2, 3),
+            killed(3, (1, 2), _YES),
+            window((1, 2), _YES, 2, 2, 2),
+            killed(2, (1,), _NO, 2, 2, 1),
+            # Who has stayed believes that these two are all; who comes knows of four.
+            Step("start", (2,), {1: Decision(_YES, 2, 2, 2), 2: Decision(_NO, 4, 3, 2)}),
+            all_up(4, _YES, 4, 3, 4),
+        ],
+    ),
+    "last_man_standing, all within the window": (
+        4,
+        {"last_man_standing": True, "wait_for_all": True, "last_man_standing_window": _LONG},
+        [
+            all_up(4, _YES, 4, 3, 4),
+            killed(4, (1, 2, 3), _YES, 4, 3, 3),
+            killed(3, (1, 2), _NO, 4, 3, 2),
+            all_up(4, _YES, 4, 3, 4),
+        ],
+    ),
+    "auto_tie_breaker": (
+        4,
+        {"auto_tie_breaker": True},
+        [
+            all_up(4, _YES, 4, 3, 4),
+            killed(1, (2, 3, 4), _YES, 4, 3, 3),
+            # The lowest of those that were quorate last counts, and that is node 2.
+            killed(4, (2, 3), _YES, 4, 3, 2),
+            killed(3, (2,), _NO, 4, 3, 1),
+            # Who was never quorate knows of no lowest node.
+            Step("start", (3,), {2: Decision(_YES, 4, 3, 2), 3: Decision(_NO, 4, 3, 2)}),
+            all_up(4, _YES, 4, 3, 4),
+        ],
+    ),
+    "auto_tie_breaker with the highest node": (
+        4,
+        {"auto_tie_breaker": True, "auto_tie_breaker_node": "highest"},
+        [
+            all_up(4, _YES, 4, 3, 4),
+            killed(4, (1, 2, 3), _YES, 4, 3, 3),
+            killed(1, (2, 3), _YES, 4, 3, 2),
+            killed(3, (2,), _NO, 4, 3, 1),
+            all_up(4, _YES, 4, 3, 4),
+        ],
+    ),
+    "auto_tie_breaker with a list": (
+        4,
+        {"auto_tie_breaker": True, "auto_tie_breaker_node": "2 1"},
+        [
+            all_up(4, _YES, 4, 3, 4),
+            killed(4, (1, 2, 3), _YES, 4, 3, 3),
+            killed(1, (2, 3), _YES, 4, 3, 2),
+            Step("start", (1,), by_all((1, 2, 3), _YES, 4, 3, 3)),
+            # The first of the list was there before, so it may be elsewhere.
+            killed(2, (1, 3), _NO, 4, 3, 2),
+        ],
+    ),
+    "last_man_standing and auto_tie_breaker": (
+        3,
+        {
+            "last_man_standing": True,
+            "wait_for_all": True,
+            "auto_tie_breaker": True,
+            "last_man_standing_window": _SHORT,
+        },
+        [
+            all_up(3, _YES, 3, 2, 3),
+            killed(3, (1, 2), _YES),
+            window((1, 2), _YES, 2, 2, 2),
+            killed(2, (1,), _YES),
+            # Down to the very last one.
+            window((1,), _YES, 1, 1, 1),
+            all_up(3, _YES, 3, 2, 3),
+        ],
+    ),
+    "allow_downscale": (
+        4,
+        {"allow_downscale": True},
+        [
+            all_up(4, _YES, 4, 3, 4),
+            # Fewer are expected, yet as many are needed: quorum does not go below what was configured.
+            stopped(4, (1, 2, 3), _YES, 3, 3, 3),
+            stopped(3, (1, 2), _NO, 2, 3, 2),
+            all_up(4, _YES, 4, 3, 4),
+            killed(4, (1, 2, 3), _YES, 4, 3, 3),
+        ],
+    ),
+    "votes and expected_votes": (
+        3,
+        {"votes": {1: 3}, "expected_votes": 6},
+        [
+            all_up(3, _YES, 6, 4, 5),
+            killed(3, (1, 2), _YES, 6, 4, 4),
+            killed(2, (1,), _NO, 6, 4, 3),
+            all_up(3, _YES, 6, 4, 5),
+        ],
+    ),
+}
+
+
+@pytest.fixture
+def clock(corosync_mode: str) -> MockClock | None:
+    """The fake's time passes at once; daemons' time does not."""
+    return MockClock(autojump_threshold=0) if corosync_mode == "fake" else None
+
+
+async def told_by_quorumtool(node: Node) -> Decision:
+    # 2 is what it exits with where there is no quorum.
+    text = await ask(node, "corosync-quorumtool", "-s", statuses=(0, 2))
+    told = dict(re.findall(r"^([A-Z][^:\n]*): +(\w+)", text, re.MULTILINE))
+    return Decision(
+        told["Quorate"] == "Yes", int(told["Expected votes"]), int(told["Quorum"]), int(told["Total votes"])
+    )
+
+
+async def decisions(cluster: Cluster) -> dict[int, Decision]:
+    """What each node that is up says."""
+    found: dict[int, Decision] = {}
+    for nodeid, node in cluster.nodes.items():
+        if node.running:
+            async with triocoro.open_votequorum(endpoint=node.endpoint) as votequorum:
+                info = await votequorum.info()
+                found[nodeid] = Decision(info.quorate, info.expected_votes, info.quorum, info.total_votes)
+    return found
+
+
+def agree(found: Mapping[int, Decision], expected: Mapping[int, Decision]) -> bool:
+    return found.keys() == expected.keys() and all(found[nodeid].agrees(expected[nodeid]) for nodeid in found)
+
+
+async def take(step: Step, cluster: Cluster) -> None:
+    """Do it, and wait until the cluster has decided."""
+    async with trio.open_nursery() as nursery:
+        for nodeid in step.nodes:
+            nursery.start_soon(getattr(cluster[nodeid], step.verb))
+    await cluster.settled()
+    if step.verb == "window":
+        # votequorum tells nobody when the window's time has passed.
+        while not agree(await decisions(cluster), step.decisions):  # noqa: ASYNC110
+            await trio.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        pytest.param(steps, marks=pytest.mark.corosync(nodes=nodes, **settings), id=name)
+        for name, (nodes, settings, steps) in _SCENARIOS.items()
+    ],
+)
+async def test_quorum_decisions(
+    steps: Sequence[Step], corosync_cluster: Cluster, corosync_mode: str, clock: MockClock | None
+) -> None:
+    del clock
+    with trio.fail_after(_BOUND):  # noqa: ASYNC912 - there are steps
+        for number, step in enumerate(steps):
+            await take(step, corosync_cluster)
+            found = await decisions(corosync_cluster)
+            assert agree(found, step.decisions), (number, step, found)
+            for nodeid, decision in step.decisions.items():
+                node = corosync_cluster[nodeid]
+                async with triocoro.open_quorum(endpoint=node.endpoint) as quorum:
+                    assert await quorum.is_quorate() is decision.quorate
+                if corosync_mode == "real":
+                    assert (await told_by_quorumtool(node)).agrees(decision), (number, step)
