@@ -214,14 +214,14 @@ def _c_names(header: str, prefix: str) -> dict[str, int]:
     return {name.removeprefix(prefix): value for name, value in found.items() if name.startswith(prefix)}
 
 
-_OTHERS = {
+_OTHERS: dict[type, set[str]] = {
     CmapMap: {"DEFAULT"},  # another name of ICMAP
     QuorumType: {"MODEL_V0", "MODEL_V1"},
     ShutdownFlag: {"NO", "YES"},  # the answers: bools here
 }
 """Names in the header that have the prefix, and belong to something else."""
 
-_NEWER = {VotequorumFlag: {"QDEVICE_HAS_EXTRA_INFO"}}
+_NEWER: dict[type, set[str]] = {VotequorumFlag: {"QDEVICE_HAS_EXTRA_INFO"}}
 """Names that only newer headers have."""
 
 
