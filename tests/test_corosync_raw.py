@@ -12,30 +12,40 @@ import time
 from collections.abc import Awaitable, Callable
 from enum import IntEnum, IntFlag
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, cast
 
 import pytest
 import trio
+import trio.testing
+from conftest import Figure
+from witness import ask
 
 import triocoro
 from triocoro import _validate
 from triocoro._corosync import CorosyncEndpoint
-from triocoro._raw import MULTICAST_BURST, MulticastStatus, RawCpg
+from triocoro._raw import MULTICAST_BURST, MulticastStatus, RawCpg, RawHandle
 from triocoro._types import (
+    CmapChange,
     CmapMap,
+    CmapNotification,
     CmapTrack,
     CmapType,
+    CmapValue,
     ConfigChange,
     Dispatch,
     FlowControlState,
     IterationType,
     Message,
+    NodelistChange,
+    QuorumChange,
     QuorumType,
     Reason,
     ShutdownFlag,
     Track,
+    TypedValue,
+    VotequorumFlag,
 )
-from triocoro.testing import Node
+from triocoro.testing import Cluster, Node
 
 pytestmark = pytest.mark.corosync_real_only
 
@@ -115,7 +125,7 @@ REAL_ENUMS: dict[type[IntEnum | IntFlag], str] = {
     FlowControlState: "CPG_FLOW_CONTROL_{}",
     Dispatch: "CS_DISPATCH_{}",
     Track: "CS_TRACK_{}",
-    triocoro.VotequorumFlag: "VOTEQUORUM_INFO_{}",
+    VotequorumFlag: "VOTEQUORUM_INFO_{}",
     triocoro.NodeState: "VOTEQUORUM_NODESTATE_{}",
     QuorumType: "QUORUM_{}",
     CmapMap: "CMAP_MAP_{}",
@@ -216,24 +226,26 @@ def test_signatures_are_those_of_the_real_headers(tmp_path: Path, headers: str) 
     compile_c("\n".join(source), tmp_path, "-c", "-o", str(tmp_path / "check.o"))
 
 
-@pytest.mark.parametrize("library", LIBRARIES)
-def test_every_exported_function_is_in_the_table(library: str) -> None:
+def exported(library: str) -> set[str]:
+    """What a library has."""
     from triocoro._corosync import _libraries
 
     table: _libraries.Library = getattr(_libraries, library.upper())
     table.load()
-    loaded = {
-        line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if f"/{table.soname}" in line
-    }
-    (path,) = loaded
+    maps = Path("/proc/self/maps").read_text().splitlines()
+    (path,) = {line.split()[-1] for line in maps if f"/{table.soname}" in line}
     listing = subprocess.run(["readelf", "--dyn-syms", "-W", path], capture_output=True, text=True, check=True).stdout
-    exported = {
+    names = {
         fields[7].split("@")[0]
         for fields in map(str.split, listing.splitlines())
         if len(fields) >= 8 and fields[3] == "FUNC" and fields[6] != "UND"
     }
-    offered = {name for name in exported if re.match(rf"(corosync_)?{library}_", name)}
-    names = functions(library)
+    return {name for name in names if re.match(rf"(corosync_)?{library}_", name)}
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_every_exported_function_is_in_the_table(library: str) -> None:
+    offered, names = exported(library), functions(library)
     assert {name for name in offered if not re.fullmatch("|".join(UNUSED), name)} == set(names) - (NEWER - offered)
     assert len(names) == len(set(names))
 
@@ -267,7 +279,7 @@ async def test_missing_library_names_its_package(monkeypatch: pytest.MonkeyPatch
 
 
 MISSING_SYMBOL = """
-import sys
+import os, sys
 from triocoro import NotSupportedError
 from triocoro._corosync._libraries import Library, failure
 from triocoro._corosync._shim import ffi, lib
@@ -280,6 +292,9 @@ assert type(error) is NotSupportedError, error
 assert error.function == "cpg_local_get"
 assert lib.tc_cpg_multicast(1, 0, b"", [0], 1) & 0xFFFFFFFF == lib.TC_MISSING & 0xFFFFFFFF
 assert lib.tc_dispatch(lib.TC_LIBCPG, 1, lib.tc_arena_new(), 1, 1) == lib.TC_MISSING
+job = ffi.new("struct tc_allocation *")
+job.fd, job.size = os.pipe()[0], 1
+assert lib.tc_cpg_zcb_alloc(-1, job) == lib.TC_MISSING
 assert lib.tc_connect(lib.TC_LIBCPG, -1, ffi.new("struct tc_connection *")) == lib.TC_MISSING
 print("ok")
 """
@@ -296,28 +311,34 @@ def test_missing_symbol_is_an_error_at_the_call_only(tmp_path: Path) -> None:
 
 def test_small_stack_is_an_error_and_not_a_crash() -> None:
     from triocoro._corosync import _libraries
-    from triocoro._corosync._shim import lib
+    from triocoro._corosync._shim import ffi, lib
 
     _libraries.CPG.load()
+    _libraries.CFG.load()
     codes: list[int] = []
+
+    def call() -> None:
+        addresses, count = ffi.new("tc_cfg_node_address_t[]", 1), ffi.new("int *")
+        codes.append(lib.tc_dispatch(lib.TC_LIBCPG, 1, lib.tc_arena_new(), 1, 1))
+        codes.append(lib.tc_cfg_get_node_addrs(1, 1, 1, count, addresses))
+
     size = threading.stack_size(256 * 1024)
     try:
-        thread = threading.Thread(
-            target=lambda: codes.append(lib.tc_dispatch(lib.TC_LIBCPG, 1, lib.tc_arena_new(), 1, 1))
-        )
+        thread = threading.Thread(target=call)
         thread.start()
     finally:
         threading.stack_size(size)
     thread.join()
-    assert codes == [lib.TC_SHALLOW]
+    assert codes == [lib.TC_SHALLOW] * 2
     assert "stack" in str(_libraries.failure(lib.TC_SHALLOW, "cpg_dispatch"))
-    assert lib.tc_dispatch(lib.TC_LIBCPG, 1, lib.tc_arena_new(), 1, 1) == triocoro.CsError.BAD_HANDLE
+    call()
+    assert codes[2:] == [triocoro.CsError.BAD_HANDLE] * 2
 
 
 # --- with a daemon ---
 
 
-async def take(handle: RawCpg, count: int) -> list[object]:
+async def take(handle: RawHandle[object], count: int) -> list[object]:
     """The next `count` events, and no more."""
     events: list[object] = []
     with trio.fail_after(10):  # noqa: ASYNC912 - it runs at least once
@@ -336,7 +357,7 @@ async def joined(node: Node, group: bytes) -> RawCpg:
     return handle
 
 
-async def close(*handles: RawCpg) -> None:
+async def close(*handles: RawHandle[object]) -> None:
     for handle in handles:
         handle.close(leave=True)
         handle.close()
@@ -344,6 +365,17 @@ async def close(*handles: RawCpg) -> None:
         for handle in handles:
             await handle.wait_closed()
             assert handle.closed
+
+
+def open_fds() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """For what nobody tells."""
+    with trio.fail_after(10):  # noqa: ASYNC912 - it runs at least once
+        while not condition():  # noqa: ASYNC110
+            await trio.sleep(0.02)
 
 
 async def cancelled(call: Callable[[], Awaitable[object]]) -> None:
@@ -506,9 +538,6 @@ async def expect_left(handle: RawCpg) -> None:
 
 
 async def test_cancelled_connects_leave_nothing(corosync: Node) -> None:
-    def open_fds() -> int:
-        return len(list(Path("/proc/self/fd").iterdir()))
-
     before = open_fds()
     await corosync.freeze()
     try:
@@ -517,12 +546,12 @@ async def test_cancelled_connects_leave_nothing(corosync: Node) -> None:
                 for _ in range(10):
                     nursery.start_soon(corosync.endpoint.connect_cpg)
                     nursery.start_soon(corosync.endpoint.connect_votequorum)
+                    nursery.start_soon(corosync.endpoint.connect_quorum)
+                    nursery.start_soon(corosync.endpoint.connect_cmap, CmapMap.STATS)
         assert scope.cancelled_caught
     finally:
         await corosync.thaw()
-    with trio.fail_after(10):  # noqa: ASYNC912 - it runs at least once
-        while open_fds() > before:  # noqa: ASYNC110 - nobody tells when a worker has closed them
-            await trio.sleep(0.05)
+    await until(lambda: open_fds() <= before)
 
 
 async def test_death_in_the_middle_of_an_iteration(corosync: Node) -> None:
@@ -592,3 +621,585 @@ def _all_stat() -> str:
             except OSError:
                 continue
     return "\n".join(lines)
+
+
+# --- quorum, and the rest of votequorum ---
+
+
+@pytest.mark.corosync(nodes=2, two_node=False)
+async def test_quorum(corosync_cluster: Cluster) -> None:
+    handle = await corosync_cluster[1].endpoint.connect_quorum()
+    assert handle.type is QuorumType.SET
+    assert await handle.is_quorate()
+    await handle.trackstart(Track.CURRENT | Track.CHANGES)
+    nodes, quorum = await take(handle, 2)
+    assert isinstance(nodes, NodelistChange)
+    assert nodes == NodelistChange(nodes.ring_id, (1, 2), (), ())
+    assert quorum == QuorumChange(quorate=True, ring_id=nodes.ring_id, members=(1, 2))
+
+    await corosync_cluster[2].kill()
+    nodes, quorum = await take(handle, 2)
+    assert isinstance(nodes, NodelistChange)
+    assert nodes == NodelistChange(nodes.ring_id, (1,), (), (2,))
+    assert quorum == QuorumChange(quorate=False, ring_id=nodes.ring_id, members=(1,))
+    assert not await handle.is_quorate()
+
+    await corosync_cluster[2].start()
+    nodes = (await take(handle, 1))[0]
+    assert isinstance(nodes, NodelistChange)
+    assert nodes == NodelistChange(nodes.ring_id, (1, 2), (2,), ())
+    quorum = QuorumChange(quorate=True, ring_id=nodes.ring_id, members=(1, 2))
+    while quorum not in await take(handle, 1):
+        pass
+
+    await handle.trackstop()
+    await handle.trackstart(Track.CURRENT)
+    assert await take(handle, 2) == [NodelistChange(nodes.ring_id, (1, 2), (), ()), quorum]
+    await close(handle)
+
+
+async def test_qdevice_calls(corosync: Node) -> None:
+    handle = await corosync.endpoint.connect_votequorum()
+    await handle.trackstart(Track.CURRENT)
+    nodelist = (await take(handle, 1))[0]
+    assert isinstance(nodelist, triocoro.VotequorumNodelist)
+    ring = nodelist.ring_id
+
+    async def device() -> tuple[str, VotequorumFlag]:
+        info = await handle.info(1)
+        return info.qdevice_name, info.flags & ~VotequorumFlag.QUORATE
+
+    flags = VotequorumFlag.QDEVICE_REGISTERED
+    await handle.qdevice_register("n" * 254)
+    assert await device() == ("n" * 254, flags)
+    await handle.qdevice_update("n" * 254, "device")
+    assert await device() == ("device", flags)
+    with pytest.raises(triocoro.MessageError):
+        await handle.qdevice_poll("device", True, triocoro.RingId(ring.nodeid, ring.seq + 1))  # noqa: FBT003
+    await handle.qdevice_poll("device", False, ring)  # noqa: FBT003
+    flags |= VotequorumFlag.QDEVICE_ALIVE
+    assert await device() == ("device", flags)
+    await handle.qdevice_poll("device", True, ring)  # noqa: FBT003
+    flags |= VotequorumFlag.QDEVICE_CAST_VOTE
+    assert await device() == ("device", flags)
+    await handle.qdevice_master_wins("device", True)  # noqa: FBT003
+    assert await device() == ("device", flags | VotequorumFlag.QDEVICE_MASTER_WINS)
+    await handle.qdevice_master_wins("device", False)  # noqa: FBT003
+    assert await device() == ("device", flags)
+    await handle.qdevice_unregister("device")
+    assert await device() == ("", VotequorumFlag(0))
+
+    calls: dict[str, Callable[[], Awaitable[object]]] = {
+        "votequorum_qdevice_unregister": lambda: handle.qdevice_unregister("device"),
+        "votequorum_qdevice_update": lambda: handle.qdevice_update("device", "other"),
+        "votequorum_qdevice_poll": lambda: handle.qdevice_poll("device", True, ring),  # noqa: FBT003
+        "votequorum_qdevice_master_wins": lambda: handle.qdevice_master_wins("device", True),  # noqa: FBT003
+    }
+    for function, call in calls.items():
+        with pytest.raises(triocoro.NotExistError) as caught:
+            await call()
+        assert caught.value.function == function
+    await close(handle)
+
+
+async def test_qdevice_extra_info(corosync: Node) -> None:
+    handle = await corosync.endpoint.connect_votequorum()
+    functions = {"votequorum_set_qdevice_extra_info", "votequorum_get_qdevice_extra_info"}
+    if functions & exported("votequorum"):
+        await handle.set_qdevice_extra_info(b"info")
+        assert await handle.get_qdevice_extra_info(1) == b"info"
+    else:
+        with pytest.raises(triocoro.NotSupportedError, match="votequorum_set_qdevice_extra_info"):
+            await handle.set_qdevice_extra_info(b"info")
+        with pytest.raises(triocoro.NotSupportedError, match="votequorum_get_qdevice_extra_info"):
+            await handle.get_qdevice_extra_info(1)
+    await close(handle)
+
+
+# --- cmap ---
+
+# Each type, what corosync-cmapctl calls it, and values with what it prints for them.
+TYPED: list[tuple[CmapType, str, dict[CmapValue, str]]] = [
+    (CmapType.INT8, "i8", {-(2**7): "-128", 2**7 - 1: "127"}),
+    (CmapType.UINT8, "u8", {0: "0", 2**8 - 1: "255"}),
+    (CmapType.INT16, "i16", {-(2**15): "-32768", 2**15 - 1: "32767"}),
+    (CmapType.UINT16, "u16", {0: "0", 2**16 - 1: "65535"}),
+    (CmapType.INT32, "i32", {-(2**31): "-2147483648", 2**31 - 1: "2147483647"}),
+    (CmapType.UINT32, "u32", {0: "0", 2**32 - 1: "4294967295"}),
+    (CmapType.INT64, "i64", {-(2**63): "-9223372036854775808", 2**63 - 1: "9223372036854775807"}),
+    (CmapType.UINT64, "u64", {0: "0", 2**64 - 1: "18446744073709551615"}),
+    (CmapType.FLOAT, "flt", {-0.5: "-0.500000", 1048576.0: "1048576.000000"}),
+    (CmapType.DOUBLE, "dbl", {-0.1: "-0.100000", 2.0**40: "1099511627776.000000"}),
+    (CmapType.STRING, "str", {"text": "text", "hé": "hé"}),
+    (CmapType.BINARY, "bin", {b"bytes": "bytes", b"\0\x01": "\\x00\\x01"}),
+]
+
+
+@pytest.mark.parametrize("kind, letters, values", TYPED, ids=[letters for _, letters, _ in TYPED])
+async def test_typed_values(corosync: Node, kind: CmapType, letters: str, values: dict[CmapValue, str]) -> None:
+    handle = await corosync.endpoint.connect_cmap(CmapMap.ICMAP)
+    for value, shown in values.items():
+        await handle.set("test.ours", TypedValue(kind, value))
+        assert await ask(corosync, "corosync-cmapctl", "-b", "-g", "test.ours") == f"test.ours ({letters}) = {shown}\n"
+        assert await handle.get("test.ours") == TypedValue(kind, value)
+        if letters != "bin":  # of which the program wants a file
+            await ask(corosync, "corosync-cmapctl", "-s", "--", "test.its", letters, shown)
+            assert await handle.get("test.its") == TypedValue(kind, value)
+            assert await handle.items("test.its") == [("test.its", TypedValue(kind, value))]
+    await close(handle)
+
+
+async def test_values_at_the_bounds(corosync: Node) -> None:
+    handle = await corosync.endpoint.connect_cmap(CmapMap.ICMAP)
+    key = "test." + "k" * 250
+    for value in (
+        TypedValue(CmapType.STRING, "x" * 16384),
+        TypedValue(CmapType.BINARY, os.urandom(16384)),
+        TypedValue(CmapType.STRING, ""),
+        TypedValue(CmapType.BINARY, b""),
+        # Not UTF-8, and nothing is lost.
+        TypedValue(CmapType.STRING, b"\xff\xfe".decode(errors="surrogateescape")),
+    ):
+        await handle.set(key, value)
+        assert await handle.get(key) == value
+        assert await handle.items("test.") == [(key, value)]
+    with pytest.raises(triocoro.InvalidParamError):
+        await handle.set(key, TypedValue(CmapType.BINARY, bytes(16385)))
+    await close(handle)
+
+
+async def test_missing_keys(corosync: Node) -> None:
+    handle = await corosync.endpoint.connect_cmap(CmapMap.ICMAP)
+    calls: dict[str, Callable[[str], Awaitable[object]]] = {
+        "cmap_get": handle.get,
+        "cmap_delete": handle.delete,
+        "cmap_inc": handle.increment,
+        "cmap_dec": handle.decrement,
+    }
+    for function, call in calls.items():
+        with pytest.raises(triocoro.KeyNotFoundError, match=r"test\.absent") as caught:
+            await call("test.absent")
+        assert caught.value.function == function
+    await handle.set("test.number", TypedValue(CmapType.INT32, 5))
+    await handle.increment("test.number")
+    await handle.increment("test.number")
+    await handle.decrement("test.number")
+    assert await handle.get("test.number") == TypedValue(CmapType.INT32, 6)
+    await handle.delete("test.number")
+    assert await handle.items("test.") == []
+    await close(handle)
+
+
+async def test_items_are_those_of_cmapctl(corosync: Node) -> None:
+    letters = {kind: name for kind, name, _ in TYPED}
+    maps: list[tuple[CmapMap, list[str]]] = [(CmapMap.ICMAP, []), (CmapMap.STATS, ["-m", "stats"])]
+    for number, arguments in maps:
+        handle = await corosync.endpoint.connect_cmap(number)
+        for prefix in ("", "runtime.", "stats.srp.", "totem.token"):
+            # It fails where there is nothing.
+            command = ["corosync-cmapctl", "-b", *arguments, *filter(None, [prefix])]
+            printed = await ask(corosync, *command, statuses=(0, 1))
+            # Connections come and go, and the program's own is one.
+            theirs = [line.partition(") = ")[0] for line in printed.splitlines() if "stats.ipcs.service" not in line]
+            ours = [f"{key} ({letters[value.type]}" for key, value in await handle.items(prefix)]
+            assert [line for line in ours if "stats.ipcs.service" not in line] == theirs
+        await close(handle)
+
+
+async def test_listing_while_keys_come_and_go(corosync: Node) -> None:
+    handles = [await corosync.endpoint.connect_cmap(CmapMap.ICMAP) for _ in range(2)]
+    steady = {f"test.{number:03}" for number in range(0, 100, 2)}
+    for key in steady:
+        await handles[0].set(key, TypedValue(CmapType.UINT8, 0))
+
+    async def churn() -> None:
+        while True:
+            for number in range(1, 100, 2):
+                await handles[1].set(f"test.{number:03}", TypedValue(CmapType.STRING, "x"))
+            for number in range(1, 100, 2):
+                await handles[1].set(f"test.{number:03}", TypedValue(CmapType.STRING, "x" * 10 * number))
+            for number in range(99, 0, -2):
+                await handles[1].delete(f"test.{number:03}")
+
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(churn)
+            for _ in range(200):
+                assert steady <= {key for key, _ in await handles[0].items("test.")}
+            nursery.cancel_scope.cancel()
+    await close(*handles)
+
+
+async def test_changes(corosync: Node) -> None:
+    handle = await corosync.endpoint.connect_cmap(CmapMap.ICMAP)
+    every = CmapTrack.ADD | CmapTrack.MODIFY | CmapTrack.DELETE
+    await handle.track_add(2**40, "test.", every | CmapTrack.PREFIX)
+    await handle.track_add(2, "test.b", CmapTrack.DELETE)
+    one, text = TypedValue(CmapType.UINT8, 1), TypedValue(CmapType.STRING, "text")
+    await handle.set("test.a", one)
+    await handle.set("test.a", one)  # equal: no change
+    await handle.set("test.a", text)
+    await handle.delete("test.a")
+    await handle.set("test.b", one)
+    await handle.delete("test.b")
+    added = CmapChange(CmapTrack.ADD, "test.a", 1, None, CmapType.UINT8)
+    modified = CmapChange(CmapTrack.MODIFY, "test.a", "text", 1, CmapType.STRING, CmapType.UINT8)
+    deleted = CmapChange(CmapTrack.DELETE, "test.a", None, "text", None, CmapType.STRING)
+    gone = CmapChange(CmapTrack.DELETE, "test.b", None, 1, None, CmapType.UINT8)
+    events = await take(handle, 6)
+    assert events[:4] == [
+        *(CmapNotification(2**40, change) for change in (added, modified, deleted)),
+        CmapNotification(2**40, CmapChange(CmapTrack.ADD, "test.b", 1, None, CmapType.UINT8)),
+    ]
+    assert {event.tracker: event.change for event in events[4:] if isinstance(event, CmapNotification)} == {
+        2**40: gone,
+        2: gone,
+    }
+    await close(handle)
+
+
+async def test_tracker_of_all_keys(corosync: Node) -> None:
+    handle = await corosync.endpoint.connect_cmap(CmapMap.ICMAP)
+    await handle.track_add(1, "", CmapTrack.ADD | CmapTrack.PREFIX)
+    await handle.set("test.a", TypedValue(CmapType.UINT8, 1))
+    (event,) = await take(handle, 1)
+    assert event == CmapNotification(1, CmapChange(CmapTrack.ADD, "test.a", 1, None, CmapType.UINT8))
+    await close(handle)
+
+
+async def test_statistics_that_come_and_go_have_one_value(corosync: Node) -> None:
+    """The daemon tells of two, which are the same."""
+    handle = await corosync.endpoint.connect_cmap(CmapMap.STATS)
+    await handle.track_add(1, "stats.ipcs.service", CmapTrack.ADD | CmapTrack.DELETE | CmapTrack.PREFIX)
+    other = await corosync.endpoint.connect_quorum()
+    (event,) = await take(handle, 1)
+    assert isinstance(event, CmapNotification)
+    added = event.change
+    assert added == CmapChange(CmapTrack.ADD, added.key, added.new, None, added.new_type)
+    assert added.new is not None
+    await close(other)
+    while event.change.event is CmapTrack.ADD:
+        (event,) = await take(handle, 1)
+        assert isinstance(event, CmapNotification)
+    deleted = event.change
+    assert deleted == CmapChange(CmapTrack.DELETE, deleted.key, None, deleted.old, None, deleted.old_type)
+    assert deleted.old is not None
+    await close(handle)
+
+
+async def test_deleted_tracker_drops_what_waits(corosync: Node) -> None:
+    handle = await corosync.endpoint.connect_cmap(CmapMap.ICMAP)
+    for tracker in (1, 2):
+        await handle.track_add(tracker, "test.a", CmapTrack.ADD)
+    await handle.set("test.a", TypedValue(CmapType.UINT8, 1))
+    await handle.track_delete(1)
+    # Both are taken, in one batch and without an error; one is told of.
+    change = CmapChange(CmapTrack.ADD, "test.a", 1, None, CmapType.UINT8)
+    assert handle.dispatch(10, 2**20) == (2, [CmapNotification(2, change)])
+    with pytest.raises(triocoro.BadHandleError, match="tracker"):
+        await handle.track_delete(1)
+    await handle.delete("test.a")
+    await handle.set("test.a", TypedValue(CmapType.UINT8, 2))
+    assert handle.dispatch(10, 2**20)[0] == 1
+    await close(handle)
+
+
+async def test_cancelled_track_add_is_undone(corosync: Node) -> None:
+    handle = await corosync.endpoint.connect_cmap(CmapMap.ICMAP)
+    await handle.track_add(1, "test.", CmapTrack.ADD | CmapTrack.PREFIX)
+    await corosync.freeze()
+    try:
+        await cancelled(lambda: handle.track_add(2, "test.", CmapTrack.ADD | CmapTrack.PREFIX))
+    finally:
+        await corosync.thaw()
+    for number in range(3):
+        await handle.set(f"test.{number}", TypedValue(CmapType.UINT8, 1))
+    trackers = [event.tracker for event in await take(handle, 3) if isinstance(event, CmapNotification)]
+    assert trackers == [1, 1, 1]
+    await close(handle)
+
+
+async def test_many_trackers_at_once(corosync: Node) -> None:
+    """libcmap keeps the trackers of all connections in one table, which has no lock."""
+
+    async def use(number: int) -> None:
+        handle = await corosync.endpoint.connect_cmap(CmapMap.ICMAP)
+        for turn in range(20):
+            key = f"test.{number}.{turn}"
+            await handle.track_add(number, key, CmapTrack.ADD)
+            await handle.set(key, TypedValue(CmapType.UINT32, turn))
+            assert await take(handle, 1) == [
+                CmapNotification(number, CmapChange(CmapTrack.ADD, key, turn, None, CmapType.UINT32))
+            ]
+            if turn % 2:
+                await handle.track_delete(number)
+            else:
+                await close(handle)
+                handle = await corosync.endpoint.connect_cmap(CmapMap.ICMAP)
+        await close(handle)
+
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            for number in range(16):
+                nursery.start_soon(use, number)
+
+
+@pytest.mark.corosync(nodes=2)
+async def test_frozen_daemon_holds_up_no_tracker_of_another(corosync_cluster: Cluster) -> None:
+    handles = [await corosync_cluster[nodeid].endpoint.connect_cmap(CmapMap.ICMAP) for nodeid in (1, 2)]
+    await corosync_cluster[1].freeze()
+    try:
+        await cancelled(lambda: handles[0].track_add(1, "test.", CmapTrack.ADD | CmapTrack.PREFIX))
+        with trio.fail_after(10):
+            await handles[1].track_add(2, "test.", CmapTrack.ADD | CmapTrack.PREFIX)
+            await handles[1].set("test.a", TypedValue(CmapType.UINT8, 1))
+            assert len(await take(handles[1], 1)) == 1
+            await close(handles[1])
+    finally:
+        await corosync_cluster[1].thaw()
+    await close(handles[0])
+
+
+async def test_connect_that_fails_halfway_leaves_nothing(corosync: Node) -> None:
+    before = open_fds()
+    with pytest.raises(triocoro.NotExistError, match="cmap_initialize_map"):
+        await corosync.endpoint.connect_cmap(cast("CmapMap", 7))
+    assert open_fds() == before
+
+
+async def test_three_thousand_keys(corosync: Node, figure: Figure) -> None:
+    handle = await corosync.endpoint.connect_cmap(CmapMap.ICMAP)
+    for number in range(3000):
+        value = TypedValue(CmapType.STRING, f"value {number}") if number % 2 else TypedValue(CmapType.UINT32, number)
+        await handle.set(f"test.key.{number}", value)
+
+    async def timed(call: Callable[[], Awaitable[object]]) -> float:
+        began = time.perf_counter()
+        await call()
+        return time.perf_counter() - began
+
+    # Alternately, and the best of each: whatever else the machine does concerns both.
+    ours: list[float] = []
+    its: list[float] = []
+    for _ in range(5):
+        ours.append(await timed(lambda: handle.items("test.key.")))
+        its.append(await timed(lambda: ask(corosync, "corosync-cmapctl", "test.key.")))
+    figure("3,000 keys", f"{min(ours) * 1000:.0f} ms; corosync-cmapctl {min(its) * 1000:.0f} ms")
+    assert len(await handle.items("test.key.")) == 3000
+    assert min(ours) <= 1.5 * min(its)
+    await close(handle)
+
+
+# --- cfg ---
+
+
+@pytest.mark.corosync(nodes=2)
+async def test_cfg_knows_the_nodes(corosync_cluster: Cluster) -> None:
+    handle = await corosync_cluster[1].endpoint.connect_cfg()
+    assert await handle.local_nodeid() == 1
+    addresses = {nodeid: await handle.node_addresses(nodeid) for nodeid in (1, 2)}
+    for nodeid, (address,) in addresses.items():
+        assert str(address) in await ask(corosync_cluster[1], "corosync-cfgtool", "-a", str(nodeid))
+    status = await handle.node_status(2)
+    (link,) = status.links
+    assert (status.nodeid, status.reachable, status.remote, status.external) == (2, True, False, False)
+    assert (link.number, link.enabled, link.connected) == (0, True, True)
+    assert (link.source, link.destination) == (str(addresses[1][0]), str(addresses[2][0]))
+    printed = await ask(corosync_cluster[1], "corosync-cfgtool", "-n")
+    assert f"({link.source}->{link.destination}) enabled connected mtu: {link.mtu}" in printed
+    (ring,) = await handle.ring_status()
+    assert (ring.name, ring.status) == (f"0 {link.source}", "n3")
+    with pytest.raises(triocoro.NotExistError):
+        await handle.node_addresses(9)
+    with pytest.raises(triocoro.FailedOperationError):
+        await handle.node_status(9)
+    await handle.reopen_log_files()
+    await handle.reload_config()
+    assert await handle.local_nodeid() == 1
+    await close(handle)
+
+
+async def test_refused_shutdown_and_its_connection(corosync: Node) -> None:
+    stats = await corosync.endpoint.connect_cmap(CmapMap.STATS)
+    asking = await corosync.endpoint.connect_cfg()
+    active = await stats.get("stats.ipcs.global.active")
+    before = open_fds()
+    answering = await corosync.endpoint.connect_cfg()
+    await answering.trackstart()
+
+    async def refuse() -> None:
+        assert await take(answering, 1) == [ShutdownFlag.REQUEST]
+        await answering.reply_to_shutdown(False)  # noqa: FBT003
+
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(refuse)
+            with pytest.raises(triocoro.BusyError):
+                await asking.try_shutdown(ShutdownFlag.REQUEST)
+    await answering.trackstop()
+    await close(answering)
+    # The library does not disconnect a handle that has replied.
+    assert open_fds() == before
+    with trio.fail_after(10):
+        while await stats.get("stats.ipcs.global.active") != active:  # noqa: ASYNC110 - nobody tells
+            await trio.sleep(0.02)
+    await close(asking, stats)
+
+
+async def test_shutdown_regardless(corosync: Node) -> None:
+    asking = await corosync.endpoint.connect_cfg()
+    answering = [await corosync.endpoint.connect_cfg() for _ in range(2)]
+    for handle in answering:
+        await handle.trackstart()
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(asking.try_shutdown, ShutdownFlag.REGARDLESS)
+            for handle, accept in zip(answering, (True, False), strict=True):
+                assert await take(handle, 1) == [ShutdownFlag.REGARDLESS]
+                await handle.reply_to_shutdown(accept)
+        for handle in (asking, *answering):
+            with pytest.raises(triocoro.LibraryError):
+                while True:
+                    await trio.lowlevel.wait_readable(handle.fileno())
+                    handle.dispatch(1, 1)
+    await close(asking, *answering)
+
+
+@pytest.mark.corosync(nodes=2)
+async def test_kill_node(corosync_cluster: Cluster) -> None:
+    handle = await corosync_cluster[1].endpoint.connect_cfg()
+    await handle.kill_node(2, "a test says so")
+    await until(lambda: "a test says so" in corosync_cluster[2].log)
+    # With the daemon gone, the library returns what happens to be on its stack.
+    await corosync_cluster[1].freeze()
+
+    async def kill() -> None:
+        with pytest.raises(triocoro.LibraryError):
+            await handle.kill_node(2, "again")
+
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(kill)
+            await trio.testing.wait_all_tasks_blocked()
+            await corosync_cluster[1].kill()
+    await close(handle)
+
+
+# --- zero copy ---
+
+
+def shared_memory() -> list[str]:
+    return [line for line in Path("/proc/self/maps").read_text().splitlines() if "zerocopy" in line]
+
+
+async def test_zero_copy(corosync: Node) -> None:
+    handle, other = await joined(corosync, b"copies"), await joined(corosync, b"others")
+    size = handle.max_atomic_message_size
+    large, small = await handle.zcb_alloc(size), await handle.zcb_alloc(1)
+    assert (len(large), len(small), large.readonly) == (size, 1, False)
+    data = os.urandom(size)
+    large[:] = data
+    small[0] = 7
+    for buffer, length in ((large, size), (small, 1), (large, 3), (small, 0)):
+        await handle.zcb_mcast_joined(buffer, length)
+    assert payloads(await take(handle, 4)) == [data, b"\x07", data[:3], b""]
+
+    foreign = [(other, large), (handle, memoryview(bytearray(8))), (handle, large[1:])]
+    for owner, buffer in foreign:
+        with pytest.raises(ValueError, match="zcb_alloc"):
+            await owner.zcb_free(buffer)
+        with pytest.raises(ValueError, match="zcb_alloc"):
+            await owner.zcb_mcast_joined(buffer, 1)
+    for length in (-1, 2):
+        with pytest.raises(ValueError, match="length"):
+            await handle.zcb_mcast_joined(small, length)
+    for unfit in (-1, 0, size + 1):
+        with pytest.raises(ValueError, match="size"):
+            await handle.zcb_alloc(unfit)
+    del foreign, buffer
+
+    await handle.zcb_free(large)
+    with pytest.raises(ValueError, match="freed"):
+        await handle.zcb_free(large)
+    with pytest.raises(ValueError, match="freed"):
+        await handle.zcb_mcast_joined(large, 1)
+    with pytest.raises(ValueError, match="released"):
+        large[0] = 1
+    assert len(shared_memory()) == 1
+    await close(handle, other)
+    assert shared_memory() == []
+    with pytest.raises(ValueError, match="released"):
+        small[0] = 1
+    await close(await joined(corosync, b"alive"))
+
+
+async def test_zero_copy_buffer_in_use_stays(corosync: Node) -> None:
+    handle = await joined(corosync, b"slices")
+    buffer = await handle.zcb_alloc(8)
+    part = buffer[2:]
+    with pytest.raises(BufferError, match="slices"):
+        await handle.zcb_free(buffer)
+    part[0] = 1
+    assert len(shared_memory()) == 1
+    del part
+    await handle.zcb_free(buffer)
+    assert shared_memory() == []
+
+    buffer = await handle.zcb_alloc(8)
+    part = buffer[2:]
+    await close(handle)
+    part[0] = 1  # it outlives the handle, as it must
+    assert len(shared_memory()) == 1
+
+
+async def test_zero_copy_needs_a_member(corosync: Node) -> None:
+    handle = await corosync.endpoint.connect_cpg()
+    buffer = await handle.zcb_alloc(8)
+    with pytest.raises(triocoro.NotExistError):
+        await handle.zcb_mcast_joined(buffer, 8)
+    await close(handle)
+
+
+async def test_cancelled_zero_copy(corosync: Node) -> None:
+    handle = await joined(corosync, b"cancelled")
+    buffer = await handle.zcb_alloc(8)
+    maps, fds = len(shared_memory()), open_fds()
+    await corosync.freeze()
+    try:
+        with trio.move_on_after(0.1) as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(handle.zcb_alloc, 8)  # under way
+                nursery.start_soon(handle.zcb_alloc, 8)  # not begun
+        assert scope.cancelled_caught
+        # The lane is taken, so this has not begun, either; yet it is done later.
+        await cancelled(lambda: handle.zcb_free(buffer))
+        with pytest.raises(ValueError, match="freed"):
+            await handle.zcb_free(buffer)
+    finally:
+        await corosync.thaw()
+    await until(lambda: len(shared_memory()) < maps)
+    assert open_fds() == fds
+    await close(handle)
+
+
+async def test_zero_copy_without_its_daemon(corosync: Node) -> None:
+    handle = await joined(corosync, b"gone")
+    buffer = await handle.zcb_alloc(8)
+    left = await handle.zcb_alloc(8)
+    maps = len(shared_memory())
+    await corosync.kill()
+    with trio.fail_after(10):
+        await trio.lowlevel.wait_readable(handle.fileno())
+    calls: list[Callable[[], Awaitable[object]]] = [
+        lambda: handle.zcb_mcast_joined(buffer, 8),
+        lambda: handle.zcb_free(buffer),
+        lambda: handle.zcb_alloc(8),
+    ]
+    for call in calls:
+        with pytest.raises(triocoro.LibraryError):
+            await call()
+    assert len(shared_memory()) == maps - 1
+    await close(handle)
+    assert len(shared_memory()) == maps - 2
+    with pytest.raises(ValueError, match="released"):
+        left[0] = 1
