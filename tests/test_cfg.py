@@ -9,6 +9,7 @@ from functools import partial
 from ipaddress import IPv4Address
 from typing import Any, cast
 
+import attrs
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
@@ -538,12 +539,12 @@ async def test_bad_input(corosync: Node) -> None:
         async with triocoro.open_cfg() as cfg:
             handle = await lowlevel.cfg_initialize()
             for nodeid, error, words in _BAD_NODEIDS:
-                for call in (
+                for wrong in (
                     *(partial(call, nodeid) for call in (cfg.node_status, cfg.node_addresses, cfg.kill_node)),
                     *(partial(call, nodeid) for call in (handle.node_status_get, handle.get_node_addrs)),
                     partial(handle.kill_node, nodeid, ""),
                 ):
-                    await refused(error, words, call, cfg)
+                    await refused(error, words, wrong, cfg)
             for call in (cfg.node_status, cfg.node_addresses, cfg.kill_node):
                 await refused(ValueError, "not 0", partial(call, 0), cfg)
             for reason, error, words in (
@@ -582,6 +583,19 @@ async def test_unknown_nodes() -> None:
                 await refused(NotExistError, "CS_ERR_NOT_EXIST", partial(handle.get_node_addrs, nodeid), cfg)
                 await refused(NotExistError, "CS_ERR_NOT_EXIST", partial(handle.kill_node, nodeid, ""), cfg)
             await handle.finalize()
+
+
+@pytest.mark.usefixtures("corosync")
+async def test_an_id_that_knet_cuts_to_16_bits() -> None:
+    """The daemon does not look: what it says is of another node, under the name that was asked for."""
+    with trio.fail_after(_BOUND):
+        handle = await lowlevel.cfg_initialize()
+        assert await handle.node_status_get(65537) == attrs.evolve(await handle.node_status_get(1), nodeid=65537)
+        with pytest.raises(FailedOperationError):
+            await handle.node_status_get(65536)
+        with pytest.raises(NotExistError):
+            await handle.get_node_addrs(65537)
+        await handle.finalize()
 
 
 # -- lowlevel ----------------------------------------------------------------------------------------------------------
