@@ -250,6 +250,18 @@ async def test_changes_of_a_key_and_of_a_prefix() -> None:
 
 
 @pytest.mark.usefixtures("corosync")
+async def test_what_is_a_change_is_decided_bit_by_bit() -> None:
+    with trio.fail_after(_BOUND):
+        async with triocoro.open_cmap() as cmap, cmap.track("test.key") as changes:
+            for value in (0.0, -0.0, 0.0, math.nan, math.nan, 1.0, 1.0):
+                await cmap.set("test.key", value, CmapType.DOUBLE)
+            await cmap.set("test.key", 1, CmapType.UINT64)
+            heard = [repr((await changes.receive()).new) for _ in range(6)]
+            assert heard == ["0.0", "-0.0", "0.0", "nan", "1.0", "1"]
+            assert changes.statistics().buffered_events == 0
+
+
+@pytest.mark.usefixtures("corosync")
 async def test_changes_of_everything() -> None:
     with trio.fail_after(_BOUND):
         async with triocoro.open_cmap() as cmap, cmap.track(prefix=True) as changes:
