@@ -51,6 +51,9 @@ async def test_when_statistics_are_looked_at(autojump_clock: MockClock) -> None:
                             pass
                         await changes.receive()
                         assert trio.current_time() - start == pytest.approx(seconds, abs=1e-6)
+                    # What has been told is no news.
+                    await trio.sleep(15)
+                    assert changes.statistics().buffered_events == 0
 
 
 async def test_a_client_that_dies_ends_its_negotiation() -> None:
@@ -114,6 +117,17 @@ async def test_a_tracker_that_was_cancelled_in_a_frozen_daemon_is_gone_when_it_t
         await cluster[1].thaw()
         await raw.set("test.key", TypedValue(CmapType.UINT8, 1))
         assert raw.dispatch(10, 1000) == (0, [])
+        raw.close()
+        await raw.wait_closed()
+
+
+async def test_what_waits_for_a_tracker_that_is_deleted_is_dropped() -> None:
+    async with FakeCluster(nodes=1) as cluster:
+        raw = await cluster[1].endpoint.connect_cmap(CmapMap.ICMAP)
+        await raw.track_add(1, "test.key", CmapTrack.ADD)
+        await raw.set("test.key", TypedValue(CmapType.UINT8, 1))
+        await raw.track_delete(1)
+        assert raw.dispatch(10, 1000) == (1, [])
         raw.close()
         await raw.wait_closed()
 
