@@ -250,6 +250,38 @@ def test_every_exported_function_is_in_the_table(library: str) -> None:
     assert len(names) == len(set(names))
 
 
+@pytest.fixture
+def parts(tmp_path: Path) -> Callable[[str], str]:
+    """Run a part of tests/shim_parts.c, and return what it prints."""
+    program = tmp_path / "parts"
+    source = Path(__file__).with_name("shim_parts.c").read_text()
+    compile_c(source, tmp_path, "-D_GNU_SOURCE", "-Wno-unused-function", "-pthread", "-o", str(program))
+
+    def run(part: str) -> str:
+        result = subprocess.run([program, part], capture_output=True, text=True, timeout=60, check=False)
+        assert result.returncode == 0, result.stderr
+        return result.stdout
+
+    return run
+
+
+def test_one_thread_at_a_time_has_the_trackers(parts: Callable[[str], str]) -> None:
+    """libcmap keeps the trackers of all connections in one table, which has no lock."""
+    assert parts("trackers") == ""
+
+
+def test_listing_of_a_map_that_changes(parts: Callable[[str], str]) -> None:
+    # A value that has grown is read again, with room for any.
+    assert parts("listing").splitlines() == ["first: 1", "grown: 9", "unknown length: 1", "last: 1"]
+
+
+def test_membership_in_which_some_came_and_others_went(parts: Callable[[str], str]) -> None:
+    from triocoro._corosync import _quorum
+
+    change = _quorum._nodelist(3, 1, bytes.fromhex(parts("membership")))
+    assert change == NodelistChange(triocoro.RingId(1, 2**40), (1, 2, 3), (3, 4), (5,))
+
+
 def test_extension_needs_nothing_but_libc() -> None:
     from triocoro._corosync import _shim
 

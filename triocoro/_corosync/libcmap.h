@@ -76,12 +76,10 @@ static void tc_turn_ends(uint64_t turn)
 	pthread_mutex_unlock(&tc_turn_lock);
 }
 
-/* An empty `key` stands for none. */
 static int tc_cmap_track_add(uint64_t handle, const char *key, int32_t events, uint64_t tracker, uint64_t *track)
 {
 	uint64_t turn = tc_turn_begins();
-	int code = cmap_track_add(
-		handle, key[0] != 0 ? key : NULL, events, tc_on_cmap, (void *)(uintptr_t)tracker, track);
+	int code = cmap_track_add(handle, key, events, tc_on_cmap, (void *)(uintptr_t)tracker, track);
 
 	tc_turn_ends(turn);
 	return code;
@@ -157,7 +155,7 @@ static int tc_cmap_items(uint64_t handle, int fd, const char *prefix, struct tc_
 	int code;
 
 	*function = "cmap_iter_init";
-	code = cmap_iter_init(handle, prefix[0] != 0 ? prefix : NULL, &iteration);
+	code = cmap_iter_init(handle, prefix, &iteration);
 	if (code != TC_CS_OK) {
 		return code == TC_CS_NO_SECTIONS ? TC_CS_OK : code;
 	}

@@ -1,0 +1,203 @@
+/* Parts of the shim with libraries of our own in place of the real ones, for what these do too seldom to wait for.
+ *
+ * Run with the name of a part. What is wrong ends it with an assertion.
+ */
+#undef NDEBUG
+#include <assert.h>
+#include <stdio.h>
+
+#include "shim.c"
+
+/* --- trackers: one thread at a time in their table --- */
+
+static int inside;
+
+static void visit_table(void)
+{
+	const struct timespec moment = {.tv_nsec = 100 * 1000};
+
+	assert(__atomic_add_fetch(&inside, 1, __ATOMIC_SEQ_CST) == 1);
+	nanosleep(&moment, NULL);
+	__atomic_sub_fetch(&inside, 1, __ATOMIC_SEQ_CST);
+}
+
+static uint32_t track_add(uint64_t handle, const char *key, int32_t events, tc_cmap_notify_t notify, void *user_data,
+	uint64_t *track)
+{
+	(void)handle, (void)key, (void)events, (void)notify, (void)user_data;
+	visit_table();
+	*track = 1;
+	return TC_CS_OK;
+}
+
+static uint32_t track_delete(uint64_t handle, uint64_t track)
+{
+	(void)handle, (void)track;
+	visit_table();
+	return TC_CS_OK;
+}
+
+static uint32_t finalize(uint64_t handle)
+{
+	(void)handle;
+	visit_table();
+	return TC_CS_OK;
+}
+
+static void *use_trackers(void *unused)
+{
+	uint64_t track;
+	int i;
+
+	for (i = 0; i < 50; i++) {
+		assert(tc_cmap_track_add(1, "key", 0, 1, &track) == TC_CS_OK);
+		assert(tc_cmap_track_delete(1, track) == TC_CS_OK);
+		assert(tc_cmap_finalize(1) == TC_CS_OK);
+	}
+	return unused;
+}
+
+static void trackers(void)
+{
+	pthread_t threads[8];
+	int i;
+
+	tc_table.cmap_track_add = track_add;
+	tc_table.cmap_track_delete = track_delete;
+	tc_table.cmap_finalize = finalize;
+	for (i = 0; i < 8; i++) {
+		assert(pthread_create(&threads[i], NULL, use_trackers, NULL) == 0);
+	}
+	for (i = 0; i < 8; i++) {
+		assert(pthread_join(threads[i], NULL) == 0);
+	}
+}
+
+/* --- a listing while the map changes --- */
+
+static const char *const keys[] = {"first", "deleted", "grown", "unknown length", "link that has gone", "last"};
+static const char *broken; /* the key that cannot be read */
+static unsigned int position;
+static int iterations;
+static int nothing;
+
+static uint32_t iter_init(uint64_t handle, const char *prefix, uint64_t *iteration)
+{
+	(void)handle, (void)prefix;
+	if (nothing) {
+		return TC_CS_NO_SECTIONS;
+	}
+	position = 0;
+	*iteration = ++iterations;
+	return TC_CS_OK;
+}
+
+static uint32_t iter_next(uint64_t handle, uint64_t iteration, char key[], size_t *length, uint32_t *type)
+{
+	(void)handle, (void)iteration;
+	if (position == sizeof keys / sizeof *keys) {
+		return TC_CS_NO_SECTIONS;
+	}
+	strcpy(key, keys[position++]);
+	*length = strcmp(key, "unknown length") == 0 ? 0 : 1;
+	*type = 12;
+	return TC_CS_OK;
+}
+
+static uint32_t get(uint64_t handle, const char *key, void *value, size_t *length, uint32_t *type)
+{
+	size_t needed = strcmp(key, "grown") == 0 ? 9 : strcmp(key, "unknown length") == 0 ? TC_CMAP_ROOM : 1;
+
+	(void)handle;
+	/* The daemon would write all that it has. */
+	assert(*length >= needed || strcmp(key, "grown") == 0);
+	if (strcmp(key, "deleted") == 0) {
+		return TC_CS_NOT_EXIST;
+	}
+	if (strcmp(key, "link that has gone") == 0) {
+		return TC_CS_LIBRARY;
+	}
+	if (broken != NULL && strcmp(key, broken) == 0) {
+		return TC_CS_NO_MEMORY;
+	}
+	if (*length < needed) {
+		return TC_CS_INVALID_PARAM;
+	}
+	memset(value, 'v', *length);
+	*length = strcmp(key, "grown") == 0 ? 9 : 1;
+	*type = 12;
+	return TC_CS_OK;
+}
+
+static uint32_t iter_finalize(uint64_t handle, uint64_t iteration)
+{
+	(void)handle;
+	assert(iteration == (uint64_t)iterations);
+	iterations--;
+	return TC_CS_OK;
+}
+
+static void listing(void)
+{
+	struct tc_arena *arena = tc_arena_new();
+	const char *function;
+	uint32_t i;
+	int ends[2];
+
+	tc_table.cmap_iter_init = iter_init;
+	tc_table.cmap_iter_next = iter_next;
+	tc_table.cmap_iter_finalize = iter_finalize;
+	tc_table.cmap_get = get;
+	assert(pipe(ends) == 0);
+	assert(tc_cmap_items(1, ends[0], "", arena, &function) == TC_CS_OK);
+	for (i = 0; i < arena->count; i++) {
+		const struct tc_record *record = &arena->records[i];
+
+		printf("%.*s: %d\n", (int)record->who, arena->data + record->at, (int)(record->length - record->who));
+	}
+	assert(iterations == 0);
+
+	broken = "last";
+	assert(tc_cmap_items(1, ends[0], "", arena, &function) == TC_CS_NO_MEMORY);
+	assert(strcmp(function, "cmap_get") == 0);
+	assert(iterations == 0);
+
+	nothing = 1;
+	assert(tc_cmap_items(1, ends[0], "", arena, &function) == TC_CS_OK);
+
+	/* With the connection gone, what was a link that has gone is an error. */
+	nothing = 0;
+	close(ends[1]);
+	assert(tc_cmap_items(1, ends[0], "", arena, &function) == TC_CS_LIBRARY);
+	assert(iterations == 0);
+	tc_arena_free(arena);
+}
+
+/* --- a membership in which some came and others went --- */
+
+static void membership(void)
+{
+	const uint32_t members[] = {1, 2, 3}, joined[] = {3, 4}, left[] = {5};
+	tc_quorum_ring_id_t ring_id = {.nodeid = 1, .seq = 1ULL << 40};
+	uint64_t i;
+
+	tc_current = tc_arena_new();
+	tc_on_nodelist(1, ring_id, 3, members, 2, joined, 1, left);
+	for (i = 0; i < tc_current->records[0].length; i++) {
+		printf("%02x", (unsigned char)tc_current->data[i]);
+	}
+	tc_arena_free(tc_current);
+}
+
+int main(int count, char **arguments)
+{
+	assert(count == 2);
+	if (strcmp(arguments[1], "trackers") == 0) {
+		trackers();
+	} else if (strcmp(arguments[1], "listing") == 0) {
+		listing();
+	} else if (strcmp(arguments[1], "membership") == 0) {
+		membership();
+	}
+	return 0;
+}
