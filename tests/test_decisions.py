@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any, get_type_hints
 
 import attrs
 import pytest
@@ -15,7 +16,7 @@ from trio.testing import MockClock
 from witness import ask
 
 import triocoro
-from triocoro.testing import Cluster, ClusterSettings, Node
+from triocoro.testing import Cluster, ClusterOptions, ClusterSettings, Node
 
 _BOUND = 40
 """Seconds for what takes a few at most."""
@@ -267,3 +268,67 @@ async def test_quorum_decisions(
                     assert await quorum.is_quorate() is decision.quorate
                 if corosync_mode == "real":
                     assert (await told_by_quorumtool(node)).agrees(decision), (number, step)
+
+
+# -- what is no configuration ------------------------------------------------------------------------------------------
+
+
+def test_the_options_are_declared_alike() -> None:
+    """One class has their values, another one tells type checkers of them as arguments."""
+    fields = {field.name: field.type for field in attrs.fields(attrs.resolve_types(ClusterOptions))}
+    assert fields.pop("nodes") is int
+    assert get_type_hints(ClusterSettings) == fields
+
+
+@pytest.mark.parametrize(
+    "settings,message",
+    [
+        ({"votes": {4: 1}}, "votes must be of nodes 1 to 3"),
+        ({"votes": {1: -1}}, "votes must not be negative"),
+        ({"votes": {1: 510}}, "512 votes are too many"),
+        ({"expected_votes": 510}, "510 votes are too many"),
+        ({"qdevice_votes": 507}, "510 votes are too many"),
+        ({"expected_votes": 0}, "'expected_votes' must be >= 1"),
+        ({"nodes": 4, "two_node": True, "auto_tie_breaker": True}, "two_node and auto_tie_breaker exclude"),
+        ({"auto_tie_breaker": True}, "needs wait_for_all where the number of votes is odd"),
+        ({"nodes": 2, "votes": {1: 2}, "auto_tie_breaker": True, "wait_for_all": False}, "needs wait_for_all"),
+        ({"auto_tie_breaker_node": "lowest"}, "auto_tie_breaker_node needs auto_tie_breaker"),
+        *(
+            (
+                {"nodes": 2, "auto_tie_breaker": True, "auto_tie_breaker_node": node},
+                "auto_tie_breaker_node must be 'lowest', 'highest', or ids",
+            )
+            for node in ("", "low", "3", "1, 2", "1 x")
+        ),
+        ({"last_man_standing": True, "votes": {2: 2}}, "last_man_standing needs nodes of one vote each"),
+        ({"last_man_standing_window": 100}, "last_man_standing_window needs last_man_standing"),
+        ({"last_man_standing": True, "last_man_standing_window": 0}, "must be >= 1"),
+        ({"allow_downscale": True, "expected_votes": 2}, "expected_votes are ignored with allow_downscale"),
+        *(
+            ({"nodes": 2, option: True, "qdevice_votes": 1}, f"no quorum device beside {option}")
+            for option in ("two_node", "last_man_standing", "auto_tie_breaker", "allow_downscale")
+        ),
+        ({"nodes": 2, "expected_votes": 3, "qdevice_votes": 2}, "at least 2 more than qdevice_votes"),
+        ({"qdevice_votes": -1}, "'qdevice_votes' must be >= 0"),
+    ],
+    ids=str,
+)
+def test_what_votequorum_would_refuse_or_ignore(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ClusterOptions(**settings)
+
+
+@pytest.mark.parametrize("votes", [3, {1: "1"}, {"1": 1}, [1, 2, 3]], ids=str)
+def test_votes_are_numbers_of_nodes(votes: Any) -> None:
+    with pytest.raises(TypeError, match="votes must be a mapping of node ids to numbers"):
+        ClusterOptions(votes=votes)
+
+
+def test_options_that_do_go_together() -> None:
+    ClusterOptions(auto_tie_breaker=True, auto_tie_breaker_node="3 1", wait_for_all=True, last_man_standing=True)
+    ClusterOptions(nodes=2, auto_tie_breaker=True, allow_downscale=True)
+    ClusterOptions(nodes=2, expected_votes=3, qdevice_votes=1)
+    votes = {1: 2}
+    options = ClusterOptions(votes=votes)
+    votes.clear()
+    assert [options.votes_of(nodeid) for nodeid in (1, 2, 3)] == [2, 1, 1]

@@ -24,7 +24,7 @@ from conftest import Figure
 from trio.testing import MockClock
 
 import triocoro
-from triocoro.testing import ClusterOptions, NetnsCluster, Node
+from triocoro.testing import ClusterOptions, ClusterSettings, NetnsCluster, Node
 from triocoro.testing._netns import cluster as netns_cluster, readiness, requirements
 from triocoro.testing._netns.config import corosync_conf
 from triocoro.testing._netns.supervisor import MAX_FDS
@@ -243,6 +243,56 @@ def test_bad_options() -> None:
         NetnsCluster(nodes=MAX_FDS + 1)
 
 
+# What of a cluster's options is a key in each node's map.
+_CONFIGURED: list[tuple[ClusterSettings, dict[str, triocoro.CmapValue]]] = [
+    (
+        {
+            "wait_for_all": True,
+            "last_man_standing": True,
+            "last_man_standing_window": 1234,
+            "auto_tie_breaker": True,
+            "auto_tie_breaker_node": "2 1",
+            "allow_downscale": True,
+        },
+        {
+            "quorum.two_node": 0,
+            "quorum.wait_for_all": 1,
+            "quorum.last_man_standing": 1,
+            "quorum.last_man_standing_window": 1234,
+            "quorum.auto_tie_breaker": 1,
+            "quorum.auto_tie_breaker_node": "2 1",
+            "quorum.allow_downscale": 1,
+        },
+    ),
+    (
+        {
+            "votes": {2: 4},
+            "expected_votes": 8,
+            "qdevice_votes": 3,
+            "qdevice_timeout": 2345,
+            "qdevice_sync_timeout": 3456,
+            "token": 1000,
+        },
+        {
+            "nodelist.node.0.quorum_votes": 1,
+            "nodelist.node.1.quorum_votes": 4,
+            "quorum.expected_votes": 8,
+            "quorum.device.model": "net",
+            "quorum.device.votes": 3,
+            "quorum.device.timeout": 2345,
+            "quorum.device.sync_timeout": 3456,
+            "totem.token": 1000,
+        },
+    ),
+]
+
+
+@pytest.mark.parametrize("settings,keys", _CONFIGURED, ids=["features", "numbers"])
+async def test_the_options_reach_the_daemons(settings: ClusterSettings, keys: dict[str, triocoro.CmapValue]) -> None:
+    async with NetnsCluster(nodes=2, **settings) as cluster, triocoro.open_cmap(endpoint=cluster[2].endpoint) as cmap:
+        assert {key: await cmap.get(key) for key in keys} == keys
+
+
 # --- failing to start -------------------------------------------------------------------------------------------------
 
 
@@ -293,16 +343,38 @@ def test_another_program_can_be_tried_and_its_crash_is_reported(
     ]
 
 
-def test_the_time_limit_says_who_sees_what(monkeypatch: pytest.MonkeyPatch) -> None:
-    use_conf(monkeypatch, lambda conf: conf.replace("quorum {", "quorum {\n    expected_votes: 9"))
-    # Long enough for the two to find each other on a busy machine, too.
+def test_the_time_limit_says_who_sees_what(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    corosync = requirements.find_program("corosync")
+    use_program(monkeypatch, tmp_path, f'if ip addr | grep -q 192.0.2.2/; then exec sleep 60; fi; exec {corosync} "$@"')
+    # Long enough for node 1 to be there on a busy machine, too.
     monkeypatch.setattr(readiness, "LIMIT", 5)
     with nothing_left(), pytest.raises(triocoro.CorosyncUnavailableError) as caught, NetnsCluster(nodes=2):
         pass
     text = str(caught.value)
-    assert text.startswith("not so after 5 seconds: every node is in a quorate cluster of [1, 2]\nnode 1: ")
-    assert "\nnode 1: its cluster is [1, 2], not quorate\n" in text
-    assert "\nnode 2: its cluster is [1, 2], not quorate\n" in text
+    assert text.startswith("not so after 5 seconds: every node is in a cluster of [1, 2]\nnode 1: ")
+    assert "\nnode 1: its cluster is [1]\n" in text
+    assert "\nnode 2: no client can connect to it\n" in text
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"expected_votes": 9},
+        {"qdevice_votes": 3},
+        {"wait_for_all": True, "expected_votes": 3},
+        {"votes": {1: 0, 2: 0}},
+    ],
+    ids=str,
+)
+def test_a_cluster_that_cannot_be_quorate_starts(settings: ClusterSettings) -> None:
+    """Whoever asks for more votes than there are wants to see what becomes of that."""
+
+    async def ask() -> bool:
+        async with triocoro.open_quorum(endpoint=cluster[1].endpoint) as quorum:
+            return await quorum.is_quorate()
+
+    with NetnsCluster(nodes=2, **settings) as cluster:
+        assert trio.run(ask) is False
 
 
 def test_a_daemon_that_does_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -311,7 +383,7 @@ def test_a_daemon_that_does_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch,
     with nothing_left(), pytest.raises(triocoro.CorosyncUnavailableError) as caught, NetnsCluster(nodes=1):
         pass
     assert str(caught.value).splitlines() == [
-        "not so after 0.3 seconds: every node is in a quorate cluster of [1]",
+        "not so after 0.3 seconds: every node is in a cluster of [1]",
         "node 1: no client can connect to it",
         "  its log is empty",
     ]

@@ -107,7 +107,7 @@ def test_markers_are_registered(run: Run) -> None:
     result = run("def test_it(): pass", "--markers")
     result.stdout.fnmatch_lines(
         [
-            "@pytest.mark.corosync(*, nodes, two_node, wait_for_all, token): *",
+            "@pytest.mark.corosync(*, nodes, ...): *",
             "@pytest.mark.corosync_real_only: *",
             "@pytest.mark.corosync_fake_only: *",
         ]
@@ -117,10 +117,14 @@ def test_markers_are_registered(run: Run) -> None:
 @pytest.mark.parametrize(
     "arguments,message",
     [
-        ("knots=3", "@pytest.mark.corosync does not take knots; it takes nodes, two_node, wait_for_all, token"),
+        ("knots=3", "@pytest.mark.corosync does not take knots; it takes nodes, two_node, wait_for_all, *, token"),
         ("3", "@pytest.mark.corosync takes keyword arguments only, not (3,)"),
         ("nodes=0", "@pytest.mark.corosync: 'nodes' must be >= 1: 0"),
         ("nodes='3'", "@pytest.mark.corosync: 'nodes' must be <class 'int'> *"),
+        (
+            "two_node=True, auto_tie_breaker=True",
+            "@pytest.mark.corosync: two_node and auto_tie_breaker exclude each other",
+        ),
     ],
 )
 def test_wrong_marker_arguments_are_errors(run: Run, arguments: str, message: str) -> None:

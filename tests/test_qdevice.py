@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 from witness import ask
 
 import triocoro
@@ -141,6 +141,7 @@ async def test_a_transition_waits_for_the_device(corosync_cluster: Cluster) -> N
                 # Meanwhile, votequorum answers; the other services do not.
                 nursery.start_soon(ask_cpg)
                 assert (await votequorum.info()).flags == _QUORATE | _VOTING
+                await wait_all_tasks_blocked()
                 done.append("polled")
                 await votequorum.qdevice_poll("disk", cast_vote=True, ring_id=alone)
             assert done == ["polled", "answered"]
