@@ -18,7 +18,7 @@ import pytest
 import trio
 import trio.testing
 from conftest import Figure
-from witness import ask
+from witness import ask, inside
 
 import triocoro
 from triocoro import _validate
@@ -1189,6 +1189,37 @@ async def test_zero_copy_needs_a_member(corosync: Node) -> None:
     buffer = await handle.zcb_alloc(8)
     with pytest.raises(triocoro.NotExistError):
         await handle.zcb_mcast_joined(buffer, 8)
+    await close(handle)
+
+
+async def test_zero_copy_without_room(corosync: Node) -> None:
+    """The library would end our process."""
+    handle = await joined(corosync, b"room")
+    lines = await trio.run_process([*inside(corosync), "df", "--output=used", "/dev/shm"], capture_stdout=True)
+    used = int(lines.stdout.split()[-1])
+    await trio.run_process([*inside(corosync), "mount", "-o", f"remount,size={used + 512}k", "/dev/shm"])
+    with pytest.raises(triocoro.NoSpaceError):
+        await handle.zcb_alloc(handle.max_atomic_message_size)
+    await handle.zcb_free(await handle.zcb_alloc(1))
+    await close(handle)
+
+
+async def test_zero_copy_where_the_namespaces_have_gone(corosync: Node) -> None:
+    assert isinstance(corosync.endpoint, CorosyncEndpoint)
+    entrance = corosync.endpoint._namespaces._pidfd
+    assert entrance is not None
+    pidfds = [entrance()]
+    handle = await CorosyncEndpoint("moved", lambda: pidfds[-1]).connect_cpg()
+    async with trio.open_nursery() as nursery:
+        process = await nursery.start(trio.run_process, ["sleep", "60"])
+        pidfds.append(os.pidfd_open(process.pid))
+        nursery.cancel_scope.cancel()
+    before = open_fds()
+    with pytest.raises(triocoro.CorosyncUnavailableError, match="setns"):
+        await handle.zcb_alloc(1)
+    assert open_fds() == before
+    os.close(pidfds.pop())
+    await handle.zcb_free(await handle.zcb_alloc(1))
     await close(handle)
 
 

@@ -162,7 +162,8 @@ class RawCpg(RawHandle[CpgEvent], Protocol):
         """cpg_zcb_free(3) of what `zcb_alloc` returned; if cancelled, it goes on in the background.
 
         Raises:
-            BufferError: views of it are still in use; it stays as it was.
+            BufferError: slices of it are still in use. It stays, to be freed again; `buffer` itself is released.
+            ValueError: this handle has not returned it, or it has been freed.
         """
         ...
 
