@@ -14,6 +14,10 @@ from triocoro.testing import FakeCluster
 from triocoro.testing._fake.libcfg import CfgHandle
 
 
+_BOUND = 20
+"""Seconds that no test comes near, unless something hangs."""
+
+
 async def refusal_takes(cluster: FakeCluster, seconds: float) -> None:
     """Try a shutdown to which nobody says anything."""
     endpoint = cluster[1].endpoint
@@ -57,68 +61,71 @@ async def test_when_statistics_are_looked_at(autojump_clock: MockClock) -> None:
 
 
 async def test_a_client_that_dies_ends_its_negotiation() -> None:
-    async with FakeCluster(nodes=1) as cluster:
-        endpoint = cluster[1].endpoint
-        dying = cast("CfgHandle", await endpoint.connect_cfg())
-        async with triocoro.open_cfg(endpoint=endpoint) as cfg, triocoro.open_cfg(endpoint=endpoint) as tracker:
-            async with tracker.track_shutdown() as requests, trio.open_nursery() as nursery:
+    with trio.fail_after(_BOUND):
+        async with FakeCluster(nodes=1) as cluster:
+            endpoint = cluster[1].endpoint
+            dying = cast("CfgHandle", await endpoint.connect_cfg())
+            async with triocoro.open_cfg(endpoint=endpoint) as cfg, triocoro.open_cfg(endpoint=endpoint) as tracker:
+                async with tracker.track_shutdown() as requests, trio.open_nursery() as nursery:
 
-                async def ask() -> None:
-                    with pytest.raises(LibraryError):
-                        await dying.try_shutdown(ShutdownFlag.REQUEST)
+                    async def ask() -> None:
+                        with pytest.raises(LibraryError):
+                            await dying.try_shutdown(ShutdownFlag.REQUEST)
 
-                nursery.start_soon(ask)
-                request = await requests.receive()
-                dying._connection.disconnect()
-                # Nobody counts that any more.
-                await request.reply(accept=True)
-                assert cluster[1].running
-            await cfg.local_nodeid()
-            async with tracker.track_shutdown() as requests, trio.open_nursery() as nursery:
+                    nursery.start_soon(ask)
+                    request = await requests.receive()
+                    dying._connection.disconnect()
+                    # Nobody counts that any more.
+                    await request.reply(accept=True)
+                    assert cluster[1].running
+                await cfg.local_nodeid()
+                async with tracker.track_shutdown() as requests, trio.open_nursery() as nursery:
 
-                async def refuse() -> None:
-                    await (await requests.receive()).reply(accept=False)
+                    async def refuse() -> None:
+                        await (await requests.receive()).reply(accept=False)
 
-                nursery.start_soon(refuse)
-                with pytest.raises(BusyError):
-                    await cfg.try_shutdown()
-        dying.close()
-        await dying.wait_closed()
+                    nursery.start_soon(refuse)
+                    with pytest.raises(BusyError):
+                        await cfg.try_shutdown()
+            dying.close()
+            await dying.wait_closed()
 
 
 async def test_a_negotiation_ends_with_the_daemon() -> None:
-    async with FakeCluster(nodes=1) as cluster:
-        raw = await cluster[1].endpoint.connect_cfg()
-        tracker = await cluster[1].endpoint.connect_cfg()
-        await tracker.trackstart()
-        async with trio.open_nursery() as nursery:
+    with trio.fail_after(_BOUND):
+        async with FakeCluster(nodes=1) as cluster:
+            raw = await cluster[1].endpoint.connect_cfg()
+            tracker = await cluster[1].endpoint.connect_cfg()
+            await tracker.trackstart()
+            async with trio.open_nursery() as nursery:
 
-            async def ask() -> None:
-                with pytest.raises(LibraryError):
-                    await raw.try_shutdown(ShutdownFlag.REQUEST)
+                async def ask() -> None:
+                    with pytest.raises(LibraryError):
+                        await raw.try_shutdown(ShutdownFlag.REQUEST)
 
-            nursery.start_soon(ask)
-            await wait_all_tasks_blocked()
-            await cluster[1].kill()
-        for handle in (raw, tracker):
-            handle.close()
-            await handle.wait_closed()
+                nursery.start_soon(ask)
+                await wait_all_tasks_blocked()
+                await cluster[1].kill()
+            for handle in (raw, tracker):
+                handle.close()
+                await handle.wait_closed()
 
 
 async def test_a_tracker_that_was_cancelled_in_a_frozen_daemon_is_gone_when_it_thaws() -> None:
-    async with FakeCluster(nodes=1) as cluster:
-        raw = await cluster[1].endpoint.connect_cmap(CmapMap.ICMAP)
-        await cluster[1].freeze()
-        with trio.CancelScope() as scope:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(raw.track_add, 1, "test.key", CmapTrack.ADD)
-                await wait_all_tasks_blocked()
-                scope.cancel()
-        await cluster[1].thaw()
-        await raw.set("test.key", TypedValue(CmapType.UINT8, 1))
-        assert raw.dispatch(10, 1000) == (0, [])
-        raw.close()
-        await raw.wait_closed()
+    with trio.fail_after(_BOUND):
+        async with FakeCluster(nodes=1) as cluster:
+            raw = await cluster[1].endpoint.connect_cmap(CmapMap.ICMAP)
+            await cluster[1].freeze()
+            with trio.CancelScope() as scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(raw.track_add, 1, "test.key", CmapTrack.ADD)
+                    await wait_all_tasks_blocked()
+                    scope.cancel()
+            await cluster[1].thaw()
+            await raw.set("test.key", TypedValue(CmapType.UINT8, 1))
+            assert raw.dispatch(10, 1000) == (0, [])
+            raw.close()
+            await raw.wait_closed()
 
 
 async def test_what_waits_for_a_tracker_that_is_deleted_is_dropped() -> None:
