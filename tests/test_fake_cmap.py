@@ -13,7 +13,6 @@ from triocoro import BusyError, CmapMap, CmapTrack, CmapType, LibraryError, NotE
 from triocoro.testing import FakeCluster
 from triocoro.testing._fake.libcfg import CfgHandle
 
-
 _BOUND = 20
 """Seconds that no test comes near, unless something hangs."""
 
