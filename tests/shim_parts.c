@@ -189,6 +189,57 @@ static void membership(void)
 	tc_arena_free(tc_current);
 }
 
+/* --- zero copy, when the daemon is busy, and when it has gone --- */
+
+static int code_of_free;
+
+static uint32_t zcb_alloc(uint64_t handle, size_t size, void **buffer)
+{
+	(void)handle, (void)size, (void)buffer;
+	assert(!"the file would stay for ever");
+}
+
+static uint32_t zcb_free(uint64_t handle, void *buffer)
+{
+	(void)handle, (void)buffer;
+	return (uint32_t)code_of_free;
+}
+
+static uint32_t zcb_mcast_joined(uint64_t handle, uint32_t guarantee, void *message, size_t length)
+{
+	(void)handle, (void)guarantee, (void)message, (void)length;
+	assert(!"libqb would spin");
+}
+
+static void zero_copy(void)
+{
+	struct tc_allocation job = {.size = 1};
+	size_t page = (size_t)sysconf(_SC_PAGESIZE);
+	char *start = mmap(NULL, 2 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	unsigned char resident[2];
+	int ends[2];
+
+	tc_table.cpg_zcb_alloc = zcb_alloc;
+	tc_table.cpg_zcb_free = zcb_free;
+	tc_table.cpg_zcb_mcast_joined = zcb_mcast_joined;
+	assert(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends) == 0);
+	while (write(ends[0], "x", 1) == 1) {
+	}
+	assert(tc_cpg_zcb_mcast_joined(1, ends[0], start + 64, 1) == TC_CS_TRY_AGAIN);
+
+	code_of_free = TC_CS_TRY_AGAIN;
+	assert(tc_cpg_zcb_free(1, start + 64, 2 * page - 64) == TC_CS_TRY_AGAIN);
+	assert(mincore(start, 2 * page, resident) == 0);
+	code_of_free = TC_CS_LIBRARY;
+	assert(tc_cpg_zcb_free(1, start + 64, 2 * page - 64) == TC_CS_LIBRARY);
+	assert(mincore(start, page, resident) == -1);
+	assert(mincore(start + page, page, resident) == -1);
+
+	close(ends[1]);
+	job.fd = ends[0];
+	assert(tc_cpg_zcb_alloc(-1, &job) == TC_CS_LIBRARY);
+}
+
 int main(int count, char **arguments)
 {
 	assert(count == 2);
@@ -198,6 +249,8 @@ int main(int count, char **arguments)
 		listing();
 	} else if (strcmp(arguments[1], "membership") == 0) {
 		membership();
+	} else if (strcmp(arguments[1], "zero copy") == 0) {
+		zero_copy();
 	}
 	return 0;
 }

@@ -282,6 +282,10 @@ def test_membership_in_which_some_came_and_others_went(parts: Callable[[str], st
     assert change == NodelistChange(triocoro.RingId(1, 2**40), (1, 2, 3), (3, 4), (5,))
 
 
+def test_zero_copy_when_the_daemon_is_busy_or_has_gone(parts: Callable[[str], str]) -> None:
+    assert parts("zero copy") == ""
+
+
 def test_extension_needs_nothing_but_libc() -> None:
     from triocoro._corosync import _shim
 
