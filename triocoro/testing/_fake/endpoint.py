@@ -36,7 +36,7 @@ def services(daemon: Daemon, options: ClusterOptions) -> list[Service]:
         CfgService(daemon, options),
         CpgService(daemon),
         quorum,
-        VotequorumService(daemon, options, quorum),
+        VotequorumService(daemon, quorum),
     ]
 
 

@@ -9,7 +9,6 @@ import trio
 
 from ..._errors import CsError, error_from_code
 from ..._types import RingId
-from .._cluster import ClusterOptions
 from .votes import QDEVICE, NodeFlag
 
 if TYPE_CHECKING:
@@ -35,19 +34,18 @@ class Renaming:
 class Qdevice:
     """What is known of the device, and how a node's own one is told to live and to vote."""
 
-    def __init__(self, service: VotequorumService, options: ClusterOptions) -> None:
+    def __init__(self, service: VotequorumService) -> None:
         self.name = ""
         self.awaited = False
         self._service = service
         self._votes = service.votes
-        self._timeout = options.qdevice_timeout / 1000
-        self._sync_timeout = options.qdevice_sync_timeout / 1000
         self._timer: trio.CancelScope | None = None
 
     # Requests of the library.
 
     def register(self, name: str) -> None:
         """This node has a device."""
+        self._check_can_operate("votequorum_qdevice_register")
         if NodeFlag.QDEVICE_REGISTERED not in self._votes.us.flags:
             self._service.multicast(Registration(name, present=True))
         if name != self.name:
@@ -78,6 +76,7 @@ class Qdevice:
     def poll(self, name: str, ring_id: RingId, *, cast_vote: bool) -> None:
         """The device lives, has decided about that ring, and votes or does not."""
         function = "votequorum_qdevice_poll"
+        self._check_can_operate(function)
         self._check_registered(function)
         if ring_id != self._service.ring_id:
             raise error_from_code(CsError.MESSAGE_ERROR, function, f"the ring is {self._service.ring_id}")
@@ -88,12 +87,13 @@ class Qdevice:
         else:
             flags &= ~NodeFlag.QDEVICE_CAST_VOTE
         self._set_flags(flags)
-        self._start_timer(self._timeout)
+        self._start_timer(self._service.configuration.device_timeout)
         self.awaited = False
         self._service.proceed()
 
     def master_wins(self, name: str, *, allow: bool) -> None:
         """Whether whom the device votes for is quorate anyway."""
+        self._check_can_operate("votequorum_qdevice_master_wins")
         self._check("votequorum_qdevice_master_wins", name)
         flags = self._votes.us.flags
         if allow:
@@ -103,6 +103,10 @@ class Qdevice:
         self._set_flags(flags)
         # It counts from the next time on that votes are counted.
         self._votes.set_master_wins(allow=allow)
+
+    def _check_can_operate(self, function: str) -> None:
+        if not self._votes.qdevice_can_operate:
+            raise error_from_code(CsError.ACCESS, function, "the device does not go together with the configuration")
 
     def _check_registered(self, function: str) -> None:
         if NodeFlag.QDEVICE_REGISTERED not in self._votes.us.flags:
@@ -143,10 +147,9 @@ class Qdevice:
         alive = NodeFlag.QDEVICE_REGISTERED | NodeFlag.QDEVICE_ALIVE
         self.awaited = alive in self._votes.us.flags
         if self.awaited:
-            self._start_timer(self._sync_timeout)
-            self._service.log(
-                f"waiting for quorum device {self.name} poll (but maximum for {self._sync_timeout * 1000:.0f} ms)"
-            )
+            timeout = self._service.configuration.device_sync_timeout
+            self._start_timer(timeout)
+            self._service.log(f"waiting for quorum device {self.name} poll (but maximum for {timeout} ms)")
 
     def sync_process(self) -> None:
         """Tell the others, who may be new, of the name."""
@@ -155,9 +158,9 @@ class Qdevice:
 
     # The timer.
 
-    def _start_timer(self, seconds: float) -> None:
+    def _start_timer(self, milliseconds: int) -> None:
         self._stop_timer()
-        self._timer = self._service.daemon.call_after(seconds, self._silent)
+        self._timer = self._service.daemon.call_after(milliseconds / 1000, self._silent)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

@@ -10,6 +10,8 @@ import trio
 
 from ..._errors import CsError, error_from_code
 from ..._types import (
+    CmapChange,
+    CmapTrack,
     CmapType,
     ExpectedVotesChange,
     NodeState,
@@ -21,12 +23,14 @@ from ..._types import (
     VotequorumNode,
     VotequorumNodelist,
 )
-from .._cluster import ClusterOptions
+from . import voteconfig
 from .daemon import Daemon, Service
+from .icmap import Tracker
 from .qdevice import Qdevice, Registration, Renaming
 from .quorum import QuorumService
 from .trackers import Trackers
-from .votes import QDEVICE, NodeFlag, TieBreaker, Votes
+from .voteconfig import TieBreaker
+from .votes import QDEVICE, NodeFlag, Votes
 
 if TYPE_CHECKING:
     from .ipc import Connection
@@ -37,6 +41,11 @@ _QDEVICE_FLAGS: Final = {
     NodeFlag.QDEVICE_CAST_VOTE: VotequorumFlag.QDEVICE_CAST_VOTE,
     NodeFlag.QDEVICE_MASTER_WINS: VotequorumFlag.QDEVICE_MASTER_WINS,
 }
+
+_ALL_CHANGES: Final = CmapTrack.ADD | CmapTrack.MODIFY | CmapTrack.DELETE
+_RELOADING: Final = "config.totemconfig_reload_in_progress"
+_RELOAD_STATUS: Final = "config.reload_status"
+_CANCEL: Final = "quorum.cancel_wait_for_all"
 
 # The messages between the daemons.
 
@@ -54,6 +63,7 @@ class _NodeInfo:
 class _Parameter(Enum):
     EXPECTED_VOTES = auto()
     NODE_VOTES = auto()
+    CANCEL_WAIT_FOR_ALL = auto()
 
 
 @attrs.frozen
@@ -69,17 +79,20 @@ class VotequorumService(Service):
     name = "votequorum"
     serves_during_sync = True
 
-    def __init__(self, daemon: Daemon, options: ClusterOptions, quorum: QuorumService) -> None:
+    def __init__(self, daemon: Daemon, quorum: QuorumService) -> None:
         super().__init__(daemon)
         self.ring_id = RingId(0, 0)
         self._trackers = Trackers("votequorum_trackstart", lambda: (self._nodelist(), self._change()))
         self._quorum = quorum
         self._in_sync = False
-        self._window = options.last_man_standing_window / 1000
         self._window_timer: trio.CancelScope | None = None
-        self.votes = Votes(daemon.nodeid, options, daemon.disk, self)
-        self.qdevice = Qdevice(self, options)
+        self.configuration = voteconfig.read(daemon.icmap, daemon.nodeid)
+        self.votes = Votes(daemon.nodeid, self.configuration, daemon.disk, self)
+        self.qdevice = Qdevice(self)
         self.votes.recalculate(allow_decrease=False)
+        for key in ("nodelist.", "quorum."):
+            daemon.icmap.track(Tracker(key, _ALL_CHANGES | CmapTrack.PREFIX, self._refresh))
+        daemon.icmap.track(Tracker(_RELOADING, _ALL_CHANGES, self._refresh))
 
     # Requests of the library.
 
@@ -179,6 +192,10 @@ class VotequorumService(Service):
                 if node is not None:
                     node.votes = value
                     votes.recalculate(allow_decrease=True)
+            case _Reconfigure(_Parameter.CANCEL_WAIT_FOR_ALL, nodeid):
+                votes.set_waiting_for_all(waiting=False)
+                self.log(f"wait_for_all_status reset by user on node {nodeid}.")
+                votes.recalculate(allow_decrease=False)
             case _:
                 raise AssertionError(message)
 
@@ -236,6 +253,31 @@ class VotequorumService(Service):
             self.votes.us.flags |= NodeFlag.LEAVING
             self.send_node_info()
 
+    # The configuration.
+
+    def _refresh(self, change: CmapChange) -> None:
+        """It has changed, or was read anew."""
+        icmap, nodeid = self.daemon.icmap, self.daemon.nodeid
+        if voteconfig.number(icmap, _RELOADING, CmapType.UINT8):
+            return
+        status = voteconfig.number(icmap, _RELOAD_STATUS, CmapType.INT32, default=CsError.OK)
+        if change.key == _RELOADING and status != CsError.OK:
+            return
+        if change.key == _CANCEL and voteconfig.number(icmap, _CANCEL, CmapType.UINT8):
+            icmap.set(_CANCEL, CmapType.UINT8, 0)
+            self.multicast(_Reconfigure(_Parameter.CANCEL_WAIT_FOR_ALL, nodeid, 0))
+            return
+        us = self.votes.us
+        before = (us.votes, us.expected_votes)
+        self.configuration = voteconfig.read(icmap, nodeid)
+        self.votes.reconfigure(self.configuration)
+        after = (us.votes, us.expected_votes)
+        self.send_node_info()
+        self.send_node_info(QDEVICE)
+        for parameter, old, new in zip((_Parameter.NODE_VOTES, _Parameter.EXPECTED_VOTES), before, after, strict=True):
+            if new != old:
+                self.multicast(_Reconfigure(parameter, nodeid, new))
+
     # A new ring.
 
     def sync_init(
@@ -280,7 +322,9 @@ class VotequorumService(Service):
         self._stop_window()
         # Outside of a Trio run no time passes; there, nobody has left yet either.
         if trio.lowlevel.in_trio_run():
-            self._window_timer = self.daemon.call_after(self._window, self._window_over)
+            self._window_timer = self.daemon.call_after(
+                self.configuration.last_man_standing_window / 1000, self._window_over
+            )
 
     def _stop_window(self) -> None:
         if self._window_timer is not None:

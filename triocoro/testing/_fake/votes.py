@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from enum import IntEnum, IntFlag
+from enum import IntFlag
 from typing import Protocol
 
 import attrs
 
 from ..._types import CmapType, NodeState
-from .._cluster import ClusterOptions
+from .voteconfig import Configuration, TieBreaker
 
 QDEVICE = 0
 """The id of the quorum device."""
 
 _TWO = 2
+_LEAST_BESIDE_DEVICE = 2
 _BARRIER = "ev_tracking"
 
 
@@ -29,15 +30,6 @@ class NodeFlag(IntFlag):
     QDEVICE_ALIVE = 32
     QDEVICE_CAST_VOTE = 64
     QDEVICE_MASTER_WINS = 128
-
-
-class TieBreaker(IntEnum):
-    """Where half of the votes are enough (`ATB_*`)."""
-
-    NONE = 0
-    LOWEST = 1
-    HIGHEST = 2
-    LIST = 3
 
 
 @attrs.define(eq=False)
@@ -72,47 +64,87 @@ class Votes:
 
     Args:
         nodeid: our own id.
-        options: what is configured.
+        configuration: what is configured at the start.
         disk: what outlives the daemon.
         listener: is told of what changes.
     """
 
-    def __init__(self, nodeid: int, options: ClusterOptions, disk: dict[str, int], listener: Listener) -> None:
-        self.two_node = options.two_node
-        self.wait_for_all = options.two_node if options.wait_for_all is None else options.wait_for_all
-        self.last_man_standing = options.last_man_standing
-        self.allow_downscale = options.allow_downscale
-        self.tie_breaker = _tie_breaker(options)
+    def __init__(self, nodeid: int, configuration: Configuration, disk: dict[str, int], listener: Listener) -> None:
+        self.two_node = False
+        self.wait_for_all = bool(configuration.wait_for_all)
+        self.last_man_standing = configuration.last_man_standing
+        self.allow_downscale = configuration.allow_downscale
+        self.tie_breaker = configuration.tie_breaker
         self.waiting_for_all = False
+        self.qdevice_can_operate = True
         self.master_wins = False
         self.quorum = 0
         self.quorate = False
         self.nodes: list[ClusterNode] = []
         self.ring: tuple[int, ...] = ()
-        self.qdevice = ClusterNode(QDEVICE, votes=options.qdevice_votes or 0)
+        self.qdevice = ClusterNode(QDEVICE)
         self._previous_ring: tuple[int, ...] = ()
         self._lowest = self._highest = -1
-        self._tie_breakers = options.tie_breakers
+        self._tie_breakers = configuration.tie_breakers
         self._disk = disk
         self._listener = listener
         listener.publish("this_node_id", nodeid)
         self.us = self.add(nodeid)
         self.us.state = NodeState.MEMBER
-        self.us.votes = options.votes_of(nodeid)
         self.us.flags = NodeFlag.FIRST
-        if options.qdevice_votes is not None:
-            listener.publish("qdevice_can_operate", 1, CmapType.UINT8)
         if self.tie_breaker:
             listener.publish("atb_type", self.tie_breaker)
-        self.us.expected_votes = options.expected_votes or options.total_votes
         if self.allow_downscale:
-            # What a former incarnation has seen counts for more than what is configured.
             listener.publish("ev_tracking_barrier", disk.setdefault(_BARRIER, 0))
-            self.us.expected_votes = disk[_BARRIER] or options.total_votes
-        self.set_barrier(self.us.expected_votes)
-        listener.publish("two_node", self.two_node, CmapType.UINT8)
+        self._configure(configuration)
         if self.wait_for_all:
             self.set_waiting_for_all(waiting=True)
+
+    def reconfigure(self, configuration: Configuration) -> None:
+        """Take over what may change while we run: two_node, the votes and the device."""
+        self.tie_breaker = configuration.tie_breaker
+        self._listener.publish("atb_type", self.tie_breaker)
+        self._configure(configuration)
+        if configuration.wait_for_all is None and not self.wait_for_all and self.waiting_for_all:
+            self.set_waiting_for_all(waiting=False)
+
+    def _configure(self, configuration: Configuration) -> None:
+        device_votes, all_votes = configuration.device_votes, configuration.all_votes
+        expected_votes = configuration.expected_votes
+        self.two_node = configuration.two_node
+        can_operate = True
+        if self.two_node and configuration.device:
+            # Whoever is there first has it.
+            can_operate = NodeFlag.QDEVICE_REGISTERED in self.us.flags
+            self.two_node = not can_operate
+        if configuration.wait_for_all is None:
+            self.wait_for_all = self.two_node
+        if self.tie_breaker:
+            self.two_node = False
+            if all_votes % 2 and not self.wait_for_all:
+                self.tie_breaker = TieBreaker.NONE
+                self._listener.publish("atb_type", self.tie_breaker)
+        if configuration.device:
+            unclear = device_votes is None and (expected_votes or configuration.nodes != all_votes)
+            too_many = device_votes and expected_votes and expected_votes - device_votes < _LEAST_BESIDE_DEVICE
+            excluded = self.last_man_standing or self.tie_breaker or self.allow_downscale
+            self._set_can_operate(can_operate and not (unclear or too_many or excluded))
+            if device_votes is None and not unclear:
+                device_votes = all_votes - 1
+                all_votes += device_votes
+        if self.allow_downscale:
+            # What was expected once counts for more than what is configured.
+            expected_votes = self._disk[_BARRIER]
+        self.us.votes = configuration.own_votes
+        self.us.expected_votes = expected_votes or all_votes
+        if device_votes is not None or not configuration.device:
+            self.qdevice.votes = device_votes or 0
+        self.set_barrier(self.us.expected_votes)
+        self._listener.publish("two_node", self.two_node, CmapType.UINT8)
+
+    def _set_can_operate(self, can_operate: bool) -> None:  # noqa: FBT001 - what it is, is clear
+        self.qdevice_can_operate = can_operate
+        self._listener.publish("qdevice_can_operate", can_operate, CmapType.UINT8)
 
     def find(self, nodeid: int) -> ClusterNode | None:
         """The node with that id; 0 is the quorum device."""
@@ -200,7 +232,8 @@ class Votes:
             self._disk[_BARRIER] = self.us.expected_votes
             self._listener.publish("ev_tracking_barrier", self.us.expected_votes)
         heads = sum(1 for _ in self.members()) + bool(self.qdevice.votes) if by_nodes else 0
-        self.quorum = self.calculate_quorum(allow_decrease=allow_decrease, max_expected=heads)
+        # One byte, as votequorum has it.
+        self.quorum = self.calculate_quorum(allow_decrease=allow_decrease, max_expected=heads) % 256
         # What counts is what was there before fewer were expected.
         total = self.total(self.us)
         self.expect(heads)
@@ -274,11 +307,3 @@ class Votes:
         """Whether the quorum device of a member says that we go on."""
         wins = NodeFlag.QDEVICE_MASTER_WINS | NodeFlag.QDEVICE_CAST_VOTE
         return self.master_wins and any(wins in node.flags for node in self.members())
-
-
-def _tie_breaker(options: ClusterOptions) -> TieBreaker:
-    if not options.auto_tie_breaker:
-        return TieBreaker.NONE
-    if options.tie_breakers:
-        return TieBreaker.LIST
-    return TieBreaker.HIGHEST if options.auto_tie_breaker_node == "highest" else TieBreaker.LOWEST
