@@ -12,6 +12,8 @@ from witness import ask
 
 import triocoro
 from triocoro import (
+    AccessError,
+    CmapType,
     EventStream,
     ExistError,
     InvalidParamError,
@@ -390,3 +392,30 @@ async def test_quorumtool_sees_the_device(corosync_cluster: Cluster) -> None:
             await votequorum.qdevice_register("disk")
             await votequorum.qdevice_poll("disk", cast_vote=True, ring_id=ring_id)
             assert await seen() == ("3", "A,V,NMW", "1            disk")
+
+
+@pytest.mark.corosync(nodes=2, qdevice_votes=1)
+async def test_two_node_and_a_device_exclude_each_other(corosync_cluster: Cluster) -> None:
+    """What comes second, while the daemon runs, has no effect."""
+    two = corosync_cluster[2].endpoint
+    with trio.fail_after(_BOUND):
+        async with triocoro.open_votequorum() as votequorum, triocoro.open_cmap() as cmap:
+            ring_id = await present_ring(votequorum)
+            await cmap.set("quorum.two_node", 1, type=CmapType.UINT8)
+            assert VotequorumFlag.TWONODE in (await votequorum.info()).flags
+            with pytest.raises(AccessError):
+                await votequorum.qdevice_register("disk")
+            with pytest.raises(AccessError):
+                await votequorum.qdevice_poll("disk", cast_vote=True, ring_id=ring_id)
+            with pytest.raises(AccessError):
+                await votequorum.qdevice_master_wins("disk", allow=True)
+            with pytest.raises(NotExistError):
+                await votequorum.qdevice_unregister("disk")
+            await cmap.set("quorum.two_node", 0, type=CmapType.UINT8)
+            await votequorum.qdevice_register("disk")
+        async with triocoro.open_votequorum(endpoint=two) as other, triocoro.open_cmap(endpoint=two) as cmap:
+            await other.qdevice_register("disk")
+            await cmap.set("quorum.two_node", 1, type=CmapType.UINT8)
+            assert VotequorumFlag.TWONODE not in (await other.info()).flags
+            await other.qdevice_poll("disk", cast_vote=True, ring_id=ring_id)
+            assert (await other.info()).flags == _QUORATE | _VOTING

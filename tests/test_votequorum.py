@@ -10,6 +10,7 @@ from trio.testing import wait_all_tasks_blocked
 
 import triocoro
 from triocoro import (
+    CmapType,
     EventStream,
     ExpectedVotesChange,
     InvalidParamError,
@@ -414,3 +415,92 @@ async def test_wait_for_all(corosync_cluster: Cluster) -> None:
             await corosync_cluster[3].start()
             await until(changes, is_change(quorate=True, members={1, 2, 3}))
             assert await votequorum.info() == info(1, flags=flags | _QUORATE)
+
+
+@pytest.mark.corosync(nodes=2, allow_downscale=True)
+async def test_a_node_that_stops_says_so(corosync_cluster: Cluster) -> None:
+    """Its votes are gone before it is; when it is killed, nobody is told beforehand."""
+    with trio.fail_after(_BOUND):
+        async with triocoro.open_votequorum() as votequorum, votequorum.track() as changes:
+            await until(changes, is_change(quorate=True, members={1, 2}))
+            await corosync_cluster[2].stop()
+            leaving, nodelist, gone = [await changes.receive() for _ in range(3)]
+            assert isinstance(leaving, VotequorumChange)
+            assert (leaving.quorate, states(leaving)) == (False, {1: _MEMBER, 2: NodeState.LEAVING})
+            assert isinstance(nodelist, VotequorumNodelist)
+            assert isinstance(gone, VotequorumChange)
+            assert (gone.quorate, states(gone)) == (False, {1: _MEMBER, 2: _DEAD})
+            expected = {"expected_votes": 1, "highest_expected": 1, "total_votes": 1, "quorum": 2}
+            assert await votequorum.info() == info(1, flags=VotequorumFlag.ALLOW_DOWNSCALE, **expected)
+
+            await corosync_cluster[2].start()
+            await until(changes, is_change(quorate=True, members={1, 2}))
+            await corosync_cluster[2].kill()
+            nodelist, gone = [await changes.receive() for _ in range(2)]
+            assert isinstance(nodelist, VotequorumNodelist)
+            assert isinstance(gone, VotequorumChange)
+            assert (gone.quorate, states(gone)) == (False, {1: _MEMBER, 2: _DEAD})
+            # What was expected once is expected of whoever is killed.
+            assert (await votequorum.info()).expected_votes == 2
+
+
+# -- the configuration, while the daemon runs --------------------------------------------------------------------------
+
+
+@pytest.mark.corosync(nodes=2)
+async def test_expected_votes_in_the_map(corosync_cluster: Cluster) -> None:
+    """A key of one node's map is what that node then says to all."""
+    with trio.fail_after(_BOUND):
+        async with (
+            triocoro.open_votequorum() as votequorum,
+            triocoro.open_votequorum(endpoint=corosync_cluster[2].endpoint) as other,
+            triocoro.open_cmap() as cmap,
+            votequorum.track() as changes,
+            other.track() as elsewhere,
+        ):
+            for stream in (changes, elsewhere):
+                await until(stream, is_change(quorate=True, members={1, 2}))
+            await cmap.set("quorum.expected_votes", 4, type=CmapType.UINT32)
+            for stream in (changes, elsewhere):
+                events = await until(stream, _is_expected(4))
+                assert [type(event) for event in events] == [VotequorumChange, ExpectedVotesChange]
+                assert is_change(quorate=False, members={1, 2})(events[0])
+            numbers = {"expected_votes": 4, "highest_expected": 4, "quorum": 3, "total_votes": 2}
+            assert await votequorum.info() == info(1, flags=VotequorumFlag(0), **numbers)
+            assert await other.info() == info(2, flags=VotequorumFlag(0), **numbers)
+
+            await cmap.set("quorum.two_node", 1, type=CmapType.UINT8)
+            await until(changes, is_change(quorate=True, members={1, 2}))
+            flags = VotequorumFlag.TWONODE | VotequorumFlag.WAIT_FOR_ALL | _QUORATE
+            assert await votequorum.info() == info(1, flags=flags, **{**numbers, "quorum": 1})
+            # Node 2 has not heard of that.
+            assert (await other.info()).flags & VotequorumFlag.TWONODE == VotequorumFlag(0)
+
+
+@pytest.mark.corosync(nodes=2, wait_for_all=True, expected_votes=3)
+async def test_waiting_for_all_can_be_called_off(corosync_cluster: Cluster) -> None:
+    with trio.fail_after(_BOUND):
+        async with (
+            triocoro.open_votequorum() as votequorum,
+            triocoro.open_votequorum(endpoint=corosync_cluster[2].endpoint) as other,
+            triocoro.open_cmap() as cmap,
+            votequorum.track() as changes,
+            other.track() as elsewhere,
+        ):
+            for stream in (changes, elsewhere):
+                await until(stream, is_change(quorate=False, members={1, 2}))
+            await cmap.set("quorum.cancel_wait_for_all", 1, type=CmapType.UINT8)
+            for stream in (changes, elsewhere):
+                assert len(await until(stream, is_change(quorate=True, members={1, 2}))) == 1
+            assert await cmap.get("quorum.cancel_wait_for_all") == 0
+            assert (await votequorum.info()).flags == VotequorumFlag.WAIT_FOR_ALL | _QUORATE
+
+
+async def test_quorum_is_counted_in_one_byte(corosync: Node) -> None:
+    """As odd as it is, a test of an application should see what its users would."""
+    with trio.fail_after(_BOUND):
+        async with triocoro.open_votequorum() as votequorum, votequorum.track() as changes:
+            for votes, quorum in ((509, 255), (511, 0), (600, 45)):
+                await votequorum.set_votes(corosync.nodeid, votes)
+                await until(changes, _is_expected(votes))
+                assert (await votequorum.info()).quorum == quorum
