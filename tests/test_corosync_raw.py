@@ -804,7 +804,7 @@ async def test_values_at_the_bounds(corosync: Node) -> None:
     await close(handle)
 
 
-async def test_missing_keys(corosync: Node) -> None:
+async def test_keys_that_cannot_be_used(corosync: Node) -> None:
     handle = await corosync.endpoint.connect_cmap(CmapMap.ICMAP)
     calls: dict[str, Callable[[str], Awaitable[object]]] = {
         "cmap_get": handle.get,
@@ -816,6 +816,8 @@ async def test_missing_keys(corosync: Node) -> None:
         with pytest.raises(triocoro.KeyNotFoundError, match=r"test\.absent") as caught:
             await call("test.absent")
         assert caught.value.function == function
+    with pytest.raises(triocoro.AccessError, match="read-only"):
+        await handle.set("internal_configuration.service.0.name", TypedValue(CmapType.STRING, "x"))
     await handle.set("test.number", TypedValue(CmapType.INT32, 5))
     await handle.increment("test.number")
     await handle.increment("test.number")

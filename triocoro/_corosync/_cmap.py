@@ -133,6 +133,8 @@ class CmapHandle(Handle[CmapNotification]):
         code = await self._trip(call)
         if code == CsError.NOT_EXIST:
             raise KeyNotFoundError(f"{function}: CS_ERR_NOT_EXIST: the map has no key {key!r}", function=function)
+        if code == CsError.ACCESS:
+            raise error_from_code(code, function, f"the key {key!r} is read-only")
         if code != CsError.OK:
             raise failure(code, function)
 
