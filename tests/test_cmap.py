@@ -202,6 +202,28 @@ async def test_members_come_and_go(corosync_cluster: Cluster) -> None:
             ]
 
 
+@pytest.mark.corosync(nodes=2)
+async def test_the_version_of_the_configuration_is_told_to_the_others(corosync_cluster: Cluster) -> None:
+    """The one thing in a map that other nodes hear of."""
+    key = "runtime.members.1.config_version"
+    with trio.fail_after(_BOUND):
+        async with (
+            triocoro.open_cmap() as cmap,
+            triocoro.open_cmap(endpoint=corosync_cluster[2].endpoint) as other,
+            other.track(key) as changes,
+        ):
+            assert await other.get(key) == 0
+            await cmap.set("totem.config_version", 7, _U64)
+            assert await changes.receive() == change(_MODIFY, key, (_U64, 7), (_U64, 0))
+            # That it is deleted they do not hear.
+            await cmap.delete("totem.config_version")
+            await cmap.set("totem.config_version", 8, _U64)
+            assert await changes.receive() == change(_MODIFY, key, (_U64, 8), (_U64, 7))
+            # Of another type it is none.
+            await cmap.set("totem.config_version", 9, _U32)
+            assert await changes.receive() == change(_MODIFY, key, (_U64, 0), (_U64, 8))
+
+
 # -- changes -----------------------------------------------------------------------------------------------------------
 
 
@@ -377,6 +399,10 @@ async def test_statistics_can_be_reset_and_nothing_else() -> None:
                 await trio.sleep(0.01)
             await stats.set("stats.clear.ipc", 1, _U8)
             assert await stats.get("stats.ipcs.global.closed") == 0
+            for key in ("stats.clear.totem", "stats.clear.all"):
+                assert (await stats.get("stats.srp.operational_entered") == 0) is (key == "stats.clear.all")
+                await stats.set(key, "whatever", _STRING)
+                assert await stats.get("stats.srp.operational_entered") == 0
             for key, value in (("stats.srp.mcast_tx", 1), ("stats.no", "text"), ("totem.token", 1)):
                 await refused(AccessError, "read-only", partial(stats.set, key, value, None), stats)
             await refused(

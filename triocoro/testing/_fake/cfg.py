@@ -55,11 +55,11 @@ class _Negotiation:
     originator: Connection
     flags: ShutdownFlag
     answer: Answer
+    timer: trio.CancelScope
     expected: int
     """How many are to reply."""
     yes: int = 0
     no: int = 0
-    timer: trio.CancelScope | None = None
 
 
 class CfgService(Service):
@@ -176,7 +176,7 @@ class CfgService(Service):
         """Ask it no more: it agrees to what is being negotiated."""
         negotiation = self._negotiation
         if negotiation is not None and connection is negotiation.originator:
-            self._end_negotiation()
+            self._end(negotiation)
         if connection not in self._trackers:
             return
         replied = self._trackers.pop(connection)
@@ -204,12 +204,12 @@ class CfgService(Service):
         if not asked:
             self._shut_down(answer)
             return
-        negotiation = self._negotiation = _Negotiation(connection, flags, answer, len(asked))
         configured = self.daemon.icmap.get("cfg.shutdown_timeout")
         timeout = _SHUTDOWN_TIMEOUT
         if configured is not None and configured.type is CmapType.UINT32:
             timeout = int(configured.value)
-        negotiation.timer = self.daemon.call_after(timeout / 1000, self._timed_out)
+        timer = self.daemon.call_after(timeout / 1000, lambda: self._timed_out(negotiation))
+        negotiation = self._negotiation = _Negotiation(connection, flags, answer, timer, len(asked))
         for tracker in asked:
             tracker.send(flags)
 
@@ -230,16 +230,13 @@ class CfgService(Service):
         negotiation = self._negotiation
         if negotiation is None or negotiation.yes + negotiation.no < negotiation.expected:
             return
-        self._end_negotiation()
+        self._end(negotiation)
         if negotiation.yes >= negotiation.expected or negotiation.flags is ShutdownFlag.REGARDLESS:
             self._shut_down(negotiation.answer)
         else:
             negotiation.answer(error_from_code(CsError.BUSY, "corosync_cfg_try_shutdown", "the shutdown was refused"))
 
-    def _timed_out(self) -> None:
-        negotiation = self._negotiation
-        if negotiation is None:
-            return
+    def _timed_out(self, negotiation: _Negotiation) -> None:
         negotiation.no = negotiation.expected
         self._decide()
         # Corosync means to tell all trackers, but those who never tried a shutdown look like the one to leave out. It
@@ -248,9 +245,8 @@ class CfgService(Service):
             if tracker in self._tried and self.daemon.alive:
                 tracker.send(negotiation.flags)
 
-    def _end_negotiation(self) -> None:
-        if self._negotiation is not None and self._negotiation.timer is not None:
-            self._negotiation.timer.cancel()
+    def _end(self, negotiation: _Negotiation) -> None:
+        negotiation.timer.cancel()
         self._negotiation = None
 
     def _shut_down(self, answer: Answer) -> None:

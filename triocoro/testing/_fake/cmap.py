@@ -178,8 +178,10 @@ class CmapService(Service):
             case _:
                 raise AssertionError(message)
 
-    def _config_version_changed(self, change: CmapChange) -> None:  # noqa: ARG002 - the map has it
-        self._send_config_version()
+    def _config_version_changed(self, change: CmapChange) -> None:
+        # Of a deletion Corosync hears while the key is still there, and sends the old version once more.
+        if change.event is not CmapTrack.DELETE:
+            self._send_config_version()
 
     def _send_config_version(self) -> None:
         typed = self.daemon.icmap.get("totem.config_version")
