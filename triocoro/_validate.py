@@ -104,11 +104,7 @@ def positive(value: int, name: str) -> int:
 
 def track(flags: Track) -> Track:
     """What to track: any number of the flags that there are."""
-    if not isinstance(flags, Track):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise TypeError(f"flags must be of type Track, not {type(flags).__name__}")
-    if flags & ~(Track.CURRENT | Track.CHANGES | Track.CHANGES_ONLY):
-        raise ValueError(f"there is no such flag: {flags!r}")
-    return flags
+    return Track(integer(flags, "flags", 0, int(Track.CURRENT | Track.CHANGES | Track.CHANGES_ONLY)))
 
 
 def boolean(value: bool, name: str) -> bool:  # noqa: FBT001 - it checks one
@@ -210,9 +206,8 @@ def _floating(value: object, type_: CmapType) -> float:
 
 def cmap_track(track_type: CmapTrack) -> CmapTrack:
     """What to track of a key: at least one of the events, and possibly `PREFIX`."""
-    if not isinstance(track_type, CmapTrack):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise TypeError(f"track_type must be of type CmapTrack, not {type(track_type).__name__}")
     events = CmapTrack.ADD | CmapTrack.MODIFY | CmapTrack.DELETE
-    if not track_type & events or track_type & ~(events | CmapTrack.PREFIX):
-        raise ValueError(f"track_type must be some of ADD, MODIFY and DELETE, and possibly PREFIX, not {track_type!r}")
-    return track_type
+    flags = CmapTrack(integer(track_type, "track_type", 0, int(events | CmapTrack.PREFIX)))
+    if not flags & events:
+        raise ValueError(f"track_type must have some of ADD, MODIFY and DELETE, unlike {flags!r}")
+    return flags

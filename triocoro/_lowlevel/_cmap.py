@@ -95,7 +95,7 @@ class CmapHandle(Handle[CmapNotification]):
 
         Cancelled: nothing is tracked.
         """
-        _validate.cmap_track(track_type)
+        track_type = _validate.cmap_track(track_type)
         (_validate.cmap_prefix if CmapTrack.PREFIX in track_type else _validate.cmap_key)(key_name)
         tracker = next(self._numbers)
         # Before the daemon knows of it: notifications may come before its reply.

@@ -40,7 +40,7 @@ class QuorumHandle(Handle[QuorumEvent]):
         Raises:
             ExistError: the handle tracks already; the present state was sent again all the same.
         """
-        _validate.track(flags)
+        flags = _validate.track(flags)
         await self._request(lambda: self._raw.trackstart(flags))
 
     async def trackstop(self) -> None:

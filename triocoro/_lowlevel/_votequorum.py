@@ -80,7 +80,7 @@ class VotequorumHandle(Handle[VotequorumEvent]):
         Raises:
             ExistError: the handle tracks already; the present state was sent again all the same.
         """
-        _validate.track(flags)
+        flags = _validate.track(flags)
         before, self.tracking_context = self.tracking_context, context
         try:
             await self._request(lambda: self._raw.trackstart(flags))
