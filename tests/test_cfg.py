@@ -808,9 +808,9 @@ async def test_whoever_asks_and_dies_ends_the_negotiation(corosync: Node) -> Non
     with trio.fail_after(_BOUND):
         await set_timeout(1000 * _BOUND)
         async with triocoro.open_cfg() as cfg, shutdown_tracker() as requests:
-            async with running(corosync, program("corosync-cfgtool"), "-H") as child:
+            async with running(corosync, program("corosync-cfgtool"), "-H"):
                 await requests.receive()
-                child.kill()
+            # The end of that block has killed it.
 
             async def ask_again() -> None:
                 with pytest.raises(BusyError):
