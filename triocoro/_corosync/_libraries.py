@@ -68,6 +68,7 @@ VOTEQUORUM = Library(lib.TC_LIBVOTEQUORUM, "libvotequorum.so.8", "libvotequorum8
 QUORUM = Library(lib.TC_LIBQUORUM, "libquorum.so.5", "libquorum5")
 CMAP = Library(lib.TC_LIBCMAP, "libcmap.so.4", "libcmap4")
 CFG = Library(lib.TC_LIBCFG, "libcfg.so.7", "libcfg7")
+LIBRARIES = (CPG, VOTEQUORUM, QUORUM, CMAP, CFG)
 
 
 def failure(code: int, function: str) -> CorosyncError:

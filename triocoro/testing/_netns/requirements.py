@@ -103,7 +103,7 @@ def _missing_client() -> list[str]:
     except ImportError as error:
         return [f"triocoro's extension module cannot be loaded ({error}): pip install -e . builds it"]
     found: list[str] = []
-    for library in (_libraries.CPG, _libraries.VOTEQUORUM):
+    for library in _libraries.LIBRARIES:
         try:
             library.load()
         except CorosyncUnavailableError as error:
