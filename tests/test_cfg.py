@@ -504,18 +504,6 @@ async def test_no_more_questions_after_the_end_of_tracking(corosync: Node) -> No
         assert corosync.running
 
 
-async def test_a_connection_that_has_answered_leaves_nothing_behind(corosync: Node) -> None:
-    """libcfg forgets to let go of it: the daemon would wait for its answers for as long as our process lives."""
-    with trio.fail_after(_BOUND):
-        await set_timeout(100)
-        async with triocoro.open_cfg() as cfg, shutdown_tracker() as requests, trio.open_nursery() as nursery:
-            nursery.start_soon(partial(answer, requests, accept=False))
-            with pytest.raises(BusyError):
-                await cfg.try_shutdown()
-        await shut_down()
-        await shut_down_by_itself(corosync)
-
-
 # -- mistakes ----------------------------------------------------------------------------------------------------------
 
 _BAD_NODEIDS: Sequence[tuple[Any, type[Exception], str]] = [
@@ -616,6 +604,18 @@ async def request_shutdowns(handle: CfgHandle, count: int) -> None:
                 nursery.start_soon(refuse)
                 with pytest.raises(BusyError):
                     await cfg.try_shutdown()
+
+
+async def test_a_handle_that_has_answered_leaves_nothing_behind(corosync: Node) -> None:
+    """libcfg forgets to let go of it, and the daemon would wait for its answers for as long as our process lives."""
+    with trio.fail_after(_BOUND):
+        await set_timeout(100)
+        handle = await lowlevel.cfg_initialize()
+        await handle.trackstart()
+        await request_shutdowns(handle, 1)
+        await handle.finalize()
+        await shut_down()
+        await shut_down_by_itself(corosync)
 
 
 async def test_every_call_of_a_handle(corosync: Node) -> None:
