@@ -134,8 +134,6 @@ _SCENARIOS: dict[str, tuple[int, ClusterSettings, Sequence[Step]]] = {
             # The lowest of those that were quorate last counts, and that is node 2.
             killed(4, (2, 3), _YES, 4, 3, 2),
             killed(3, (2,), _NO, 4, 3, 1),
-            # Who was never quorate knows of no lowest node.
-            Step("start", (3,), {2: Decision(_YES, 4, 3, 2), 3: Decision(_NO, 4, 3, 2)}),
             all_up(4, _YES, 4, 3, 4),
         ],
     ),
