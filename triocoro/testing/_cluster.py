@@ -83,7 +83,7 @@ class ClusterOptions:
     votes: Mapping[int, int] = attrs.field(default=MappingProxyType[int, int]({}), converter=_votes, hash=False)
     """The votes of nodes that have another number than 1, by their ids (quorum_votes)."""
     qdevice_votes: int | None = attrs.field(default=None, validator=attrs.validators.optional(_number(0)))
-    """The votes of a quorum device; `None`: none is configured, and calls that are about one are refused."""
+    """The votes of a quorum device; `None`: none is configured, and one that registers all the same has no votes."""
     qdevice_timeout: int = attrs.field(default=10_000, validator=_number(1))
     """How many milliseconds a quorum device may be silent."""
     qdevice_sync_timeout: int = attrs.field(default=30_000, validator=_number(1))
