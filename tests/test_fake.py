@@ -15,6 +15,7 @@ import trio
 import trio.testing
 from conftest import Figure
 
+import triocoro
 from triocoro._errors import (
     BusyError,
     CsError,
@@ -46,13 +47,14 @@ from triocoro._types import (
     VotequorumNode,
     VotequorumNodelist,
 )
-from triocoro.testing import FakeCluster, Node
+from triocoro.testing import FakeCluster
 from triocoro.testing._fake.libvotequorum import VotequorumHandle
 
 EventT = TypeVar("EventT")
 
 EVERYTHING = 2**30
-START_BOUND = 0.01
+START_BOUND = 0.005
+"""Seconds; the CPU has half of that to do."""
 
 
 @pytest.fixture
@@ -926,20 +928,17 @@ async def test_nodes_of_a_ring_agree_on_its_id(cluster: FakeCluster) -> None:
 # The cluster itself.
 
 
-def test_three_nodes_are_quorate_at_once(figure: Figure) -> None:
+async def test_three_nodes_are_quorate_at_once(figure: Figure) -> None:
     times: list[float] = []
-    for _ in range(3):  # one of them may meet a loaded machine
-        start = time.monotonic()
-        with FakeCluster(nodes=3) as cluster:
-            times.append(time.monotonic() - start)
-
-            async def quorate(node: Node) -> bool:
-                handle = await node.endpoint.connect_votequorum()
-                info = await handle.info(0)
-                close(handle)
-                return info.quorate and info.total_votes == 3
-
-            assert all(trio.run(quorate, node) for node in cluster.nodes.values())
+    for _ in range(5):  # one of them may meet a loaded machine
+        start = time.process_time()
+        async with FakeCluster(nodes=3) as cluster:
+            await cluster.settled()
+            times.append(time.process_time() - start)
+            for node in cluster.nodes.values():
+                async with triocoro.open_votequorum(endpoint=node.endpoint) as votequorum:
+                    info = await votequorum.info()
+                    assert (info.quorate, info.total_votes) == (True, 3)
     figure("three fake nodes, from nothing to quorate", ", ".join(f"{each * 1000:.2f} ms" for each in times))
     assert min(times) < START_BOUND
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Final, Protocol
 
 import attrs
@@ -76,8 +76,8 @@ class CmapService(Service):
         self._members: tuple[int, ...] = ()
         self._trackers: dict[tuple[Connection, int], tuple[Map, Tracker]] = {}
         icmap = daemon.icmap
-        for key, typed in _initial(daemon.nodeid, options):
-            icmap.set(key, typed.type, typed.value)
+        icmap.load(_initial(options))
+        icmap.load(_own(daemon.nodeid, options))
         icmap.protect(keys=_READ_ONLY, prefixes=_READ_ONLY_PREFIXES)
         icmap.track(Tracker("totem.config_version", _ALL_CHANGES, self._config_version_changed))
 
@@ -150,17 +150,18 @@ class CmapService(Service):
         for nodeid in self._members:
             if nodeid not in stayed:
                 icmap.set(f"runtime.members.{nodeid}.status", CmapType.STRING, "left")
+        addresses = coroparse.addresses(icmap)
         for nodeid in members:
             if nodeid not in stayed:
-                self._joined(nodeid)
+                self._joined(nodeid, addresses[nodeid])
         self._members = members
 
-    def _joined(self, nodeid: int) -> None:
+    def _joined(self, nodeid: int, links: Mapping[int, str]) -> None:
         icmap = self.daemon.icmap
         prefix = f"runtime.members.{nodeid}"
         if not icmap.adjust(f"{prefix}.join_count", 1):
-            links = coroparse.addresses(icmap)[nodeid].items()
-            icmap.set(f"{prefix}.ip", CmapType.STRING, "".join(f"r({link}) ip({address}) " for link, address in links))
+            text = "".join(f"r({link}) ip({address}) " for link, address in links.items())
+            icmap.set(f"{prefix}.ip", CmapType.STRING, text)
             icmap.set(f"{prefix}.join_count", CmapType.UINT32, 1)
         icmap.set(f"{prefix}.status", CmapType.STRING, "joined")
 
@@ -189,15 +190,24 @@ class CmapService(Service):
         self.multicast(_ConfigVersion(int(typed.value) if typed is not None and known else 0))
 
 
-def _initial(nodeid: int, options: ClusterOptions) -> Iterator[tuple[str, TypedValue]]:
-    """The keys of a daemon that starts. What counts stays at its beginning: the fake does not count."""
-    string = partial(TypedValue, CmapType.STRING)
+@lru_cache(maxsize=8)
+def _initial(options: ClusterOptions) -> tuple[tuple[str, TypedValue], ...]:
+    """The keys of every daemon that starts."""
     configured = coroparse.configuration(options)
-    yield from configured.items()
-    yield from coroparse.runtime(configured)
+    return (*configured.items(), *coroparse.runtime(configured), *_constant())
+
+
+def _own(nodeid: int, options: ClusterOptions) -> Iterator[tuple[str, TypedValue]]:
+    """Those of one node."""
+    configured = coroparse.configuration(options)
     yield "nodelist.local_node_pos", TypedValue(CmapType.UINT32, coroparse.own_position(configured, nodeid))
     for link, address in coroparse.addresses(configured)[nodeid].items():
-        yield f"totem.interface.{link}.bindnetaddr", string(address)
+        yield f"totem.interface.{link}.bindnetaddr", TypedValue(CmapType.STRING, address)
+
+
+def _constant() -> Iterator[tuple[str, TypedValue]]:
+    """Those that no configuration changes. What counts stays at its beginning: the fake does not count."""
+    string = partial(TypedValue, CmapType.STRING)
     for number, (service, messages) in enumerate(_SERVICES):
         yield f"internal_configuration.service.{number}.name", string(f"corosync_{service}")
         yield f"internal_configuration.service.{number}.ver", TypedValue(CmapType.UINT32, 0)

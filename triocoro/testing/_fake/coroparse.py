@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Final
 
 from ..._types import CmapType, TypedValue
@@ -52,17 +53,20 @@ _TOTEM: Final = {
 }
 
 
+@lru_cache(maxsize=8)
 def configuration(options: ClusterOptions) -> Icmap:
-    """What corosync.conf says, as a map of its own."""
+    """What corosync.conf says, as a map of its own; all nodes share it, so nobody may change it."""
     found = Icmap()
-    for path, text in _items(corosync_conf(options, CLUSTER_NAME)):
-        if re.fullmatch(_FLAGS, path):
-            found.set(path, CmapType.UINT8, int(text))
-        elif re.fullmatch(_NUMBERS, path):
-            found.set(path, CmapType.UINT32, int(text))
-        else:
-            found.set(path, CmapType.STRING, text)
+    found.load((path, _typed(path, text)) for path, text in _items(corosync_conf(options, CLUSTER_NAME)))
     return found
+
+
+def _typed(path: str, text: str) -> TypedValue:
+    if re.fullmatch(_FLAGS, path):
+        return TypedValue(CmapType.UINT8, int(text))
+    if re.fullmatch(_NUMBERS, path):
+        return TypedValue(CmapType.UINT32, int(text))
+    return TypedValue(CmapType.STRING, text)
 
 
 def _items(text: str) -> Iterator[tuple[str, str]]:

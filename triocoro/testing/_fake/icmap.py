@@ -53,17 +53,26 @@ class Trackers:
 
     def remove(self, tracker: Tracker) -> None:
         """Call it no more."""
-        self._by_key[tracker.key].remove(tracker)
+        trackers = self._by_key[tracker.key]
+        trackers.remove(tracker)
+        if not trackers:
+            del self._by_key[tracker.key]
 
-    def notify(self, change: CmapChange) -> None:
+    def notify(self, event: CmapTrack, key: str, *, new: TypedValue | None, old: TypedValue | None) -> None:
         """Tell those who want to hear of it, the longest prefix first."""
-        key = change.key
-        for length in range(len(key), -1, -1):
-            for tracker in tuple(self._by_key.get(key[:length], ())):
-                if change.event in tracker.track_type and (
-                    length == len(key) or CmapTrack.PREFIX in tracker.track_type
-                ):
-                    tracker.notify(change)
+        for prefix in sorted(filter(key.startswith, self._by_key), key=len, reverse=True):
+            for tracker in tuple(self._by_key[prefix]):
+                if event in tracker.track_type and (prefix == key or CmapTrack.PREFIX in tracker.track_type):
+                    tracker.notify(
+                        CmapChange(
+                            event,
+                            key,
+                            new=None if new is None else new.value,
+                            old=None if old is None else old.value,
+                            new_type=None if new is None else new.type,
+                            old_type=None if old is None else old.type,
+                        )
+                    )
 
 
 class Icmap:
@@ -74,6 +83,10 @@ class Icmap:
         self._trackers = Trackers()
         self._read_only: set[str] = set()
         self._read_only_prefixes: tuple[str, ...] = ()
+
+    def load(self, items: Iterable[tuple[str, TypedValue]]) -> None:
+        """Give many keys values before anybody can hear of it."""
+        self._items.update(items)
 
     def get(self, key: str) -> TypedValue | None:
         """The value of a key, if there is such a key."""
@@ -86,13 +99,13 @@ class Icmap:
         if old is not None and _same(old, new):
             return
         self._items[key] = new
-        self._notify(CmapTrack.ADD if old is None else CmapTrack.MODIFY, key, old, new)
+        self._trackers.notify(CmapTrack.ADD if old is None else CmapTrack.MODIFY, key, new=new, old=old)
 
     def delete(self, key: str) -> bool:
         """Remove a key; returns whether there was one."""
         old = self._items.pop(key, None)
         if old is not None:
-            self._notify(CmapTrack.DELETE, key, old, None)
+            self._trackers.notify(CmapTrack.DELETE, key, new=None, old=old)
         return old is not None
 
     def adjust(self, key: str, step: int) -> bool:
@@ -105,7 +118,7 @@ class Icmap:
 
     def items(self, prefix: str = "") -> Sequence[tuple[str, TypedValue]]:
         """What there is under the keys that begin with `prefix`, in order."""
-        return [(key, self._items[key]) for key in sorted(self._items) if key.startswith(prefix)]
+        return [(key, self._items[key]) for key in sorted(key for key in self._items if key.startswith(prefix))]
 
     def track(self, tracker: Tracker) -> None:
         """Have changes told to this tracker."""
@@ -123,18 +136,6 @@ class Icmap:
     def is_read_only(self, key: str) -> bool:
         """Whether clients may not change that key."""
         return key in self._read_only or key.startswith(self._read_only_prefixes)
-
-    def _notify(self, event: CmapTrack, key: str, old: TypedValue | None, new: TypedValue | None) -> None:
-        self._trackers.notify(
-            CmapChange(
-                event,
-                key,
-                new=None if new is None else new.value,
-                old=None if old is None else old.value,
-                new_type=None if new is None else new.type,
-                old_type=None if old is None else old.type,
-            )
-        )
 
 
 def _wrapped(type_: CmapType, number: int) -> int:

@@ -113,13 +113,8 @@ class Stats:
     def _notify(self, event: CmapTrack, connection: Connection) -> None:
         added = event is CmapTrack.ADD
         for key, typed in self._of_connection(connection).items():
-            value, type_ = typed.value, typed.type
-            change = (
-                CmapChange(event, key, value, None, type_)
-                if added
-                else CmapChange(event, key, None, value, None, type_)
-            )
-            self._trackers.notify(change)
+            new, old = (typed, None) if added else (None, typed)
+            self._trackers.notify(event, key, new=new, old=old)
 
     # The map.
 
