@@ -28,6 +28,7 @@ from triocoro import (
     ExistError,
     FailedOperationError,
     KeyNotFoundError,
+    LibraryError,
     LinkStatus,
     NodeStatus,
     NotExistError,
@@ -394,6 +395,29 @@ async def test_whoever_goes_away_agrees(corosync: Node) -> None:
                 await handle.finalize()
                 await trio.sleep_forever()
         await shut_down_by_itself(corosync)
+
+
+async def test_a_daemon_that_is_stopped_meanwhile(corosync: Node) -> None:
+    """Its parting from its clients is no agreement of theirs."""
+    with trio.fail_after(_BOUND):
+        trackers = [await corosync.endpoint.connect_cfg() for _ in range(2)]
+        for tracker in trackers:
+            await tracker.trackstart()
+        asker = await corosync.endpoint.connect_cfg()
+        async with trio.open_nursery() as nursery:
+
+            async def ask() -> None:
+                with pytest.raises(LibraryError):
+                    await asker.try_shutdown(ShutdownFlag.REQUEST)
+
+            nursery.start_soon(ask)
+            for tracker in trackers:
+                await trio.lowlevel.wait_readable(tracker.fileno())
+            await corosync.stop()
+        assert "shut down by sysadmin" not in corosync.log
+        for handle in (asker, *trackers):
+            handle.close()
+            await handle.wait_closed()
 
 
 async def test_a_newcomer_is_asked_too(corosync: Node) -> None:

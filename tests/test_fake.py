@@ -965,6 +965,46 @@ def test_entered_outside_of_a_run() -> None:
         pass
 
 
+async def test_nothing_starts_outside_of_the_block() -> None:
+    cluster = FakeCluster(nodes=1)
+    with pytest.raises(RuntimeError, match="does not run"):
+        await cluster[1].start()
+    async with cluster:
+        await cluster[1].kill()
+        await cluster[1].start()
+    with pytest.raises(RuntimeError, match="does not run"):
+        await cluster[1].start()
+    assert not cluster[1].running
+
+
+_WINDOW: ClusterSettings = {"last_man_standing": True, "wait_for_all": True, "last_man_standing_window": 600_000}
+
+
+@pytest.mark.parametrize("verb", ["kill", "stop"])
+async def test_timers_end_with_their_daemon(verb: str, autojump_clock: trio.testing.MockClock) -> None:  # noqa: ARG001
+    def tasks() -> int:
+        return trio.lowlevel.current_statistics().tasks_living
+
+    async with FakeCluster(nodes=4, **_WINDOW) as cluster:
+        await trio.testing.wait_all_tasks_blocked()
+        before = tasks()
+        await cluster[4].kill()
+        await trio.testing.wait_all_tasks_blocked()
+        assert tasks() == before + 3
+        await getattr(cluster[3], verb)()
+        await trio.testing.wait_all_tasks_blocked()
+        assert tasks() == before + 2
+    await trio.testing.wait_all_tasks_blocked()
+    assert tasks() == before
+
+
+def test_timers_end_with_their_run() -> None:
+    with FakeCluster(nodes=4, **_WINDOW) as cluster:
+        for nodeid in (3, 4):
+            trio.run(cluster[nodeid].kill)
+    assert not cluster[1].running
+
+
 def test_handle_outlives_the_cluster() -> None:
     async def main() -> None:
         with FakeCluster(nodes=1) as cluster:

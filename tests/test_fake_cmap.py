@@ -110,6 +110,24 @@ async def test_a_negotiation_ends_with_the_daemon() -> None:
                 await handle.wait_closed()
 
 
+@pytest.mark.parametrize("request_", ["shutdown", "kill"])
+async def test_a_frozen_daemon_that_was_asked_to_end_is_stopped(request_: str) -> None:
+    with trio.fail_after(_BOUND):
+        async with FakeCluster(nodes=2) as cluster:
+            raw = await cluster[1].endpoint.connect_cfg()
+            await cluster[1].freeze()
+            async with trio.open_nursery() as nursery:
+                if request_ == "shutdown":
+                    nursery.start_soon(raw.try_shutdown, ShutdownFlag.IMMEDIATE)
+                else:
+                    nursery.start_soon(raw.kill_node, 1, "")
+                await wait_all_tasks_blocked()
+                await cluster[1].stop()
+            assert not cluster[1].running
+            raw.close()
+            await raw.wait_closed()
+
+
 async def test_a_tracker_that_was_cancelled_in_a_frozen_daemon_is_gone_when_it_thaws() -> None:
     with trio.fail_after(_BOUND):
         async with FakeCluster(nodes=1) as cluster:

@@ -187,8 +187,10 @@ class CfgService(Service):
             self._decide()
 
     def connection_closed(self, connection: Connection) -> None:
-        self.trackstop(connection)
-        self._tried.discard(connection)
+        # A daemon that stops has lost interest in whether it may.
+        if not self.daemon.stopping:
+            self.trackstop(connection)
+            self._tried.discard(connection)
 
     def try_shutdown(self, connection: Connection, flags: ShutdownFlag, answer: Answer) -> None:
         """Shut down if those who track shutdowns agree."""

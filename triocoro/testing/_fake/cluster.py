@@ -21,10 +21,11 @@ if TYPE_CHECKING:
 
 
 class FakeCluster(Cluster):
-    """A Corosync cluster in memory, which serves process groups and votequorum as Corosync would.
+    """A Corosync cluster in memory, which serves process groups, votequorum, quorum, cmap and cfg as Corosync would.
 
     It needs no privileges, no processes and no time: the effect of each verb and of each request is complete when it
-    returns, and `trio.testing.MockClock` stays exact. It may be created and entered outside of a Trio run.
+    returns, and `trio.testing.MockClock` stays exact. It may be created and entered outside of a Trio run; what takes
+    time by its nature, such as the window of last_man_standing, passes within runs only. An instance is used once.
 
     Args:
         nodes: how many nodes; their ids are 1 to that number.
@@ -34,9 +35,10 @@ class FakeCluster(Cluster):
     def __init__(self, *, nodes: int = 3, **settings: Unpack[ClusterSettings]) -> None:
         self.options = ClusterOptions(nodes=nodes, **settings)
         self._used = False
+        self._entered = False
         self._totem = Totem(range(1, nodes + 1))
         pids = itertools.count(os.getpid() + 1)
-        self._nodes = {nodeid: FakeNode(nodeid, self.options, self._totem, pids) for nodeid in range(1, nodes + 1)}
+        self._nodes = {nodeid: FakeNode(nodeid, self, self._totem, pids) for nodeid in range(1, nodes + 1)}
 
     @property
     def nodes(self) -> Mapping[int, FakeNode]:
@@ -46,13 +48,18 @@ class FakeCluster(Cluster):
     def __getitem__(self, nodeid: int) -> FakeNode:
         return self._nodes[nodeid]
 
+    @property
+    def entered(self) -> bool:
+        """Whether we are in the block: elsewhere no daemon runs."""
+        return self._entered
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__}, {len(self._nodes)} nodes>"
 
     def __enter__(self) -> FakeCluster:  # noqa: PYI034 - typing.Self is younger than Python 3.10
         if self._used:
             raise RuntimeError("a cluster is used once; make another one")
-        self._used = True
+        self._used = self._entered = True
         for node in self._nodes.values():
             node.boot()
         self._totem.reform()
@@ -61,6 +68,7 @@ class FakeCluster(Cluster):
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
+        self._entered = False
         for node in self._nodes.values():
             node.crash()
 
@@ -101,9 +109,9 @@ class FakeCluster(Cluster):
 class FakeNode(Node):
     """A node of a `FakeCluster`."""
 
-    def __init__(self, nodeid: int, options: ClusterOptions, totem: Totem, pids: Iterable[int]) -> None:
+    def __init__(self, nodeid: int, cluster: FakeCluster, totem: Totem, pids: Iterable[int]) -> None:
         super().__init__(nodeid)
-        self._options = options
+        self._cluster = cluster
         self._totem = totem
         self._pids = iter(pids)
         self._daemon: Daemon | None = None
@@ -149,6 +157,8 @@ class FakeNode(Node):
     async def start(self) -> None:
         """Start the daemon. Nothing happens if it runs."""
         await trio.lowlevel.checkpoint()
+        if not self._cluster.entered:
+            raise RuntimeError(f"{self._cluster!r} does not run")
         if self.daemon is None:
             self.boot()
             self._totem.reform()
@@ -182,7 +192,7 @@ class FakeNode(Node):
     def boot(self) -> None:
         """Start the daemon, alone in a ring for now."""
         daemon = self._daemon = Daemon(self.nodeid, self._totem, self._write_log, self._disk)
-        daemon.begin({service.name: service for service in services(daemon, self._options)})
+        daemon.begin({service.name: service for service in services(daemon, self._cluster.options)})
 
     def crash(self) -> None:
         """End the daemon, without telling the other nodes."""

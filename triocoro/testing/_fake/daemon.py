@@ -86,6 +86,8 @@ class Daemon:
         self.frozen = False
         self.in_sync = False
         self.alive = True
+        # Whether it is about to stop in good order.
+        self.stopping = False
         self.icmap = Icmap()
         self.stats = Stats(self)
         self.services: dict[str, Service] = {}
@@ -93,6 +95,7 @@ class Daemon:
         self._ring: Ring | None = None
         self._jobs: deque[tuple[Job, bool]] = deque()
         self._working = False
+        self._timers: set[trio.CancelScope] = set()
         self.log("MAIN", "Corosync Cluster Engine (triocoro's fake): started and ready to provide service.")
 
     def begin(self, services: Mapping[str, Service]) -> None:
@@ -169,13 +172,17 @@ class Daemon:
         A frozen daemon does it when it thaws. Only within a Trio run, whose clock it goes by.
         """
         scope = trio.CancelScope()
+        self._timers.add(scope)
         trio.lowlevel.spawn_system_task(self._run_timer, seconds, action, scope)
         return scope
 
     async def _run_timer(self, seconds: float, action: Callable[[], None], scope: trio.CancelScope) -> None:
-        with scope:
-            await trio.sleep(seconds)
-            self.submit(_TimerJob(action, scope))
+        try:
+            with scope:
+                await trio.sleep(seconds)
+                self.submit(_TimerJob(action, scope))
+        finally:
+            self._timers.discard(scope)
 
     def freeze(self) -> None:
         """SIGSTOP."""
@@ -190,6 +197,9 @@ class Daemon:
 
     def shut_down(self) -> None:
         """Stop in good order: thaw, part from the clients while still in the ring, then leave that."""
+        if self.stopping:
+            return
+        self.stopping = True
         self.thaw()
         for connection in list(self.connections):
             self.forget(connection)
@@ -208,6 +218,8 @@ class Daemon:
 
     def die(self) -> None:
         """Cease to exist: every connection breaks, and nothing that waits is done."""
+        if not self.alive:
+            return
         self.alive = False
         self.totem.leave(self)
         connections, self.connections = self.connections, []
@@ -216,6 +228,8 @@ class Daemon:
         jobs, self._jobs = self._jobs, deque()
         for job, _ in jobs:
             job.abort()
+        for timer in list(self._timers):
+            timer.cancel()
 
 
 class _TimerJob:
