@@ -11,6 +11,7 @@ import signal
 import threading
 import warnings
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any, cast
 
@@ -20,15 +21,20 @@ from trio.testing import wait_all_tasks_blocked
 
 import triocoro
 from triocoro import (
+    AccessError,
     Address,
+    CmapTrack,
+    CmapType,
     CorosyncUnavailableError,
     CsError,
     ExistError,
     Group,
     InvalidParamError,
     Message,
+    MessageError,
     NameNotFoundError,
     NotExistError,
+    RingId,
     lowlevel,
 )
 from triocoro._raw import RawCpg
@@ -233,6 +239,8 @@ async def test_nodes_and_votes(corosync_cluster: Cluster) -> None:
                 partial(handle.trackstart, number),
             ):
                 await refused(error, words, call)
+        for register in (votequorum.qdevice_register, handle.qdevice_register):
+            await refused(UnicodeEncodeError, "surrogates not allowed", partial(register, "\udcff"))
         # In the C API 0 is oneself, or the quorum device; `None` is clearer.
         await refused(ValueError, "nodeid must be 1 to", lambda: votequorum.info(0))
         await refused(ValueError, "nodeid must be 1 to", lambda: votequorum.set_votes(0, 1))
@@ -251,6 +259,22 @@ async def test_nodes_and_votes(corosync_cluster: Cluster) -> None:
         await refused(InvalidParamError, "votequorum_setexpected", lambda: handle.setexpected(0))
         assert await votequorum.info() == await handle.getinfo(0) == before
     await handle.finalize()
+
+
+@pytest.mark.corosync(nodes=2, qdevice_votes=1)
+async def test_refusals_of_a_quorum_device_say_why(corosync_cluster: Cluster) -> None:
+    del corosync_cluster
+    async with triocoro.open_votequorum() as votequorum, triocoro.open_cmap() as cmap:
+        await refused(NotExistError, "no quorum device is registered", lambda: votequorum.qdevice_unregister("disk"))
+        await cmap.set("quorum.two_node", 1, type=CmapType.UINT8)
+        await refused(AccessError, "rules a quorum device out", lambda: votequorum.qdevice_register("disk"))
+        await cmap.set("quorum.two_node", 0)
+        await votequorum.qdevice_register("disk")
+        await refused(ExistError, "of another name is registered", lambda: votequorum.qdevice_register("lamp"))
+        await refused(InvalidParamError, "has another name", lambda: votequorum.qdevice_unregister("lamp"))
+        ring = RingId(1, 2**64 - 1)
+        poll = partial(votequorum.qdevice_poll, "disk", cast_vote=True, ring_id=ring)
+        await refused(MessageError, "poll again with the latest one", poll)
 
 
 async def test_errors_of_the_daemon_carry_their_code(corosync: Node) -> None:
@@ -476,8 +500,16 @@ async def test_use_of_handles_after_finalize(corosync: Node) -> None:
     words = f"this connection to {corosync.endpoint.label} was closed"
     cpg = await lowlevel.cpg_initialize(context="mine")
     votequorum = await lowlevel.votequorum_initialize()
-    await cpg.finalize()
+    quorum = await lowlevel.quorum_initialize()
+    cmap = await lowlevel.cmap_initialize()
+    cfg = await lowlevel.cfg_initialize()
+    tracker = await cmap.track_add("some.key", CmapTrack.ADD, _ignore)
+    async with cpg.zcb_alloc(10):
+        await cpg.finalize()
     await votequorum.finalize()
+    await quorum.finalize()
+    await cmap.finalize()
+    await cfg.finalize()
     calls: list[Callable[[], Awaitable[object]]] = [
         lambda: cpg.join("g"),
         lambda: cpg.mcast_joined(b"x"),
@@ -490,8 +522,20 @@ async def test_use_of_handles_after_finalize(corosync: Node) -> None:
         lambda: votequorum.setvotes(1, 1),
         lambda: votequorum.trackstart(Track.CHANGES),
         votequorum.trackstop,
+        lambda: votequorum.qdevice_register("disk"),
+        quorum.getquorate,
+        lambda: quorum.trackstart(Track.CHANGES),
+        lambda: cmap.get("some.key"),
+        lambda: cmap.set("some.key", 1, CmapType.UINT8),
+        cmap.items,
+        lambda: cmap.track_add("some.key", CmapTrack.ADD, _ignore),
+        lambda: cmap.track_delete(tracker),
+        cfg.local_get,
+        cfg.trackstart,
+        lambda: cpg.zcb_alloc(10).__aenter__(),
         *(partial(cpg.dispatch, kind) for kind in Dispatch),
         *(partial(votequorum.dispatch, kind) for kind in Dispatch),
+        *(partial(cmap.dispatch, kind) for kind in Dispatch),
     ]
     for call in calls:
         await refused(trio.ClosedResourceError, words, call)
@@ -563,12 +607,20 @@ def _in_child(function: Callable[[], object]) -> object:
 async def test_use_in_a_forked_child(corosync: Node) -> None:
     handle = await lowlevel.cpg_initialize(confchg=_ignore)
     quorum_handle = await lowlevel.votequorum_initialize()
+    cmap_handle = await lowlevel.cmap_initialize()
     async with (
         triocoro.open_group("g") as group,
         triocoro.open_cpg() as cpg,
         triocoro.open_votequorum() as votequorum,
         votequorum.track() as changes,
+        triocoro.open_quorum() as quorum,
+        triocoro.open_cmap() as cmap,
+        cmap.track("forked.key") as cmap_changes,
+        triocoro.open_cfg() as cfg,
+        AsyncExitStack() as stack,
     ):
+        end_of_buffer = handle.zcb_alloc(10)
+        buffer = await stack.enter_async_context(end_of_buffer)
         calls: dict[str, Callable[[], Awaitable[object]]] = {
             "send": lambda: group.send(b"x"),
             "send, in fragments": lambda: group.send(bytes(2**21)),
@@ -598,6 +650,21 @@ async def test_use_in_a_forked_child(corosync: Node) -> None:
             "trackstart": lambda: quorum_handle.trackstart(Track.CHANGES),
             "trackstop": quorum_handle.trackstop,
             "votequorum finalize": quorum_handle.finalize,
+            "is_quorate": quorum.is_quorate,
+            "quorum.track": lambda: quorum.track().__aenter__(),
+            "get": lambda: cmap.get("totem.token"),
+            "set": lambda: cmap.set("forked.key", 1),
+            "items": cmap.items,
+            "cmap.track": lambda: cmap.track("forked.key").__aenter__(),
+            "cmap stream.receive": cmap_changes.receive,
+            "node_status": lambda: cfg.node_status(1),
+            "try_shutdown": cfg.try_shutdown,
+            "track_shutdown": lambda: cfg.track_shutdown().__aenter__(),
+            "zcb_alloc": lambda: handle.zcb_alloc(10).__aenter__(),
+            "zcb_mcast_joined": lambda: handle.zcb_mcast_joined(buffer),
+            "end of zcb_alloc": lambda: end_of_buffer.__aexit__(None, None, None),
+            "track_add": lambda: cmap_handle.track_add("forked.key", CmapTrack.ADD, _ignore),
+            "cmap finalize": cmap_handle.finalize,
             **{f"dispatch {kind.name}": partial(handle.dispatch, kind) for kind in Dispatch},
         }
         reads: dict[str, Callable[[], object]] = {
@@ -648,12 +715,20 @@ async def test_use_in_a_forked_child(corosync: Node) -> None:
         assert await cpg.members("g") == (group.address,)
         assert (await votequorum.info()).nodeid == 1
         assert len(await changes.receive_batch()) == 2
+        assert await quorum.is_quorate()
+        await cmap.set("forked.key", 2)
+        assert (await cmap_changes.receive()).new == 2
+        assert await cfg.local_nodeid() == 1
+        buffer[:] = b"0123456789"
         await handle.join("h")
         await handle.dispatch(Dispatch.ONE)
         await handle.mcast_joined(b"x")
         await quorum_handle.trackstart(Track.CHANGES)
+        await handle.zcb_mcast_joined(buffer)
+        await stack.aclose()
         await handle.finalize()
         await quorum_handle.finalize()
+        await cmap_handle.finalize()
 
 
 @pytest.mark.corosync_real_only

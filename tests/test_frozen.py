@@ -11,9 +11,10 @@ from typing import Any
 import attrs
 import pytest
 import trio
+import trio.testing
 
 import triocoro
-from triocoro import CmapTrack, Group, Message, TryAgainError, lowlevel
+from triocoro import CmapTrack, EventStream, Group, Message, TryAgainError, lowlevel
 from triocoro.lowlevel import Dispatch
 from triocoro.testing import Cluster, Node
 
@@ -247,6 +248,45 @@ async def test_the_end_of_tracking_can_be_cancelled(corosync: Node, tracking: Ca
             assert scope.cancelled_caught
             assert trio.current_time() - scope.deadline < LATE
         await shut_down()
+
+
+@asynccontextmanager
+async def changes_of_a_key() -> AsyncGenerator[EventStream[Any], None]:
+    async with triocoro.open_cmap() as cmap, cmap.track("frozen.key") as changes:
+        yield changes
+
+
+@asynccontextmanager
+async def shutdown_requests() -> AsyncGenerator[EventStream[Any], None]:
+    async with triocoro.open_cfg() as cfg, cfg.track_shutdown() as requests:
+        yield requests
+
+
+@pytest.mark.parametrize("tracking", [changes_of_a_key, shutdown_requests])
+async def test_the_end_of_tracking_is_at_once_for_whoever_receives(corosync: Node, tracking: Callable[[], Any]) -> None:
+    streams: list[EventStream[Any]] = []
+    begun, ending = trio.Event(), trio.Event()
+
+    async def track() -> None:
+        async with tracking() as stream:
+            streams.append(stream)
+            begun.set()
+            await ending.wait()
+
+    async def receive() -> None:
+        with pytest.raises(trio.ClosedResourceError, match="this stream was closed"):
+            await streams[0].receive()
+
+    with trio.fail_after(LIMIT):
+        async with frozen_late(corosync) as freeze, trio.open_nursery() as nursery:
+            nursery.start_soon(track)
+            await begun.wait()
+            await freeze()
+            async with trio.open_nursery() as receiving:
+                receiving.start_soon(receive)
+                await trio.testing.wait_all_tasks_blocked()
+                ending.set()
+            await corosync.thaw()
 
 
 async def shut_down() -> None:

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import proxy
 import pytest
 import trio
 import trio.testing
@@ -510,6 +511,37 @@ async def test_a_dead_daemon_is_a_lost_connection(corosync: Node) -> None:
                 await handle.mcast_joined(b"x")
 
 
+async def test_a_buffer_whose_daemon_dies_ends_quietly(corosync: Node) -> None:
+    """What is freed is free already; the next call tells."""
+    with trio.fail_after(LIMIT):
+        async with joined([]) as handle:
+            with pytest.raises(ZeroDivisionError):
+                async with handle.zcb_alloc(100):
+                    await corosync.kill()
+                    raise ZeroDivisionError
+            with pytest.raises(triocoro.ConnectionLostError):
+                await handle.local_get()
+
+
+async def test_a_buffer_is_freed_even_if_the_daemon_is_busy(corosync: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    attempts: list[memoryview] = []
+
+    async def zcb_free(self: Any, buffer: memoryview) -> None:
+        attempts.append(buffer)
+        if len(attempts) < 3:
+            raise triocoro.TryAgainError("cpg_zcb_free: CS_ERR_TRY_AGAIN")
+        await self._raw.zcb_free(buffer)
+
+    monkeypatch.setattr(proxy._CpgProxy, "zcb_free", zcb_free, raising=False)
+    with trio.fail_after(LIMIT):
+        async with joined([], endpoint=FaultyEndpoint(corosync.endpoint)) as handle:
+            async with handle.zcb_alloc(100) as buffer:
+                pass
+            assert len(attempts) == 3
+            with pytest.raises(ValueError, match="released"):
+                buffer[0] = 1
+
+
 # -- votequorum --------------------------------------------------------------------------------------------------------
 
 
@@ -639,3 +671,16 @@ async def test_votequorum_tracking_one_to_one() -> None:
                 await handle.setexpected(0)
             with pytest.raises(triocoro.NameNotFoundError):
                 await handle.setvotes(9, 1)
+
+
+async def test_a_trackstart_that_fails_keeps_the_context(corosync: Node) -> None:
+    with trio.fail_after(LIMIT):
+        async with tracking([]) as handle:
+            await handle.trackstart(Track.CHANGES, context="first")
+            with pytest.raises(triocoro.ExistError):
+                await handle.trackstart(Track.CHANGES, context="second")
+            assert handle.tracking_context == "first"
+            await corosync.kill()
+            with pytest.raises(triocoro.ConnectionLostError):
+                await handle.trackstart(Track.CHANGES, context="second")
+            assert handle.tracking_context == "first"

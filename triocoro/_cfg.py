@@ -79,7 +79,7 @@ class Cfg:
         """Return how totem sees a node, with all links to it.
 
         Raises:
-            NotExistError: totem knows no such node.
+            FailedOperationError: totem knows no such node.
 
         Source: corosync_cfg_node_status_get (corosync/cfg.h), corosync-cfgtool(8).
         """
@@ -184,7 +184,7 @@ class Cfg:
         """Be asked before the daemon shuts down: each `ShutdownRequest` wants a `reply`.
 
         A request that ran out of time comes a second time; then nobody waits for the answer any more. To end this
-        block while a request is open is to agree to it.
+        block while a request is open is to agree to it; who still waits in `receive` gets `trio.ClosedResourceError`.
 
         Raises:
             trio.BusyResourceError: this connection tracks shutdowns already.
@@ -203,11 +203,11 @@ class Cfg:
                 await self._connection.request(self._raw.trackstart)
                 yield stream
             finally:
+                stream.close()
                 # Also after a start that was cancelled: else every shutdown would wait for our answer, in vain.
                 await self._connection.request_surely(self._raw.trackstop)  # noqa: ASYNC102
         finally:
             self._streams.remove(stream)
-            stream.close()
 
 
 @asynccontextmanager

@@ -163,6 +163,8 @@ class Cmap:
             try:
                 yield stream
             finally:
+                # Nobody is obliged to receive what comes until the daemon has heard of the end.
+                stream.close()
                 await self._connection.request_surely(lambda: self._raw.track_delete(number))  # noqa: ASYNC102
         finally:
             del self._streams[number]

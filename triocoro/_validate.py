@@ -137,7 +137,8 @@ def text(value: object, name: str, maximum: int, *, minimum: int = 0) -> str:
 
 def qdevice_name(name: str) -> str:
     """The name of a quorum device."""
-    return text(name, "a quorum device's name", MAX_QDEVICE_NAME, minimum=1)
+    text(name, "a quorum device's name", MAX_QDEVICE_NAME, minimum=1).encode()  # here no bytes pass as surrogates
+    return name
 
 
 def extra_info(value: Buffer) -> bytes:

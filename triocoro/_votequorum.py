@@ -16,9 +16,12 @@ from ._tracking import Tracker
 from ._types import Buffer, RingId, VotequorumChange, VotequorumEvent, VotequorumInfo, VotequorumNodelist
 
 _QDEVICE: Final = {
-    CsError.ACCESS: "no quorum device is configured: corosync.conf needs quorum.device with a model (votequorum(5))",
+    CsError.ACCESS: (
+        "the node's configuration rules a quorum device out: an option such as two_node does not go together with it,"
+        " or quorum.device.votes does not fit; the daemon's log says which (votequorum(5))"
+    ),
     CsError.NOT_EXIST: "no quorum device is registered on this node",
-    CsError.EXIST: "a quorum device is registered on this node already",
+    CsError.EXIST: "a quorum device of another name is registered",
     CsError.INVALID_PARAM: "the quorum device has another name",
     CsError.MESSAGE_ERROR: "the ring id is not that of the present ring: poll again with the latest one",
 }
@@ -100,15 +103,16 @@ class Votequorum:
         )
 
     async def qdevice_register(self, name: str) -> None:
-        """Register a quorum device on this node; its votes count once it polls.
+        """Register a quorum device on this node; its votes count once it polls. Once more changes nothing.
+
+        It can be registered without being configured (quorum.device in corosync.conf(5)), and then has no votes.
 
         Args:
-            name: the device's name, 1 to 254 bytes of UTF-8. Another one takes effect with `qdevice_update` only.
+            name: the device's name, 1 to 254 bytes of UTF-8.
 
         Raises:
-            AccessError: no quorum device is configured (quorum.device in corosync.conf(5)).
-            ExistError: a device of that name, or of another one, is registered on this node.
-            InvalidParamError: the cluster's nodes have a device of another name.
+            AccessError: the configuration was changed such that there can be no quorum device.
+            ExistError: a device of another name is registered, here or on another node; see `qdevice_update`.
 
         Cancelled: it may be registered.
 
@@ -121,8 +125,7 @@ class Votequorum:
         """Take back `qdevice_register`; the device's votes are gone at once.
 
         Raises:
-            AccessError: no quorum device is configured.
-            NotExistError: no device is registered.
+            NotExistError: no device is registered on this node.
             InvalidParamError: the one that is registered has another name.
 
         Cancelled: it may be unregistered.
@@ -157,7 +160,8 @@ class Votequorum:
 
         Raises:
             MessageError: the ring is not the present one; poll again with that.
-            AccessError, NotExistError, InvalidParamError: as `qdevice_unregister`.
+            AccessError: as `qdevice_register`.
+            NotExistError, InvalidParamError: as `qdevice_unregister`.
 
         Cancelled: the poll may count.
 
@@ -171,7 +175,9 @@ class Votequorum:
     async def qdevice_master_wins(self, name: str, *, allow: bool) -> None:
         """Say whether the partition that the quorum device votes for wins, whatever its size.
 
-        Raises: as `qdevice_unregister`.
+        Raises:
+            AccessError: as `qdevice_register`.
+            NotExistError, InvalidParamError: as `qdevice_unregister`.
 
         Cancelled: it may be set.
 

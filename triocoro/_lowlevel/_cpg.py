@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from enum import IntFlag
 from typing import final
 
@@ -12,7 +12,7 @@ import trio
 from .. import _validate
 from .._connection import Connection, connect
 from .._endpoint import resolve_endpoint
-from .._errors import ExistError, LibraryError, NotExistError, TryAgainError
+from .._errors import ConnectionLostError, ExistError, LibraryError, NotExistError, TryAgainError
 from .._raw import Endpoint, MulticastStatus, RawCpg
 from .._types import (
     Address,
@@ -176,7 +176,10 @@ class CpgHandle(Handle[CpgEvent]):
             yield buffer
         finally:
             if not self._connection.closed and not self._connection.lost:
-                await self._raw.zcb_free(buffer)  # noqa: ASYNC102 - it goes on in the background
+                # Cancelled, it goes on in the background; a connection that ends meanwhile frees it. Retried, as the
+                # caller has nothing to do it with.
+                with suppress(ConnectionLostError, trio.ClosedResourceError):
+                    await self._connection.request(lambda: self._raw.zcb_free(buffer))  # noqa: ASYNC102
 
     async def zcb_mcast_joined(self, buffer: memoryview, length: int | None = None) -> None:
         """Send the first `length` bytes of a buffer of `zcb_alloc`, all without it (cpg_zcb_mcast_joined(3)).

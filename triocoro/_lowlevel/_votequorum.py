@@ -8,7 +8,7 @@ from typing import final
 from .. import _validate
 from .._connection import Connection, connect
 from .._endpoint import resolve_endpoint
-from .._errors import ExistError
+from .._errors import CorosyncError
 from .._raw import Endpoint, RawVotequorum
 from .._types import (
     Buffer,
@@ -84,7 +84,7 @@ class VotequorumHandle(Handle[VotequorumEvent]):
         before, self.tracking_context = self.tracking_context, context
         try:
             await self._request(lambda: self._raw.trackstart(flags))
-        except ExistError:
+        except CorosyncError:
             self.tracking_context = before
             raise
 
@@ -100,7 +100,7 @@ class VotequorumHandle(Handle[VotequorumEvent]):
         """Register a quorum device (votequorum_qdevice_register(3)).
 
         Raises:
-            AccessError: none is configured.
+            AccessError: the configuration was changed such that there can be none.
             ExistError: one of another name is registered.
             TryAgainError: a registration is under way.
         """
@@ -111,8 +111,7 @@ class VotequorumHandle(Handle[VotequorumEvent]):
         """Take back `qdevice_register` (votequorum_qdevice_unregister(3)).
 
         Raises:
-            AccessError: no quorum device is configured.
-            NotExistError: none is registered.
+            NotExistError: none is registered on this node.
             InvalidParamError: it has another name.
         """
         text = _validate.qdevice_name(name)
@@ -128,7 +127,8 @@ class VotequorumHandle(Handle[VotequorumEvent]):
 
         Raises:
             MessageError: the ring is not the present one.
-            AccessError, NotExistError, InvalidParamError: as `qdevice_unregister`.
+            AccessError: as `qdevice_register`.
+            NotExistError, InvalidParamError: as `qdevice_unregister`.
         """
         text = _validate.qdevice_name(name)
         _validate.boolean(cast_vote, "cast_vote")
@@ -138,7 +138,7 @@ class VotequorumHandle(Handle[VotequorumEvent]):
     async def qdevice_master_wins(self, name: str, allow: bool) -> None:  # noqa: FBT001 - as in C
         """Say whether the device's partition wins (votequorum_qdevice_master_wins(3)).
 
-        Raises: as `qdevice_unregister`.
+        Raises: as `qdevice_poll`, but for `MessageError`.
         """
         text = _validate.qdevice_name(name)
         _validate.boolean(allow, "allow")
