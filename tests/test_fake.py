@@ -47,7 +47,7 @@ from triocoro._types import (
     VotequorumNode,
     VotequorumNodelist,
 )
-from triocoro.testing import FakeCluster
+from triocoro.testing import ClusterSettings, FakeCluster
 from triocoro.testing._fake.libvotequorum import VotequorumHandle
 
 EventT = TypeVar("EventT")
