@@ -319,7 +319,7 @@ def test_the_options_are_declared_alike() -> None:
                 {"nodes": 2, "auto_tie_breaker": True, "auto_tie_breaker_node": node},
                 "auto_tie_breaker_node must be 'lowest', 'highest', or ids",
             )
-            for node in ("", "low", "3", "1, 2", "1 x")
+            for node in ("", "low", "3", "1, 2", "1 x", "02", "1\n2")
         ),
         ({"last_man_standing": True, "votes": {2: 2}}, "last_man_standing needs nodes of one vote each"),
         ({"last_man_standing_window": 100}, "last_man_standing_window needs last_man_standing"),
@@ -331,6 +331,10 @@ def test_the_options_are_declared_alike() -> None:
         ),
         ({"nodes": 2, "expected_votes": 3, "qdevice_votes": 2}, "at least 2 more than qdevice_votes"),
         ({"qdevice_votes": -1}, "'qdevice_votes' must be >= 0"),
+        ({"qdevice_timeout": 100}, "qdevice_timeout needs qdevice_votes"),
+        ({"qdevice_sync_timeout": 100}, "qdevice_sync_timeout needs qdevice_votes"),
+        ({"token": 99}, "'token' must be >= 100"),
+        ({"token": 2**32}, "'token' must be <= 4294967295"),
     ],
     ids=str,
 )
@@ -343,6 +347,25 @@ def test_what_votequorum_would_refuse_or_ignore(settings: dict[str, Any], messag
 def test_votes_are_numbers_of_nodes(votes: Any) -> None:
     with pytest.raises(TypeError, match="votes must be a mapping of node ids to numbers"):
         ClusterOptions(votes=votes)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"two_node": "yes"},
+        {"wait_for_all": 1},
+        {"last_man_standing": "no"},
+        {"auto_tie_breaker": "no"},
+        {"allow_downscale": 0},
+        {"auto_tie_breaker": True, "auto_tie_breaker_node": 2},
+        {"token": 500.5},
+        {"token": "500"},
+    ],
+    ids=str,
+)
+def test_options_of_wrong_types(settings: dict[str, Any]) -> None:
+    with pytest.raises(TypeError, match=f"'{list(settings)[-1]}' must be <class"):
+        ClusterOptions(nodes=2, **settings)
 
 
 def test_options_that_do_go_together() -> None:

@@ -18,6 +18,8 @@ from .._types import VotequorumNodelist
 from .._votequorum import open_votequorum
 
 _WINDOW: Final = 10_000
+_DEVICE_TIMEOUT: Final = 10_000
+_DEVICE_SYNC_TIMEOUT: Final = 30_000
 _MOST_VOTES: Final = 509
 _LEAST_BESIDE_DEVICE: Final = 2
 
@@ -46,6 +48,9 @@ def _number(minimum: int) -> Callable[[Any, Any, Any], None]:
     )
 
 
+_BOOL: Final = attrs.validators.instance_of(bool)
+
+
 def _votes(votes: Mapping[int, int]) -> dict[int, int]:
     """A copy, as nobody else may change it."""
     if not isinstance(cast("object", votes), Mapping) or not all(
@@ -64,19 +69,21 @@ class ClusterOptions:
 
     nodes: int = attrs.field(default=3, validator=_number(1))
     """How many nodes; their ids are 1 to that number."""
-    two_node: bool = False
+    two_node: bool = attrs.field(default=False, validator=_BOOL)
     """votequorum's two_node; it brings wait_for_all with it, unless that is given."""
-    wait_for_all: bool | None = None
+    wait_for_all: bool | None = attrs.field(default=None, validator=attrs.validators.optional(_BOOL))
     """votequorum's wait_for_all; `None` leaves it to two_node."""
-    last_man_standing: bool = False
+    last_man_standing: bool = attrs.field(default=False, validator=_BOOL)
     """votequorum's last_man_standing: fewer votes are expected once nodes have been away for the window's time."""
     last_man_standing_window: int = attrs.field(default=_WINDOW, validator=_number(1))
     """votequorum's last_man_standing_window, in milliseconds."""
-    auto_tie_breaker: bool = False
+    auto_tie_breaker: bool = attrs.field(default=False, validator=_BOOL)
     """votequorum's auto_tie_breaker: one half of the votes is enough where a certain node is."""
-    auto_tie_breaker_node: str | None = None
+    auto_tie_breaker_node: str | None = attrs.field(
+        default=None, validator=attrs.validators.optional(attrs.validators.instance_of(str))
+    )
     """Which node that is: ``"lowest"`` (votequorum's default), ``"highest"``, or ids in order, such as ``"3 1"``."""
-    allow_downscale: bool = False
+    allow_downscale: bool = attrs.field(default=False, validator=_BOOL)
     """votequorum's allow_downscale: nodes that stop in good order are no longer expected."""
     expected_votes: int | None = attrs.field(default=None, validator=attrs.validators.optional(_number(1)))
     """votequorum's expected_votes; `None`: the votes of all nodes."""
@@ -84,11 +91,11 @@ class ClusterOptions:
     """The votes of nodes that have another number than 1, by their ids (quorum_votes)."""
     qdevice_votes: int | None = attrs.field(default=None, validator=attrs.validators.optional(_number(0)))
     """The votes of a quorum device; `None`: none is configured, and one that registers all the same has no votes."""
-    qdevice_timeout: int = attrs.field(default=10_000, validator=_number(1))
+    qdevice_timeout: int = attrs.field(default=_DEVICE_TIMEOUT, validator=_number(1))
     """How many milliseconds a quorum device may be silent."""
-    qdevice_sync_timeout: int = attrs.field(default=30_000, validator=_number(1))
+    qdevice_sync_timeout: int = attrs.field(default=_DEVICE_SYNC_TIMEOUT, validator=_number(1))
     """How many milliseconds a change of the membership waits for a quorum device that lives."""
-    token: int = attrs.field(default=500, validator=attrs.validators.ge(100))
+    token: int = attrs.field(default=500, validator=_number(100))
     """totem's token timeout in milliseconds (the fake's changes take no time)."""
 
     def __attrs_post_init__(self) -> None:
@@ -134,7 +141,10 @@ class ClusterOptions:
         yield tie_breaker is not None and not self.auto_tie_breaker, "auto_tie_breaker_node needs auto_tie_breaker"
         yield (
             tie_breaker not in {None, "lowest", "highest"}
-            and not (self.tie_breakers and set(self.tie_breakers) <= set(self._nodeids)),
+            and not (
+                set(self.tie_breakers) <= set(self._nodeids)
+                and " ".join(map(str, self.tie_breakers)) == tie_breaker != ""
+            ),
             f"auto_tie_breaker_node must be 'lowest', 'highest', or ids of nodes in a row: {tie_breaker!r}",
         )
         yield (
@@ -145,6 +155,11 @@ class ClusterOptions:
             self.last_man_standing_window != _WINDOW and not self.last_man_standing,
             "last_man_standing_window needs last_man_standing",
         )
+        for name, default in (("timeout", _DEVICE_TIMEOUT), ("sync_timeout", _DEVICE_SYNC_TIMEOUT)):
+            yield (
+                self.qdevice_votes is None and getattr(self, f"qdevice_{name}") != default,
+                f"qdevice_{name} needs qdevice_votes",
+            )
         for name in ("two_node", "last_man_standing", "auto_tie_breaker", "allow_downscale"):
             yield self.qdevice_votes is not None and bool(getattr(self, name)), f"no quorum device beside {name}"
         yield (
