@@ -361,6 +361,26 @@ async def test_a_cancelled_join_is_undone_after_the_thaw(corosync: Node) -> None
             assert await cpg.members("g") == ()
 
 
+@pytest.mark.parametrize("opener", [triocoro.open_votequorum, triocoro.open_quorum])
+async def test_after_a_cancelled_start_of_tracking_the_state_is_told_once(
+    corosync: Node, opener: Callable[[], Any]
+) -> None:
+    """The daemon is asked to begin twice, and tells twice."""
+    with trio.fail_after(LIMIT):
+        async with opener() as service:
+            lots = list(service._connection._lots)
+            async with frozen(corosync):
+                with trio.move_on_after(0.2) as scope:
+                    await service.wait_quorate()
+                assert scope.cancelled_caught
+            assert service._connection._lots == lots
+            async with service.track() as changes:
+                assert len(await changes.receive_batch()) == 2
+                # A round trip later, whatever the daemon had to tell is here.
+                await service._connection.request(service._raw.trackstop)
+                assert changes.statistics().buffered_events == 0
+
+
 async def test_a_cancelled_track_add_is_undone_after_the_thaw(corosync: Node) -> None:
     heard: list[object] = []
 

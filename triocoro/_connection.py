@@ -309,6 +309,14 @@ class Connection(Generic[EventT]):
         self.check()
         return int(struct.unpack("i", fcntl.ioctl(self._fd, termios.FIONREAD, b"\0" * 4))[0])
 
+    async def drained(self) -> None:
+        """Wait until the connection's own task has taken what waits."""
+        while True:
+            await trio.lowlevel.checkpoint()
+            await self.check_async()
+            if not self.waiting():
+                return
+
     def take(self, max_events: int = BATCH_EVENTS, max_bytes: int = BATCH_BYTES) -> tuple[int, Sequence[EventT]]:
         """Take what waits: how many, and the events. Raises `ConnectionLostError` if the connection is broken."""
         self.check()

@@ -54,31 +54,31 @@ class Tracker(Generic[EventT]):
     @asynccontextmanager
     async def track(self) -> AsyncGenerator[EventStream[EventT], None]:
         """A stream of the present state, then of everything."""
+        await self._start()
+        # No checkpoint from here on: what comes after the state that we remember, the stream gets.
         stream: EventStream[EventT] = EventStream(self._connection, MAX_BUFFERED_BYTES)
-        await self._add(stream)
+        self._streams.append(stream)
         try:
+            stream.put(present(self._latest[kind]) for kind, present in self._state if kind in self._latest)
             yield stream
         finally:
             self._streams.remove(stream)
             stream.close()
 
-    async def _add(self, stream: EventStream[EventT]) -> None:
+    async def _start(self) -> None:
+        """Have the daemon tell of changes, and `_latest` be the present state."""
         async with self._starting:
             # Also where there is nothing to ask the daemon: the state that we remember is no news of a dead one.
             await self._connection.check_async()
-            self._streams.append(stream)
             if self._started:
-                stream.put(present(self._latest[kind]) for kind, present in self._state if kind in self._latest)
                 return
-            try:
-                await self._connection.request(self._start)
-            except BaseException:
-                self._streams.remove(stream)
-                raise
+            await self._connection.request(self._trackstart)
+            # It has sent the present state before its reply; twice, if a start that was cancelled had reached it.
+            await self._connection.drained()
             # It stays on for as long as the connection does: so there is no state in which it is half off.
             self._started = True
 
-    async def _start(self) -> None:  # noqa: ASYNC910 - suppress hides the checkpoint from the linter
-        # EXIST: a start that was cancelled had reached the daemon, which now has sent the present state once more.
+    async def _trackstart(self) -> None:  # noqa: ASYNC910 - suppress hides the checkpoint from the linter
+        # EXIST: as said, the start has reached the daemon before.
         with suppress(ExistError):
             await self._raw.trackstart(Track.CHANGES)
