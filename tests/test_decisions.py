@@ -16,6 +16,7 @@ from trio.testing import MockClock
 from witness import ask
 
 import triocoro
+from pytest_corosync.plugin import ClusterFactory
 from triocoro import VotequorumNodelist
 from triocoro.testing import Cluster, ClusterOptions, ClusterSettings, FakeCluster, NetnsCluster, Node
 
@@ -314,6 +315,31 @@ async def test_quorum_decisions(names: Sequence[str], corosync_mode: str, clock:
     assert len(complaints) == len(names)
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"expected_votes": 9},
+        {"qdevice_votes": 3},
+        {"wait_for_all": True, "expected_votes": 3},
+        {"votes": {1: 0, 2: 0}},
+    ],
+    ids=str,
+)
+def test_a_cluster_that_cannot_be_quorate_starts(
+    make_corosync_cluster: ClusterFactory, settings: ClusterSettings
+) -> None:
+    """Whoever asks for more votes than there are wants to see what becomes of that."""
+    cluster = make_corosync_cluster(nodes=2, **settings)
+
+    async def main() -> bool:
+        with trio.fail_after(_BOUND):
+            await cluster.settled()
+            async with triocoro.open_quorum(endpoint=cluster[1].endpoint) as quorum:
+                return await quorum.is_quorate()
+
+    assert trio.run(main) is False
+
+
 # -- what is no configuration ------------------------------------------------------------------------------------------
 
 
@@ -356,6 +382,7 @@ def test_the_options_are_declared_alike() -> None:
         ({"qdevice_votes": -1}, "'qdevice_votes' must be >= 0"),
         ({"qdevice_timeout": 100}, "qdevice_timeout needs qdevice_votes"),
         ({"qdevice_sync_timeout": 100}, "qdevice_sync_timeout needs qdevice_votes"),
+        ({"nodes": 254}, "'nodes' must be <= 253"),
         ({"token": 99}, "'token' must be >= 100"),
         ({"token": 2**32}, "'token' must be <= 4294967295"),
     ],

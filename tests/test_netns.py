@@ -239,7 +239,7 @@ def test_bad_options() -> None:
     with pytest.raises(ValueError, match="nodes"):
         NetnsCluster(nodes=0)
     # The kernel passes on so many fds at once.
-    with pytest.raises(ValueError, match=f"at most {MAX_FDS}"):
+    with pytest.raises(ValueError, match=f"must be <= {MAX_FDS}"):
         NetnsCluster(nodes=MAX_FDS + 1)
 
 
@@ -354,27 +354,6 @@ def test_the_time_limit_says_who_sees_what(monkeypatch: pytest.MonkeyPatch, tmp_
     assert text.startswith("not so after 5 seconds: every node is in a cluster of [1, 2]\nnode 1: ")
     assert "\nnode 1: its cluster is [1]\n" in text
     assert "\nnode 2: no client can connect to it\n" in text
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"expected_votes": 9},
-        {"qdevice_votes": 3},
-        {"wait_for_all": True, "expected_votes": 3},
-        {"votes": {1: 0, 2: 0}},
-    ],
-    ids=str,
-)
-def test_a_cluster_that_cannot_be_quorate_starts(settings: ClusterSettings) -> None:
-    """Whoever asks for more votes than there are wants to see what becomes of that."""
-
-    async def ask() -> bool:
-        async with triocoro.open_quorum(endpoint=cluster[1].endpoint) as quorum:
-            return await quorum.is_quorate()
-
-    with NetnsCluster(nodes=2, **settings) as cluster:
-        assert trio.run(ask) is False
 
 
 def test_a_daemon_that_does_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

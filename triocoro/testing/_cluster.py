@@ -17,6 +17,9 @@ from .._raw import Endpoint
 from .._types import VotequorumNodelist
 from .._votequorum import open_votequorum
 
+MAX_NODES: Final = 253
+"""As many as one packet to the supervisor of real nodes carries fds; the network has addresses for one more."""
+
 _WINDOW: Final = 10_000
 _DEVICE_TIMEOUT: Final = 10_000
 _DEVICE_SYNC_TIMEOUT: Final = 30_000
@@ -67,8 +70,8 @@ class ClusterOptions:
     What votequorum would refuse, or ignore, is a `ValueError`.
     """
 
-    nodes: int = attrs.field(default=3, validator=_number(1))
-    """How many nodes; their ids are 1 to that number."""
+    nodes: int = attrs.field(default=3, validator=[_number(1), attrs.validators.le(MAX_NODES)])
+    """How many nodes, at most 253; their ids are 1 to that number."""
     two_node: bool = attrs.field(default=False, validator=_BOOL)
     """votequorum's two_node; it brings wait_for_all with it, unless that is given."""
     wait_for_all: bool | None = attrs.field(default=None, validator=attrs.validators.optional(_BOOL))

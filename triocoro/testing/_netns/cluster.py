@@ -15,7 +15,7 @@ from ..._raw import Endpoint
 from .._cluster import Cluster, ClusterOptions, ClusterSettings, Node
 from . import requirements
 from .apart import Apart
-from .config import MAX_NODES, STATE_DIR, address, corosync_conf
+from .config import STATE_DIR, address, corosync_conf
 from .hub import Hub
 from .machine import Machine
 from .readiness import Readiness
@@ -141,8 +141,6 @@ class NetnsCluster(Cluster):
 
     def __init__(self, *, nodes: int = 3, **settings: Unpack[ClusterSettings]) -> None:
         self.options = ClusterOptions(nodes=nodes, **settings)
-        if nodes > MAX_NODES:
-            raise ValueError(f"nodes must be at most {MAX_NODES}, not {nodes}")
         self.name = f"triocoro-{os.getpid()}-{next(_numbers)}"
         self._machines = [Machine(nodeid, self.name) for nodeid in range(1, nodes + 1)]
         self._nodes = {machine.nodeid: NetnsNode(machine, self._start_one) for machine in self._machines}

@@ -10,9 +10,6 @@ from .._cluster import ClusterOptions
 STATE_DIR = "/run/triocoro"
 """Where the daemon works: on the node's own tmpfs, as is the configuration file."""
 
-MAX_NODES = 253
-"""As many as one packet to the supervisor carries fds; the network has addresses for one more."""
-
 _Entry: TypeAlias = "tuple[str, str | int | Sequence[_Entry]]"
 
 
