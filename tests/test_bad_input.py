@@ -23,6 +23,7 @@ import triocoro
 from triocoro import (
     AccessError,
     Address,
+    CmapMap,
     CmapTrack,
     CmapType,
     CorosyncUnavailableError,
@@ -275,6 +276,27 @@ async def test_refusals_of_a_quorum_device_say_why(corosync_cluster: Cluster) ->
         ring = RingId(1, 2**64 - 1)
         poll = partial(votequorum.qdevice_poll, "disk", cast_vote=True, ring_id=ring)
         await refused(MessageError, "poll again with the latest one", poll)
+
+
+async def test_texts_of_the_statistics_cannot_be_tracked(corosync: Node) -> None:
+    """The daemon would overwrite its own memory, wherever the name of a process is longer than a number."""
+    handle = await lowlevel.cmap_initialize(CmapMap.STATS)
+    async with triocoro.open_cmap(CmapMap.STATS) as stats, triocoro.open_cmap() as cmap:
+        texts = [key for key, value in await stats.items("stats.") if isinstance(value, str)]
+        assert texts
+        for key in texts:
+            for call in (
+                stats.track(key).__aenter__,
+                stats.track(key, prefix=True).__aenter__,
+                partial(handle.track_add, key, CmapTrack.MODIFY, _ignore),
+                partial(handle.track_add, key, CmapTrack.ADD | CmapTrack.DELETE | CmapTrack.PREFIX, _ignore),
+            ):
+                await refused(ValueError, f"{key!r} cannot be tracked: it is a text", call)
+            # In the other map it would be a key like any other.
+            async with cmap.track(key):
+                pass
+    await handle.finalize()
+    assert corosync.running
 
 
 async def test_errors_of_the_daemon_carry_their_code(corosync: Node) -> None:

@@ -14,7 +14,17 @@ import trio.testing
 from proxy import FaultyEndpoint
 
 import triocoro
-from triocoro import Address, ConfigChange, Message, Reason, VotequorumChange, VotequorumNodelist, lowlevel
+from triocoro import (
+    Address,
+    CmapTrack,
+    CmapType,
+    ConfigChange,
+    Message,
+    Reason,
+    VotequorumChange,
+    VotequorumNodelist,
+    lowlevel,
+)
 from triocoro.lowlevel import CpgHandle, CpgModelFlag, Dispatch, IterationType, Track, VotequorumHandle
 from triocoro.testing import Cluster, Node
 
@@ -684,3 +694,21 @@ async def test_a_trackstart_that_fails_keeps_the_context(corosync: Node) -> None
             with pytest.raises(triocoro.ConnectionLostError):
                 await handle.trackstart(Track.CHANGES, context="second")
             assert handle.tracking_context == "first"
+
+
+# -- cmap --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("corosync")
+async def test_what_comes_for_a_tracker_that_nobody_has_is_passed_over() -> None:
+    """Such as one whose `track_add` was cancelled, until it is undone."""
+    record: Record = []
+    with trio.fail_after(LIMIT):
+        handle = await lowlevel.cmap_initialize()
+        await handle._raw.track_add(99, "some.key", CmapTrack.ADD)
+        await handle.track_add("some.key", CmapTrack.ADD, into(record))
+        await handle.set("some.key", 1, CmapType.UINT8)
+        await handle.dispatch(Dispatch.ONE)
+        await handle.dispatch(Dispatch.ALL)
+        assert [change.key for change in record] == ["some.key"]
+        await handle.finalize()

@@ -36,10 +36,12 @@ class Cmap:
         raw: RawCmap,
         connection: Connection[CmapNotification],
         streams: dict[int, EventStream[CmapChange]],
+        map: CmapMap,  # noqa: A002 - as in C
     ) -> None:
         self._raw = raw
         self._connection = connection
         self._streams = streams
+        self._map = map
         self._numbers = itertools.count(1)
 
     async def get(self, key: str) -> CmapValue:
@@ -66,8 +68,9 @@ class Cmap:
                 bytes, DOUBLE for `float`, INT64 for `int`.
 
         Raises:
-            AccessError: the key is read-only.
-            NotSupportedError: the map is read-only.
+            AccessError: the key is read-only. Of the statistics all are, but those that reset them (`stats.clear.ipc`
+                and its likes, whatever the value; see cmap_keys(7)).
+            NotSupportedError: that resets no statistics.
 
         Cancelled: it may be set.
 
@@ -89,7 +92,7 @@ class Cmap:
         Raises:
             KeyNotFoundError: there is no such key.
             AccessError: the key is read-only.
-            NotSupportedError: the map is read-only.
+            NotSupportedError: it is one that resets statistics.
 
         Cancelled: it may be deleted.
 
@@ -104,7 +107,7 @@ class Cmap:
             KeyNotFoundError: there is no such key.
             InvalidParamError: it is no integer.
             AccessError: the key is read-only.
-            NotSupportedError: the map is read-only.
+            NotSupportedError: it is one that resets statistics.
 
         Cancelled: it may be incremented.
 
@@ -137,22 +140,23 @@ class Cmap:
     async def track(self, key: str = "", *, prefix: bool = False) -> AsyncGenerator[EventStream[CmapChange], None]:
         """Follow the changes of a key, or of all keys that begin with it.
 
-        What happens from the moment of entry on is received; the present state is not. Any number of trackers may be
-        open. The stream's `receive` raises as `Group.receive` does.
+        What happens from the moment of entry on is received; the present state is not. The daemon looks at a statistic
+        every 1.5 s, and tells of its present value only (as `old`, too); of a prefix of the statistics, it tells which
+        keys come and go. Any number of trackers may be open. The stream's `receive` raises as `Group.receive` does.
 
         Args:
             key: the key; with `prefix`, what the keys begin with, and all keys where it is empty.
             prefix: whether it is a prefix.
 
         Raises:
-            NotSupportedError: the map cannot track that.
+            ValueError: it is no key, or a text of the statistics, such as the name of a process.
 
         Cancelled: nothing is left behind.
 
         Source: cmap_track_add(3), cmap_track_delete(3).
         """
         _validate.boolean(prefix, "prefix")
-        (_validate.cmap_prefix if prefix else _validate.cmap_key)(key)
+        _validate.cmap_tracked(key, self._map, prefix=prefix)
         flags = _ALL_CHANGES | CmapTrack.PREFIX if prefix else _ALL_CHANGES
         number = next(self._numbers)
         stream: EventStream[CmapChange] = EventStream(self._connection, _MAX_BUFFERED_BYTES)
@@ -216,4 +220,4 @@ async def open_cmap(
                 stream.put((event.change,))
 
     async with connection.serving(handle):
-        yield Cmap(raw, connection, streams)
+        yield Cmap(raw, connection, streams, map)

@@ -7,7 +7,7 @@ import struct
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from ._types import Buffer, CmapTrack, CmapType, CmapValue, RingId, Track, TypedValue
+from ._types import Buffer, CmapMap, CmapTrack, CmapType, CmapValue, RingId, Track, TypedValue
 
 MAX_GROUP_NAME: Final = 127
 """Bytes; libcpg takes 128, but the daemon overruns a map with those."""
@@ -29,6 +29,9 @@ MAX_KEY: Final = 255
 
 MAX_CMAP_VALUE: Final = 16 * 1024
 """Bytes of a cmap value (ICMAP_MAX_VALUE_LEN)."""
+
+_TEXT_OF_STATS: Final = ".procname"
+"""The end of the keys of the statistics that are texts: a daemon that is to track one copies it over a number."""
 
 _KEY: Final = re.compile(r"[A-Za-z0-9._:/-]*", re.ASCII)
 _NATURAL_TYPES: Final[dict[type | tuple[type, ...], CmapType]] = {
@@ -203,6 +206,14 @@ def _floating(value: object, type_: CmapType) -> float:
     except (OverflowError, struct.error):
         raise ValueError(f"{value} is out of the range of type {type_.name}") from None
     return float(rounded)
+
+
+def cmap_tracked(key: str, map_: CmapMap, *, prefix: bool) -> str:
+    """What to track: a key, or what keys begin with."""
+    (cmap_prefix if prefix else cmap_key)(key)
+    if map_ is CmapMap.STATS and key.endswith(_TEXT_OF_STATS):
+        raise ValueError(f"{key!r} cannot be tracked: it is a text; of the statistics, only numbers can be")
+    return key
 
 
 def cmap_track(track_type: CmapTrack) -> CmapTrack:

@@ -18,9 +18,16 @@ from ._handle import Callback, Handle
 class CmapHandle(Handle[CmapNotification]):
     """A handle of libcmap. Objects of this class come from `cmap_initialize`."""
 
-    def __init__(self, raw: RawCmap, connection: Connection[CmapNotification], context: object) -> None:
+    def __init__(
+        self,
+        raw: RawCmap,
+        connection: Connection[CmapNotification],
+        context: object,
+        map: CmapMap,  # noqa: A002 - as in C
+    ) -> None:
         super().__init__(connection, {}, context)
         self._raw = raw
+        self._map = map
         self._trackers: dict[int, Callable[[CmapChange], Awaitable[object]]] = {}
         self._numbers = itertools.count(1)
 
@@ -42,7 +49,7 @@ class CmapHandle(Handle[CmapNotification]):
         Raises:
             ValueError, TypeError: the value is none of that type.
             AccessError: the key is read-only.
-            NotSupportedError: the map is read-only.
+            NotSupportedError: of the statistics, those can be set only that reset them.
         """
         _validate.cmap_key(key_name)
         typed = _validate.cmap_value(value, type)
@@ -91,12 +98,13 @@ class CmapHandle(Handle[CmapNotification]):
             the tracker, for `track_delete`.
 
         Raises:
-            NotSupportedError: the map cannot track that.
+            ValueError: as `Cmap.track`.
+            NotSupportedError: a prefix of the statistics is tracked for both `ADD` and `DELETE`, or not at all.
 
         Cancelled: nothing is tracked.
         """
         track_type = _validate.cmap_track(track_type)
-        (_validate.cmap_prefix if CmapTrack.PREFIX in track_type else _validate.cmap_key)(key_name)
+        _validate.cmap_tracked(key_name, self._map, prefix=CmapTrack.PREFIX in track_type)
         tracker = next(self._numbers)
         # Before the daemon knows of it: notifications may come before its reply.
         self._trackers[tracker] = notify
@@ -139,4 +147,4 @@ async def cmap_initialize(
     map = CmapMap(map)  # noqa: A001 - as above
     endpoint = resolve_endpoint(endpoint)
     raw = await connect(lambda: endpoint.connect_cmap(map), endpoint, retrying=False)
-    return CmapHandle(raw, Connection(raw, endpoint), context)
+    return CmapHandle(raw, Connection(raw, endpoint), context, map)
