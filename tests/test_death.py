@@ -182,6 +182,18 @@ async def test_a_body_that_ends_meanwhile_hears_of_it_too(corosync: Node) -> Non
                 await trio.sleep(0.2)  # shielded from the cancellation: it is to come while we sleep
 
 
+@pytest.mark.usefixtures("corosync")
+async def test_a_slow_consumer_that_is_cut_at_the_end_of_a_tracker_hears_of_it() -> None:
+    with trio.fail_after(LIMIT), pytest.raises(triocoro.SlowConsumerError, match="too slow"):
+        async with triocoro.open_cmap() as cmap:
+
+            async def cut() -> None:
+                cmap._connection.cut("too slow")
+                await trio.sleep_forever()
+
+            await cmap._connection.request_surely(cut)
+
+
 async def test_a_shielded_task_drains_what_had_arrived(corosync: Node) -> None:
     drained: list[bytes] = []
     with trio.fail_after(LIMIT), pytest.raises(ConnectionLostError) as caught:

@@ -256,10 +256,12 @@ class Connection(Generic[EventT]):
         done = trio.Event()
 
         async def run() -> None:  # noqa: ASYNC910 - a task of its own
+            told = self._told
             try:
                 await self.request(call)
             except (CorosyncError, trio.ClosedResourceError):
-                pass  # what cannot be taken back is gone, or goes with the connection
+                # What cannot be taken back is gone, or goes with the connection; and nobody was told of its end here.
+                self._told = told
             finally:
                 done.set()
 
