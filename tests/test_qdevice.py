@@ -243,6 +243,21 @@ async def test_master_wins(corosync_cluster: Cluster) -> None:
             assert change.quorate is False
 
 
+@pytest.mark.corosync(nodes=1, expected_votes=5, qdevice_votes=1)
+async def test_master_wins_at_once(corosync: Node) -> None:
+    nodes = (VotequorumNode(corosync.nodeid, NodeState.MEMBER), _DEVICE)
+    with trio.fail_after(_BOUND):
+        async with triocoro.open_votequorum() as votequorum, votequorum.track() as changes:
+            ring_id = await ring_of(changes, 1)
+            assert await changes.receive() == VotequorumChange(quorate=False, nodes=nodes[:1])
+            await votequorum.qdevice_register("disk")
+            await votequorum.qdevice_poll("disk", cast_vote=True, ring_id=ring_id)
+            await until_info(votequorum.info, flags=_VOTING, total_votes=2, quorum=3)
+            for allow in (True, False):
+                await votequorum.qdevice_master_wins("disk", allow=allow)
+                assert await changes.receive() == VotequorumChange(quorate=allow, nodes=nodes)
+
+
 @pytest.mark.corosync(nodes=2, qdevice_votes=1)
 async def test_errors_leave_the_connection_usable(corosync_cluster: Cluster) -> None:
     with trio.fail_after(_BOUND):

@@ -100,9 +100,9 @@ class Qdevice:
             flags |= NodeFlag.QDEVICE_MASTER_WINS
         else:
             flags &= ~NodeFlag.QDEVICE_MASTER_WINS
-        self._set_flags(flags)
-        # It counts from the next time on that votes are counted.
+        # It counts from the next time on that votes are counted, which is when the flags come back to us.
         self._votes.set_master_wins(allow=allow)
+        self._set_flags(flags)
 
     def _check_can_operate(self, function: str) -> None:
         if not self._votes.qdevice_can_operate:
