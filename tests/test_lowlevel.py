@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -25,6 +26,7 @@ from triocoro import (
     VotequorumNodelist,
     lowlevel,
 )
+from triocoro._connection import Connection
 from triocoro.lowlevel import CpgHandle, CpgModelFlag, Dispatch, IterationType, Track, VotequorumHandle
 from triocoro.testing import Cluster, Node
 
@@ -712,3 +714,40 @@ async def test_what_comes_for_a_tracker_that_nobody_has_is_passed_over() -> None
         await handle.dispatch(Dispatch.ALL)
         assert [change.key for change in record] == ["some.key"]
         await handle.finalize()
+
+
+# -- Control-C ---------------------------------------------------------------------------------------------------------
+
+
+def track_key(cmap: triocoro.Cmap) -> Any:
+    return cmap.track("some.key")
+
+
+TRACKERS: list[Any] = [
+    (triocoro.open_cmap, track_key),
+    (triocoro.open_cfg, triocoro.Cfg.track_shutdown),
+    (triocoro.open_quorum, triocoro.Quorum.track),
+]
+
+
+@pytest.mark.usefixtures("corosync")
+@pytest.mark.parametrize("opener, track", TRACKERS)
+def test_an_interrupt_at_the_start_of_a_tracker_leaves_nothing(
+    opener: Callable[[], Any], track: Callable[[Any], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_waiters = Connection[object].add_waiters
+
+    def interrupted(connection: Connection[object], lot: trio.lowlevel.ParkingLot) -> None:
+        add_waiters(connection, lot)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Connection, "add_waiters", interrupted)
+
+    async def main() -> None:
+        async with opener() as service:
+            with pytest.raises(KeyboardInterrupt):
+                async with track(service):
+                    await trio.lowlevel.checkpoint()
+            assert service._connection._lots == [service._connection.progress]
+
+    trio.run(main)

@@ -180,6 +180,7 @@ class Cfg:
         )
 
     @asynccontextmanager
+    @trio.lowlevel.enable_ki_protection
     async def track_shutdown(self) -> AsyncGenerator[EventStream[ShutdownRequest], None]:
         """Be asked before the daemon shuts down: each `ShutdownRequest` wants a `reply`.
 

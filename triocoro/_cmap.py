@@ -7,6 +7,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Final, TypeVar, final
 
+import trio
+
 from . import _validate
 from ._connection import Connection, connect
 from ._endpoint import resolve_endpoint
@@ -137,6 +139,7 @@ class Cmap:
         return await self._connection.request(lambda: self._raw.items(prefix))
 
     @asynccontextmanager
+    @trio.lowlevel.enable_ki_protection
     async def track(self, key: str = "", *, prefix: bool = False) -> AsyncGenerator[EventStream[CmapChange], None]:
         """Follow the changes of a key, or of all keys that begin with it.
 

@@ -52,6 +52,7 @@ class Tracker(Generic[EventT]):
             stream.put(events)
 
     @asynccontextmanager
+    @trio.lowlevel.enable_ki_protection
     async def track(self) -> AsyncGenerator[EventStream[EventT], None]:
         """A stream of the present state, then of everything."""
         await self._start()

@@ -153,6 +153,7 @@ class CpgHandle(Handle[CpgEvent]):
         return list(await self._request(lambda: self._raw.iterate(kind, name)))
 
     @asynccontextmanager
+    @trio.lowlevel.enable_ki_protection
     async def zcb_alloc(self, size: int) -> AsyncGenerator[memoryview, None]:
         """Within the block, a writable buffer that the daemon sees too: `zcb_mcast_joined` sends it without a copy.
 
