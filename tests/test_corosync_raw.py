@@ -17,7 +17,6 @@ from typing import NoReturn, cast
 import pytest
 import trio
 import trio.testing
-from conftest import Figure
 from witness import ask, inside
 
 import triocoro
@@ -1003,29 +1002,6 @@ async def test_connect_that_fails_halfway_leaves_nothing(corosync: Node) -> None
     with pytest.raises(triocoro.NotExistError, match="cmap_initialize_map"):
         await corosync.endpoint.connect_cmap(cast("CmapMap", 7))
     assert open_fds() == before
-
-
-async def test_three_thousand_keys(corosync: Node, figure: Figure) -> None:
-    handle = await corosync.endpoint.connect_cmap(CmapMap.ICMAP)
-    for number in range(3000):
-        value = TypedValue(CmapType.STRING, f"value {number}") if number % 2 else TypedValue(CmapType.UINT32, number)
-        await handle.set(f"test.key.{number}", value)
-
-    async def timed(call: Callable[[], Awaitable[object]]) -> float:
-        began = time.perf_counter()
-        await call()
-        return time.perf_counter() - began
-
-    # Alternately, and the best of each: whatever else the machine does concerns both.
-    ours: list[float] = []
-    its: list[float] = []
-    for _ in range(5):
-        ours.append(await timed(lambda: handle.items("test.key.")))
-        its.append(await timed(lambda: ask(corosync, "corosync-cmapctl", "test.key.")))
-    figure("3,000 keys", f"{min(ours) * 1000:.0f} ms; corosync-cmapctl {min(its) * 1000:.0f} ms")
-    assert len(await handle.items("test.key.")) == 3000
-    assert min(ours) <= 1.5 * min(its)
-    await close(handle)
 
 
 # --- cfg ---

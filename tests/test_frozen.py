@@ -14,7 +14,7 @@ import trio
 import trio.testing
 
 import triocoro
-from triocoro import CmapTrack, EventStream, Group, Message, TryAgainError, lowlevel
+from triocoro import BadHandleError, CmapTrack, CmapType, EventStream, Group, Message, TryAgainError, lowlevel
 from triocoro.lowlevel import Dispatch
 from triocoro.testing import Cluster, Node
 
@@ -399,6 +399,27 @@ async def test_a_cancelled_track_add_is_undone_after_the_thaw(corosync: Node) ->
         await handle.get("totem.version")  # and what the daemon had to tell would be here
         with pytest.raises(TryAgainError):
             await handle.dispatch(Dispatch.ONE_NONBLOCKING)
+        await handle.finalize()
+    assert heard == []
+
+
+async def test_a_cancelled_track_delete_is_done_after_the_thaw(corosync: Node) -> None:
+    heard: list[object] = []
+
+    async def hear(change: object) -> None:
+        heard.append(change)
+
+    with trio.fail_after(LIMIT):
+        handle = await lowlevel.cmap_initialize()
+        tracker = await handle.track_add("frozen.", CmapTrack.ADD | CmapTrack.PREFIX, hear)
+        async with frozen(corosync):
+            with trio.move_on_after(0.2) as scope:
+                await handle.track_delete(tracker)
+            assert scope.cancelled_caught
+        with pytest.raises(BadHandleError, match="no tracker"):
+            await handle.track_delete(tracker)
+        await handle.set("frozen.key", 1, CmapType.UINT8)
+        await handle.dispatch(Dispatch.ALL)
         await handle.finalize()
     assert heard == []
 

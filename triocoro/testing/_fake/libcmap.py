@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..._errors import CsError, error_from_code
 from ..._types import CmapMap, CmapNotification, CmapTrack, TypedValue
 from .cmap import CmapService
 from .handle import Handle
@@ -48,6 +49,8 @@ class CmapHandle(Handle[CmapNotification, CmapNotification]):
         await self._round_trip("cmap_track_delete", lambda: self._delete(tracker))
 
     def _delete(self, tracker: int) -> None:
+        if tracker not in self._trackers:
+            raise error_from_code(CsError.BAD_HANDLE, "cmap_track_delete", f"no tracker has the number {tracker}")
         self._service.track_delete(self._connection, tracker)
         self._trackers.remove(tracker)
 
