@@ -298,7 +298,7 @@ _VALUES: list[attrs.AttrsInstance] = [
     CmapChange(CmapTrack.MODIFY, "totem.token", 2, 1, CmapType.UINT32, CmapType.UINT32),
     _LINK,
     NodeStatus(2, True, False, False, 0, 1, 1, (_LINK,)),  # noqa: FBT003 - as they come
-    RingStatus("0 192.0.2.1 udp", "OK"),
+    RingStatus("0 192.0.2.1", "n33"),
     ClusterOptions(nodes=3),
     triocoro.StreamStatistics(1, 2, 3, 4),
     triocoro.GroupStatistics(1, 2, 3, 4, 5, triocoro.StreamStatistics(1, 2, 3, 4)),

@@ -433,6 +433,6 @@ class RingStatus:
     """A link of our own node, and how it fares towards all others (`corosync_cfg_ring_status_get`)."""
 
     name: str
-    """The link's number and our address on it, such as ``"0 192.0.2.1 udp"``."""
+    """The link's number and our address on it, such as ``"0 192.0.2.1"``."""
     status: str
     """``"OK"``, or a letter for each node as corosync-cfgtool(8) explains them."""
