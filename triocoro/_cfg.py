@@ -184,8 +184,9 @@ class Cfg:
     async def track_shutdown(self) -> AsyncGenerator[EventStream[ShutdownRequest], None]:
         """Be asked before the daemon shuts down: each `ShutdownRequest` wants a `reply`.
 
-        A request that ran out of time comes a second time; then nobody waits for the answer any more. To end this
-        block while a request is open is to agree to it; who still waits in `receive` gets `trio.ClosedResourceError`.
+        To end this block while a request is open is to agree to it; who still waits in `receive` gets
+        `trio.ClosedResourceError`. Where this connection has tried a shutdown itself, a request that ran out of time
+        comes once more, and nobody waits for that answer: so use a connection of its own for it.
 
         Raises:
             trio.BusyResourceError: this connection tracks shutdowns already.

@@ -187,7 +187,7 @@ class Cmap:
 _KEY_ERRORS: Final = {
     CsError.NOT_EXIST: "is not in the map",
     CsError.ACCESS: "is read-only",
-    CsError.NOT_SUPPORTED: "cannot be changed: the map is read-only",
+    CsError.NOT_SUPPORTED: "cannot be changed: of the statistics, only what resets them can be set (cmap_keys(7))",
 }
 _NO_INTEGER: Final = {CsError.INVALID_PARAM: "is no integer"}
 
