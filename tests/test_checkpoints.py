@@ -17,7 +17,7 @@ import triocoro.lowlevel
 import triocoro.testing
 from triocoro import CmapMap, CmapTrack, CmapType, RingId, ShutdownFlag, VotequorumNodelist
 from triocoro.lowlevel import CfgHandle, CpgHandle, Dispatch, IterationType, Track, VotequorumHandle
-from triocoro.testing import Cluster, FakeCluster, Node
+from triocoro.testing import Cluster, Node
 from triocoro.testing._fake.cluster import FakeNode
 from triocoro.testing._netns.cluster import NetnsNode
 
@@ -907,16 +907,24 @@ async def _(cluster: Cluster) -> None:
     await cluster[1].start()
 
 
-@case("testing.FakeCluster.partition")
+@case("testing.Node.restart")
 async def _(cluster: Cluster) -> None:
-    if isinstance(cluster, FakeCluster):
-        await checked(cluster.partition({1}))
+    await checked(cluster[1].restart())
 
 
-@case("testing.FakeCluster.heal")
+@case("testing.Cluster.partition")
 async def _(cluster: Cluster) -> None:
-    if isinstance(cluster, FakeCluster):
-        await checked(cluster.heal())
+    await checked(cluster.partition({1}))
+
+
+@case("testing.Cluster.isolate")
+async def _(cluster: Cluster) -> None:
+    await checked(cluster.isolate(1))
+
+
+@case("testing.Cluster.heal")
+async def _(cluster: Cluster) -> None:
+    await checked(cluster.heal())
 
 
 # -- the tests ---------------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
 from types import MappingProxyType, TracebackType
 from typing import Any, Final, TypedDict, cast
@@ -19,6 +19,9 @@ from .._votequorum import open_votequorum
 
 MAX_NODES: Final = 253
 """As many as one packet to the supervisor of real nodes carries fds; the network has addresses for one more."""
+
+_PATIENCE: Final = 30.0
+"""Seconds that memberships may take to settle; a machine under load is slow, yet not that slow."""
 
 _WINDOW: Final = 10_000
 _DEVICE_TIMEOUT: Final = 10_000
@@ -222,6 +225,14 @@ class Node(ABC):
     async def kill(self) -> None:
         """Kill the daemon (SIGKILL: the others must find out), and wait for its end."""
 
+    async def restart(self) -> None:
+        """Stop the daemon in good order, if it runs, and start it.
+
+        Cancelled: it may be stopped.
+        """
+        await self.stop()
+        await self.start()
+
     @abstractmethod
     async def freeze(self) -> None:
         """Stop the daemon in its tracks (SIGSTOP) until `thaw`."""
@@ -234,7 +245,9 @@ class Node(ABC):
 class Cluster(AbstractContextManager["Cluster"], AbstractAsyncContextManager["Cluster"]):
     """A throwaway cluster. Use it with `async with`, or with a plain `with`, which blocks while it starts and stops."""
 
-    options: ClusterOptions
+    def __init__(self, options: ClusterOptions) -> None:
+        self.options = options
+        self._sides = [frozenset(range(1, options.nodes + 1))]
 
     @property
     @abstractmethod
@@ -264,24 +277,76 @@ class Cluster(AbstractContextManager["Cluster"], AbstractAsyncContextManager["Cl
     def reachable(self, nodeid: int) -> frozenset[int]:
         """The nodes that `nodeid` can talk to now, itself included; none if it is frozen or down."""
 
+    def side_of(self, nodeid: int) -> frozenset[int]:
+        """The nodes that are on one side of the network with `nodeid`, running or not."""
+        return next(side for side in self._sides if nodeid in side)
+
+    async def partition(self, *sides: Iterable[int]) -> None:
+        """Cut the network between `sides`, in place of any cut before.
+
+        Args:
+            sides: sets of node ids; nodes that are not named stay with the first side.
+
+        Cancelled: it may have been cut.
+        """
+        sets = [frozenset(side) for side in sides]
+        named = [nodeid for side in sets for nodeid in side]
+        if not sets or len(named) != len(set(named)) or not self.nodes.keys() >= set(named):
+            raise ValueError(f"the sides must be disjoint sets of the nodes {sorted(self.nodes)}: {sets}")
+        await self._rewire([sets[0] | (self.nodes.keys() - set(named)), *sets[1:]])
+
+    async def isolate(self, nodeid: int) -> None:
+        """Cut one node off from all others; other cuts stay as they are.
+
+        Cancelled: it may have been cut off.
+        """
+        if nodeid not in self.nodes:
+            raise ValueError(f"no node {nodeid!r} is among {sorted(self.nodes)}")
+        others = [side - {nodeid} for side in self._sides]
+        await self._rewire([*(side for side in others if side), frozenset({nodeid})])
+
+    async def heal(self) -> None:
+        """Mend the network.
+
+        Cancelled: it may have been mended.
+        """
+        await self._rewire([frozenset(self.nodes)])
+
+    @abstractmethod
+    async def _rewire(self, sides: list[frozenset[int]]) -> None:
+        """Let each side talk to itself only, and make `_sides` so."""
+
     async def settled(self) -> None:
         """Wait until the membership on every node that is up (and not frozen) is what the topology allows.
 
         Quorum has been counted by then, and the nodes are ready for requests.
-        """
-        async with trio.open_nursery() as nursery:
-            for node in self.nodes.values():
-                if self.reachable(node.nodeid):
-                    nursery.start_soon(self._node_settled, node)
 
-    async def _node_settled(self, node: Node) -> None:
+        Raises:
+            trio.TooSlowError: it has not come to that within 30 seconds; the message says which node sees what.
+        """
+        sees: dict[int, str] = {}
+        with trio.move_on_after(_PATIENCE) as patience:
+            async with trio.open_nursery() as nursery:
+                for node in self.nodes.values():
+                    if self.reachable(node.nodeid):
+                        sees[node.nodeid] = "nothing yet"
+                        nursery.start_soon(self._node_settled, node, sees)
+        if patience.cancelled_caught:
+            findings = "".join(f"\n- node {nodeid} sees {what}" for nodeid, what in sees.items())
+            raise trio.TooSlowError(f"the memberships have not settled within {_PATIENCE:g} seconds:{findings}")
+
+    async def _node_settled(self, node: Node, sees: dict[int, str]) -> None:
         async with (
             open_cpg(endpoint=node.endpoint) as cpg,
             open_votequorum(endpoint=node.endpoint) as votequorum,
             votequorum.track() as changes,
         ):
             async for change in changes:
-                if isinstance(change, VotequorumNodelist) and frozenset(change.nodes) == self.reachable(node.nodeid):
-                    # The node list only begins a transition. The daemon answers no CPG request before its end.
-                    await cpg.local_nodeid()
-                    return
+                if isinstance(change, VotequorumNodelist):
+                    wanted = self.reachable(node.nodeid)
+                    sees[node.nodeid] = f"{sorted(change.nodes)}, and could see {sorted(wanted)}"
+                    if frozenset(change.nodes) == wanted:
+                        # The node list only begins a transition. The daemon answers no CPG request before its end.
+                        await cpg.local_nodeid()
+                        del sees[node.nodeid]
+                        return

@@ -33,7 +33,7 @@ class FakeCluster(Cluster):
     """
 
     def __init__(self, *, nodes: int = 3, **settings: Unpack[ClusterSettings]) -> None:
-        self.options = ClusterOptions(nodes=nodes, **settings)
+        super().__init__(ClusterOptions(nodes=nodes, **settings))
         self._used = False
         self._entered = False
         self._totem = Totem(range(1, nodes + 1))
@@ -86,24 +86,13 @@ class FakeCluster(Cluster):
         """The nodes that `nodeid` can talk to now, itself included; none if it is frozen or down."""
         if not self._nodes[nodeid].running or self._nodes[nodeid].frozen:
             return frozenset()
-        side = (self._nodes[other] for other in self._totem.side_of(nodeid))
+        side = (self._nodes[other] for other in self.side_of(nodeid))
         return frozenset(node.nodeid for node in side if node.running and not node.frozen)
 
-    async def partition(self, *sides: Iterable[int]) -> None:
-        """Cut the network between `sides`, sets of node ids; nodes that are not named stay with the first side."""
+    async def _rewire(self, sides: list[frozenset[int]]) -> None:
         await trio.lowlevel.checkpoint()
-        self._totem.partition(self._complete([frozenset(side) for side in sides]))
-
-    async def heal(self) -> None:
-        """Mend the network."""
-        await trio.lowlevel.checkpoint()
-        self._totem.heal()
-
-    def _complete(self, sides: list[frozenset[int]]) -> list[frozenset[int]]:
-        named = [nodeid for side in sides for nodeid in side]
-        if not sides or len(named) != len(set(named)) or not self._nodes.keys() >= set(named):
-            raise ValueError(f"the sides must be disjoint sets of the nodes {sorted(self._nodes)}: {sides}")
-        return [sides[0] | (self._nodes.keys() - set(named)), *sides[1:]]
+        self._sides = sides
+        self._totem.partition(sides)
 
 
 class FakeNode(Node):

@@ -58,14 +58,6 @@ class Totem:
         self._sides = list(sides)
         self.reform()
 
-    def heal(self) -> None:
-        """Mend the network."""
-        self.partition([self._nodeids])
-
-    def side_of(self, nodeid: int) -> frozenset[int]:
-        """The nodes that are on one side of the network with `nodeid`, running or not."""
-        return next(side for side in self._sides if nodeid in side)
-
     def enter(self, daemon: Daemon) -> None:
         """A daemon starts: it makes a ring of its own; `reform` brings it together with the others."""
         self._daemons[daemon.nodeid] = daemon

@@ -15,7 +15,7 @@ from ..._raw import Endpoint
 from .._cluster import Cluster, ClusterOptions, ClusterSettings, Node
 from . import requirements
 from .apart import Apart
-from .config import STATE_DIR, address, corosync_conf
+from .config import STATE_DIR, address, corosync_conf, drop_from
 from .hub import Hub
 from .machine import Machine
 from .readiness import Readiness
@@ -140,12 +140,13 @@ class NetnsCluster(Cluster):
     """
 
     def __init__(self, *, nodes: int = 3, **settings: Unpack[ClusterSettings]) -> None:
-        self.options = ClusterOptions(nodes=nodes, **settings)
+        super().__init__(ClusterOptions(nodes=nodes, **settings))
         self.name = f"triocoro-{os.getpid()}-{next(_numbers)}"
         self._machines = [Machine(nodeid, self.name) for nodeid in range(1, nodes + 1)]
         self._nodes = {machine.nodeid: NetnsNode(machine, self._start_one) for machine in self._machines}
         self._hub: Hub | None = None
         self._argv: list[str] = []
+        self._nft = ""
         self._used = False
 
     def __repr__(self) -> str:
@@ -162,7 +163,11 @@ class NetnsCluster(Cluster):
     def reachable(self, nodeid: int) -> frozenset[int]:
         """The nodes that `nodeid` can talk to, itself included; none if it is frozen or down."""
         up = frozenset(machine.nodeid for machine in self._machines if machine.up)
-        return up if nodeid in up else frozenset()
+        return up & self.side_of(nodeid) if nodeid in up else frozenset()
+
+    async def _rewire(self, sides: list[frozenset[int]]) -> None:
+        await Apart(lambda: self._filter(sides)).run()
+        self._sides = sides
 
     def __enter__(self) -> NetnsCluster:  # noqa: PYI034 - Self is younger than Python 3.10
         self._use()
@@ -221,8 +226,18 @@ class NetnsCluster(Cluster):
     async def _start_one(self, machine: Machine) -> None:
         await self._start_daemons([machine], None)
 
+    async def _filter(self, sides: list[frozenset[int]]) -> None:  # noqa: ASYNC910 - as said above
+        if self._hub is None:
+            raise RuntimeError(f"{self!r} does not run")
+        everybody = frozenset(self._nodes)
+        rules = {
+            nodeid: drop_from(address(other) for other in sorted(everybody - side)) for side in sides for nodeid in side
+        }
+        self._hub.request("filter", nft=self._nft, nodes=rules)
+
     def _create(self, hub: Hub, programs: requirements.Programs) -> None:
         self._argv = [programs.corosync, "-f", "-c", _CONF]
+        self._nft = programs.nft
         conf = corosync_conf(self.options, self.name)
         _, holders = hub.request(
             "create",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeAlias
 
 from .._cluster import ClusterOptions
@@ -111,3 +111,15 @@ def _lines(entries: Sequence[_Entry], indent: str = "") -> Iterator[str]:
             yield f"{indent}{key} {{"
             yield from _lines(value, indent + "    ")
             yield f"{indent}}}"
+
+
+def drop_from(addresses: Iterable[str]) -> list[str]:
+    """What nft(8) makes a node deaf to these addresses with, in place of those before; all of it happens at once."""
+    return [
+        # A table that is not there cannot be deleted.
+        "add table ip triocoro",
+        "delete table ip triocoro",
+        "add table ip triocoro",
+        "add chain ip triocoro input { type filter hook input priority 0; }",
+        *(f"add rule ip triocoro input ip saddr {address} drop" for address in addresses),
+    ]

@@ -13,7 +13,12 @@ import attrs
 from ..._errors import CorosyncUnavailableError
 
 _SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")
-_PACKAGES = {"corosync": "corosync", "ip": "iproute2 (Fedora, RHEL: iproute)", "unshare": "util-linux"}
+_PACKAGES = {
+    "corosync": "corosync",
+    "ip": "iproute2 (Fedora, RHEL: iproute)",
+    "nft": "nftables",
+    "unshare": "util-linux",
+}
 _DEVICES = "link add probe0 type bridge\nlink add probe1 type veth peer name probe2\n"
 _SHARED_MEMORY = "/dev/shm"
 
@@ -24,6 +29,7 @@ class Programs:
 
     corosync: str
     ip: str
+    nft: str
     unshare: str
 
     def in_namespaces(self, *command: str) -> list[str]:
@@ -52,10 +58,11 @@ def find_program(name: str) -> str | None:
 
 def find_programs() -> Programs:
     """Look for all programs, and raise `CorosyncUnavailableError` if one is missing."""
-    corosync, ip, unshare = (find_program(name) for name in _PACKAGES)
-    if corosync is None or ip is None or unshare is None:
+    found = [find_program(name) for name in _PACKAGES]
+    paths = [path for path in found if path is not None]
+    if len(paths) < len(found):
         raise unavailable("no real Corosync cluster can be started")
-    return Programs(corosync, ip, unshare)
+    return Programs(*paths)
 
 
 def missing() -> list[str]:

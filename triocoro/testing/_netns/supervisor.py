@@ -11,6 +11,7 @@ daemons come and go, children of the supervisor that enter the holder's namespac
 - `{"op": "create", "ip": path, "private": [directory, ...], "nodes": {id: {"address": ..., "files": {path: text}}}}`
   with one log fd a node: makes the network and the holders. The answer brings a pidfd of each holder.
 - `{"op": "start", "nodes": [id, ...], "argv": [...]}`: starts daemons. The answer brings a pidfd of each.
+- `{"op": "filter", "nft": path, "nodes": {id: [line, ...]}}`: has `nft -f` do them in the nodes' networks.
 - `{"op": "status", "node": id}`: `{"status": how the node's latest daemon ended, or null}`, as in wait(2).
 """
 
@@ -60,16 +61,17 @@ class Node:
         self.status: int | None = None
 
 
-def run(path: str, name: str, lines: list[str]) -> None:
-    """Run `ip -batch` on `lines`."""
+def run(path: str, arguments: list[str], lines: list[str]) -> None:
+    """Run a program that reads `lines` from its stdin, such as `ip -batch -`."""
     batch, errors = os.memfd_create("batch"), os.memfd_create("errors")
     try:
         os.write(batch, "\n".join(lines).encode() + b"\n")
         os.lseek(batch, 0, os.SEEK_SET)
         actions = [(os.POSIX_SPAWN_DUP2, batch, 0), (os.POSIX_SPAWN_DUP2, errors, 1), (os.POSIX_SPAWN_DUP2, errors, 2)]
-        pid = os.posix_spawn(path, [name, "-batch", "-"], os.environ, file_actions=actions)
+        pid = os.posix_spawn(path, arguments, os.environ, file_actions=actions)
         if os.waitpid(pid, 0)[1] != 0:
-            raise SetupError(f"{name} -batch: {os.pread(errors, 4096, 0).decode(errors='replace').strip()}")
+            reason = os.pread(errors, 4096, 0).decode(errors="replace").strip()
+            raise SetupError(f"{' '.join(arguments)}: {reason}")
     finally:
         os.close(batch)
         os.close(errors)
@@ -98,7 +100,7 @@ def hold(nodeid: str, spec: dict[str, Any], node: dict[str, Any], result: int) -
         write_files(node["files"])
         run(
             spec["ip"],
-            "ip",
+            ["ip", "-batch", "-"],
             [
                 # The other end goes to the hub: our pid 1.
                 f"link add eth0 type veth peer name node{nodeid} netns 1",
@@ -147,6 +149,16 @@ def run_daemon(node: Node, argv: list[str]) -> NoReturn:
     os._exit(127)
 
 
+def filter_inside(node: Node, nft: str, lines: list[str], result: int) -> NoReturn:
+    """Filter what the node hears, in a forked child; what goes wrong is written to `result`."""
+    try:
+        call("setns", node.pidfd, CLONE_NEWNET)
+        run(nft, ["nft", "-f", "-"], lines)
+    except BaseException as error:  # noqa: BLE001, ASYNC103 - as above
+        os.write(result, f"{type(error).__name__}: {error}".encode())
+    os._exit(0)
+
+
 def remove_tree(path: str) -> None:
     if os.path.isdir(path) and not os.path.islink(path):
         for name in os.listdir(path):
@@ -166,7 +178,7 @@ class Supervisor:
         ip = request["ip"]
         forked = {nodeid: fork_holder(nodeid, request) for nodeid in request["nodes"]}
         # Without spanning tree and its delay, a port forwards from the start.
-        run(ip, "ip", [f"link add {BRIDGE} type bridge stp_state 0 forward_delay 0", "link set lo up"])
+        run(ip, ["ip", "-batch", "-"], [f"link add {BRIDGE} type bridge stp_state 0 forward_delay 0", "link set lo up"])
         for (nodeid, (pid, reader)), log in zip(forked.items(), fds, strict=True):
             with open(reader, "rb") as pipe:
                 result = pipe.read().decode(errors="replace")
@@ -176,7 +188,7 @@ class Supervisor:
             node.holder = pid
             node.pidfd = os.pidfd_open(pid)
         ports = [f"link set node{nodeid} master {BRIDGE} up" for nodeid in self.nodes]
-        run(ip, "ip", [*ports, f"link set {BRIDGE} up"])
+        run(ip, ["ip", "-batch", "-"], [*ports, f"link set {BRIDGE} up"])
         return {}, [node.pidfd for node in self.nodes.values()]
 
     def start(self, request: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
@@ -191,6 +203,21 @@ class Supervisor:
             node.daemon, node.status = pid, None
             pidfds.append(os.pidfd_open(pid))
         return {}, pidfds
+
+    def filter(self, request: dict[str, Any]) -> dict[str, Any]:
+        for nodeid, lines in request["nodes"].items():
+            # A child, since nobody gets back out of the namespaces that easily.
+            reader, writer = os.pipe()
+            pid = os.fork()
+            if pid == 0:
+                filter_inside(self.nodes[nodeid], request["nft"], lines, writer)
+            os.close(writer)
+            with open(reader, "rb") as pipe:
+                problem = pipe.read().decode(errors="replace")
+            os.waitpid(pid, 0)
+            if problem:
+                raise SetupError(f"node {nodeid}: {problem}")
+        return {}
 
     def reap(self) -> None:
         """Take the exit status of whatever has ended; orphans of the namespace are ours too."""
@@ -220,6 +247,8 @@ class Supervisor:
                 reply, send = self.create(request, fds)
             elif request["op"] == "start":
                 reply, send = self.start(request)
+            elif request["op"] == "filter":
+                reply = self.filter(request)
             else:
                 reply = {"status": self.nodes[request["node"]].status}
         except (SetupError, OSError) as error:
