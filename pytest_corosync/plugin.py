@@ -115,8 +115,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Complain about a wrong marker, whether or not the test takes a fixture that would read it."""
+    """Complain about what cannot be, before a cluster is started for it."""
+    # Whether or not the test takes a fixture that would read the marker.
     _marker_options(item)
+    fixtures = getattr(item, "fixturenames", ())
+    if item.config.stash[_MODE] == "real" and "autojump_clock" in fixtures and "make_corosync_cluster" in fixtures:
+        pytest.fail(
+            "autojump_clock does not go with --corosync=real: it jumps whenever all tasks wait, as they do for real"
+            " daemons, whose time is not ours. Mark the test corosync_fake_only, or let it do without that clock",
+            pytrace=False,
+        )
 
 
 @pytest.hookimpl(wrapper=True)

@@ -80,6 +80,19 @@ def test_real_without_the_means_can_be_collected(run: Run, monkeypatch: pytest.M
     assert run("def test_it(): pass", "--collect-only", mode="real").ret == pytest.ExitCode.OK
 
 
+@pytest.mark.parametrize("mode", ["real", "fake"])
+@pytest.mark.parametrize("fixture", ["corosync", "corosync_cluster", "make_corosync_cluster"])
+def test_a_clock_that_jumps_is_for_the_fake(run: Run, monkeypatch: pytest.MonkeyPatch, mode: str, fixture: str) -> None:
+    monkeypatch.setattr(requirements, "missing", list[str])
+    result = run(f"def test_it(autojump_clock, {fixture}): pass", mode=mode)
+    if mode == "fake":
+        result.assert_outcomes(passed=1)
+    else:
+        # Before a daemon is started.
+        result.assert_outcomes(errors=1)
+        result.stdout.fnmatch_lines(["*autojump_clock does not go with --corosync=real*corosync_fake_only*"])
+
+
 @pytest.mark.corosync_real_only
 def test_header_names_the_version(run: Run) -> None:
     run("def test_it(): pass").stdout.re_match_lines([r"corosync: real, /.*corosync \d+\.\d+"])
