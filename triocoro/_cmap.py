@@ -14,13 +14,10 @@ from ._connection import Connection, connect
 from ._endpoint import resolve_endpoint
 from ._errors import CsError, KeyNotFoundError
 from ._raw import Endpoint, RawCmap
-from ._stream import EventStream
+from ._stream import MAX_CHANGES_BYTES, EventStream
 from ._types import Buffer, CmapChange, CmapMap, CmapNotification, CmapTrack, CmapType, CmapValue, TypedValue
 
 T = TypeVar("T")
-
-_MAX_BUFFERED_BYTES: Final = 4 * 2**20
-"""Changes are few and small: whoever has this much waiting has stopped receiving."""
 
 _ALL_CHANGES: Final = CmapTrack.ADD | CmapTrack.MODIFY | CmapTrack.DELETE
 
@@ -162,7 +159,7 @@ class Cmap:
         _validate.cmap_tracked(key, self._map, prefix=prefix)
         flags = _ALL_CHANGES | CmapTrack.PREFIX if prefix else _ALL_CHANGES
         number = next(self._numbers)
-        stream: EventStream[CmapChange] = EventStream(self._connection, _MAX_BUFFERED_BYTES)
+        stream: EventStream[CmapChange] = EventStream(self._connection, MAX_CHANGES_BYTES)
         # Before the daemon knows of it: notifications may come before its reply.
         self._streams[number] = stream
         try:

@@ -15,6 +15,9 @@ from ._types import CmapChange
 
 T = TypeVar("T")
 
+MAX_CHANGES_BYTES: Final = 4 * 2**20
+"""For changes, which are few and small: whoever has this much waiting has stopped receiving."""
+
 _EVENT_COST: Final = 256
 """Bytes that an event is taken to need beside its payload, so that a flood of empty ones is bounded too."""
 

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import trio
 
 from ._connection import Connection
 from ._errors import ExistError
 from ._raw import RawTracking
-from ._stream import EventStream
+from ._stream import MAX_CHANGES_BYTES, EventStream
 from ._types import Track
 
 EventT = TypeVar("EventT")
-
-MAX_BUFFERED_BYTES: Final = 4 * 2**20
-"""Changes are few and small: whoever has this much waiting has stopped receiving."""
 
 
 class Tracker(Generic[EventT]):
@@ -57,7 +54,7 @@ class Tracker(Generic[EventT]):
         """A stream of the present state, then of everything."""
         await self._start()
         # No checkpoint from here on: what comes after the state that we remember, the stream gets.
-        stream: EventStream[EventT] = EventStream(self._connection, MAX_BUFFERED_BYTES)
+        stream: EventStream[EventT] = EventStream(self._connection, MAX_CHANGES_BYTES)
         self._streams.append(stream)
         try:
             stream.put(present(self._latest[kind]) for kind, present in self._state if kind in self._latest)

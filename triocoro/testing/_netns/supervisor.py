@@ -24,6 +24,8 @@ import select
 import signal
 import socket
 import sys
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NoReturn
 
 CLONE_NEWNS = 0x00020000
@@ -118,14 +120,20 @@ def hold(nodeid: str, spec: dict[str, Any], node: dict[str, Any], result: int) -
         signal.pause()
 
 
-def fork_holder(nodeid: str, spec: dict[str, Any]) -> tuple[int, int]:
-    """Start a holder: its pid, and the pipe that it reports on."""
+def fork_reporting(child: Callable[[int], NoReturn]) -> tuple[int, int]:
+    """Fork a child that reports on the fd that it is given: its pid, and where to read the report."""
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
-        hold(nodeid, spec, spec["nodes"][nodeid], writer)
+        child(writer)
     os.close(writer)
     return pid, reader
+
+
+def report_of(reader: int) -> str:
+    """What a child has reported, once it has closed its end."""
+    with open(reader, "rb") as pipe:
+        return pipe.read().decode(errors="replace")
 
 
 def run_daemon(node: Node, argv: list[str]) -> NoReturn:
@@ -176,12 +184,13 @@ class Supervisor:
 
     def create(self, request: dict[str, Any], fds: list[int]) -> tuple[dict[str, Any], list[int]]:
         ip = request["ip"]
-        forked = {nodeid: fork_holder(nodeid, request) for nodeid in request["nodes"]}
+        forked = {
+            nodeid: fork_reporting(partial(hold, nodeid, request, spec)) for nodeid, spec in request["nodes"].items()
+        }
         # Without spanning tree and its delay, a port forwards from the start.
         run(ip, ["ip", "-batch", "-"], [f"link add {BRIDGE} type bridge stp_state 0 forward_delay 0", "link set lo up"])
         for (nodeid, (pid, reader)), log in zip(forked.items(), fds, strict=True):
-            with open(reader, "rb") as pipe:
-                result = pipe.read().decode(errors="replace")
+            result = report_of(reader)
             if result != "ok":
                 raise SetupError(f"node {nodeid}: {result}")
             node = self.nodes[nodeid] = Node(log)
@@ -207,13 +216,8 @@ class Supervisor:
     def filter(self, request: dict[str, Any]) -> dict[str, Any]:
         for nodeid, lines in request["nodes"].items():
             # A child, since nobody gets back out of the namespaces that easily.
-            reader, writer = os.pipe()
-            pid = os.fork()
-            if pid == 0:
-                filter_inside(self.nodes[nodeid], request["nft"], lines, writer)
-            os.close(writer)
-            with open(reader, "rb") as pipe:
-                problem = pipe.read().decode(errors="replace")
+            pid, reader = fork_reporting(partial(filter_inside, self.nodes[nodeid], request["nft"], lines))
+            problem = report_of(reader)
             os.waitpid(pid, 0)
             if problem:
                 raise SetupError(f"node {nodeid}: {problem}")
