@@ -409,7 +409,7 @@ def open_fds() -> int:
 async def until(condition: Callable[[], bool]) -> None:
     """For what nobody tells."""
     with trio.fail_after(10):  # noqa: ASYNC912 - it runs at least once
-        while not condition():  # noqa: ASYNC110
+        while not condition():  # noqa: ASYNC110 - nobody tells
             await trio.sleep(0.02)
 
 
@@ -710,16 +710,16 @@ async def test_qdevice_calls(corosync: Node) -> None:
     await handle.qdevice_update("n" * 254, "device")
     assert await device() == ("device", flags)
     with pytest.raises(triocoro.MessageError):
-        await handle.qdevice_poll("device", True, triocoro.RingId(ring.nodeid, ring.seq + 1))  # noqa: FBT003
-    await handle.qdevice_poll("device", False, ring)  # noqa: FBT003
+        await handle.qdevice_poll("device", True, triocoro.RingId(ring.nodeid, ring.seq + 1))  # noqa: FBT003 - as in C
+    await handle.qdevice_poll("device", False, ring)  # noqa: FBT003 - as in C
     flags |= VotequorumFlag.QDEVICE_ALIVE
     assert await device() == ("device", flags)
-    await handle.qdevice_poll("device", True, ring)  # noqa: FBT003
+    await handle.qdevice_poll("device", True, ring)  # noqa: FBT003 - as in C
     flags |= VotequorumFlag.QDEVICE_CAST_VOTE
     assert await device() == ("device", flags)
-    await handle.qdevice_master_wins("device", True)  # noqa: FBT003
+    await handle.qdevice_master_wins("device", True)  # noqa: FBT003 - as in C
     assert await device() == ("device", flags | VotequorumFlag.QDEVICE_MASTER_WINS)
-    await handle.qdevice_master_wins("device", False)  # noqa: FBT003
+    await handle.qdevice_master_wins("device", False)  # noqa: FBT003 - as in C
     assert await device() == ("device", flags)
     await handle.qdevice_unregister("device")
     assert await device() == ("", VotequorumFlag(0))
@@ -727,8 +727,8 @@ async def test_qdevice_calls(corosync: Node) -> None:
     calls: dict[str, Callable[[], Awaitable[object]]] = {
         "votequorum_qdevice_unregister": lambda: handle.qdevice_unregister("device"),
         "votequorum_qdevice_update": lambda: handle.qdevice_update("device", "other"),
-        "votequorum_qdevice_poll": lambda: handle.qdevice_poll("device", True, ring),  # noqa: FBT003
-        "votequorum_qdevice_master_wins": lambda: handle.qdevice_master_wins("device", True),  # noqa: FBT003
+        "votequorum_qdevice_poll": lambda: handle.qdevice_poll("device", True, ring),  # noqa: FBT003 - as in C
+        "votequorum_qdevice_master_wins": lambda: handle.qdevice_master_wins("device", True),  # noqa: FBT003 - as in C
     }
     for function, call in calls.items():
         with pytest.raises(triocoro.NotExistError) as caught:
@@ -1041,7 +1041,7 @@ async def test_refused_shutdown_and_its_connection(corosync: Node) -> None:
 
     async def refuse() -> None:
         assert await take(answering, 1) == [ShutdownFlag.REQUEST]
-        await answering.reply_to_shutdown(False)  # noqa: FBT003
+        await answering.reply_to_shutdown(False)  # noqa: FBT003 - as in C
 
     with trio.fail_after(10):
         async with trio.open_nursery() as nursery:
