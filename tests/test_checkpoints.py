@@ -922,6 +922,17 @@ async def _(cluster: Cluster) -> None:
     await checked(cluster.isolate(1))
 
 
+@case("testing.Cluster.cut")
+async def _(cluster: Cluster) -> None:
+    async with type(cluster)(nodes=2) as two:  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+        await checked(two.cut(1, 2))
+
+
+@case("testing.Cluster.lose")
+async def _(cluster: Cluster) -> None:
+    await checked(cluster.lose(1))
+
+
 @case("testing.Cluster.heal")
 async def _(cluster: Cluster) -> None:
     await checked(cluster.heal())

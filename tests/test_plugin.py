@@ -130,7 +130,10 @@ def test_markers_are_registered(run: Run) -> None:
 @pytest.mark.parametrize(
     "arguments,message",
     [
-        ("knots=3", "@pytest.mark.corosync does not take knots; it takes nodes, two_node, wait_for_all, *, token"),
+        (
+            "knots=3",
+            "@pytest.mark.corosync does not take knots; it takes nodes, two_node, wait_for_all, *, token, log_level",
+        ),
         ("3", "@pytest.mark.corosync takes keyword arguments only, not (3,)"),
         ("nodes=0", "@pytest.mark.corosync: 'nodes' must be >= 1: 0"),
         ("nodes='3'", "@pytest.mark.corosync: 'nodes' must be <class 'int'> *"),

@@ -6,16 +6,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
 from types import MappingProxyType, TracebackType
-from typing import Any, Final, TypedDict, cast
+from typing import Any, Final, Literal, TypeAlias, TypedDict, cast
 
 import attrs
 import trio
 
-from .._cpg import open_cpg
+from .._cpg import Cpg, open_cpg
 from .._endpoint import default_endpoint
 from .._raw import Endpoint
 from .._types import VotequorumNodelist
 from .._votequorum import open_votequorum
+from ._network import Network
 
 MAX_NODES: Final = 253
 """As many as one packet to the supervisor of real nodes carries fds; the network has addresses for one more."""
@@ -28,6 +29,12 @@ _DEVICE_TIMEOUT: Final = 10_000
 _DEVICE_SYNC_TIMEOUT: Final = 30_000
 _MOST_VOTES: Final = 509
 _LEAST_BESIDE_DEVICE: Final = 2
+
+
+LogLevel: TypeAlias = Literal["info", "debug", "trace"]
+"""How much daemons log."""
+
+LOG_LEVELS: Final[tuple[LogLevel, ...]] = ("info", "debug", "trace")
 
 
 class ClusterSettings(TypedDict, total=False):
@@ -46,6 +53,7 @@ class ClusterSettings(TypedDict, total=False):
     qdevice_timeout: int
     qdevice_sync_timeout: int
     token: int
+    log_level: LogLevel
 
 
 def _number(minimum: int) -> Callable[[Any, Any, Any], None]:
@@ -103,6 +111,9 @@ class ClusterOptions:
     """How many milliseconds a change of the membership waits for a quorum device that lives."""
     token: int = attrs.field(default=500, validator=_number(100))
     """totem's token timeout in milliseconds (the fake's changes take no time)."""
+
+    log_level: LogLevel = attrs.field(default="info", validator=attrs.validators.in_(LOG_LEVELS))
+    """How much the daemons log: "info", "debug" or "trace" (the fake logs what it does either way)."""
 
     def __attrs_post_init__(self) -> None:
         for wrong, complaint in self._rules():
@@ -235,7 +246,11 @@ class Node(ABC):
 
     @abstractmethod
     async def freeze(self) -> None:
-        """Stop the daemon in its tracks (SIGSTOP) until `thaw`."""
+        """Stop the daemon in its tracks (SIGSTOP) until `thaw`.
+
+        Raises:
+            RuntimeError: no daemon runs.
+        """
 
     @abstractmethod
     async def thaw(self) -> None:
@@ -247,12 +262,17 @@ class Cluster(AbstractContextManager["Cluster"], AbstractAsyncContextManager["Cl
 
     def __init__(self, options: ClusterOptions) -> None:
         self.options = options
-        self._sides = [frozenset(range(1, options.nodes + 1))]
+        self._network = Network(frozenset(range(1, options.nodes + 1)))
 
     @property
     @abstractmethod
     def nodes(self) -> Mapping[int, Node]:
         """The nodes by their ids."""
+
+    @property
+    def network(self) -> Network:
+        """What is wrong with the network."""
+        return self._network
 
     def __getitem__(self, nodeid: int) -> Node:
         return self.nodes[nodeid]
@@ -273,80 +293,144 @@ class Cluster(AbstractContextManager["Cluster"], AbstractAsyncContextManager["Cl
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None: ...
 
-    @abstractmethod
     def reachable(self, nodeid: int) -> frozenset[int]:
-        """The nodes that `nodeid` can talk to now, itself included; none if it is frozen or down."""
-
-    def side_of(self, nodeid: int) -> frozenset[int]:
-        """The nodes that are on one side of the network with `nodeid`, running or not."""
-        return next(side for side in self._sides if nodeid in side)
+        """The nodes that hear `nodeid`, and are heard by it, itself included; none if it is frozen or down."""
+        up = self._up()
+        return frozenset(other for other in up if nodeid in up and self._network.linked(nodeid, other))
 
     async def partition(self, *sides: Iterable[int]) -> None:
-        """Cut the network between `sides`, in place of any cut before.
+        """Cut the network between `sides`, in place of any cut before; packet loss stays.
 
         Args:
             sides: sets of node ids; nodes that are not named stay with the first side.
 
         Cancelled: it may have been cut.
         """
-        sets = [frozenset(side) for side in sides]
-        named = [nodeid for side in sets for nodeid in side]
-        if not sets or len(named) != len(set(named)) or not self.nodes.keys() >= set(named):
-            raise ValueError(f"the sides must be disjoint sets of the nodes {sorted(self.nodes)}: {sets}")
-        await self._rewire([sets[0] | (self.nodes.keys() - set(named)), *sets[1:]])
+        await self._rewire(self._network.partition(sides))
 
     async def isolate(self, nodeid: int) -> None:
         """Cut one node off from all others; other cuts stay as they are.
 
         Cancelled: it may have been cut off.
         """
-        if nodeid not in self.nodes:
-            raise ValueError(f"no node {nodeid!r} is among {sorted(self.nodes)}")
-        others = [side - {nodeid} for side in self._sides]
-        await self._rewire([*(side for side in others if side), frozenset({nodeid})])
+        await self._rewire(self._network.isolate(nodeid))
+
+    async def cut(self, source: int, target: int) -> None:
+        """Let nothing that node `source` sends arrive at node `target`; the other direction, and other cuts, stay.
+
+        To Corosync the two are apart then, as links work in both directions or not at all. Where there are more nodes
+        than two, the daemons settle who stays with the others; it takes them some seconds, and may never come to an end
+        (docs/facts.md).
+
+        Cancelled: it may have been cut.
+        """
+        await self._rewire(self._network.cut_off(source, target))
+
+    async def lose(self, percent: float, *, nodes: Iterable[int] | None = None) -> None:
+        """Lose that much of what nodes send to each other, by chance, in place of any loss before.
+
+        Corosync repeats what got lost, so that messages arrive all the same, only later. Memberships hold with a few
+        per cent; with 30 they no longer do. The fake's messages take no time, and its memberships hold up to 100.
+
+        Args:
+            percent: 0 to 100 per cent of the packets; 0 ends it.
+            nodes: the nodes that do not hear them; all, unless given. The loss of others stays.
+
+        Cancelled: it may be in force.
+        """
+        await self._rewire(self._network.lose(percent, self.nodes if nodes is None else nodes))
 
     async def heal(self) -> None:
-        """Mend the network.
+        """Mend the network: no cut and no loss is left.
 
         Cancelled: it may have been mended.
         """
-        await self._rewire([frozenset(self.nodes)])
+        await self._rewire(Network(frozenset(self.nodes)))
 
     @abstractmethod
-    async def _rewire(self, sides: list[frozenset[int]]) -> None:
-        """Let each side talk to itself only, and make `_sides` so."""
+    async def _rewire(self, network: Network) -> None:
+        """Make the network so, and `network` with it."""
+
+    @abstractmethod
+    def _up(self) -> frozenset[int]:
+        """The nodes that run, and are not frozen."""
 
     async def settled(self) -> None:
-        """Wait until the membership on every node that is up (and not frozen) is what the topology allows.
+        """Wait until the memberships on all nodes that are up (and not frozen) are what the network allows.
 
-        Quorum has been counted by then, and the nodes are ready for requests.
+        That is: the nodes of each membership agree on it, its network holds, and no two of them could be one. Quorum
+        has been counted by then, and the nodes are ready for requests.
 
         Raises:
             trio.TooSlowError: it has not come to that within 30 seconds; the message says which node sees what.
         """
-        sees: dict[int, str] = {}
+        watch = _Watch(self, self._up)
         with trio.move_on_after(_PATIENCE) as patience:
             async with trio.open_nursery() as nursery:
                 for node in self.nodes.values():
                     if self.reachable(node.nodeid):
-                        sees[node.nodeid] = "nothing yet"
-                        nursery.start_soon(self._node_settled, node, sees)
+                        nursery.start_soon(watch.follow, node)
+                await watch.settled()
+                nursery.cancel_scope.cancel()
         if patience.cancelled_caught:
-            findings = "".join(f"\n- node {nodeid} sees {what}" for nodeid, what in sees.items())
-            raise trio.TooSlowError(f"the memberships have not settled within {_PATIENCE:g} seconds:{findings}")
+            raise trio.TooSlowError(
+                f"the memberships have not settled within {_PATIENCE:g} seconds:\n" + "\n".join(watch.findings())
+            )
 
-    async def _node_settled(self, node: Node, sees: dict[int, str]) -> None:
+
+class _Watch:
+    """What the nodes of a cluster see of each other."""
+
+    def __init__(self, cluster: Cluster, up: Callable[[], frozenset[int]]) -> None:
+        self._cluster = cluster
+        self._up = up
+        self._nodes = {nodeid for nodeid in cluster.nodes if cluster.reachable(nodeid)}
+        self._sees: dict[int, frozenset[int]] = {}
+        self._cpgs: dict[int, Cpg] = {}
+        self._changed = trio.Event()
+
+    async def follow(self, node: Node) -> None:
+        """Keep up with one node."""
         async with (
             open_cpg(endpoint=node.endpoint) as cpg,
             open_votequorum(endpoint=node.endpoint) as votequorum,
             votequorum.track() as changes,
         ):
+            self._cpgs[node.nodeid] = cpg
             async for change in changes:
                 if isinstance(change, VotequorumNodelist):
-                    wanted = self.reachable(node.nodeid)
-                    sees[node.nodeid] = f"{sorted(change.nodes)}, and could see {sorted(wanted)}"
-                    if frozenset(change.nodes) == wanted:
-                        # The node list only begins a transition. The daemon answers no CPG request before its end.
-                        await cpg.local_nodeid()
-                        del sees[node.nodeid]
-                        return
+                    self._sees[node.nodeid] = frozenset(change.nodes)
+                    self._changed.set()
+                    self._changed = trio.Event()
+
+    async def settled(self) -> None:
+        """Wait until all that is seen fits together, and no transition is under way."""
+        changed = None
+        while changed is not self._changed:
+            changed = self._changed
+            if self._fits():
+                # The node list only begins a transition. The daemon answers no CPG request before its end.
+                for nodeid in self._nodes & self._up():
+                    await self._cpgs[nodeid].local_nodeid()
+            else:
+                await changed.wait()
+        await trio.lowlevel.checkpoint()
+
+    def _fits(self) -> bool:
+        network, up = self._cluster.network, self._up()
+        sees = {nodeid: self._sees.get(nodeid) for nodeid in self._nodes & up}
+        return all(
+            members is not None
+            and members <= up
+            and all(sees.get(other, members) == members for other in members)
+            and network.holds(members)
+            # Nobody else could be in it.
+            and not any(network.meet(members | (sees.get(other) or {other})) for other in up - members)
+            for members in sees.values()
+        )
+
+    def findings(self) -> Iterator[str]:
+        """Which node sees what."""
+        for nodeid in sorted(self._nodes):
+            sees = sorted(self._sees[nodeid]) if nodeid in self._sees else "nothing yet"
+            yield f"- node {nodeid} sees {sees}, and hears {sorted(self._cluster.reachable(nodeid))}"

@@ -12,6 +12,7 @@ import trio
 
 from ..._raw import Endpoint
 from .._cluster import Cluster, ClusterOptions, ClusterSettings, Node
+from .._network import Network
 from .daemon import Daemon
 from .endpoint import FakeEndpoint, services
 from .totem import Totem
@@ -48,10 +49,10 @@ class FakeCluster(Cluster):
     def __getitem__(self, nodeid: int) -> FakeNode:
         return self._nodes[nodeid]
 
-    @property
-    def entered(self) -> bool:
-        """Whether we are in the block: elsewhere no daemon runs."""
-        return self._entered
+    def check_entered(self) -> None:
+        """Complain if we are not in the block: elsewhere no daemon runs."""
+        if not self._entered:
+            raise RuntimeError(f"{self!r} does not run")
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}, {len(self._nodes)} nodes>"
@@ -82,17 +83,14 @@ class FakeCluster(Cluster):
         self.__exit__(exc_type, exc, tb)
         await trio.lowlevel.checkpoint()  # noqa: ASYNC102 - all is done by now
 
-    def reachable(self, nodeid: int) -> frozenset[int]:
-        """The nodes that `nodeid` can talk to now, itself included; none if it is frozen or down."""
-        if not self._nodes[nodeid].running or self._nodes[nodeid].frozen:
-            return frozenset()
-        side = (self._nodes[other] for other in self.side_of(nodeid))
-        return frozenset(node.nodeid for node in side if node.running and not node.frozen)
+    def _up(self) -> frozenset[int]:
+        return frozenset(nodeid for nodeid, node in self._nodes.items() if node.running and not node.frozen)
 
-    async def _rewire(self, sides: list[frozenset[int]]) -> None:
+    async def _rewire(self, network: Network) -> None:
         await trio.lowlevel.checkpoint()
-        self._sides = sides
-        self._totem.partition(sides)
+        self.check_entered()
+        self._network = network
+        self._totem.rewire(network)
 
 
 class FakeNode(Node):
@@ -146,8 +144,7 @@ class FakeNode(Node):
     async def start(self) -> None:
         """Start the daemon. Nothing happens if it runs."""
         await trio.lowlevel.checkpoint()
-        if not self._cluster.entered:
-            raise RuntimeError(f"{self._cluster!r} does not run")
+        self._cluster.check_entered()
         if self.daemon is None:
             self.boot()
             self._totem.reform()
@@ -167,7 +164,9 @@ class FakeNode(Node):
     async def freeze(self) -> None:
         """Stop the daemon in its tracks. If there are others in its ring, they lose it at once."""
         await trio.lowlevel.checkpoint()
-        if self.daemon is not None and not self.daemon.frozen:
+        if self.daemon is None:
+            raise RuntimeError(f"node {self.nodeid} does not run, so it cannot be frozen")
+        if not self.daemon.frozen:
             self.daemon.freeze()
             self._totem.reform()
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from ..._types import RingId
+from .._network import Network
 
 if TYPE_CHECKING:
     from .daemon import Daemon
@@ -43,7 +44,7 @@ class Totem:
 
     def __init__(self, nodeids: Iterable[int]) -> None:
         self._nodeids = frozenset(nodeids)
-        self._sides = [self._nodeids]
+        self._network = Network(self._nodeids)
         self._daemons: dict[int, Daemon] = {}
         # The highest seq that each node has seen. Corosync keeps it on disk, so that it survives restarts.
         self._seqs = dict.fromkeys(self._nodeids, 0)
@@ -53,9 +54,9 @@ class Totem:
         # The transitions that wait for something.
         self._syncs: dict[Ring, Iterator[object]] = {}
 
-    def partition(self, sides: Iterable[frozenset[int]]) -> None:
-        """Cut the network between `sides`, which must cover every node once."""
-        self._sides = list(sides)
+    def rewire(self, network: Network) -> None:
+        """Let the network be so."""
+        self._network = network
         self.reform()
 
     def enter(self, daemon: Daemon) -> None:
@@ -74,12 +75,15 @@ class Totem:
 
         A frozen daemon takes no part: it stays in its ring, which the others leave, until it thaws.
         """
-        for side in self._sides:
-            daemons = [self._daemons[nodeid] for nodeid in sorted(side & self._daemons.keys())]
-            awake = [daemon for daemon in daemons if not daemon.frozen]
-            members = tuple(daemon.nodeid for daemon in awake)
-            if awake and any(daemon.ring is not awake[0].ring or daemon.ring.members != members for daemon in awake):
-                self._form(awake)
+        awake = {daemon.nodeid: daemon for daemon in self._daemons.values() if not daemon.frozen}
+
+        def stands(members: tuple[int, ...]) -> bool:
+            first = awake[members[0]]
+            return first.ring.members == members and all(awake[nodeid].ring is first.ring for nodeid in members)
+
+        for members in list(self._network.rings(awake, stands)):
+            if not stands(members):
+                self._form([awake[nodeid] for nodeid in members])
 
     def multicast(self, sender: Daemon, service: str, message: object) -> None:
         """Send `message` to `service` on every member of the sender's ring, itself included."""

@@ -13,18 +13,21 @@ import trio
 
 from ..._raw import Endpoint
 from .._cluster import Cluster, ClusterOptions, ClusterSettings, Node
+from .._network import Network
 from . import requirements
 from .apart import Apart
-from .config import STATE_DIR, address, corosync_conf, drop_from
+from .config import STATE_DIR, address, corosync_conf, filter_rules
 from .hub import Hub
-from .machine import Machine
-from .readiness import Readiness
+from .machine import Daemon, Machine
+from .readiness import Readiness, describe_log
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack  # which is younger than Python 3.10
 
 _CONF = f"{STATE_DIR}/corosync.conf"
 _FREEZE_POLL = 0.001
+_PATIENCE = 30.0
+"""Seconds that a daemon may take to end."""
 
 _numbers = itertools.count(1)
 
@@ -80,6 +83,9 @@ class NetnsNode(Node):
         """Stop the daemon in good order (SIGTERM: it leaves the cluster), and wait for its end.
 
         A frozen daemon is thawed for that. Cancelled: the daemon goes on ending.
+
+        Raises:
+            trio.TooSlowError: it has not ended within 30 seconds; the message has the end of its log.
         """
         # Both, as systemd does: a process that stands still does not handle SIGTERM.
         await self._end(signal.SIGTERM, signal.SIGCONT)
@@ -99,20 +105,32 @@ class NetnsNode(Node):
             return
         for number in signals:
             daemon.send(number)
-        await daemon.ended()
+        await Apart(lambda: self._ended(daemon, " and ".join(number.name for number in signals))).run()
+
+    async def _ended(self, daemon: Daemon, signals: str) -> None:
+        with trio.move_on_after(_PATIENCE) as patience:
+            await daemon.ended()
+        if patience.cancelled_caught:
+            raise trio.TooSlowError(
+                f"node {self.nodeid}: corosync has not ended within {_PATIENCE:g} seconds of {signals}\n"
+                f"{describe_log(self.log)}"
+            )
 
     async def freeze(self) -> None:
         """Stop the daemon in its tracks (SIGSTOP) until `thaw`; returns once it stands still.
 
         Cancelled: it may be frozen.
+
+        Raises:
+            RuntimeError: no daemon runs.
         """
-        await trio.lowlevel.checkpoint_if_cancelled()
+        await trio.lowlevel.checkpoint()
         daemon = self._machine.daemon
-        if daemon is not None:
-            daemon.send(signal.SIGSTOP)
-            while daemon.running and not daemon.frozen:  # noqa: ASYNC110 - only its parent is told
-                await trio.sleep(_FREEZE_POLL)
-        await trio.lowlevel.cancel_shielded_checkpoint()
+        if daemon is None or not daemon.running:
+            raise RuntimeError(f"node {self.nodeid} does not run, so it cannot be frozen")
+        daemon.send(signal.SIGSTOP)
+        while not daemon.frozen and self.running:  # noqa: ASYNC110 - only its parent is told
+            await trio.sleep(_FREEZE_POLL)
 
     async def thaw(self) -> None:
         """Let a frozen daemon go on (SIGCONT)."""
@@ -160,14 +178,12 @@ class NetnsCluster(Cluster):
     def __getitem__(self, nodeid: int) -> NetnsNode:
         return self._nodes[nodeid]
 
-    def reachable(self, nodeid: int) -> frozenset[int]:
-        """The nodes that `nodeid` can talk to, itself included; none if it is frozen or down."""
-        up = frozenset(machine.nodeid for machine in self._machines if machine.up)
-        return up & self.side_of(nodeid) if nodeid in up else frozenset()
+    def _up(self) -> frozenset[int]:
+        return frozenset(machine.nodeid for machine in self._machines if machine.up)
 
-    async def _rewire(self, sides: list[frozenset[int]]) -> None:
-        await Apart(lambda: self._filter(sides)).run()
-        self._sides = sides
+    async def _rewire(self, network: Network) -> None:
+        await Apart(lambda: self._filter(network)).run()
+        self._network = network
 
     def __enter__(self) -> NetnsCluster:  # noqa: PYI034 - Self is younger than Python 3.10
         self._use()
@@ -226,14 +242,12 @@ class NetnsCluster(Cluster):
     async def _start_one(self, machine: Machine) -> None:
         await self._start_daemons([machine], None)
 
-    async def _filter(self, sides: list[frozenset[int]]) -> None:  # noqa: ASYNC910 - as said above
+    async def _filter(self, network: Network) -> None:  # noqa: ASYNC910 - as said above
         if self._hub is None:
             raise RuntimeError(f"{self!r} does not run")
-        everybody = frozenset(self._nodes)
-        rules = {
-            nodeid: drop_from(address(other) for other in sorted(everybody - side)) for side in sides for nodeid in side
-        }
-        self._hub.request("filter", nft=self._nft, nodes=rules)
+        self._hub.request(
+            "filter", nft=self._nft, nodes={nodeid: filter_rules(network, nodeid) for nodeid in self._nodes}
+        )
 
     def _create(self, hub: Hub, programs: requirements.Programs) -> None:
         self._argv = [programs.corosync, "-f", "-c", _CONF]

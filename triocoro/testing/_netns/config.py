@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TypeAlias
+from collections.abc import Iterator, Sequence
+from typing import Final, TypeAlias
 
-from .._cluster import ClusterOptions
+from .._cluster import ClusterOptions, LogLevel
+from .._network import ALL, Network
 
 STATE_DIR = "/run/triocoro"
 """Where the daemon works: on the node's own tmpfs, as is the configuration file."""
+
+_SHARES: Final = 100 * ALL
+"""Packets are counted off in hundredths of a per cent."""
+
+_DEBUG: Final[dict[LogLevel, str]] = {"info": "off", "debug": "on", "trace": "trace"}
 
 _Entry: TypeAlias = "tuple[str, str | int | Sequence[_Entry]]"
 
@@ -53,6 +59,7 @@ def corosync_conf(options: ClusterOptions, cluster_name: str) -> str:
         ("to_syslog", "no"),
         ("to_logfile", "no"),
         ("timestamp", "hires"),
+        ("debug", _DEBUG[options.log_level]),
     ]
     nodelist: list[_Entry] = [
         (
@@ -113,13 +120,16 @@ def _lines(entries: Sequence[_Entry], indent: str = "") -> Iterator[str]:
             yield f"{indent}}}"
 
 
-def drop_from(addresses: Iterable[str]) -> list[str]:
-    """What nft(8) makes a node deaf to these addresses with, in place of those before; all of it happens at once."""
+def filter_rules(network: Network, nodeid: int) -> list[str]:
+    """What nft(8) makes a node deaf with, in place of what it did before; all of it happens at once."""
+    deaf_to = [source for source, target in sorted(network.cut) if target == nodeid]
+    loss = round(network.loss.get(nodeid, 0) * _SHARES / ALL)
     return [
         # A table that is not there cannot be deleted.
         "add table ip triocoro",
         "delete table ip triocoro",
         "add table ip triocoro",
         "add chain ip triocoro input { type filter hook input priority 0; }",
-        *(f"add rule ip triocoro input ip saddr {address} drop" for address in addresses),
+        *(f"add rule ip triocoro input ip saddr {address(source)} counter drop" for source in deaf_to),
+        *([f"add rule ip triocoro input iif eth0 numgen random mod {_SHARES} < {loss} counter drop"] if loss else []),
     ]
