@@ -548,8 +548,6 @@ async def test_freeze_and_thaw() -> None:
         await node.freeze()
         await node.stop()
         assert not node.running
-        # There is nothing to do for any of these.
-        await node.freeze()
         await node.thaw()
 
 
