@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import os
+import shlex
 import signal
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from . import requirements
 from .apart import Apart
 from .config import STATE_DIR, address, corosync_conf, filter_rules
 from .hub import Hub
-from .machine import Daemon, Machine
+from .machine import Daemon, Machine, pid_of
 from .readiness import Readiness, describe_log
 
 if TYPE_CHECKING:
@@ -165,6 +166,8 @@ class NetnsCluster(Cluster):
         self._hub: Hub | None = None
         self._argv: list[str] = []
         self._nft = ""
+        self._how_to_enter = ""
+        self._kept = False
         self._used = False
 
     def __repr__(self) -> str:
@@ -177,6 +180,29 @@ class NetnsCluster(Cluster):
 
     def __getitem__(self, nodeid: int) -> NetnsNode:
         return self._nodes[nodeid]
+
+    def keep(self, *, kept: bool = True) -> None:
+        """Let the nodes outlive the block, and this process however it ends; `how_to_enter` says how to end them.
+
+        Once the block has been left, this object knows no more of them. It takes a moment, and may be called within a
+        Trio run and outside.
+
+        Args:
+            kept: False takes it back.
+
+        Raises:
+            RuntimeError: the cluster does not run.
+        """
+        self._running_hub().request("keep", keep=kept)
+        self._kept = kept
+
+    @property
+    def how_to_enter(self) -> str:
+        """Lines for who wants to look into the nodes: commands that do it, where the logs are, and how to end it all.
+
+        Empty until the cluster has been started. It holds after the block only if the nodes were kept.
+        """
+        return self._how_to_enter
 
     def _up(self) -> frozenset[int]:
         return frozenset(machine.nodeid for machine in self._machines if machine.up)
@@ -224,9 +250,12 @@ class NetnsCluster(Cluster):
             await trio.to_thread.run_sync(self._close, limiter=trio.CapacityLimiter(1))
 
     def _close(self) -> None:
-        """End everything, and wait for its end."""
+        """End everything, and wait for its end; or let go of it."""
         if self._hub is not None:
-            self._hub.close()
+            if self._kept:
+                self._hub.let_go()
+            else:
+                self._hub.close()
             self._hub = None
         for machine in self._machines:
             machine.close()
@@ -242,10 +271,13 @@ class NetnsCluster(Cluster):
     async def _start_one(self, machine: Machine) -> None:
         await self._start_daemons([machine], None)
 
-    async def _filter(self, network: Network) -> None:  # noqa: ASYNC910 - as said above
+    def _running_hub(self) -> Hub:
         if self._hub is None:
             raise RuntimeError(f"{self!r} does not run")
-        self._hub.request(
+        return self._hub
+
+    async def _filter(self, network: Network) -> None:  # noqa: ASYNC910 - as said above
+        self._running_hub().request(
             "filter", nft=self._nft, nodes={nodeid: filter_rules(network, nodeid) for nodeid in self._nodes}
         )
 
@@ -262,11 +294,19 @@ class NetnsCluster(Cluster):
         )
         for machine, holder in zip(self._machines, holders, strict=True):
             machine.holder = holder
+        self._how_to_enter = "\n".join(self._directions(hub, programs, holders))
+
+    def _directions(self, hub: Hub, programs: requirements.Programs, holders: list[int]) -> Iterator[str]:
+        look = requirements.find_program("corosync-quorumtool") or "corosync-quorumtool", "-s"
+        yield f"the cluster {self.name}:"
+        for machine, holder in zip(self._machines, holders, strict=True):
+            pid = pid_of(holder)
+            yield f"  look into node {machine.nodeid}: {shlex.join(programs.entering(pid, *look))}"
+            yield f"  read its log: cat /proc/{pid}/fd/1"
+        yield f"  end all of it: kill -KILL {hub.pid}"
 
     async def _start_daemons(self, machines: list[Machine], members: frozenset[int] | None) -> None:
-        hub = self._hub
-        if hub is None:
-            raise RuntimeError(f"{self!r} does not run")
+        hub = self._running_hub()
 
         def status(nodeid: int) -> int | None:
             reply, _ = hub.request("status", node=str(nodeid))

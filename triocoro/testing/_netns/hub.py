@@ -50,7 +50,7 @@ class Hub:
 
     @property
     def pid(self) -> int:
-        """The process that waits for the supervisor."""
+        """The process that waits for the supervisor, which does not outlive it."""
         return self._process.pid
 
     def request(self, op: str, fds: Sequence[int] = (), **fields: object) -> tuple[dict[str, Any], list[int]]:
@@ -75,6 +75,13 @@ class Hub:
     def _gone(self, reason: str) -> CorosyncUnavailableError:
         output = os.pread(self._output, 65536, 0).decode(errors="replace").strip()
         return unavailable(f"the cluster's supervisor does not answer: {reason}\n{output}".rstrip())
+
+    def let_go(self) -> None:
+        """Leave the supervisor, which keeps its nodes, to itself."""
+        self._control.close()
+        os.close(self._output)
+        # Popen would warn that nobody has waited for it.
+        self._process.returncode = 0
 
     def close(self) -> None:
         """End the supervisor, and wait until everything in its pid namespace has ended."""

@@ -38,6 +38,11 @@ class Programs:
         kinds = ("--net", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child")
         return [self.unshare, *user, *kinds, "--", *command]
 
+    def entering(self, pid: int, *command: str) -> list[str]:
+        """The command that runs another one in the namespaces of a node's process, as root of the node."""
+        user = () if os.geteuid() == 0 else ("--user", "--preserve-credentials")
+        return ["nsenter", "--target", str(pid), *user, "--net", "--mount", "--", *command]
+
     def private_directories(self) -> list[str]:
         """What each node needs to itself."""
         directories = ["/run", _SHARED_MEMORY]

@@ -2,16 +2,18 @@
 
 Run by path with nothing but the standard library, so that it starts fast: `supervisor.py CONTROL OWNER`, two inherited
 fds. It obeys requests on CONTROL, one JSON object and its fds a packet, and answers each with one. When CONTROL is
-closed, or the process behind the pidfd OWNER ends, it exits; then the kernel kills all that is left in the pid
-namespace, and with the last process go the namespaces, mounts and interfaces.
+closed, or the process behind the pidfd OWNER ends, it exits, unless it was told to keep the nodes. Then the kernel
+kills all that is left in the pid namespace, and with the last process go the namespaces, mounts and interfaces.
 
-A node is a *holder*, a process that owns the node's network and mount namespaces and does nothing else; the node's
-daemons come and go, children of the supervisor that enter the holder's namespaces. Requests:
+A node is a *holder*, a process that owns the node's network and mount namespaces, has the node's log as its stdout, and
+does nothing else; the node's daemons come and go, children of the supervisor that enter the holder's namespaces.
+Requests:
 
 - `{"op": "create", "ip": path, "private": [directory, ...], "nodes": {id: {"address": ..., "files": {path: text}}}}`
   with one log fd a node: makes the network and the holders. The answer brings a pidfd of each holder.
 - `{"op": "start", "nodes": [id, ...], "argv": [...]}`: starts daemons. The answer brings a pidfd of each.
 - `{"op": "filter", "nft": path, "nodes": {id: [line, ...]}}`: has `nft -f` do them in the nodes' networks.
+- `{"op": "keep", "keep": bool}`: whether the nodes outlive the owner.
 - `{"op": "status", "node": id}`: `{"status": how the node's latest daemon ended, or null}`, as in wait(2).
 """
 
@@ -93,7 +95,7 @@ def write_files(files: dict[str, str]) -> None:
             file.write(text)
 
 
-def hold(nodeid: str, spec: dict[str, Any], node: dict[str, Any], result: int) -> NoReturn:
+def hold(nodeid: str, spec: dict[str, Any], node: dict[str, Any], log: int, result: int) -> NoReturn:
     """The life of a holder, in a forked child: make the node's namespaces, say so on `result`, and stay."""
     try:
         call("prctl", PR_SET_NAME, f"node{nodeid}".encode(), 0, 0, 0)
@@ -115,7 +117,10 @@ def hold(nodeid: str, spec: dict[str, Any], node: dict[str, Any], result: int) -
     except BaseException as error:  # noqa: BLE001, ASYNC103 - nothing may escape from a forked child
         os.write(result, f"{type(error).__name__}: {error}".encode())
         os._exit(1)
-    os.closerange(0, 65536)
+    # Whoever looks for the log of a node finds it here, even when no daemon runs.
+    os.dup2(log, 1)
+    os.closerange(2, 65536)
+    os.close(0)
     while True:
         signal.pause()
 
@@ -181,11 +186,13 @@ class Supervisor:
 
     def __init__(self) -> None:
         self.nodes: dict[str, Node] = {}
+        self.keep = False
 
     def create(self, request: dict[str, Any], fds: list[int]) -> tuple[dict[str, Any], list[int]]:
         ip = request["ip"]
         forked = {
-            nodeid: fork_reporting(partial(hold, nodeid, request, spec)) for nodeid, spec in request["nodes"].items()
+            nodeid: fork_reporting(partial(hold, nodeid, request, spec, log))
+            for (nodeid, spec), log in zip(request["nodes"].items(), fds, strict=True)
         }
         # Without spanning tree and its delay, a port forwards from the start.
         run(ip, ["ip", "-batch", "-"], [f"link add {BRIDGE} type bridge stp_state 0 forward_delay 0", "link set lo up"])
@@ -253,6 +260,9 @@ class Supervisor:
                 reply, send = self.start(request)
             elif request["op"] == "filter":
                 reply = self.filter(request)
+            elif request["op"] == "keep":
+                self.keep = request["keep"]
+                reply = {}
             else:
                 reply = {"status": self.nodes[request["node"]].status}
         except (SetupError, OSError) as error:
@@ -269,7 +279,7 @@ def ignore(_number: int, _frame: object) -> None:
 
 
 def main(control_fd: int, owner: int) -> None:
-    """Obey until the owner is gone."""
+    """Obey until the owner is gone; and stay if the nodes are kept."""
     call("prctl", PR_SET_NAME, b"corosync-hub", 0, 0, 0)
     for fd in (control_fd, owner):
         os.set_inheritable(fd, False)  # noqa: FBT003 - the standard library's signature
@@ -286,10 +296,11 @@ def main(control_fd: int, owner: int) -> None:
             if wake in ready:
                 os.read(wake, 4096)
                 supervisor.reap()
-            if owner in ready:
-                return
-            if control_fd in ready and not supervisor.answer(control):
-                return
+            for fd in (control_fd, owner):
+                if fd in ready and (fd == owner or not supervisor.answer(control)):
+                    if not supervisor.keep:
+                        return
+                    poll.unregister(fd)
 
 
 if __name__ == "__main__":
