@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# Run the tests against real daemons as an ordinary user, who has no capabilities: `make real` in a clone of HEAD.
+# Run it as root: it makes the user, and removes it, with all its files, at the end.
+#   tools/unprivileged.sh [ARGUMENT OF PYTEST]...
+#   PYTHON  an interpreter that everybody can run (/usr/bin/python3)
+set -euo pipefail
+cd "$(dirname "$0")/.."
+python=${PYTHON:-/usr/bin/python3}
+if [ "$(id -u)" != 0 ]; then
+    echo "unprivileged: only root can make a user; an ordinary one just runs make real" >&2
+    exit 1
+fi
+
+user=triocoro-$$
+home=$(mktemp --directory --tmpdir triocoro-home-XXXXXX)
+of_user() { ps -o pid= -u "$user" || true; }
+clean() {
+    status=$?
+    trap '' INT TERM HUP
+    left=$(ps -o pid=,args= -u "$user" || true)
+    if [ -n "$left" ]; then
+        echo "unprivileged: these processes were left:" >&2
+        echo "$left" >&2
+        [ "$status" != 0 ] || status=1
+        while [ -n "$(of_user)" ]; do
+            # shellcheck disable=SC2046 # one word a process
+            kill -KILL $(of_user) 2>/dev/null || true
+            sleep 0.1
+        done
+    fi
+    userdel "$user"
+    rm -rf "$home"
+    exit "$status"
+}
+useradd --system --user-group --no-create-home --home-dir "$home" --shell /bin/sh "$user"
+trap clean EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+
+git clone --quiet --no-local . "$home/triocoro"
+mkdir "$home/tmp"
+chown -R "$user:" "$home"
+
+# What pip and git need to reach a package index from here, and nothing else of our environment.
+environment=(HOME="$home" USER="$user" TMPDIR="$home/tmp" PATH=/usr/local/bin:/usr/bin:/bin LANG=C.UTF-8)
+while IFS= read -r variable; do
+    environment+=("$variable")
+done < <(env | grep -iE '^(PIP_[A-Z_]+|SSL_CERT_(FILE|DIR)|REQUESTS_CA_BUNDLE|(HTTPS?|NO)_PROXY|CI)=' || true)
+
+# No shell of ours stands between make's ARGS and pytest's arguments.
+arguments=${*@Q}
+arguments=${arguments//\$/\$\$}
+as_user=(setpriv --reuid="$user" --regid="$user" --init-groups --inh-caps=-all --bounding-set=-all --no-new-privs)
+# In the background, so that our traps need not wait for it; but then bash has it ignore interrupts.
+"${as_user[@]}" env -i --default-signal=INT,QUIT --chdir="$home/triocoro" "${environment[@]}" \
+    make --no-print-directory PYTHON="$python" ARGS="$arguments" real &
+wait $!
