@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
@@ -11,10 +12,12 @@ import pytest
 import trio
 from conftest import Figure
 from trio.testing import MockClock
+from witness import ask
 
 import triocoro
 from triocoro import ConfigChange, MemberChange, Message, Reason, VotequorumNodelist
 from triocoro.testing import Cluster
+from triocoro.testing._network import Network
 
 _BOUND = 60
 """Seconds for what takes a few at most."""
@@ -131,6 +134,175 @@ async def test_a_node_is_started_anew(corosync_cluster: Cluster) -> None:
         assert corosync_cluster[2].running
         await corosync_cluster.settled()
         assert await members_of(corosync_cluster) == dict.fromkeys((1, 2, 3), (1, 2, 3))
+
+
+async def test_verbs_that_have_nothing_to_do(corosync_cluster: Cluster) -> None:
+    node = corosync_cluster[3]
+    with trio.fail_after(_BOUND):
+        await node.start()
+        await node.thaw()
+        for _again in range(2):
+            await node.freeze()
+        for _again in range(2):
+            await node.stop()
+        await node.kill()
+        await node.thaw()
+        with pytest.raises(RuntimeError, match="node 3 does not run, so it cannot be frozen"):
+            await node.freeze()
+        await corosync_cluster.settled()
+        assert await members_of(corosync_cluster) == {1: (1, 2), 2: (1, 2)}
+        await node.restart()
+        for _again in range(2):
+            await corosync_cluster.isolate(3)
+        await corosync_cluster.settled()
+        assert await members_of(corosync_cluster) == {1: (1, 2), 2: (1, 2), 3: (3,)}
+
+
+async def test_a_network_cut_in_one_direction(corosync_cluster: Cluster) -> None:
+    """One of the two loses the other. With whom a third node stays, who hears both, is a matter of luck."""
+    with trio.fail_after(_BOUND):  # noqa: ASYNC912 - there are nodes to follow
+        for _again in range(2):
+            await corosync_cluster.cut(1, 3)
+        assert [corosync_cluster.reachable(nodeid) for nodeid in (1, 2, 3)] == [{1, 2}, {1, 2, 3}, {2, 3}]
+
+        async def lose(nodeid: int, other: int) -> None:
+            endpoint = corosync_cluster[nodeid].endpoint
+            async with triocoro.open_votequorum(endpoint=endpoint) as votequorum, votequorum.track() as changes:
+                async for change in changes:
+                    if isinstance(change, VotequorumNodelist) and other not in change.nodes:
+                        nursery.cancel_scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lose, 1, 3)
+            nursery.start_soon(lose, 3, 1)
+        # A partition takes the place of any cut.
+        await corosync_cluster.partition({1, 2, 3})
+        await corosync_cluster.settled()
+        assert await members_of(corosync_cluster) == dict.fromkeys((1, 2, 3), (1, 2, 3))
+
+
+@pytest.mark.corosync(nodes=2)
+@pytest.mark.parametrize("source,target", [(1, 2), (2, 1)])
+async def test_two_nodes_of_which_one_is_deaf(corosync_cluster: Cluster, source: int, target: int) -> None:
+    with trio.fail_after(_BOUND):
+        await corosync_cluster.cut(source, target)
+        await corosync_cluster.settled()
+        assert await members_of(corosync_cluster) == {1: (1,), 2: (2,)}
+        await corosync_cluster.heal()
+        await corosync_cluster.settled()
+        assert await members_of(corosync_cluster) == {1: (1, 2), 2: (1, 2)}
+
+
+@pytest.mark.corosync(nodes=4)
+async def test_a_ring_holds_while_its_token_gets_around(corosync_cluster: Cluster) -> None:
+    """Neighbours pass the token on, and the messages that somebody has not heard."""
+    with trio.fail_after(_BOUND):
+        async with (
+            triocoro.open_group("g", endpoint=corosync_cluster[3].endpoint) as three,
+            triocoro.open_group("g", endpoint=corosync_cluster[1].endpoint) as one,
+        ):
+            while len(three.view.members) < 2:
+                await three.receive()
+            await corosync_cluster.cut(1, 3)
+            for number in range(200):
+                await one.send(number.to_bytes(1, "big"))
+            # The real daemons would have noticed by then that the link is down.
+            await one.send_and_wait(b"end")
+            heard: list[bytes] = []
+            while b"end" not in heard:
+                event = await three.receive()
+                assert isinstance(event, Message)
+                heard.append(event.payload)
+        assert heard == [*(number.to_bytes(1, "big") for number in range(200)), b"end"]
+        await corosync_cluster.settled()
+        assert await members_of(corosync_cluster) == dict.fromkeys((1, 2, 3, 4), (1, 2, 3, 4))
+
+
+async def dropped_packets(cluster: Cluster, nodeid: int) -> int:
+    """How many packets a real node's filter has dropped."""
+    listing = await ask(cluster[nodeid], "nft", "list", "table", "ip", "triocoro")
+    return sum(int(number) for number in re.findall(r"counter packets (\d+)", listing))
+
+
+async def test_messages_survive_a_loss_of_packets(corosync_cluster: Cluster, corosync_mode: str) -> None:
+    count = 500
+    with trio.fail_after(_BOUND):
+        async with (
+            triocoro.open_group("g") as one,
+            triocoro.open_group("g", endpoint=corosync_cluster[3].endpoint) as three,
+        ):
+            while len(one.view.members) < 2:
+                await one.receive()
+            await corosync_cluster.lose(3)
+            for number in range(count):
+                await one.send(number.to_bytes(2, "big"))
+            heard: list[int] = []
+            while len(heard) < count:
+                event = await three.receive()
+                if isinstance(event, Message):
+                    heard.append(int.from_bytes(event.payload, "big"))
+            assert heard == list(range(count))
+            while corosync_mode == "real" and await dropped_packets(corosync_cluster, 3) == 0:
+                # Many messages are in one packet.
+                await one.send_and_wait(b"once more")
+
+
+async def test_the_loss_of_all_packets_is_a_cut(corosync_cluster: Cluster) -> None:
+    with trio.fail_after(_BOUND):
+        await corosync_cluster.lose(100, nodes=[2])
+        assert corosync_cluster.reachable(2) == {2}
+        await corosync_cluster.settled()
+        assert await members_of(corosync_cluster) == {1: (1, 3), 2: (2,), 3: (1, 3)}
+        await corosync_cluster.lose(0)
+        await corosync_cluster.settled()
+        assert await members_of(corosync_cluster) == dict.fromkeys((1, 2, 3), (1, 2, 3))
+
+
+async def test_bad_cuts_and_losses(corosync_cluster: Cluster) -> None:
+    for percent in (-1, 100.5, "3"):
+        with pytest.raises(ValueError, match="a loss is 0 to 100 per cent, not"):
+            await corosync_cluster.lose(percent)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match=r"no node 4 is among \[1, 2, 3\]"):
+        await corosync_cluster.lose(1, nodes=[4])
+    with pytest.raises(ValueError, match=r"no node 4 is among \[1, 2, 3\]"):
+        await corosync_cluster.cut(1, 4)
+    with pytest.raises(ValueError, match="node 1 cannot be cut off from itself"):
+        await corosync_cluster.cut(1, 1)
+    with trio.fail_after(_BOUND):
+        await corosync_cluster.settled()
+        assert await members_of(corosync_cluster) == dict.fromkeys((1, 2, 3), (1, 2, 3))
+
+
+@pytest.mark.parametrize(
+    "nodes,cut,rings",
+    [
+        # What the real daemons did, a second or a few after the cut (docs/facts.md).
+        (3, [(1, 2)], [(2, 3), (1,)]),
+        (3, [(1, 3)], [(1, 2), (3,)]),
+        (3, [(3, 1)], [(1, 2), (3,)]),
+        (3, [(2, 3)], [(1, 3), (2,)]),
+        (4, [(1, 2)], [(2, 3, 4), (1,)]),
+        (4, [(3, 4)], [(1, 2, 4), (3,)]),
+        (4, [(4, 1)], [(1, 2, 3), (4,)]),
+        (4, [(1, 2), (1, 3)], [(2, 3, 4), (1,)]),
+        (4, [(1, 3)], [(1, 2, 3, 4)]),
+        (5, [(2, 4), (4, 2)], [(1, 2, 3, 4, 5)]),
+        (4, [(1, 2), (3, 4)], [(2, 4), (1, 3)]),
+        # What they did not, as that cannot be told: whatever is left, no two rings could be one.
+        (4, [(1, 2), (2, 3), (3, 4), (4, 1)], [(1, 3), (2, 4)]),
+    ],
+)
+def test_the_rings_of_a_network(nodes: int, cut: list[tuple[int, int]], rings: list[tuple[int, ...]]) -> None:
+    network = Network(frozenset(range(1, nodes + 1)))
+    for source, target in cut:
+        network = network.cut_off(source, target)
+    everybody = tuple(range(1, nodes + 1))
+    assert list(network.rings(everybody, lambda members: members == everybody)) == rings
+
+
+def test_a_new_ring_needs_nodes_that_all_hear_each_other() -> None:
+    network = Network(frozenset({1, 2, 3, 4})).cut_off(1, 3)
+    assert list(network.rings({1, 2, 3, 4}, lambda _: False)) == [(2, 3, 4), (1,)]
 
 
 @pytest.mark.corosync_fake_only  # for its clock

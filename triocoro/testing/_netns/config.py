@@ -124,6 +124,8 @@ def filter_rules(network: Network, nodeid: int) -> list[str]:
     """What nft(8) makes a node deaf with, in place of what it did before; all of it happens at once."""
     deaf_to = [source for source, target in sorted(network.cut) if target == nodeid]
     loss = round(network.loss.get(nodeid, 0) * _SHARES / ALL)
+    # There is no such number as the number of shares.
+    chance = f"numgen random mod {_SHARES} < {loss} " if loss < _SHARES else ""
     return [
         # A table that is not there cannot be deleted.
         "add table ip triocoro",
@@ -131,5 +133,5 @@ def filter_rules(network: Network, nodeid: int) -> list[str]:
         "add table ip triocoro",
         "add chain ip triocoro input { type filter hook input priority 0; }",
         *(f"add rule ip triocoro input ip saddr {address(source)} counter drop" for source in deaf_to),
-        *([f"add rule ip triocoro input iif eth0 numgen random mod {_SHARES} < {loss} counter drop"] if loss else []),
+        *([f"add rule ip triocoro input iif eth0 {chance}counter drop"] if loss else []),
     ]
