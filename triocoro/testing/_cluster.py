@@ -329,8 +329,9 @@ class Cluster(AbstractContextManager["Cluster"], AbstractAsyncContextManager["Cl
     async def lose(self, percent: float, *, nodes: Iterable[int] | None = None) -> None:
         """Lose that much of what nodes send to each other, by chance, in place of any loss before.
 
-        Corosync repeats what got lost, so that messages arrive all the same, only later. Memberships hold with a few
-        per cent; with 30 they no longer do. The fake's messages take no time, and its memberships hold up to 100.
+        Corosync repeats what got lost, so that messages arrive all the same, only later. With a few per cent, a ring may
+        now and then be formed anew of the same nodes; with 15 or more, nodes lose each other. On the fake nothing
+        happens below 100.
 
         Args:
             percent: 0 to 100 per cent of the packets; 0 ends it.
