@@ -183,11 +183,16 @@ async def test_a_network_cut_in_one_direction(corosync_cluster: Cluster) -> None
 
 @pytest.mark.corosync(nodes=2)
 @pytest.mark.parametrize("source,target", [(1, 2), (2, 1)])
-async def test_two_nodes_of_which_one_is_deaf(corosync_cluster: Cluster, source: int, target: int) -> None:
+async def test_two_nodes_of_which_one_is_deaf(
+    corosync_cluster: Cluster, corosync_mode: str, source: int, target: int
+) -> None:
     with trio.fail_after(_BOUND):
         await corosync_cluster.cut(source, target)
         await corosync_cluster.settled()
         assert await members_of(corosync_cluster) == {1: (1,), 2: (2,)}
+        if corosync_mode == "real":
+            assert await dropped_packets(corosync_cluster, target) > 0
+            assert await dropped_packets(corosync_cluster, source) == 0
         await corosync_cluster.heal()
         await corosync_cluster.settled()
         assert await members_of(corosync_cluster) == {1: (1, 2), 2: (1, 2)}
