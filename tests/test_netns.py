@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
-import select
-import signal
-import subprocess
-import sys
-import threading
 import time
-import uuid
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeAlias
 
-import attrs
 import pytest
 import trio
 from conftest import Figure
+from traces import names_in, namespaces_of, nothing_left, processes_in, wait_until
 from trio.testing import MockClock
 
 import triocoro
@@ -32,98 +22,9 @@ from triocoro.testing._netns.supervisor import MAX_FDS
 pytestmark = pytest.mark.corosync_real_only
 
 START_BOUND = 2.5
-GONE_BOUND = 10.0
-"""Seconds for the kernel to clear away, even on a busy machine."""
 
 
 # --- looking around ---------------------------------------------------------------------------------------------------
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = GONE_BOUND) -> bool:
-    """Poll a condition of the kernel's that nothing tells of."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.005)
-    return True
-
-
-Namespaces: TypeAlias = Callable[[], frozenset[str]]
-
-
-@pytest.fixture
-def cluster_namespaces(monkeypatch: pytest.MonkeyPatch) -> Namespaces:
-    """The namespaces in which processes live that this test started, and their children; but for our own."""
-    mark = uuid.uuid4().hex
-    monkeypatch.setenv("TRIOCORO_TEST_NETNS", mark)
-
-    def find() -> frozenset[str]:
-        found: set[str] = set()
-        for process in Path("/proc").iterdir():
-            try:
-                if process.name.isdigit() and mark.encode() in (process / "environ").read_bytes():
-                    found.update(str((process / "ns" / kind).readlink()) for kind in ("net", "mnt", "pid"))
-            except OSError:  # it has ended meanwhile
-                continue
-        return frozenset(found - {str(Path(f"/proc/self/ns/{kind}").readlink()) for kind in ("net", "mnt", "pid")})
-
-    return find
-
-
-def namespaces_of(pid: int | None) -> tuple[str, str]:
-    """The network and the pid namespace of a process."""
-    net, pids = (str(Path(f"/proc/{pid}/ns/{kind}").readlink()) for kind in ("net", "pid"))
-    return net, pids
-
-
-def names_in(folder: str) -> frozenset[str]:
-    return frozenset(path.name for path in Path(folder).iterdir())
-
-
-def processes_in(namespace: str) -> frozenset[int]:
-    """The processes in a pid namespace."""
-    found: set[int] = set()
-    for process in Path("/proc").iterdir():
-        try:
-            if process.name.isdigit() and str((process / "ns" / "pid").readlink()) == namespace:
-                found.add(int(process.name))
-        except OSError:
-            continue
-    return frozenset(found)
-
-
-def busy_threads() -> frozenset[int | None]:
-    """All threads but those that Trio keeps for later."""
-    cache: Any = trio._core._thread_cache.THREAD_CACHE
-    idle = {worker._thread for worker in cache._idle_workers}
-    return frozenset(thread.ident for thread in threading.enumerate() if thread not in idle)
-
-
-@attrs.frozen
-class Traces:
-    """Where a cluster could leave something behind."""
-
-    fds: frozenset[str] = attrs.field(factory=lambda: names_in("/proc/self/fd"))
-    threads: frozenset[int | None] = attrs.field(factory=busy_threads)
-    mounts: frozenset[str] = attrs.field(
-        factory=lambda: frozenset(Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines())
-    )
-    interfaces: frozenset[str] = attrs.field(factory=lambda: names_in("/sys/class/net"))
-    shared_memory: frozenset[str] = attrs.field(
-        # Those of libqb: there may be others' on this machine.
-        factory=lambda: frozenset(name for name in names_in("/dev/shm") if re.match(r"qb-\d", name))
-    )
-    run: frozenset[str] = attrs.field(factory=lambda: names_in("/run"))
-
-
-@contextmanager
-def nothing_left() -> Generator[None, None, None]:
-    """Fail if the block leaves something behind."""
-    before = Traces()
-    yield
-    if not wait_until(lambda: Traces() == before):
-        assert attrs.asdict(Traces()) == attrs.asdict(before)
 
 
 class Barrier:
@@ -381,100 +282,6 @@ def test_what_is_missing_is_listed(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert "the program corosync is neither on PATH" in text
     assert "install the package iproute2" in text
     assert "util-linux" in text
-
-
-# --- ending -----------------------------------------------------------------------------------------------------------
-
-
-async def test_nothing_is_left(cluster_namespaces: Namespaces) -> None:
-    with nothing_left():
-        async with NetnsCluster(nodes=2) as cluster:
-            pids = [namespaces_of(node.pid)[1] for node in cluster.nodes.values()]
-            assert len(set(pids)) == 1
-            assert len(processes_in(pids[0])) == 5  # the supervisor, and two for each node
-            assert len(cluster_namespaces()) == 1 + 2 * 3
-            await cluster[1].freeze()  # ends all the same
-        # That the pid namespace has ended was waited for.
-        assert not processes_in(pids[0])
-        assert not cluster_namespaces()
-    assert not cluster[1].running
-    assert cluster[1].pid is None
-    assert "Corosync Cluster Engine" in cluster[1].log
-    assert cluster.reachable(1) == frozenset()
-    with pytest.raises(triocoro.CorosyncUnavailableError, match="its cluster does not run"):
-        async with triocoro.open_votequorum(endpoint=cluster[1].endpoint):
-            pass
-    with pytest.raises(RuntimeError, match="does not run"):
-        await cluster[1].start()
-
-
-async def test_a_cancelled_start_leaves_nothing(cluster_namespaces: Namespaces) -> None:
-    with nothing_left():
-        with trio.move_on_after(0.2) as scope:
-            async with NetnsCluster():
-                pytest.fail("too fast for this test")
-        assert scope.cancelled_caught
-        assert not cluster_namespaces()
-
-
-_HOLDER = """\
-import json, os, signal, sys
-from triocoro.testing import NetnsCluster
-print("begin", flush=True)
-with NetnsCluster(nodes=2) as cluster:
-    # A child has copies of all our fds, the supervisor's control socket among them.
-    child = os.fork()
-    if child == 0:
-        signal.pause()
-    pids = [node.pid for node in cluster.nodes.values()]
-    print(json.dumps({"child": child, "namespace": os.readlink(f"/proc/{pids[0]}/ns/pid")}), flush=True)
-    signal.pause()
-"""
-
-
-@pytest.fixture
-def holder(cluster_namespaces: Namespaces) -> Iterator[subprocess.Popen[str]]:
-    """A process of its own that holds a cluster."""
-    assert not cluster_namespaces()
-    with subprocess.Popen([sys.executable, "-c", _HOLDER], stdout=subprocess.PIPE, text=True) as process:
-        yield process
-        process.kill()
-
-
-def read_line(process: subprocess.Popen[str]) -> str:
-    assert process.stdout is not None
-    return process.stdout.readline()
-
-
-def test_a_killed_process_leaves_nothing(
-    holder: subprocess.Popen[str], cluster_namespaces: Namespaces, figure: Figure
-) -> None:
-    assert read_line(holder) == "begin\n"
-    found = json.loads(read_line(holder))
-    pidfds = [os.pidfd_open(pid) for pid in processes_in(found["namespace"])]
-    try:
-        assert len(pidfds) == 5
-        assert len(cluster_namespaces()) == 1 + 2 * 3
-        start = time.monotonic()
-        holder.kill()
-        for pidfd in pidfds:
-            left = GONE_BOUND - (time.monotonic() - start)
-            assert select.select([pidfd], [], [], max(left, 0))[0], "a process of the cluster is still there"
-        figure("a cluster is gone after SIGKILL", f"{(time.monotonic() - start) * 1000:.0f} ms")
-        assert wait_until(lambda: not cluster_namespaces())
-    finally:
-        for pidfd in pidfds:
-            os.close(pidfd)
-        os.kill(found["child"], signal.SIGKILL)
-
-
-def test_an_interrupted_start_leaves_nothing(holder: subprocess.Popen[str], cluster_namespaces: Namespaces) -> None:
-    assert read_line(holder) == "begin\n"
-    # Its supervisor is there.
-    assert wait_until(lambda: bool(cluster_namespaces()))
-    holder.send_signal(signal.SIGINT)
-    assert holder.wait(10) != 0
-    assert not cluster_namespaces()
 
 
 # --- daemons come and go ----------------------------------------------------------------------------------------------

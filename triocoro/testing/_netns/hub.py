@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -14,10 +15,15 @@ from typing import Any
 
 from ..._errors import CorosyncUnavailableError
 from .requirements import Programs, unavailable
-from .supervisor import MAX_FDS, PACKET
+from .supervisor import MAX_FDS, PACKET, PR_SET_PDEATHSIG, call
 
 _SUPERVISOR = Path(__file__).with_name("supervisor.py")
 _PATIENCE = 30.0
+
+
+def end_with_parent() -> None:
+    """Have the kernel kill this process, and so its clusters, once the thread has ended that started it."""
+    call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 class Hub:

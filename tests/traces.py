@@ -1,0 +1,146 @@
+"""What real clusters could leave behind, in this process and on this machine."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import attrs
+import trio
+
+GRACE = 10.0
+"""Seconds that the kernel may take to clear away what we have waited for, even on a busy machine."""
+
+_KINDS = ("net", "mnt", "pid", "user")
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = GRACE) -> bool:
+    """Poll a condition of the kernel's that nothing tells of."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.005)
+    return True
+
+
+def names_in(folder: Path | str) -> frozenset[str]:
+    return frozenset(path.name for path in Path(folder).iterdir())
+
+
+def _links(folder: Path) -> Iterator[str]:
+    """Where the symbolic links in a folder of a process lead to; none if it has ended, or is somebody else's."""
+    with suppress(OSError):
+        for link in folder.iterdir():
+            with suppress(OSError):
+                yield str(link.readlink())
+
+
+def _processes() -> Iterator[Path]:
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            yield folder
+
+
+def namespaces_of(pid: int | None) -> tuple[str, str]:
+    """The network and the pid namespace of a process."""
+    net, pids = (str(Path(f"/proc/{pid}/ns/{kind}").readlink()) for kind in ("net", "pid"))
+    return net, pids
+
+
+def processes_in(namespace: str) -> frozenset[int]:
+    """The processes in a pid namespace."""
+    found: set[int] = set()
+    for process in _processes():
+        try:
+            if str((process / "ns" / "pid").readlink()) == namespace:
+                found.add(int(process.name))
+        except OSError:  # it has ended meanwhile, or is somebody else's
+            continue
+    return frozenset(found)
+
+
+@attrs.frozen
+class Marked:
+    """The processes that were started with a text in their environment, but for this one, and those that it forked."""
+
+    mark: str
+
+    def processes(self) -> frozenset[int]:
+        found: set[int] = set()
+        for process in _processes():
+            try:
+                if self.mark.encode() in (process / "environ").read_bytes():
+                    found.add(int(process.name))
+            except OSError:  # as above
+                continue
+        return frozenset(found)
+
+    def namespaces(self) -> frozenset[str]:
+        """Those in which they live, but for our own."""
+        found: set[str] = set()
+        for pid in self.processes():
+            try:
+                found.update(str(Path(f"/proc/{pid}/ns/{kind}").readlink()) for kind in _KINDS)
+            except OSError:  # as above
+                continue
+        return frozenset(found - {str(Path(f"/proc/self/ns/{kind}").readlink()) for kind in _KINDS})
+
+
+def holders_of(namespaces: frozenset[str]) -> frozenset[tuple[str, str]]:
+    """Who holds some namespaces, by living in it, an fd, or a mount: pids, each with the namespace.
+
+    The number of a namespace that is gone is soon that of another one, in which other processes live.
+    """
+    held: set[tuple[str, str]] = set()
+    for process in _processes():
+        here = {*_links(process / "ns"), *_links(process / "fd")}
+        with suppress(OSError):  # as above
+            mounts = (process / "mountinfo").read_text(encoding="utf-8", errors="replace")
+            here.update(re.findall(r"\b(?:net|mnt|pid|user):\[\d+\]", mounts))
+        held.update((process.name, namespace) for namespace in here & namespaces)
+    return frozenset(held)
+
+
+def _busy_threads() -> frozenset[int | None]:
+    """All threads but those that Trio keeps for later."""
+    cache: Any = trio._core._thread_cache.THREAD_CACHE
+    idle = {worker._thread for worker in cache._idle_workers}
+    return frozenset(thread.ident for thread in threading.enumerate() if thread not in idle)
+
+
+@attrs.frozen
+class Machine:
+    """Where on this machine a cluster could leave something behind."""
+
+    mounts: frozenset[str] = attrs.field(
+        factory=lambda: frozenset(Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines())
+    )
+    interfaces: frozenset[str] = attrs.field(factory=lambda: names_in("/sys/class/net"))
+    shared_memory: frozenset[str] = attrs.field(
+        # Those of libqb: there may be others' on this machine.
+        factory=lambda: frozenset(name for name in names_in("/dev/shm") if re.match(r"qb-\d", name))
+    )
+    run: frozenset[str] = attrs.field(factory=lambda: names_in("/run"))
+
+
+@attrs.frozen
+class Traces(Machine):
+    """And where in this process."""
+
+    fds: frozenset[str] = attrs.field(factory=lambda: names_in("/proc/self/fd"))
+    threads: frozenset[int | None] = attrs.field(factory=_busy_threads)
+
+
+@contextmanager
+def nothing_left() -> Generator[None, None, None]:
+    """Fail if the block leaves something behind."""
+    before = Traces()
+    yield
+    if not wait_until(lambda: Traces() == before):
+        assert attrs.asdict(Traces()) == attrs.asdict(before)
