@@ -201,26 +201,24 @@ def test_fixtures(run: Run) -> None:
 
 
 def test_factory(run: Run) -> None:
-    """Its clusters are apart from one another, and all are stopped."""
+    """Its clusters are apart from one another, also where they could be ones that were used before."""
     result = run(
         """
+        import pytest
         import triocoro
         import trio
 
-        made = []
-
-        def test_several(make_corosync_cluster):
-            made.extend([make_corosync_cluster(nodes=1), make_corosync_cluster(nodes=1)])
+        @pytest.mark.parametrize("time", [1, 2])
+        def test_several(make_corosync_cluster, time):
+            one, other = [make_corosync_cluster(nodes=1) for _ in range(2)]
+            assert one is not other
 
             async def members():
-                async with triocoro.open_group("here", endpoint=made[0][1].endpoint):
-                    async with triocoro.open_cpg(endpoint=made[1][1].endpoint) as cpg:
+                async with triocoro.open_group("here", endpoint=one[1].endpoint):
+                    async with triocoro.open_cpg(endpoint=other[1].endpoint) as cpg:
                         return await cpg.members("here")
 
             assert trio.run(members) == ()
-
-        def test_after():
-            assert not any(cluster[1].running for cluster in made)
         """
     )
     result.assert_outcomes(passed=2)

@@ -1,0 +1,181 @@
+"""What a test run is asked for: the command line, else the ini file, else what is usual; and the markers of a test."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+
+import pytest
+
+if TYPE_CHECKING:
+    from triocoro.testing import ClusterOptions
+
+Mode: TypeAlias = Literal["real", "fake"]
+"""What the clusters of a session are."""
+
+MODES: Final[tuple[Mode, ...]] = ("real", "fake")
+
+MARKERS: Final = {
+    "corosync(*, nodes, ...)": (
+        "the options of the cluster that `corosync` and `corosync_cluster` give this test (the fields of"
+        " triocoro.testing.ClusterOptions); they win over the command line and the ini file"
+    ),
+    "corosync_real_only": "skip this test unless --corosync=real",
+    "corosync_fake_only": "skip this test unless --corosync=fake",
+}
+
+_MODE_HELP: Final = "what the clusters of the tests are: real daemons in network namespaces, or an in-memory fake"
+
+_SETTINGS: Final = {
+    "nodes": ("N", "how many nodes `corosync_cluster` and `make_corosync_cluster()` have (default: 3)"),
+    "token": ("MS", "totem's token timeout in milliseconds; to the fake it is nothing but a key (default: 500)"),
+    "log_level": (
+        "LEVEL",
+        "how much the daemons log: info, debug or trace; the fake's log is the same (default: info)",
+    ),
+}
+"""The fields of `ClusterOptions` that have an option and an ini value each: what they take, and what they are."""
+
+_MODE: Final = pytest.StashKey[Mode]()
+_DEFAULTS: Final = pytest.StashKey[Mapping[str, Any]]()
+_SOURCES: Final = pytest.StashKey[Mapping[str, str]]()
+"""Where those come from."""
+
+
+def add_options(parser: pytest.Parser) -> None:
+    """Add the options and the ini values."""
+    group = parser.getgroup("corosync", "Corosync clusters")
+    group.addoption("--corosync", choices=MODES, default=None, help=f"{_MODE_HELP} (default: fake)")
+    parser.addini("corosync", f"{_MODE_HELP}; the command line's --corosync wins", default=None)
+    for name, (metavar, text) in _SETTINGS.items():
+        option = _option(name)
+        hint = "a test's marker, or what it asks of make_corosync_cluster, wins"
+        group.addoption(option, metavar=metavar, default=None, help=f"{text}; {hint}")
+        parser.addini(
+            f"corosync_{name}", f"{text}; the command line's {option} wins, and as there: {hint}", default=None
+        )
+    group.addoption(
+        "--corosync-keep",
+        action="store_true",
+        help="leave the clusters of failed tests as they were at the failure, and those that there are at the end, or"
+        " when pytest is killed; say how to enter their nodes and how to end them (only with --corosync=real)",
+    )
+
+
+def settle(config: pytest.Config) -> None:
+    """Decide what holds for the session; what is wrong is a usage error that says where it comes from."""
+    for marker, text in MARKERS.items():
+        config.addinivalue_line("markers", f"{marker}: {text}")
+    config.stash[_MODE] = _chosen_mode(config)
+    if keep(config) and mode(config) != "real":
+        raise pytest.UsageError("--corosync-keep needs --corosync=real: a fake cluster ends with its test's process")
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    for name in _SETTINGS:
+        text, source = _chosen(config, name)
+        if text is not None:
+            values[name], sources[name] = _checked(name, text, source), source
+    config.stash[_DEFAULTS] = values
+    config.stash[_SOURCES] = sources
+
+
+def mode(config: pytest.Config) -> Mode:
+    """What the clusters of the session are."""
+    return config.stash[_MODE]
+
+
+def keep(config: pytest.Config) -> bool:
+    """Whether clusters are to be left when something has failed."""
+    return bool(config.getoption("corosync_keep"))
+
+
+def defaults(config: pytest.Config) -> Mapping[str, Any]:
+    """The options for clusters that the command line and the ini file set."""
+    return config.stash[_DEFAULTS]
+
+
+def marked(item: pytest.Item, *, single: bool | None = None) -> ClusterOptions:
+    """The options of the cluster for the fixtures of a test; what is wrong with its markers fails it.
+
+    Args:
+        item: the test.
+        single: whether it is for `corosync`, which is one node unless a marker says otherwise; without it, as the names
+            of the test's fixtures tell.
+    """
+    import attrs
+
+    from triocoro.testing import ClusterOptions
+
+    # The marker of the function wins over the class's, and that over the module's.
+    options: dict[str, Any] = {}
+    for marker in reversed(list(item.iter_markers("corosync"))):
+        if marker.args:
+            pytest.fail(f"@pytest.mark.corosync takes keyword arguments only, not {marker.args!r}", pytrace=False)
+        options.update(marker.kwargs)
+    known = [field.name for field in attrs.fields(ClusterOptions)]
+    if unknown := [name for name in options if name not in known]:
+        pytest.fail(
+            f"@pytest.mark.corosync does not take {', '.join(unknown)}; it takes {', '.join(known)}", pytrace=False
+        )
+    if single is None:
+        fixtures = getattr(item, "fixturenames", ())
+        single = "corosync" in fixtures and "corosync_cluster" not in fixtures
+    usual: dict[str, Any] = {**defaults(item.config), **({"nodes": 1} if single else {})}
+    try:
+        return ClusterOptions(**{**usual, **options})
+    except (TypeError, ValueError) as exc:
+        others = [source for name, source in item.config.stash[_SOURCES].items() if name not in options]
+        beside = f" (beside {', '.join(others)})" if others else ""
+        pytest.fail(f"@pytest.mark.corosync: {_words(exc)}{beside}", pytrace=False)
+
+
+def _option(name: str) -> str:
+    return f"--corosync-{name.replace('_', '-')}"
+
+
+def _in_ini(config: pytest.Config, name: str) -> tuple[object, str]:
+    value = config.getini(name)
+    return value, f"{name} = {value!r} in {config.inipath or 'the overridden ini values'}"
+
+
+def _chosen_mode(config: pytest.Config) -> Mode:
+    chosen: object = config.getoption("corosync")
+    source = ""
+    if chosen is None:
+        chosen, source = _in_ini(config, "corosync")
+    if chosen is None:
+        chosen = "fake"
+    for known in MODES:
+        if chosen == known:
+            return known
+    raise pytest.UsageError(f"{source}: it must be one of {', '.join(MODES)}")
+
+
+def _chosen(config: pytest.Config, name: str) -> tuple[Any, str]:
+    """The text of an option, and where it comes from."""
+    text: object = config.getoption(f"corosync_{name}")
+    if text is not None:
+        return text, f"{_option(name)}={text}"
+    return _in_ini(config, f"corosync_{name}")
+
+
+def _checked(name: str, text: str, source: str) -> object:
+    """The value that a text stands for."""
+    from triocoro.testing import ClusterOptions
+
+    value: Any = text
+    if name != "log_level":
+        try:
+            value = int(text)
+        except ValueError:
+            raise pytest.UsageError(f"{source}: it must be a number") from None
+    try:
+        ClusterOptions(**{name: value})
+    except (TypeError, ValueError) as exc:
+        raise pytest.UsageError(f"{source}: {_words(exc)}") from None
+    return value
+
+
+def _words(exc: Exception) -> object:
+    """What an error says; those of attrs have more arguments than the text."""
+    return exc.args[0] if exc.args else exc

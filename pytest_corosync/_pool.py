@@ -1,0 +1,167 @@
+"""Where the clusters of the tests come from, and what becomes of them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any, Final
+
+import attrs
+
+from triocoro import CorosyncError
+from triocoro.testing import Cluster, ClusterOptions, FakeCluster, NetnsCluster, Node
+from triocoro.testing._netns.apart import Apart
+from triocoro.testing._state import Look, Observer
+
+_IDLE: Final = 3
+"""How many clusters may wait for a test that wants them: each is some daemons that take memory, and a little time."""
+
+_PATIENCE: Final = 0.3
+"""Seconds that may pass until nothing is seen any more of the clients of the test before."""
+
+_log = logging.getLogger(__name__)
+
+
+def _settings(options: ClusterOptions) -> dict[str, Any]:
+    return attrs.asdict(options, recurse=False)
+
+
+@attrs.frozen
+class Loan:
+    """A cluster, for the length of a test."""
+
+    cluster: Cluster
+    _logged: Mapping[int, int] = attrs.field(factory=dict[int, int])
+    """How long the logs of nodes have been that ran before."""
+
+    def log(self, node: Node) -> str:
+        """What the daemon of a node has logged since the test has it."""
+        return node.log[self._logged.get(node.nodeid, 0) :]
+
+
+class FakeSource:
+    """Fake clusters: always new ones, which cost next to nothing."""
+
+    def take(self, options: ClusterOptions) -> Loan:
+        """A cluster for a test."""
+        return Loan(FakeCluster(**_settings(options)).__enter__())
+
+    def give_back(self, cluster: Cluster) -> None:
+        """The test is over."""
+        cluster.__exit__(None, None, None)
+
+    def withdraw(self, cluster: Cluster) -> str | None:
+        """The test has failed: leave its cluster as it is, and say how to enter it. A fake one cannot be left."""
+        del cluster
+        return None
+
+    def end(self) -> None:
+        """The session is over."""
+
+
+@attrs.frozen(eq=False)
+class _Warm:
+    """A cluster that runs."""
+
+    cluster: NetnsCluster
+    observer: Observer
+    fresh: Look | None
+    """What there was to see of it when it was new."""
+
+
+class Pool:
+    """Real clusters, used again where what is wanted is the same and what is there is clean.
+
+    Everything that takes time is done apart, so that it works within Trio runs, whatever their clocks, and outside.
+
+    Args:
+        kept: where to add how to enter the clusters that are left; `None` to end all of them.
+    """
+
+    def __init__(self, kept: list[str] | None) -> None:
+        self._kept = kept
+        self._lent: dict[Cluster, _Warm] = {}
+        self._idle: list[_Warm] = []
+
+    def take(self, options: ClusterOptions) -> Loan:
+        """A cluster for a test: one that waits, if it is clean, else a new one."""
+        # The latest first: it is the others that should age.
+        for warm in [warm for warm in reversed(self._idle) if warm.cluster.options == options]:
+            self._idle.remove(warm)
+            self._lent[warm.cluster] = warm
+            if self._is_clean(warm):
+                return Loan(warm.cluster, {node.nodeid: len(node.log) for node in warm.cluster.nodes.values()})
+            self._end(warm)
+        return Loan(self._start(options))
+
+    def give_back(self, cluster: Cluster) -> None:
+        """The test is over. What it left may still be on its way out, so whoever takes the cluster next looks at it."""
+        warm = self._lent.pop(cluster, None)
+        if warm is None:
+            cluster.__exit__(None, None, None)  # it was withdrawn, and lets go of its nodes
+            return
+        self._idle.append(warm)
+        # Unless clusters are kept, in which case it may be of interest at the end, nobody needs one that is broken.
+        if self._kept is None and not all(cluster.reachable(nodeid) for nodeid in cluster.nodes):
+            self._end(warm)
+        elif len(self._idle) > _IDLE:
+            self._end(self._idle[0])
+
+    def withdraw(self, cluster: Cluster) -> str | None:
+        """The test has failed: leave its cluster as it is, and say how to enter it; `None` where that is not wanted."""
+        if self._kept is None:
+            return None
+        for warm in [*self._idle, *self._lent.values()]:
+            if warm.cluster is cluster:
+                return self._leave(warm)
+        return None
+
+    def end(self) -> None:
+        """The session is over."""
+        for warm in [*self._idle, *self._lent.values()]:
+            if self._kept is None:
+                self._end(warm)
+            else:
+                self._leave(warm)
+                warm.cluster.__exit__(None, None, None)
+
+    def _start(self, options: ClusterOptions) -> Cluster:
+        cluster = NetnsCluster(**_settings(options)).__enter__()
+        observer = Observer(cluster)
+        self._lent[cluster] = _Warm(cluster, observer, None)
+        if self._kept is not None:
+            # Already now, since nobody is told before pytest is killed.
+            cluster.keep()
+        self._lent[cluster] = _Warm(cluster, observer, Apart(observer.first_look).run_blocking())
+        return cluster
+
+    def _is_clean(self, warm: _Warm) -> bool:
+        fresh, observer = warm.fresh, warm.observer
+        if fresh is None:
+            return False
+        differences = Apart(lambda: observer.differences(fresh, _PATIENCE)).run_blocking()
+        if differences:
+            _log.info("%r is not clean any more:\n%s", warm.cluster, "\n".join(differences))
+        return not differences
+
+    def _end(self, warm: _Warm) -> None:
+        self._forget(warm)
+        if self._kept is not None:
+            try:
+                warm.cluster.keep(kept=False)
+            except (CorosyncError, RuntimeError):  # the test has ended it itself, with which its nodes were left
+                self._kept.append(warm.cluster.how_to_enter)
+        warm.cluster.__exit__(None, None, None)
+
+    def _leave(self, warm: _Warm) -> str:
+        """Hand a cluster over to the user."""
+        self._forget(warm)
+        if self._kept is not None:
+            self._kept.append(warm.cluster.how_to_enter)
+        return warm.cluster.how_to_enter
+
+    def _forget(self, warm: _Warm) -> None:
+        warm.observer.close()
+        if warm in self._idle:
+            self._idle.remove(warm)
+        self._lent.pop(warm.cluster, None)
