@@ -191,12 +191,14 @@ class Supervisor:
 
     def create(self, request: dict[str, Any], fds: list[int]) -> tuple[dict[str, Any], list[int]]:
         ip = request["ip"]
+        # Without spanning tree and its delay, a port forwards from the start. It comes before the nodes so that no port has
+        # the interface index that the port's other end has in its node's namespace: the kernel would take it for no
+        # veth, and let up to a second go by until it sees its carrier (linkwatch_urgent_event in net/core/link_watch.c).
+        run(ip, ["ip", "-batch", "-"], [f"link add {BRIDGE} type bridge stp_state 0 forward_delay 0", "link set lo up"])
         forked = {
             nodeid: fork_reporting(partial(hold, nodeid, request, spec, log))
             for (nodeid, spec), log in zip(request["nodes"].items(), fds, strict=True)
         }
-        # Without spanning tree and its delay, a port forwards from the start.
-        run(ip, ["ip", "-batch", "-"], [f"link add {BRIDGE} type bridge stp_state 0 forward_delay 0", "link set lo up"])
         for (nodeid, (pid, reader)), log in zip(forked.items(), fds, strict=True):
             result = report_of(reader)
             if result != "ok":
