@@ -2,17 +2,21 @@
 # make test     all checks, then all tests, against the fake and against real daemons
 # make setup    only what these two need; they call it themselves, and it does nothing the second time
 # make lint, make fake, make real     parts of make test; ARGS="-k name" goes to pytest
+# make flake        the tests ten times in a row in both modes, under load; N=3 and ARGS say otherwise
+# make flake-smoke  that in a minute: one round of a few tests
+# make unprivileged make real as an ordinary user, whom root makes for it; ARGS goes to pytest
 #
 # PYTHON=python3.13 takes another interpreter, with a virtual environment of its own.
 PYTHON ?= python3
 ARGS ?=
+N ?= 10
 VENV := .venv$(if $(filter-out python3,$(PYTHON)),-$(notdir $(PYTHON)))
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # The extension module is built anew when one of its sources changes.
 SOURCES := $(filter-out %/_shim.c,$(wildcard $(addprefix triocoro/_corosync/,*.c *.h *.cdef *.txt *build*.py)))
 
-.PHONY: setup demo test lint fake real
+.PHONY: setup demo test lint fake real flake flake-smoke unprivileged
 
 setup: $(READY)
 
@@ -40,3 +44,12 @@ lint: setup
 
 fake real: setup
 	$(BIN)/python -m pytest --corosync=$@ $(ARGS)
+
+flake: setup
+	@BIN=$(BIN) N=$(N) tools/flake.sh $(ARGS)
+
+flake-smoke: setup
+	@BIN=$(BIN) N=1 tools/flake.sh tests/test_death.py tests/test_cancellation.py
+
+unprivileged:
+	@tools/unprivileged.sh $(ARGS)
