@@ -191,9 +191,9 @@ class Supervisor:
 
     def create(self, request: dict[str, Any], fds: list[int]) -> tuple[dict[str, Any], list[int]]:
         ip = request["ip"]
-        # Without spanning tree and its delay, a port forwards from the start. It comes before the nodes so that no port has
-        # the interface index that the port's other end has in its node's namespace: the kernel would take it for no
-        # veth, and let up to a second go by until it sees its carrier (linkwatch_urgent_event in net/core/link_watch.c).
+        # Without spanning tree and its delay, a port forwards from the start. It comes before the nodes, so that no
+        # port has the interface index that its other end has in the node's namespace: the kernel would let up to a
+        # second go by before it sees such a one's carrier (linkwatch_urgent_event in net/core/link_watch.c).
         run(ip, ["ip", "-batch", "-"], [f"link add {BRIDGE} type bridge stp_state 0 forward_delay 0", "link set lo up"])
         forked = {
             nodeid: fork_reporting(partial(hold, nodeid, request, spec, log))
