@@ -97,7 +97,7 @@ def run(command: list[str], installed: Installed) -> str:
 def test_as_a_user_would(installed: Installed, corosync_mode: str) -> None:
     output = run([sys.executable, "-m", "pytest", f"--corosync={corosync_mode}"], installed)
     assert f"corosync: {corosync_mode}" in output
-    assert "5 passed" in output
+    assert " passed in " in output.splitlines()[-1]  # nothing else, such as skipped ones
 
 
 @pytest.mark.corosync_real_only  # the fake asks nothing of the kernel
@@ -110,7 +110,7 @@ def test_as_an_ordinary_user(installed: Installed) -> None:
     command = ["setpriv", *ids, *powers, "--", sys.executable, "-m", "pytest", "--corosync=real"]
     output = run([*reachable(installed.folder), *command], installed)
     assert "corosync: real" in output
-    assert "5 passed" in output
+    assert " passed in " in output.splitlines()[-1]  # nothing else, such as skipped ones
 
 
 def reachable(folder: Path) -> list[str]:
