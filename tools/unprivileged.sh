@@ -47,7 +47,7 @@ while IFS= read -r variable; do
     environment+=("$variable")
 done < <(env | grep -iE '^(PIP_[A-Z_]+|SSL_CERT_(FILE|DIR)|REQUESTS_CA_BUNDLE|(HTTPS?|NO)_PROXY|CI)=' || true)
 
-# No shell of ours stands between make's ARGS and pytest's arguments.
+# make hands ARGS to a shell.
 arguments=${*@Q}
 arguments=${arguments//\$/\$\$}
 as_user=(setpriv --reuid="$user" --regid="$user" --init-groups --inh-caps=-all --bounding-set=-all --no-new-privs)

@@ -22,6 +22,14 @@ _PACKAGES = {
 _DEVICES = "link add probe0 type bridge\nlink add probe1 type veth peer name probe2\n"
 _SHARED_MEMORY = "/dev/shm"
 
+_SYSCTL = Path("/proc/sys")
+# The kernel's settings that can forbid namespaces, each with the value that does, and one that does not.
+_FOR_ALL = tuple((f"user.max_{kind}_namespaces", "0", "10000") for kind in ("user", "net", "mnt", "pid"))
+_FOR_USERS = (
+    ("kernel.unprivileged_userns_clone", "0", "1"),  # Debian's kernels
+    ("kernel.apparmor_restrict_unprivileged_userns", "1", "0"),  # Ubuntu's
+)
+
 
 @attrs.frozen
 class Programs:
@@ -98,14 +106,31 @@ def _missing_permissions(programs: Programs) -> list[str]:
     reason = " ".join(result.stderr.split())
     if "unshare" not in reason:
         return [f"the kernel makes no bridge or veth devices ({reason}): modprobe bridge veth"]
-    if os.geteuid() == 0:
-        remedy = "give this container CAP_SYS_ADMIN and CAP_NET_ADMIN (docker run --privileged)"
-    else:
-        remedy = (
-            "run as root, or allow user namespaces: sysctl user.max_user_namespaces,"
-            " kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns"
-        )
-    return [f"namespaces cannot be created ({reason}): {remedy}"]
+    return [f"namespaces cannot be created ({reason}): {_remedy(root=os.geteuid() == 0)}"]
+
+
+def _remedy(*, root: bool) -> str:
+    """What to do where namespaces cannot be created."""
+    settings = _FOR_ALL if root else _FOR_ALL + _FOR_USERS
+    found = [
+        f"{name} is {forbidding}, which forbids it: sysctl {name}={allowing}"
+        for name, forbidding, allowing in settings
+        if _sysctl(name) == forbidding
+    ]
+    if found:
+        return "; ".join(found) + ("" if root else "; or run as root")
+    if root:
+        return "give this container CAP_SYS_ADMIN and CAP_NET_ADMIN (docker run --privileged)"
+    names = ", ".join(name for name, _, _ in settings)
+    return f"run as root, or allow it; it is not {names}, but may be a container's seccomp filter or a security module"
+
+
+def _sysctl(name: str) -> str | None:
+    """The value of a setting; `None` where the kernel has no such setting."""
+    try:
+        return (_SYSCTL / name.replace(".", "/")).read_text(encoding="ascii").strip()
+    except OSError:
+        return None
 
 
 def _missing_client() -> list[str]:
