@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import trio
 from conftest import Figure
-from traces import names_in, namespaces_of, nothing_left, processes_in, wait_until
+from traces import names_in, namespaces_of, nothing_left, processes_in, state_of, wait_until
 from trio.testing import MockClock
 from witness import inside
 
@@ -54,10 +54,6 @@ async def members_seen_by(node: Node) -> set[int]:
             if isinstance(change, triocoro.VotequorumNodelist):
                 return set(change.nodes)
     raise AssertionError
-
-
-def state_of(pid: int | None) -> str:
-    return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
 
 
 # --- starting ---------------------------------------------------------------------------------------------------------

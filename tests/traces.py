@@ -41,10 +41,18 @@ def _links(folder: Path) -> Iterator[str]:
                 yield str(link.readlink())
 
 
+def state_of(pid: int | str | None) -> str:
+    """The letter for the state of a process, as in ps(1)."""
+    return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
+
+
 def _processes() -> Iterator[Path]:
+    """All processes but those that have ended, and wait for this machine's init to take notice, which may take long."""
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
-            yield folder
+            with suppress(OSError):  # it has ended meanwhile
+                if state_of(folder.name) != "Z":
+                    yield folder
 
 
 def namespaces_of(pid: int | None) -> tuple[str, str]:

@@ -13,22 +13,22 @@ fi
 
 user=triocoro-$$
 home=$(mktemp --directory --tmpdir triocoro-home-XXXXXX)
-of_user() { ps -o pid= -u "$user" || true; }
+# What has ended, and nobody has waited for, does not count.
+of_user() { ps -o stat=,pid=,args= -u "$user" | grep -v '^Z' || true; }
 clean() {
     status=$?
     trap '' INT TERM HUP
-    left=$(ps -o pid=,args= -u "$user" || true)
+    left=$(of_user)
     if [ -n "$left" ]; then
         echo "unprivileged: these processes were left:" >&2
         echo "$left" >&2
         [ "$status" != 0 ] || status=1
         while [ -n "$(of_user)" ]; do
-            # shellcheck disable=SC2046 # one word a process
-            kill -KILL $(of_user) 2>/dev/null || true
+            of_user | awk '{ print $2 }' | xargs kill -KILL 2>/dev/null || true
             sleep 0.1
         done
     fi
-    userdel "$user"
+    userdel --force "$user"  # it would look for processes, too
     rm -rf "$home"
     exit "$status"
 }
