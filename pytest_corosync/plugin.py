@@ -78,6 +78,18 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
+    """Have Control-C end the session, as it does elsewhere: pytest-trio puts it into a group, which pytest reports."""
+    try:
+        yield
+    except BaseException as exc:
+        # A group of exceptions; the class is younger than Python 3.10.
+        if LOANS in item.stash and hasattr(exc, "subgroup") and exc.subgroup(KeyboardInterrupt) is not None:
+            raise KeyboardInterrupt from exc
+        raise
+
+
+@pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Attach the daemons' logs to the report of a failure, and leave the clusters as they are, if that is wanted."""
     report = yield

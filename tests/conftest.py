@@ -19,6 +19,9 @@ pytest_plugins = ["pytester"]
 Figure: TypeAlias = Callable[[str, str], None]
 """What the fixture `figure` gives: call it with a name and a value."""
 
+Run: TypeAlias = Callable[..., pytest.RunResult]
+"""What the fixture `run` gives."""
+
 # Every process that a test starts inherits this, whoever adopts it when its parent dies, so it tells ours from others'.
 _TOKEN = uuid.uuid4().hex
 os.environ["TRIOCORO_TEST_RUN"] = _TOKEN
@@ -37,6 +40,18 @@ def figure(request: pytest.FixtureRequest) -> Figure:
         item.user_properties.append(("figure", f"{name}: {value}"))
 
     return report
+
+
+@pytest.fixture
+def run(pytester: pytest.Pytester, corosync_mode: str) -> Run:
+    """Run pytest on the text of a test file, in the mode of this session unless told otherwise."""
+
+    def run_source(source: str, *args: str, mode: str | None = corosync_mode) -> pytest.RunResult:
+        pytester.makepyfile(source)
+        chosen = [] if mode is None else [f"--corosync={mode}"]
+        return pytester.runpytest(*chosen, *args)
+
+    return run_source
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -34,7 +34,7 @@ from triocoro import (
     lowlevel,
 )
 from triocoro.lowlevel import CmapHandle, Dispatch
-from triocoro.testing import Cluster, ClusterSettings, FakeCluster, Node
+from triocoro.testing import Cluster, ClusterSettings, FakeCluster, NetnsCluster, Node
 
 _BOUND = 30
 """Seconds for what takes a few at most."""
@@ -824,11 +824,12 @@ async def test_the_fake_has_the_keys_of_a_real_node(
                 assert ours == real
 
 
-@pytest.mark.usefixtures("corosync_cluster")
 @pytest.mark.corosync_real_only
-@pytest.mark.corosync(nodes=3)
 async def test_the_fake_has_the_statistics_of_a_real_node() -> None:
-    """The keys and their types; each connection has its own in both."""
+    """The keys and their types; each connection has its own in both.
+
+    The cluster is our own, as the plugin has connections to its clusters, too.
+    """
 
     def types(items: Sequence[tuple[str, TypedValue]]) -> dict[str, CmapType]:
         return {re.sub(r"\.\d+\.0x[0-9a-f]+\.", ".PID.ADDRESS.", key): typed.type for key, typed in items}
@@ -836,9 +837,10 @@ async def test_the_fake_has_the_statistics_of_a_real_node() -> None:
     with trio.fail_after(_BOUND):
         async with (
             FakeCluster(nodes=3) as fake,
-            triocoro.open_cmap(CmapMap.STATS) as real_map,
+            NetnsCluster(nodes=3) as cluster,
+            triocoro.open_cmap(CmapMap.STATS, endpoint=cluster[1].endpoint) as real_map,
             triocoro.open_cmap(CmapMap.STATS, endpoint=fake[1].endpoint) as fake_map,
-            triocoro.open_cpg(),
+            triocoro.open_cpg(endpoint=cluster[1].endpoint),
             triocoro.open_cpg(endpoint=fake[1].endpoint),
         ):
             real, ours = await real_map.items_typed(), await fake_map.items_typed()

@@ -6,28 +6,15 @@ import re
 import textwrap
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import pytest
 import trio
+from conftest import Run
 
 import triocoro
 from triocoro.testing import Node
 from triocoro.testing._netns import requirements
-
-Run: TypeAlias = Callable[..., pytest.RunResult]
-
-
-@pytest.fixture
-def run(pytester: pytest.Pytester, corosync_mode: str) -> Run:
-    """Run pytest on the text of a test file, in the mode of this session unless told otherwise."""
-
-    def run_source(source: str, *args: str, mode: str | None = corosync_mode) -> pytest.RunResult:
-        pytester.makepyfile(source)
-        chosen = [] if mode is None else [f"--corosync={mode}"]
-        return pytester.runpytest(*chosen, *args)
-
-    return run_source
 
 
 def test_default_is_fake(run: Run) -> None:
@@ -262,13 +249,6 @@ def test_no_logs_of_a_passing_test(run: Run) -> None:
     result = run("def test_it(corosync): pass", "-rA")
     result.assert_outcomes(passed=1)
     result.stdout.no_fnmatch_line("*corosync node 1 log*")
-
-
-def test_under_xdist(pytester: pytest.Pytester, corosync_mode: str) -> None:
-    pytester.makepyfile("def test_it(corosync): assert False\ndef test_more(corosync): pass")
-    result = pytester.runpytest_subprocess(f"--corosync={corosync_mode}", "-n2")
-    result.assert_outcomes(passed=1, failed=1)
-    result.stdout.fnmatch_lines(["*- corosync node 1 log -*"])
 
 
 def readme_example(containing: str) -> str:

@@ -19,8 +19,11 @@ from ._cluster import Cluster, Node
 
 HandleT = TypeVar("HandleT", bound="RawHandle[Any]")
 
-_COUNTERS: Final = re.compile(r"runtime\.services\..*\.[rt]x|runtime\.members\.\d+\.join_count")
+_COUNTERS: Final = re.compile(r"runtime\.services\..*\.[rt]x")
 """The keys that change although nobody has changed anything."""
+
+_JOINS: Final = re.compile(r"runtime\.members\.\d+\.join_count")
+"""The keys that tell memberships of before."""
 
 _CONNECTIONS: Final = "stats.ipcs.service"
 
@@ -66,12 +69,24 @@ class Look:
 class Observer:
     """Looks at a cluster again and again, over connections that it opens once: that is what takes the time.
 
+    A membership that has changed and is as before is nothing to be seen, unless the cluster's options are such that
+    votequorum goes by what has been, of which clients see no more than a part.
+
     They are bare handles, which outlive the Trio run that opened them, so each look may be in a run of its own. None of
     them joins or tracks anything: nobody is told of them.
     """
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
+        options = cluster.options
+        self._remembers = (
+            options.two_node
+            or options.wait_for_all is not None
+            or options.last_man_standing
+            or options.auto_tie_breaker
+            or options.allow_downscale
+            or options.qdevice_votes is not None
+        )
         self._open: list[RawHandle[Any]] = []
         self._handles: dict[int, _Handles] = {}
 
@@ -122,6 +137,10 @@ class Observer:
         while self._open:
             self._open.pop().close()
 
+    def _passes(self, key: str) -> bool:
+        """Whether a key may have any value."""
+        return bool(_COUNTERS.fullmatch(key) or (_JOINS.fullmatch(key) and not self._remembers))
+
     def _faults(self) -> Iterator[str]:
         cluster = self._cluster
         everybody = frozenset(cluster.nodes)
@@ -163,7 +182,7 @@ class Observer:
             for nodeid in self._cluster.nodes:
                 facts[f"{of_node}: votes of node {nodeid}"] = await retry(partial(handles.votequorum.info, nodeid))
             for key, value in await retry(lambda: handles.icmap.items("")):
-                if not _COUNTERS.fullmatch(key):
+                if not self._passes(key):
                     facts[f"{of_node}: the key {key}"] = value
             connections = {key.rpartition(".")[0] for key, _ in await retry(lambda: handles.stats.items(_CONNECTIONS))}
             others = len(connections) - len(attrs.fields(_Handles))

@@ -1,0 +1,151 @@
+"""The plugin beside others: each way to run async tests, several processes, and Control-C."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import Run
+
+BODY = """
+    async with triocoro.open_group("chat") as group:
+        message = await group.send_and_wait(b"hello")
+        assert message.sender.nodeid == 1
+    async with triocoro.open_votequorum() as votequorum:
+        assert (await votequorum.info()).total_votes == NODES
+"""
+IMPORTS = "import anyio\nimport pytest\nimport trio\nimport triocoro\n\n"
+
+
+def body(nodes: int) -> str:
+    return BODY.replace("NODES", str(nodes))
+
+
+def test_pytest_trio_with_trio_mode(run: Run) -> None:
+    result = run(
+        f"{IMPORTS}async def test_one(corosync):{body(1)}\nasync def test_three(corosync_cluster):{body(3)}",
+        "-o",
+        "trio_mode=true",
+    )
+    result.assert_outcomes(passed=2)
+
+
+def test_pytest_trio_without_trio_mode(run: Run) -> None:
+    result = run(
+        f"{IMPORTS}@pytest.mark.trio\nasync def test_one(corosync):{body(1)}\n"
+        f"@pytest.mark.trio\nasync def test_three(corosync_cluster):{body(3)}"
+    )
+    result.assert_outcomes(passed=2)
+
+
+def test_async_fixtures_of_pytest_trio(run: Run) -> None:
+    """They may take ours, and have the default endpoint."""
+    result = run(
+        f"""{IMPORTS}
+@pytest.fixture
+async def group(corosync):
+    async with triocoro.open_group("chat") as group:
+        yield group
+
+async def test_it(group, corosync_cluster, nursery):
+    assert (await group.send_and_wait(b"hello")).payload == b"hello"
+    assert group.address.nodeid == 1
+""",
+        "-o",
+        "trio_mode=true",
+    )
+    result.assert_outcomes(passed=1)
+
+
+def test_anyio_with_the_trio_backend(run: Run) -> None:
+    result = run(
+        f"""{IMPORTS}
+@pytest.fixture
+def anyio_backend():
+    return "trio"
+
+@pytest.mark.anyio
+async def test_one(corosync):{body(1)}
+
+@pytest.fixture
+async def group(corosync_cluster):
+    async with triocoro.open_group("chat") as group:
+        yield group
+
+@pytest.mark.anyio
+async def test_three(group):
+    assert (await group.send_and_wait(b"hello")).payload == b"hello"
+"""
+    )
+    result.assert_outcomes(passed=2)
+
+
+def test_plain_trio(run: Run) -> None:
+    result = run(
+        f"{IMPORTS}async def main(nodes):{BODY.replace('NODES', 'nodes')}\n"
+        "def test_one(corosync): trio.run(main, 1)\n"
+        "def test_three(corosync_cluster): trio.run(main, 3)"
+    )
+    result.assert_outcomes(passed=2)
+
+
+def test_xdist(pytester: pytest.Pytester, corosync_mode: str) -> None:
+    """Each worker has clusters of its own."""
+    pytester.makepyfile(
+        f"""{IMPORTS}
+async def same(number, nodes):{BODY.replace("NODES", "nodes").replace("chat", "busy")}
+
+@pytest.mark.parametrize("number", range(6))
+def test_it(corosync_cluster, number):
+    trio.run(same, number, 3)
+
+def test_fails(corosync):
+    assert False
+"""
+    )
+    result = pytester.runpytest_subprocess(f"--corosync={corosync_mode}", "-n2")
+    result.assert_outcomes(passed=6, failed=1)
+    # The log has come from the worker.
+    result.stdout.fnmatch_lines(
+        [f"corosync: {corosync_mode}*", "*- corosync node 1 log -*", "*Corosync Cluster Engine*"]
+    )
+
+
+@pytest.mark.parametrize("kind", ["plain", "trio"])
+def test_control_c(pytester: pytest.Pytester, corosync_mode: str, kind: str) -> None:
+    """In the middle of a test: the clusters end, that of the test and one that waits for its next test."""
+    pytester.makepyfile(
+        f"""{IMPORTS}
+import time
+
+daemons = []
+
+def test_before(corosync):
+    daemons.append(corosync.pid)
+
+{"async " if kind == "trio" else ""}def test_it(corosync_cluster):
+    daemons.extend(node.pid for node in corosync_cluster.nodes.values())
+    print("\\ndaemons:", *daemons, flush=True)
+    {"await trio" if kind == "trio" else "time"}.sleep(60)
+"""
+    )
+    process = pytester.popen(
+        [sys.executable, "-m", "pytest", f"--corosync={corosync_mode}", "-s", "-o", "trio_mode=true"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    with process:
+        assert process.stdout is not None
+        line = next(line for line in process.stdout if line.startswith(b"daemons:"))
+        pids = [int(word) for word in line.split()[1:] if word != b"None"]
+        assert len(pids) == (4 if corosync_mode == "real" else 0)
+        assert all(Path(f"/proc/{pid}").exists() for pid in pids)
+        process.send_signal(signal.SIGINT)
+        output = process.stdout.read().decode()
+    assert process.returncode == pytest.ExitCode.INTERRUPTED, output
+    assert "KeyboardInterrupt" in output
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
