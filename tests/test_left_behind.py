@@ -85,6 +85,7 @@ import trio
 
 # Whatever runs us may have had interrupts ignored, as shells do for what they run in the background.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+open(os.environ["TRIOCORO_TEST_POINTS"], "a").close()
 
 
 def wait_for_the_end(child=""):
@@ -150,15 +151,21 @@ class Run:
         assert self.process.returncode is None, "it has ended before"
 
     def tests_that_wait(self) -> int:
+        """The tests that have come to their point; -1 before there are tests: the plugin looks at the kernel first."""
+        if not self.points.exists():
+            return -1
         return len(self.points.read_text(encoding="ascii").splitlines())
 
     def ends_without_trace(self, number: signal.Signals) -> float:
         """Send the signal, and wait until nothing is left; in how many seconds that was."""
+        assert self.tests_that_wait() >= 0
         spared = frozenset(map(int, self.points.read_text(encoding="ascii").split()))
         namespaces = self.marked.namespaces()
         holders = holders_of(namespaces)
         start = time.monotonic()
         self.process.send_signal(number)
+        if number == signal.SIGINT:
+            self.process.wait(PATIENCE)  # it has to say what was interrupted
 
         def traces() -> list[object]:
             self.process.poll()
@@ -178,7 +185,6 @@ def run_pytest(marked: Marked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     (tmp_path / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
     temporary, points = tmp_path / "temporary", tmp_path / "points"
     temporary.mkdir()
-    points.touch()
     monkeypatch.setenv("TMPDIR", str(temporary))
     monkeypatch.setenv("TRIOCORO_TEST_POINTS", str(points))
     # Those of a worker of xdist are not for a run of its own.
@@ -221,7 +227,7 @@ def test_pytest_ended_while_a_cluster_starts(
     processes: int, number: signal.Signals, run_pytest: Callable[..., Run]
 ) -> None:
     run = run_pytest("test_suite.py::test_running")
-    run.wait_for(lambda: len(run.inside()) >= processes)
+    run.wait_for(lambda: run.tests_that_wait() == 0 and len(run.inside()) >= processes)
     run.ends_without_trace(number)
     assert run.tests_that_wait() == 0, "too fast for this test"
 

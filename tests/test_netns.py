@@ -12,14 +12,13 @@ from pathlib import Path
 import pytest
 import trio
 from conftest import Figure
-from traces import names_in, namespaces_of, nothing_left, processes_in, state_of, wait_until
+from traces import names_in, namespaces_of, nothing_left, processes_in, state_of, supervisor_of, wait_until
 from trio.testing import MockClock
 from witness import inside
 
 import triocoro
 from triocoro.testing import ClusterOptions, ClusterSettings, NetnsCluster, Node
 from triocoro.testing._netns import cluster as netns_cluster, readiness, requirements
-from triocoro.testing._netns.cluster import NetnsNode
 from triocoro.testing._netns.config import corosync_conf
 from triocoro.testing._netns.supervisor import MAX_FDS
 
@@ -71,19 +70,11 @@ def test_nodes_are_quorate_soon(nodes: int, figure: Figure) -> None:
     assert statistics.median(times) < START_BOUNDS[nodes]
 
 
-def supervisor_of(node: NetnsNode) -> int:
-    """The first process in a node's pid namespace."""
-    for pid in processes_in(namespaces_of(node.namespace_pid)[1]):
-        if re.search(r"^NSpid:.*\t1$", Path(f"/proc/{pid}/status").read_text(encoding="utf-8"), re.MULTILINE):
-            return pid
-    raise AssertionError
-
-
 async def test_the_network_carries_from_the_start() -> None:
     """The kernel takes its time with a port that has the interface index of its other end."""
     async with NetnsCluster(nodes=3) as cluster:
         enter = inside(cluster[1])
-        enter[enter.index("--target") + 1] = str(supervisor_of(cluster[1]))
+        enter[enter.index("--target") + 1] = str(supervisor_of(cluster[1].namespace_pid))
         ports = await trio.run_process([*enter, "ip", "-o", "link", "show", "master", "bridge0"], capture_stdout=True)
     pairs = re.findall(r"^(\d+): node\d+@\D*(\d+):", ports.stdout.decode(), re.MULTILINE)
     assert len(pairs) == 3, ports.stdout

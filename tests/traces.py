@@ -73,6 +73,14 @@ def processes_in(namespace: str) -> frozenset[int]:
     return frozenset(found)
 
 
+def supervisor_of(pid: int | None) -> int:
+    """The first process in the pid namespace of another one."""
+    for other in processes_in(namespaces_of(pid)[1]):
+        if re.search(r"^NSpid:.*\t1$", Path(f"/proc/{other}/status").read_text(encoding="utf-8"), re.MULTILINE):
+            return other
+    raise AssertionError
+
+
 @attrs.frozen
 class Marked:
     """The processes that were started with a text in their environment, but for this one, and those that it forked."""

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _CONF = f"{STATE_DIR}/corosync.conf"
 _FREEZE_POLL = 0.001
 _PATIENCE = 30.0
-"""Seconds that a daemon may take to end."""
+"""Seconds that a daemon may take to end, or to stand still."""
 
 _numbers = itertools.count(1)
 
@@ -124,14 +124,24 @@ class NetnsNode(Node):
 
         Raises:
             RuntimeError: no daemon runs.
+            trio.TooSlowError: it does not stand still within 30 seconds; the message has the states of its threads.
         """
         await trio.lowlevel.checkpoint()
         daemon = self._machine.daemon
         if daemon is None or not daemon.running:
             raise RuntimeError(f"node {self.nodeid} does not run, so it cannot be frozen")
         daemon.send(signal.SIGSTOP)
-        while not daemon.frozen and self.running:  # noqa: ASYNC110 - only its parent is told
-            await trio.sleep(_FREEZE_POLL)
+        await Apart(lambda: self._frozen(daemon)).run()
+
+    async def _frozen(self, daemon: Daemon) -> None:  # noqa: ASYNC910 - it may have happened already
+        with trio.move_on_after(_PATIENCE) as patience:  # noqa: ASYNC912 - as above
+            while not daemon.frozen and daemon.running:  # noqa: ASYNC110 - only its parent is told
+                await trio.sleep(_FREEZE_POLL)
+        if patience.cancelled_caught:
+            raise trio.TooSlowError(
+                f"node {self.nodeid}: corosync has not stood still within {_PATIENCE:g} seconds of SIGSTOP;"
+                f" its threads are in these states: {daemon.states}"
+            )
 
     async def thaw(self) -> None:
         """Let a frozen daemon go on (SIGCONT)."""

@@ -33,7 +33,6 @@ class Hub:
         self._lock = threading.Lock()
         self._output = os.memfd_create("triocoro-supervisor")
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._control.settimeout(_PATIENCE)
         # A process that was forked from ours holds the control socket open as well; so the supervisor watches us, too.
         owner = os.pidfd_open(os.getpid())
         try:
@@ -66,21 +65,26 @@ class Hub:
             CorosyncUnavailableError: the supervisor could not do it, or is no more.
         """
         with self._lock:
+            self._control.settimeout(_PATIENCE)
             try:
                 socket.send_fds(self._control, [json.dumps({"op": op, **fields}).encode()], fds)
                 packet, received, _, _ = socket.recv_fds(self._control, PACKET, MAX_FDS, socket.MSG_CMSG_CLOEXEC)
+            except TimeoutError:
+                # A late answer must not be taken for one to the next request.
+                self._control.shutdown(socket.SHUT_RDWR)
+                raise self._error(op, f"their supervisor has not answered within {_PATIENCE:g} seconds") from None
             except OSError as error:
-                raise self._gone(str(error)) from None
+                raise self._error(op, f"their supervisor does not answer: {error}") from None
         if not packet:
-            raise self._gone("it has ended")
+            raise self._error(op, "their supervisor has ended")
         reply: dict[str, Any] = json.loads(packet)
         if "error" in reply:
-            raise unavailable(f"cannot {op} the cluster's nodes: {reply['error']}")
+            raise self._error(op, reply["error"])
         return reply, received
 
-    def _gone(self, reason: str) -> CorosyncUnavailableError:
+    def _error(self, op: str, reason: str) -> CorosyncUnavailableError:
         output = os.pread(self._output, 65536, 0).decode(errors="replace").strip()
-        return unavailable(f"the cluster's supervisor does not answer: {reason}\n{output}".rstrip())
+        return unavailable(f"cannot {op} the cluster's nodes: {reason}\n{output}".rstrip())
 
     def let_go(self) -> None:
         """Leave the supervisor, which keeps its nodes, to itself."""

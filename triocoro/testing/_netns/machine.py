@@ -38,14 +38,19 @@ class Daemon:
         return not poll.poll(0)
 
     @property
+    def states(self) -> str:
+        """The states of its threads, a letter each, as in ps(1)."""
+        try:
+            stats = [path.read_text(errors="replace") for path in Path(f"/proc/{self.pid}/task").glob("*/stat")]
+        except (FileNotFoundError, ProcessLookupError):
+            return "X"  # the daemon or a thread of it has just ended
+        # The state comes after the name, which may hold anything, parentheses too.
+        return "".join(stat.rpartition(")")[2].split()[0] for stat in stats)
+
+    @property
     def frozen(self) -> bool:
         """Whether all of its threads have stopped."""
-        try:
-            stats = [path.read_bytes() for path in Path(f"/proc/{self.pid}/task").glob("*/stat")]
-        except (FileNotFoundError, ProcessLookupError):
-            return False  # the daemon or a thread of it has just ended
-        # The state comes after the name, which may hold anything, parentheses too.
-        return all(stat.rpartition(b")")[2].split()[0] == b"T" for stat in stats)
+        return set(self.states) <= {"T"}
 
     def send(self, number: signal.Signals) -> None:
         """Send it a signal, if it still runs; never to anybody else."""
