@@ -11,7 +11,7 @@ import attrs
 from triocoro import CorosyncError
 from triocoro.testing import Cluster, ClusterOptions, FakeCluster, NetnsCluster, Node
 from triocoro.testing._netns.apart import Apart
-from triocoro.testing._state import Look, Observer
+from triocoro.testing._state import Look, Observer, is_whole
 
 _IDLE: Final = 3
 """How many clusters may wait for a test that wants them: each is some daemons that take memory, and a little time."""
@@ -102,7 +102,7 @@ class Pool:
             return
         self._idle.append(warm)
         # Unless clusters are kept, in which case it may be of interest at the end, nobody needs one that is broken.
-        if self._kept is None and not all(cluster.reachable(nodeid) for nodeid in cluster.nodes):
+        if self._kept is None and not is_whole(cluster):
             self._end(warm)
         elif len(self._idle) > _IDLE:
             self._end(self._idle[0])

@@ -5,6 +5,7 @@ pytest loads it wherever triocoro is installed, so whatever a run without our fi
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Generator
 from typing import Any
 
@@ -13,6 +14,10 @@ import pytest
 from . import _fixtures, _header, _options
 from ._fixtures import KEPT, LOANS, SOURCE, ClusterFactory
 from ._options import Mode
+
+if sys.version_info < (3, 11):
+    # pytest depends on it there.
+    from exceptiongroup import BaseExceptionGroup
 
 __all__ = ["ClusterFactory", "Mode"]
 
@@ -82,10 +87,9 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
     """Have Control-C end the session, as it does elsewhere: pytest-trio puts it into a group, which pytest reports."""
     try:
         yield
-    except BaseException as exc:
-        # A group of exceptions; the class is younger than Python 3.10.
-        if LOANS in item.stash and hasattr(exc, "subgroup") and exc.subgroup(KeyboardInterrupt) is not None:
-            raise KeyboardInterrupt from exc
+    except BaseExceptionGroup as group:
+        if LOANS in item.stash and group.subgroup(KeyboardInterrupt) is not None:
+            raise KeyboardInterrupt from group
         raise
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
+import getpass
+import os
 import re
+import subprocess
 import textwrap
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -13,6 +17,8 @@ import trio
 from conftest import Run
 
 import triocoro
+from pytest_corosync import _header
+from triocoro._corosync import _libraries
 from triocoro.testing import Node
 from triocoro.testing._netns import requirements
 
@@ -80,9 +86,67 @@ def test_a_clock_that_jumps_is_for_the_fake(run: Run, monkeypatch: pytest.Monkey
         result.stdout.fnmatch_lines(["*autojump_clock does not go with --corosync=real*corosync_fake_only*"])
 
 
+def test_missing_programs_are_listed(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """With the packages that have them; nothing is tried, and nothing is skipped."""
+    for program in ("ip", "unshare"):
+        path = requirements.find_program(program)
+        if path is not None:
+            (tmp_path / program).symlink_to(path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(requirements, "_SBIN", (str(tmp_path / "sbin"),))
+    result = run("def test_it(corosync): pass", mode="real")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    lines = result.stderr.str().splitlines()
+    start = lines.index("ERROR: --corosync=real is not possible here:")
+    missing = [
+        re.sub(r"(the program) (\S+) .*(: install the package) (\S+)", r"\1 \2\3 \4", x) for x in lines[start + 1 :]
+    ]
+    assert missing[:2] == [
+        "  - the program corosync: install the package corosync",
+        "  - the program nft: install the package nftables",
+    ]
+    result.stdout.no_fnmatch_line("*passed*")
+
+
+def path_of(library: ctypes.CDLL) -> bytes:
+    """Where the loader has found a library, as glibc's dlinfo(3) says; the path is the second member of link_map(3)."""
+    link_map = ctypes.c_void_p()
+    assert ctypes.CDLL(None).dlinfo(ctypes.c_void_p(library._handle), 2, ctypes.byref(link_map)) == 0
+    path: bytes = ctypes.cast(link_map, ctypes.POINTER(ctypes.c_char_p))[1]
+    return path
+
+
 @pytest.mark.corosync_real_only
-def test_header_names_the_version(run: Run) -> None:
-    run("def test_it(): pass").stdout.re_match_lines([r"corosync: real, /.*corosync \d+\.\d+"])
+def test_header(run: Run) -> None:
+    """What the system says of itself is in it."""
+    program = str(requirements.find_program("corosync"))
+    version = subprocess.run([program, "-v"], check=True, capture_output=True, text=True).stdout
+    (number,) = re.findall(r"version '(.*)'", version)
+    libraries = [ctypes.CDLL(library.soname) for library in _libraries.LIBRARIES]
+    files = [Path(os.fsdecode(path_of(library))).resolve().name for library in libraries]
+    user = "root" if os.geteuid() == 0 else f"user {getpass.getuser()} ({os.geteuid()}) in a user namespace"
+    result = run("def test_it(): pass")
+    assert f"corosync: real, {program} {number}, as {user}" in result.outlines
+    assert f"corosync libraries: {', '.join(files)}" in result.outlines
+
+
+@pytest.mark.parametrize("uid,name", [(33, "www-data (33)"), (4_000_000, "4000000")])
+def test_header_of_an_ordinary_user(monkeypatch: pytest.MonkeyPatch, uid: int, name: str) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: uid)
+    monkeypatch.setattr(_header, "_daemon", lambda: "corosync 3")
+    assert _header.lines("real")[0] == f"corosync: real, corosync 3, as user {name} in a user namespace"
+
+
+def test_header_where_something_is_missing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To collect the tests, nothing is needed."""
+
+    def find_none(_: str) -> None: ...
+
+    monkeypatch.setattr(requirements, "find_program", find_none)
+    monkeypatch.setattr(_libraries, "LIBRARIES", (_libraries.Library(0, "libcpg.so.99", "libcpg99"),))
+    result = run("def test_it(): pass", "--collect-only", mode="real")
+    assert result.ret == pytest.ExitCode.OK
+    result.stdout.fnmatch_lines(["corosync: real, not installed, as *", "corosync libraries: no libcpg.so.99"])
 
 
 @pytest.mark.parametrize("mode", ["real", "fake"])

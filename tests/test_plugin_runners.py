@@ -132,8 +132,9 @@ def test_before(corosync):
     {"await trio" if kind == "trio" else "time"}.sleep(60)
 """
     )
-    process = pytester.popen(
+    process = subprocess.Popen(
         [sys.executable, "-m", "pytest", f"--corosync={corosync_mode}", "-s", "-o", "trio_mode=true"],
+        cwd=pytester.path,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

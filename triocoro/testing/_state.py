@@ -25,7 +25,8 @@ _COUNTERS: Final = re.compile(r"runtime\.services\..*\.[rt]x")
 _JOINS: Final = re.compile(r"runtime\.members\.\d+\.join_count")
 """The keys that tell memberships of before."""
 
-_CONNECTIONS: Final = "stats.ipcs.service"
+_ACTIVE: Final = "stats.ipcs.global.active"
+"""How many connections there are; unless somebody has reset it, which is to be seen as well, then."""
 
 _POLL: Final = 0.01
 _LIMIT: Final = 3.0
@@ -64,6 +65,11 @@ class Look:
                 yield f"{name} is gone: it was {old}"
             elif old != new:
                 yield f"{name} is {new}, and was {old}"
+
+
+def is_whole(cluster: Cluster) -> bool:
+    """Whether all nodes are up, and the first one and all others hear each other; quick."""
+    return cluster.reachable(1) == frozenset(cluster.nodes)
 
 
 class Observer:
@@ -143,12 +149,16 @@ class Observer:
 
     def _faults(self) -> Iterator[str]:
         cluster = self._cluster
-        everybody = frozenset(cluster.nodes)
-        for nodeid in cluster.nodes:
-            if (hears := cluster.reachable(nodeid)) != everybody:
-                yield f"node {nodeid} {f'hears only {sorted(hears)}' if hears else 'is down or frozen'}"
-            if percent := cluster.network.loss.get(nodeid):
+        for source, target in sorted(cluster.network.cut):
+            yield f"node {target} does not hear node {source}"
+        for nodeid, percent in cluster.network.loss.items():
+            if percent:
                 yield f"node {nodeid} loses {percent:g} per cent of what it should hear"
+        # One question tells of all nodes, unless the answer is no.
+        if not is_whole(cluster):
+            for nodeid in cluster.nodes:
+                if not cluster.reachable(nodeid):
+                    yield f"node {nodeid} is down or frozen"
 
     async def _connect(self, node: Node) -> None:  # noqa: ASYNC910 - a task of our own
         endpoint = node.endpoint
@@ -184,9 +194,8 @@ class Observer:
             for key, value in await retry(lambda: handles.icmap.items("")):
                 if not self._passes(key):
                     facts[f"{of_node}: the key {key}"] = value
-            connections = {key.rpartition(".")[0] for key, _ in await retry(lambda: handles.stats.items(_CONNECTIONS))}
-            others = len(connections) - len(attrs.fields(_Handles))
-            if others:
-                troubles.append(f"{of_node}: {others} connections of other clients")
+            active = (await retry(lambda: handles.stats.get(_ACTIVE))).value
+            if active != len(attrs.fields(_Handles)):
+                troubles.append(f"{of_node}: {active!r} connections, of which {len(attrs.fields(_Handles))} are ours")
         except CorosyncError as error:
             troubles.append(f"{of_node}: {error}")
