@@ -140,7 +140,7 @@ class Machine:
     interfaces: frozenset[str] = attrs.field(factory=lambda: names_in("/sys/class/net"))
     shared_memory: frozenset[str] = attrs.field(
         # Those of libqb: there may be others' on this machine.
-        factory=lambda: frozenset(name for name in names_in("/dev/shm") if re.match(r"qb-\d", name))
+        factory=lambda: frozenset(name for name in names_in("/dev/shm") if name.startswith("qb-"))
     )
     run: frozenset[str] = attrs.field(factory=lambda: names_in("/run"))
 

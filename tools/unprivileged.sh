@@ -43,6 +43,8 @@ chown -R "$user:" "$home"
 
 # What pip and git need to reach a package index from here, and nothing else of our environment.
 environment=(HOME="$home" USER="$user" TMPDIR="$home/tmp" PATH=/usr/local/bin:/usr/bin:/bin LANG=C.UTF-8)
+# Nobody installs with this pip a second time.
+environment+=(PIP_NO_CACHE_DIR=1 PIP_NO_COMPILE=1)
 while IFS= read -r variable; do
     environment+=("$variable")
 done < <(env | grep -iE '^(PIP_[A-Z_]+|SSL_CERT_(FILE|DIR)|REQUESTS_CA_BUNDLE|(HTTPS?|NO)_PROXY|CI)=' || true)
