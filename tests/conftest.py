@@ -127,13 +127,14 @@ def _our_processes() -> dict[int, str]:
 
 
 def _open_fds() -> dict[int, str]:
+    """All but the standard ones, which pytest captures, or an interrupt has it capture no more."""
     found: dict[int, str] = {}
     for link in Path("/proc/self/fd").iterdir():
         try:
             found[int(link.name)] = str(link.readlink())
         except OSError:  # the one that listed them
             continue
-    return found
+    return {fd: text for fd, text in found.items() if fd > 2}
 
 
 def _busy_threads() -> frozenset[str]:
