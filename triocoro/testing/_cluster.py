@@ -329,8 +329,8 @@ class Cluster(AbstractContextManager["Cluster"], AbstractAsyncContextManager["Cl
     async def lose(self, percent: float, *, nodes: Iterable[int] | None = None) -> None:
         """Lose that much of what nodes send to each other, by chance, in place of any loss before.
 
-        Corosync repeats what got lost, so that messages arrive all the same, only later. With a few per cent, a ring may
-        now and then be formed anew of the same nodes; with 15 or more, nodes lose each other. On the fake nothing
+        Corosync repeats what got lost, so that messages arrive all the same, only later. With a few per cent, a ring
+        may now and then be formed anew of the same nodes; with 15 or more, nodes lose each other. On the fake nothing
         happens below 100.
 
         Args:
