@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager, suppress
 from types import MappingProxyType, TracebackType
 from typing import Any, Final, Literal, TypeAlias, TypedDict, cast
 
 import attrs
 import trio
 
-from .._cpg import Cpg, open_cpg
+from .._cpg import open_group
 from .._endpoint import default_endpoint
+from .._errors import ConnectionLostError, CorosyncUnavailableError
 from .._raw import Endpoint
 from .._types import VotequorumNodelist
 from .._votequorum import open_votequorum
@@ -23,6 +25,9 @@ MAX_NODES: Final = 253
 
 _PATIENCE: Final = 30.0
 """Seconds that memberships may take to settle; a machine under load is slow, yet not that slow."""
+_POLL: Final = 0.05
+
+_numbers = itertools.count(1)
 
 _WINDOW: Final = 10_000
 _DEVICE_TIMEOUT: Final = 10_000
@@ -306,14 +311,14 @@ class Cluster(AbstractContextManager["Cluster"], AbstractAsyncContextManager["Cl
 
         Cancelled: it may have been cut.
         """
-        await self._rewire(self._network.partition(sides))
+        await self._rewire(lambda network: network.partition(sides))
 
     async def isolate(self, nodeid: int) -> None:
         """Cut one node off from all others; other cuts stay as they are.
 
         Cancelled: it may have been cut off.
         """
-        await self._rewire(self._network.isolate(nodeid))
+        await self._rewire(lambda network: network.isolate(nodeid))
 
     async def cut(self, source: int, target: int) -> None:
         """Let nothing that node `source` sends arrive at node `target`; the other direction, and other cuts, stay.
@@ -324,7 +329,7 @@ class Cluster(AbstractContextManager["Cluster"], AbstractAsyncContextManager["Cl
 
         Cancelled: it may have been cut.
         """
-        await self._rewire(self._network.cut_off(source, target))
+        await self._rewire(lambda network: network.cut_off(source, target))
 
     async def lose(self, percent: float, *, nodes: Iterable[int] | None = None) -> None:
         """Lose that much of what nodes send to each other, by chance, in place of any loss before.
@@ -339,39 +344,44 @@ class Cluster(AbstractContextManager["Cluster"], AbstractAsyncContextManager["Cl
 
         Cancelled: it may be in force.
         """
-        await self._rewire(self._network.lose(percent, self.nodes if nodes is None else nodes))
+        nodeids = frozenset(self.nodes if nodes is None else nodes)
+        await self._rewire(lambda network: network.lose(percent, nodeids))
 
     async def heal(self) -> None:
         """Mend the network: no cut and no loss is left.
 
         Cancelled: it may have been mended.
         """
-        await self._rewire(Network(frozenset(self.nodes)))
+        await self._rewire(lambda network: Network(network.nodeids))
 
     @abstractmethod
-    async def _rewire(self, network: Network) -> None:
-        """Make the network so, and `network` with it."""
+    async def _rewire(self, change: Callable[[Network], Network]) -> None:
+        """Make the network what `change` makes of it, and `network` with it; one change after the other."""
 
     @abstractmethod
     def _up(self) -> frozenset[int]:
         """The nodes that run, and are not frozen."""
 
+    @abstractmethod
+    def check_runs(self) -> None:
+        """Raise `RuntimeError` if we are not in the block: elsewhere there is nothing to do anything to."""
+
     async def settled(self) -> None:
         """Wait until the memberships on all nodes that are up (and not frozen) are what the network allows.
 
         That is: the nodes of each membership agree on it, its network holds, and no two of them could be one. Quorum
-        has been counted by then, and the nodes are ready for requests.
+        has been counted by then, the nodes are ready for requests, and messages get around. The network and the nodes
+        may change meanwhile.
 
         Raises:
+            RuntimeError: the cluster does not run.
             trio.TooSlowError: it has not come to that within 30 seconds; the message says which node sees what.
         """
+        self.check_runs()
         watch = _Watch(self, self._up)
         with trio.move_on_after(_PATIENCE) as patience:
             async with trio.open_nursery() as nursery:
-                for node in self.nodes.values():
-                    if self.reachable(node.nodeid):
-                        nursery.start_soon(watch.follow, node)
-                await watch.settled()
+                await watch.settled(nursery)
                 nursery.cancel_scope.cancel()
         if patience.cancelled_caught:
             raise trio.TooSlowError(
@@ -385,53 +395,86 @@ class _Watch:
     def __init__(self, cluster: Cluster, up: Callable[[], frozenset[int]]) -> None:
         self._cluster = cluster
         self._up = up
-        self._nodes = {nodeid for nodeid in cluster.nodes if cluster.reachable(nodeid)}
+        self._followed: set[int] = set()
         self._sees: dict[int, frozenset[int]] = {}
-        self._cpgs: dict[int, Cpg] = {}
-        self._changed = trio.Event()
+        self._changes = 0
+        self._news = trio.Event()
 
-    async def follow(self, node: Node) -> None:
-        """Keep up with one node."""
-        async with (
-            open_cpg(endpoint=node.endpoint) as cpg,
-            open_votequorum(endpoint=node.endpoint) as votequorum,
-            votequorum.track() as changes,
-        ):
-            self._cpgs[node.nodeid] = cpg
-            async for change in changes:
-                if isinstance(change, VotequorumNodelist):
-                    self._sees[node.nodeid] = frozenset(change.nodes)
-                    self._changed.set()
-                    self._changed = trio.Event()
-
-    async def settled(self) -> None:
+    async def settled(self, nursery: trio.Nursery) -> None:
         """Wait until all that is seen fits together, and no transition is under way."""
-        changed = None
-        while changed is not self._changed:
-            changed = self._changed
-            if self._fits():
-                # The node list only begins a transition. The daemon answers no CPG request before its end.
-                for nodeid in self._nodes & self._up():
-                    await self._cpgs[nodeid].local_nodeid()
-            else:
-                await changed.wait()
-        await trio.lowlevel.checkpoint()
+        while not await self._is_settled(nursery):
+            await self._wait()
 
-    def _fits(self) -> bool:
-        network, up = self._cluster.network, self._up()
-        sees = {nodeid: self._sees.get(nodeid) for nodeid in self._nodes & up}
-        return all(
-            members is not None
-            and members <= up
-            and all(sees.get(other, members) == members for other in members)
-            and network.holds(members)
-            # Nobody else could be in it.
-            and not any(network.meet(members | (sees.get(other) or {other})) for other in up - members)
-            for members in sees.values()
-        )
+    async def _is_settled(self, nursery: trio.Nursery) -> bool:
+        await trio.lowlevel.checkpoint()
+        for nodeid in self._up() - self._followed:
+            self._followed.add(nodeid)
+            nursery.start_soon(self._follow, self._cluster[nodeid])
+        changes = self._changes
+        return self._fits() and await self._gets_around() and self._fits() and changes == self._changes
 
     def findings(self) -> Iterator[str]:
         """Which node sees what."""
-        for nodeid in sorted(self._nodes):
+        for nodeid in sorted(self._up() | self._followed):
             sees = sorted(self._sees[nodeid]) if nodeid in self._sees else "nothing yet"
             yield f"- node {nodeid} sees {sees}, and hears {sorted(self._cluster.reachable(nodeid))}"
+
+    async def _follow(self, node: Node) -> None:  # noqa: ASYNC910 - a task of our own
+        """Keep up with one node, while it is there."""
+        try:
+            async with open_votequorum(endpoint=node.endpoint) as votequorum, votequorum.track() as changes:
+                async for change in changes:
+                    if isinstance(change, VotequorumNodelist):
+                        self._see(node.nodeid, frozenset(change.nodes))
+        except (ConnectionLostError, CorosyncUnavailableError):
+            self._followed.discard(node.nodeid)
+            self._see(node.nodeid, None)
+
+    def _see(self, nodeid: int, members: frozenset[int] | None) -> None:
+        self._sees.pop(nodeid, None)
+        if members is not None:
+            self._sees[nodeid] = members
+        self._changes += 1
+        self._news.set()
+
+    def _fits(self) -> bool:
+        network, up = self._cluster.network, self._up()
+        sees = {nodeid: self._sees.get(nodeid) for nodeid in up}
+        return all(
+            members is not None
+            and members <= up
+            and all(sees[other] == members for other in members)
+            and network.holds(members)
+            # Nobody else could be in it.
+            and not any(network.meet(members | (sees[other] or {other})) for other in up - members)
+            for members in sees.values()
+        )
+
+    async def _gets_around(self) -> bool:
+        """Whether a message gets around from every node.
+
+        None does while totem gathers a new ring, which no node list tells of before it is there; and the services serve
+        no requests in the transition that the node list begins.
+        """
+        up, arrived = self._up(), set[int]()
+        async with trio.open_nursery() as nursery:
+            for nodeid in up:
+                nursery.start_soon(self._send_around, self._cluster[nodeid], arrived)
+            while len(arrived) < len(up) and self._fits():
+                await self._wait()
+            nursery.cancel_scope.cancel()
+        return len(arrived) == len(up)
+
+    async def _send_around(self, node: Node, arrived: set[int]) -> None:  # noqa: ASYNC910 - a task of our own
+        with suppress(ConnectionLostError, CorosyncUnavailableError):
+            # Joins come back in agreed order.
+            async with open_group(f"triocoro settled {next(_numbers)}", receive=False, endpoint=node.endpoint):
+                pass
+            arrived.add(node.nodeid)
+            self._news.set()
+
+    async def _wait(self) -> None:
+        """Wait for news. Nobody tells of what is done to the network, or to nodes: so not for long."""
+        with trio.move_on_after(_POLL):
+            await self._news.wait()
+            self._news = trio.Event()

@@ -10,6 +10,8 @@ import attrs
 
 ALL: Final = 100
 """Per cent."""
+_DIGITS: Final = 2
+"""Of a loss; a real network knows no finer ones."""
 
 
 @attrs.frozen
@@ -52,7 +54,7 @@ class Network:
         self.check(*nodeids)
         if not isinstance(cast("object", percent), (int, float)) or not 0 <= percent <= ALL:
             raise ValueError(f"a loss is 0 to {ALL} per cent, not {percent!r}")
-        return attrs.evolve(self, loss={**self.loss, **dict.fromkeys(nodeids, percent)})
+        return attrs.evolve(self, loss={**self.loss, **dict.fromkeys(nodeids, round(percent, _DIGITS))})
 
     def check(self, *nodeids: int) -> None:
         """Complain about a node that is not there."""
@@ -74,7 +76,7 @@ class Network:
         """
         left = sorted(up)
         while left:
-            ring = [nodeid for nodeid in left if self._reach(left[0], nodeid, left)]
+            ring = self._within_reach(left)
             if not (stands(tuple(ring)) and self.holds(ring)):
                 ring = self._meeting(ring)
             yield tuple(ring)
@@ -101,13 +103,13 @@ class Network:
                 ring.append(nodeid)
         return sorted(ring)
 
-    def _reach(self, source: int, target: int, among: Iterable[int]) -> bool:
-        """Whether there is a way between two nodes, over others."""
-        reached, fresh = {source}, {source}
+    def _within_reach(self, nodeids: list[int]) -> list[int]:
+        """The first of these, and all that it can reach, by way of others too."""
+        reached, fresh = set[int](), {nodeids[0]}
         while fresh:
-            fresh = {nodeid for nodeid in among for near in fresh if self.linked(near, nodeid)} - reached
             reached |= fresh
-        return target in reached
+            fresh = {nodeid for nodeid in nodeids if any(self.linked(near, nodeid) for near in fresh)} - reached
+        return sorted(reached)
 
     def _arrives(self, source: int, target: int) -> bool:
         return (source, target) not in self.cut and self.loss.get(target, 0) < ALL

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING
 
@@ -49,8 +49,8 @@ class FakeCluster(Cluster):
     def __getitem__(self, nodeid: int) -> FakeNode:
         return self._nodes[nodeid]
 
-    def check_entered(self) -> None:
-        """Complain if we are not in the block: elsewhere no daemon runs."""
+    def check_runs(self) -> None:
+        """Raise `RuntimeError` if we are not in the block: elsewhere there is nothing to do anything to."""
         if not self._entered:
             raise RuntimeError(f"{self!r} does not run")
 
@@ -86,11 +86,11 @@ class FakeCluster(Cluster):
     def _up(self) -> frozenset[int]:
         return frozenset(nodeid for nodeid, node in self._nodes.items() if node.running and not node.frozen)
 
-    async def _rewire(self, network: Network) -> None:
+    async def _rewire(self, change: Callable[[Network], Network]) -> None:
+        self.check_runs()
         await trio.lowlevel.checkpoint()
-        self.check_entered()
-        self._network = network
-        self._totem.rewire(network)
+        self._network = change(self._network)
+        self._totem.rewire(self._network)
 
 
 class FakeNode(Node):
@@ -144,7 +144,7 @@ class FakeNode(Node):
     async def start(self) -> None:
         """Start the daemon. Nothing happens if it runs."""
         await trio.lowlevel.checkpoint()
-        self._cluster.check_entered()
+        self._cluster.check_runs()
         if self.daemon is None:
             self.boot()
             self._totem.reform()

@@ -6,6 +6,7 @@ import itertools
 import os
 import shlex
 import signal
+import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -36,8 +37,9 @@ _numbers = itertools.count(1)
 class NetnsNode(Node):
     """A node of a `NetnsCluster`."""
 
-    def __init__(self, machine: Machine, start: Callable[[Machine], Awaitable[None]]) -> None:
+    def __init__(self, machine: Machine, start: Callable[[Machine], Awaitable[None]], note: Callable[[], None]) -> None:
         super().__init__(machine.nodeid)
+        self._note_freeze = note
         self._machine = machine
         self._start = start
         self._starting = trio.Lock()
@@ -130,6 +132,7 @@ class NetnsNode(Node):
         daemon = self._machine.daemon
         if daemon is None or not daemon.running:
             raise RuntimeError(f"node {self.nodeid} does not run, so it cannot be frozen")
+        self._note_freeze()
         daemon.send(signal.SIGSTOP)
         await Apart(lambda: self._frozen(daemon)).run()
 
@@ -172,13 +175,18 @@ class NetnsCluster(Cluster):
         super().__init__(ClusterOptions(nodes=nodes, **settings))
         self.name = f"triocoro-{os.getpid()}-{next(_numbers)}"
         self._machines = [Machine(nodeid, self.name) for nodeid in range(1, nodes + 1)]
-        self._nodes = {machine.nodeid: NetnsNode(machine, self._start_one) for machine in self._machines}
+        self._nodes = {
+            machine.nodeid: NetnsNode(machine, self._start_one, self._note_disturbance) for machine in self._machines
+        }
         self._hub: Hub | None = None
         self._argv: list[str] = []
         self._nft = ""
         self._how_to_enter = ""
         self._kept = False
         self._used = False
+        self._rewiring = threading.Lock()
+        self.disturbances = 0
+        """How often the network was changed, or a node was frozen."""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}, {len(self._nodes)} nodes>"
@@ -214,12 +222,18 @@ class NetnsCluster(Cluster):
         """
         return self._how_to_enter
 
+    def _note_disturbance(self) -> None:
+        self.disturbances += 1
+
     def _up(self) -> frozenset[int]:
         return frozenset(machine.nodeid for machine in self._machines if machine.up)
 
-    async def _rewire(self, network: Network) -> None:
-        await Apart(lambda: self._filter(network)).run()
-        self._network = network
+    def check_runs(self) -> None:
+        """Raise `RuntimeError` if we are not in the block: elsewhere there is nothing to do anything to."""
+        self._running_hub()
+
+    async def _rewire(self, change: Callable[[Network], Network]) -> None:
+        await Apart(lambda: self._filter(change)).run()
 
     def __enter__(self) -> NetnsCluster:  # noqa: PYI034 - Self is younger than Python 3.10
         self._use()
@@ -286,10 +300,16 @@ class NetnsCluster(Cluster):
             raise RuntimeError(f"{self!r} does not run")
         return self._hub
 
-    async def _filter(self, network: Network) -> None:  # noqa: ASYNC910 - as said above
-        self._running_hub().request(
-            "filter", nft=self._nft, nodes={nodeid: filter_rules(network, nodeid) for nodeid in self._nodes}
-        )
+    async def _filter(self, change: Callable[[Network], Network]) -> None:  # noqa: ASYNC910 - as said above
+        # Each is in a thread of its own. This waits for the supervisor, which is quick.
+        with self._rewiring:
+            network = change(self._network)
+            self._note_disturbance()
+            self._running_hub().request(
+                "filter", nft=self._nft, nodes={nodeid: filter_rules(network, nodeid) for nodeid in self._nodes}
+            )
+            # Here, since whoever called may have been cancelled.
+            self._network = network
 
     def _create(self, hub: Hub, programs: requirements.Programs) -> None:
         self._argv = [programs.corosync, "-f", "-c", _CONF]
