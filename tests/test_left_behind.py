@@ -8,17 +8,29 @@ import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 
 import attrs
 import pytest
 import trio
 from conftest import Figure
-from traces import Machine, Marked, holders_of, names_in, namespaces_of, nothing_left, processes_in, wait_until
+from traces import (
+    Machine,
+    Marked,
+    holders_of,
+    links_in,
+    names_in,
+    namespaces_of,
+    nothing_left,
+    processes_in,
+    supervisor_of,
+    wait_until,
+)
 
 import triocoro
 from triocoro.testing import NetnsCluster
@@ -33,11 +45,20 @@ PATIENCE = 30.0
 
 
 @pytest.fixture
-def marked(monkeypatch: pytest.MonkeyPatch) -> Marked:
-    """The processes that this test starts, and their children."""
-    mark = uuid.uuid4().hex
-    monkeypatch.setenv("TRIOCORO_TEST_NETNS", mark)
-    return Marked(mark)
+def marked(monkeypatch: pytest.MonkeyPatch) -> Iterator[Marked]:
+    """The processes that this test starts, and their children; those that are left at its end are killed."""
+    marked = Marked(uuid.uuid4().hex)
+    monkeypatch.setenv("TRIOCORO_TEST_NETNS", marked.mark)
+    yield marked
+    marked.kill()
+
+
+def output_of(arguments: list[str]) -> str:
+    # A file, as for the end of a pipe one would wait until the last child has ended.
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as output:
+        subprocess.run(arguments, check=True, stdout=output, timeout=PATIENCE)
+        output.seek(0)
+        return output.read()
 
 
 # --- the end of the block ---------------------------------------------------------------------------------------------
@@ -73,6 +94,32 @@ async def test_a_cancelled_start_leaves_nothing(marked: Marked) -> None:
                 pytest.fail("too fast for this test")
         assert scope.cancelled_caught
         assert not marked.processes()
+
+
+_FORKER = """\
+import os
+import signal
+import time
+
+from triocoro.testing import NetnsCluster
+
+with NetnsCluster(nodes=1):
+    # A child has copies of all our fds, that of the supervisor's control socket among them.
+    child = os.fork()
+    if child == 0:
+        while True:
+            signal.pause()
+    start = time.monotonic()
+print(time.monotonic() - start)
+os.kill(child, 0)
+"""
+
+
+def test_a_forked_child_does_not_hold_up_the_end(marked: Marked, figure: Figure) -> None:
+    seconds = float(output_of([sys.executable, "-c", _FORKER]))
+    figure("the end of a cluster, with a forked child", f"{seconds * 1000:.0f} ms")
+    assert seconds < GONE_BOUND
+    assert len(marked.processes()) == 1  # the child
 
 
 # --- the end of the process -------------------------------------------------------------------------------------------
@@ -180,7 +227,7 @@ class Run:
 
 @pytest.fixture
 def run_pytest(marked: Marked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Run]]:
-    """Start tests of `_SUITE` in a process of their own; what is left of it at the end is killed."""
+    """Start tests of `_SUITE` in a process of their own."""
     (tmp_path / "test_suite.py").write_text(_SUITE, encoding="utf-8")
     (tmp_path / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
     temporary, points = tmp_path / "temporary", tmp_path / "points"
@@ -204,9 +251,7 @@ def run_pytest(marked: Marked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
     with ExitStack() as stack:
         yield start
-        for pid in marked.processes():
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        marked.kill()
 
 
 @pytest.mark.parametrize("name", ["running", "broken", "forked"])
@@ -257,10 +302,6 @@ def command(cluster: NetnsCluster, purpose: str) -> list[str]:
     found = re.search(rf"^  {purpose}: (.*)$", cluster.how_to_enter, re.MULTILINE)
     assert found is not None, cluster.how_to_enter
     return shlex.split(found[1])
-
-
-def output_of(arguments: list[str]) -> str:
-    return subprocess.run(arguments, check=True, capture_output=True, text=True).stdout
 
 
 @pytest.mark.parametrize("inside", [False, True], ids=["outside of a run", "inside"])
@@ -342,3 +383,44 @@ def test_a_kept_cluster_outlives_its_process(marked: Marked) -> None:
         output_of(end)
     assert wait_until(lambda: not marked.processes(), GONE_BOUND)
     assert Machine() == before
+
+
+_ASKER = """\
+import os
+import select
+import signal
+import socket
+
+from traces import supervisor_of
+from triocoro.testing import NetnsCluster
+
+
+def die(control, *_):
+    if not {frozen}:
+        select.select([control], [], [])
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+with NetnsCluster(nodes=2) as cluster:
+    cluster.keep()
+    print(cluster.how_to_enter, flush=True)
+    if {frozen}:
+        os.kill(supervisor_of(cluster[1].namespace_pid), signal.SIGSTOP)
+    socket.recv_fds = die
+    cluster.keep()
+"""
+
+
+@pytest.mark.parametrize("frozen", [True, False], ids=["not answered", "answer not read"])
+def test_a_kept_cluster_outlives_its_process_in_mid_request(*, frozen: bool, marked: Marked) -> None:
+    asker = [sys.executable, "-c", _ASKER.format(frozen=frozen)]
+    with subprocess.Popen(asker, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parent) as process:
+        assert process.stdout is not None
+        enter, *_ = (shlex.split(line.partition(":")[2]) for line in process.stdout.read().splitlines()[1:])
+    assert process.returncode == -signal.SIGKILL
+    supervisor = supervisor_of(int(enter[enter.index("--target") + 1]))
+    os.kill(supervisor, signal.SIGCONT)
+    # Once it has understood, it holds our socket no longer.
+    assert wait_until(lambda: not any(to.startswith("socket:") for to in links_in(f"/proc/{supervisor}/fd")), PATIENCE)
+    assert "Quorate:          Yes" in output_of(enter)
+    assert len(marked.processes()) == 1 + _OF_TWO

@@ -19,8 +19,9 @@ from witness import inside
 import triocoro
 from triocoro.testing import ClusterOptions, ClusterSettings, NetnsCluster, Node
 from triocoro.testing._netns import cluster as netns_cluster, readiness, requirements
-from triocoro.testing._netns.config import corosync_conf
+from triocoro.testing._netns.config import corosync_conf, filter_rules
 from triocoro.testing._netns.supervisor import MAX_FDS
+from triocoro.testing._network import Network
 
 pytestmark = pytest.mark.corosync_real_only
 
@@ -205,6 +206,20 @@ _CONFIGURED: list[tuple[ClusterSettings, dict[str, triocoro.CmapValue]]] = [
 async def test_the_options_reach_the_daemons(settings: ClusterSettings, keys: dict[str, triocoro.CmapValue]) -> None:
     async with NetnsCluster(nodes=2, **settings) as cluster, triocoro.open_cmap(endpoint=cluster[2].endpoint) as cmap:
         assert {key: await cmap.get(key) for key in keys} == keys
+
+
+async def test_a_cluster_with_large_files_and_rules(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is of more than a packet can carry; that of many nodes is so, too."""
+    use_conf(monkeypatch, lambda conf: conf + f"# {'x' * 100}\n" * 10_000)
+
+    def long_rules(network: Network, nodeid: int) -> list[str]:
+        return [*filter_rules(network, nodeid), *[f"# {'x' * 100}"] * 10_000]
+
+    monkeypatch.setattr(netns_cluster, "filter_rules", long_rules)
+    async with NetnsCluster(nodes=2) as cluster:
+        await cluster.isolate(2)
+        await cluster.settled()
+        assert await members_seen_by(cluster[1]) == {1}
 
 
 # --- failing to start -------------------------------------------------------------------------------------------------

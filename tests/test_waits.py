@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import time
 
 import pytest
 import trio
@@ -12,7 +14,7 @@ from traces import nothing_left, supervisor_of
 import triocoro
 from triocoro.testing import NetnsCluster
 from triocoro.testing._netns import cluster as netns_cluster, hub
-from triocoro.testing._netns.machine import Daemon
+from triocoro.testing._netns.machine import Daemon, Machine
 
 pytestmark = pytest.mark.corosync_real_only
 
@@ -49,11 +51,32 @@ async def test_asking_the_supervisor_in_vain(monkeypatch: pytest.MonkeyPatch) ->
             with pytest.raises(triocoro.CorosyncUnavailableError) as caught:
                 await cluster.isolate(2)
             assert str(caught.value) == (
-                "cannot filter the cluster's nodes: their supervisor has not answered within 0.1 seconds"
+                "cannot change the cluster's network: its supervisor has not answered within 0.1 seconds"
             )
             # Nor is it asked again.
-            with pytest.raises(triocoro.CorosyncUnavailableError, match=r"supervisor does not answer: .*Broken pipe"):
+            with pytest.raises(triocoro.CorosyncUnavailableError, match="has not answered an earlier request"):
                 await cluster.heal()
+
+
+def test_interrupted_before_the_supervisor_has_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with nothing_left():
+        with NetnsCluster(nodes=1) as cluster:
+            with monkeypatch.context() as patch:
+                patch.setattr(socket, "recv_fds", interrupted)
+                with pytest.raises(KeyboardInterrupt):
+                    cluster.keep()
+            # The answer that is still to come must not be taken for one to this.
+            with pytest.raises(triocoro.CorosyncUnavailableError) as caught:
+                cluster.keep(kept=False)
+            start = time.monotonic()
+        assert time.monotonic() - start < hub._PATIENCE / 3
+    assert str(caught.value) == (
+        "cannot keep the cluster, or stop keeping it: its supervisor has not answered an earlier request;"
+        " leave the cluster's block, and make another one"
+    )
 
 
 async def test_the_supervisor_has_ended() -> None:
@@ -61,6 +84,22 @@ async def test_the_supervisor_has_ended() -> None:
         async with NetnsCluster(nodes=2) as cluster:
             os.kill(supervisor_of(cluster[1].namespace_pid), signal.SIGKILL)
             with pytest.raises(
-                triocoro.CorosyncUnavailableError, match="cannot filter the cluster's nodes: their supervisor"
+                triocoro.CorosyncUnavailableError, match="cannot change the cluster's network: its supervisor"
             ):
                 await cluster.isolate(2)
+
+
+def test_the_supervisor_ends_during_a_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = NetnsCluster(nodes=2)
+    set_daemon = Machine.set_daemon
+
+    def end_supervisor(machine: Machine, pidfd: int) -> None:
+        set_daemon(machine, pidfd)
+        if machine.nodeid == 2:
+            os.kill(supervisor_of(cluster[2].namespace_pid), signal.SIGKILL)
+
+    monkeypatch.setattr(Machine, "set_daemon", end_supervisor)
+    with nothing_left(), pytest.raises(triocoro.CorosyncUnavailableError) as caught, cluster:
+        pass
+    first, *_ = str(caught.value).splitlines()
+    assert first.startswith("cannot learn how a daemon has ended: its supervisor ")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -33,10 +35,10 @@ def names_in(folder: Path | str) -> frozenset[str]:
     return frozenset(path.name for path in Path(folder).iterdir())
 
 
-def _links(folder: Path) -> Iterator[str]:
+def links_in(folder: Path | str) -> Iterator[str]:
     """Where the symbolic links in a folder of a process lead to; none if it has ended, or is somebody else's."""
     with suppress(OSError):
-        for link in folder.iterdir():
+        for link in Path(folder).iterdir():
             with suppress(OSError):
                 yield str(link.readlink())
 
@@ -97,6 +99,11 @@ class Marked:
                 continue
         return frozenset(found)
 
+    def kill(self) -> None:
+        for pid in self.processes():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
     def namespaces(self) -> frozenset[str]:
         """Those in which they live, but for our own."""
         found: set[str] = set()
@@ -115,7 +122,7 @@ def holders_of(namespaces: frozenset[str]) -> frozenset[tuple[str, str]]:
     """
     held: set[tuple[str, str]] = set()
     for process in _processes():
-        here = {*_links(process / "ns"), *_links(process / "fd")}
+        here = {*links_in(process / "ns"), *links_in(process / "fd")}
         with suppress(OSError):  # as above
             mounts = (process / "mountinfo").read_text(encoding="utf-8", errors="replace")
             here.update(re.findall(r"\b(?:net|mnt|pid|user):\[\d+\]", mounts))

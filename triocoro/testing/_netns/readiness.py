@@ -45,7 +45,7 @@ class Readiness:
         self._machines = machines
         self._status = status
         self._sees = dict.fromkeys((machine.nodeid for machine in machines), "no client can connect to it")
-        self._failures: list[str] = []
+        self._failures: dict[str, None] = {}
 
     async def wait(self, members: frozenset[int] | None) -> None:
         """Wait until clients can connect to each daemon and, if `members` are given, until it is in a cluster of these.
@@ -76,8 +76,13 @@ class Readiness:
 
     async def _watch(self, machine: Machine, everything: trio.CancelScope) -> None:
         await machine.ended()
-        how = describe_status(self._status(machine.nodeid))
-        self._fail(machine, f"corosync ended during the start, {how}", everything)
+        try:
+            how = describe_status(self._status(machine.nodeid))
+        except CorosyncUnavailableError as error:
+            # The supervisor has ended, and all daemons with it: that is no matter of this node.
+            self._fail(str(error), everything)
+        else:
+            self._fail_node(machine, f"corosync ended during the start, {how}", everything)
 
     async def _wait_one(  # noqa: ASYNC910 - a task of our own
         self, machine: Machine, members: frozenset[int] | None, everything: trio.CancelScope
@@ -86,7 +91,7 @@ class Readiness:
             while not await self._is_ready(machine, members):  # noqa: ASYNC110 - the daemon tells nobody
                 await trio.sleep(_RETRY)
         except CorosyncError as error:
-            self._fail(machine, str(error), everything)
+            self._fail_node(machine, str(error), everything)
         else:
             del self._sees[machine.nodeid]
 
@@ -113,6 +118,9 @@ class Readiness:
                 elif ring == sorted(members):
                     return
 
-    def _fail(self, machine: Machine, text: str, everything: trio.CancelScope) -> None:
-        self._failures.append(f"node {machine.nodeid}: {text}\n{describe_log(machine.log)}")
+    def _fail_node(self, machine: Machine, text: str, everything: trio.CancelScope) -> None:
+        self._fail(f"node {machine.nodeid}: {text}\n{describe_log(machine.log)}", everything)
+
+    def _fail(self, text: str, everything: trio.CancelScope) -> None:
+        self._failures[text] = None
         everything.cancel()

@@ -1,9 +1,11 @@
 """The supervisor of one cluster: pid 1 of its pid namespace, in the network namespace that holds the bridge.
 
-Run by path with nothing but the standard library, so that it starts fast: `supervisor.py CONTROL OWNER`, two inherited
-fds. It obeys requests on CONTROL, one JSON object and its fds a packet, and answers each with one. When CONTROL is
-closed, or the process behind the pidfd OWNER ends, it exits, unless it was told to keep the nodes. Then the kernel
-kills all that is left in the pid namespace, and with the last process go the namespaces, mounts and interfaces.
+Run by path with nothing but the standard library, so that it starts fast: `supervisor.py CONTROL OWNER REQUESTS`, three
+inherited fds. It obeys requests, JSON objects, one at a time: each is written to the start of the file REQUESTS, as a
+packet may be too small for it, and a packet on CONTROL tells its length, and brings its fds. The answer is a packet:
+one JSON object and its fds. When CONTROL is closed, or the process behind the pidfd OWNER ends, it exits, unless it was
+told to keep the nodes. Then the kernel kills all that is left in the pid namespace, and with the last process go the
+namespaces, mounts and interfaces.
 
 A node is a *holder*, a process that owns the node's network and mount namespaces, has the node's log as its stdout, and
 does nothing else; the node's daemons come and go, children of the supervisor that enter the holder's namespaces.
@@ -37,7 +39,7 @@ MS_NODEV = 4
 PR_SET_PDEATHSIG = 1
 PR_SET_NAME = 15
 MAX_FDS = 253
-PACKET = 1 << 20
+PACKET = 1 << 16
 BRIDGE = "bridge0"
 SHARED_MEMORY = "/dev/shm"
 
@@ -185,7 +187,8 @@ def remove_tree(path: str) -> None:
 class Supervisor:
     """Answers the requests."""
 
-    def __init__(self) -> None:
+    def __init__(self, requests: int) -> None:
+        self.requests = requests
         self.nodes: dict[str, Node] = {}
         self.keep = False
 
@@ -247,11 +250,15 @@ class Supervisor:
                     node.daemon, node.status = 0, status
 
     def answer(self, control: socket.socket) -> bool:
-        """Do one request; False at the end of them."""
+        """Do one request; False at the end of them.
+
+        Raises:
+            OSError: the owner has ended with the answer to come, or not read.
+        """
         packet, fds, _, _ = socket.recv_fds(control, PACKET, MAX_FDS, socket.MSG_CMSG_CLOEXEC)
         if not packet:
             return False
-        request = json.loads(packet)
+        request = json.loads(os.pread(self.requests, int(packet), 0))
         # What the owner knows to have ended must be reaped by now.
         self.reap()
         reply: dict[str, Any]
@@ -270,41 +277,51 @@ class Supervisor:
                 reply = {"status": self.nodes[request["node"]].status}
         except (SetupError, OSError) as error:
             reply = {"error": str(error)}
-        socket.send_fds(control, [json.dumps(reply).encode()], send)
-        if request["op"] == "start":
-            for fd in send:
-                os.close(fd)
+        try:
+            socket.send_fds(control, [json.dumps(reply).encode()], send)
+        finally:
+            if request["op"] == "start":
+                for fd in send:
+                    os.close(fd)
         return True
+
+    def serve(self, control: socket.socket) -> bool:
+        """Do one request; False once nobody asks any longer."""
+        try:
+            return self.answer(control)
+        except OSError:
+            return False
 
 
 def ignore(_number: int, _frame: object) -> None:
     """Handle a signal that the wakeup fd tells of."""
 
 
-def main(control_fd: int, owner: int) -> None:
+def main(control_fd: int, owner: int, requests: int) -> None:
     """Obey until the owner is gone; and stay if the nodes are kept."""
     call("prctl", PR_SET_NAME, b"corosync-hub", 0, 0, 0)
-    for fd in (control_fd, owner):
+    for fd in (control_fd, owner, requests):
         os.set_inheritable(fd, False)  # noqa: FBT003 - the standard library's signature
     wake, wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, ignore)
-    supervisor = Supervisor()
+    supervisor = Supervisor(requests)
     poll = select.poll()
     for fd in (control_fd, owner, wake):
         poll.register(fd, select.POLLIN)
-    with socket.socket(fileno=control_fd) as control:
-        while True:
-            ready = [fd for fd, _ in poll.poll()]
-            if wake in ready:
-                os.read(wake, 4096)
-                supervisor.reap()
-            for fd in (control_fd, owner):
-                if fd in ready and (fd == owner or not supervisor.answer(control)):
-                    if not supervisor.keep:
-                        return
-                    poll.unregister(fd)
+    control = socket.socket(fileno=control_fd)
+    while True:
+        ready = [fd for fd, _ in poll.poll()]
+        if wake in ready:
+            os.read(wake, 4096)
+            supervisor.reap()
+        for fd in (control_fd, owner):
+            if fd in ready and (fd == owner or not supervisor.serve(control)):
+                if not supervisor.keep:
+                    return
+                poll.unregister(fd)
+                os.close(fd)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))
+    main(*map(int, sys.argv[1:]))
