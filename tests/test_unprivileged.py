@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -28,16 +29,25 @@ def run_as_user(script: str, *arguments: str) -> str:
     return output_of([*(user if os.geteuid() == 0 else []), sys.executable, "-c", script, *arguments])
 
 
-def run_where_forbidden(setting: str, script: str) -> str:
-    """Run a Python program as an ordinary user in a user namespace in which a limit is 0; what it has printed."""
-    forbid = f'echo 0 > /proc/sys/{setting.replace(".", "/")} && exec setpriv --inh-caps=-all "$@"'
+def run_where_limited(setting: str, limit: int, script: str) -> str:
+    """Run a Python program as an ordinary user in a user namespace with a limit of its own; what it has printed."""
+    forbid = f'echo {limit} > /proc/sys/{setting.replace(".", "/")} && exec setpriv --inh-caps=-all "$@"'
     return output_of([*_ELSEWHERE, "--keep-caps", "--", "sh", "-c", forbid, "sh", sys.executable, "-c", script])
 
 
+def run_as_root_without(capability: str, script: str) -> str:
+    """Run a Python program as root, of a user namespace, but without a capability; what it has printed."""
+    lacking = [f"--{kind}=-{capability}" for kind in ("inh-caps", "bounding-set")]
+    return output_of(["unshare", "--user", "--map-root-user", "--", "setpriv", *lacking, sys.executable, "-c", script])
+
+
 def output_of(command: list[str]) -> str:
-    return subprocess.run(
-        command, check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60
-    ).stdout
+    english = {**os.environ, "LC_ALL": "C"}
+    result = subprocess.run(
+        command, env=english, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60, check=False
+    )
+    assert result.returncode == 0, result.stdout
+    return result.stdout
 
 
 _IDENTITY = """\
@@ -98,22 +108,46 @@ import triocoro
 from triocoro.testing import NetnsCluster
 
 try:
-    with NetnsCluster(nodes=1):
+    with NetnsCluster(nodes=3):
         pass
 except triocoro.CorosyncUnavailableError as error:
     print(error)
 """
 
 
-@pytest.mark.parametrize("kind", ["user", "net", "mnt", "pid"])
-def test_the_limit_that_forbids_namespaces_is_named(kind: str) -> None:
+@pytest.mark.parametrize(
+    "kind,limit,verdict",
+    [
+        ("user", 0, "forbids it"),
+        ("net", 0, "forbids it"),
+        ("mnt", 0, "forbids it"),
+        ("pid", 0, "forbids it"),
+        ("net", 3, "may be too low"),
+        ("mnt", 2, "may be too low"),
+    ],
+)
+def test_the_limit_that_forbids_namespaces_is_named(kind: str, limit: int, verdict: str) -> None:
     setting = f"user.max_{kind}_namespaces"
-    lines = run_where_forbidden(setting, _ERROR).splitlines()
+    lines = run_where_limited(setting, limit, _ERROR).splitlines()
     assert lines[0].startswith("cannot create the cluster's nodes: its supervisor ")
     assert lines[-1] == (
         "- namespaces cannot be created (unshare: unshare failed: No space left on device):"
-        f" {setting} is 0, which forbids it: sysctl {setting}=10000; or run as root"
+        f" {setting} is {limit}, which {verdict}: sysctl {setting}=10000"
+        + ("; or run as root" if kind == "user" else "")
     )
+
+
+@pytest.mark.parametrize(
+    "capability,symptom",
+    [
+        ("net_admin", "the kernel makes no bridge or veth devices (RTNETLINK answers: Operation not permitted"),
+        ("sys_admin", "namespaces cannot be created (unshare: unshare failed: Operation not permitted"),
+    ],
+)
+def test_the_capability_that_root_lacks_is_named(capability: str, symptom: str) -> None:
+    lines = run_as_root_without(capability, _ERROR).splitlines()
+    assert lines[-1].startswith(f"- {symptom}")
+    assert lines[-1].endswith(": give this container CAP_SYS_ADMIN and CAP_NET_ADMIN (docker run --privileged)")
 
 
 def test_the_plugin_names_the_limit_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -121,42 +155,68 @@ def test_the_plugin_names_the_limit_too(monkeypatch: pytest.MonkeyPatch, tmp_pat
     (tmp_path / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     script = "import pytest; print('status', int(pytest.main(['--corosync=real', '-p', 'no:cacheprovider'])))"
-    said = run_where_forbidden("user.max_user_namespaces", script)
+    said = run_where_limited("user.max_user_namespaces", 0, script)
     assert "--corosync=real is not possible here" in said
     assert "user.max_user_namespaces is 0, which forbids it" in said
     assert f"status {int(pytest.ExitCode.USAGE_ERROR)}" in said
 
 
+_FORBIDDEN = "unshare: unshare failed: Operation not permitted"
+_TOO_MANY = "unshare: unshare failed: No space left on device"
+
+
+@pytest.fixture
+def use_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[dict[str, str]], None]:
+    """Have other settings of the kernel: not all of them are to be had on one machine."""
+
+    def use(settings: dict[str, str]) -> None:
+        for name, text in settings.items():
+            path = tmp_path / name.replace(".", "/")
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(f"{text}\n", encoding="ascii")
+        monkeypatch.setattr(requirements, "_SYSCTL", tmp_path)
+
+    return use
+
+
+_HARMLESS = {
+    "kernel.unprivileged_userns_clone": "1",
+    "kernel.apparmor_restrict_unprivileged_userns": "0",
+    "user.max_user_namespaces": "96365",
+    "user.max_net_namespaces": "96365",
+}
+
+
 @pytest.mark.parametrize(
-    "setting,value,remedy",
+    "reason,setting,value,remedy",
     [
-        ("kernel.unprivileged_userns_clone", "0", "1"),
-        ("kernel.apparmor_restrict_unprivileged_userns", "1", "0"),
-        ("user.max_user_namespaces", "0", "10000"),
+        (_FORBIDDEN, "kernel.unprivileged_userns_clone", "0", "1"),
+        (_FORBIDDEN, "kernel.apparmor_restrict_unprivileged_userns", "1", "0"),
+        (_TOO_MANY, "user.max_user_namespaces", "0", "10000"),
     ],
 )
 def test_whatever_setting_forbids_it_is_named(
-    setting: str, value: str, remedy: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    reason: str, setting: str, value: str, remedy: str, use_settings: Callable[[dict[str, str]], None]
 ) -> None:
-    """Not all of them are to be had on one machine."""
-    harmless = {
-        "kernel.unprivileged_userns_clone": "1",
-        "kernel.apparmor_restrict_unprivileged_userns": "0",
-        "user.max_user_namespaces": "96365",
-    }
-    for name, text in {**harmless, setting: value}.items():
-        path = tmp_path / name.replace(".", "/")
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(f"{text}\n", encoding="ascii")
-    monkeypatch.setattr(requirements, "_SYSCTL", tmp_path)
-    assert requirements._remedy(root=False) == (
+    use_settings({**_HARMLESS, setting: value})
+    assert requirements._remedy(reason, root=False) == (
         f"{setting} is {value}, which forbids it: sysctl {setting}={remedy}; or run as root"
     )
 
 
 def test_where_no_setting_forbids_it_the_other_causes_are_named(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    use_settings: Callable[[dict[str, str]], None],
 ) -> None:
-    monkeypatch.setattr(requirements, "_SYSCTL", tmp_path)
-    assert "seccomp" in requirements._remedy(root=False)
-    assert "CAP_SYS_ADMIN" in requirements._remedy(root=True)
+    use_settings(_HARMLESS)
+    assert "seccomp" in requirements._remedy(_FORBIDDEN, root=False)
+    assert "too many" in requirements._remedy(_TOO_MANY, root=False)
+    assert "modprobe" in requirements._remedy("RTNETLINK answers: Not supported", root=False)
+
+
+def test_settings_for_users_are_no_matter_for_root(use_settings: Callable[[dict[str, str]], None]) -> None:
+    forbidding = {"kernel.unprivileged_userns_clone": "0", "user.max_user_namespaces": "0"}
+    use_settings({**forbidding, "user.max_net_namespaces": "7"})
+    assert "CAP_SYS_ADMIN" in requirements._remedy(_FORBIDDEN, root=True)
+    assert requirements._remedy(_TOO_MANY, root=True) == (
+        "user.max_net_namespaces is 7, which may be too low: sysctl user.max_net_namespaces=10000"
+    )

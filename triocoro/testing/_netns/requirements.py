@@ -23,9 +23,12 @@ _DEVICES = "link add probe0 type bridge\nlink add probe1 type veth peer name pro
 _SHARED_MEMORY = "/dev/shm"
 
 _SYSCTL = Path("/proc/sys")
-# The kernel's settings that can forbid namespaces, each with the value that does, and one that does not.
-_FOR_ALL = tuple((f"user.max_{kind}_namespaces", "0", "10000") for kind in ("user", "net", "mnt", "pid"))
-_FOR_USERS = (
+# How many namespaces each user may have. Who has too many is told that no space is left on the device.
+_LIMITS = ("user.max_net_namespaces", "user.max_mnt_namespaces", "user.max_pid_namespaces")
+_LIMIT_FOR_USERS = "user.max_user_namespaces"  # root makes none of that kind
+_ENOUGH = 10000
+# The settings that can forbid namespaces to all but root, each with the value that does, and one that does not.
+_SWITCHES = (
     ("kernel.unprivileged_userns_clone", "0", "1"),  # Debian's kernels
     ("kernel.apparmor_restrict_unprivileged_userns", "1", "0"),  # Ubuntu's
 )
@@ -97,32 +100,51 @@ def unavailable(symptom: str) -> CorosyncUnavailableError:
 def _missing_permissions(programs: Programs) -> list[str]:
     """Try what a cluster asks of the kernel."""
     command = programs.in_namespaces(programs.ip, "-batch", "-")
+    english = {**os.environ, "LC_ALL": "C"}
     try:
-        result = subprocess.run(command, input=_DEVICES, capture_output=True, text=True, timeout=30, check=False)
+        result = subprocess.run(
+            command, input=_DEVICES, env=english, capture_output=True, text=True, timeout=30, check=False
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         return [f"namespaces cannot be created: {error}"]
     if result.returncode == 0:
         return []
     reason = " ".join(result.stderr.split())
-    if "unshare" not in reason:
-        return [f"the kernel makes no bridge or veth devices ({reason}): modprobe bridge veth"]
-    return [f"namespaces cannot be created ({reason}): {_remedy(root=os.geteuid() == 0)}"]
+    symptom = "namespaces cannot be created" if "unshare" in reason else "the kernel makes no bridge or veth devices"
+    return [f"{symptom} ({reason}): {_remedy(reason, root=os.geteuid() == 0)}"]
 
 
-def _remedy(*, root: bool) -> str:
-    """What to do where namespaces cannot be created."""
-    settings = _FOR_ALL if root else _FOR_ALL + _FOR_USERS
+def _remedy(reason: str, *, root: bool) -> str:
+    """What to do where the kernel refuses what a cluster asks of it."""
+    if "No space left on device" in reason:
+        return _remedy_for_limits(root=root)
+    if "unshare" not in reason and re.search("not permitted|denied", reason) is None:
+        return "modprobe bridge veth"
+    if root:
+        return "give this container CAP_SYS_ADMIN and CAP_NET_ADMIN (docker run --privileged)"
     found = [
         f"{name} is {forbidding}, which forbids it: sysctl {name}={allowing}"
-        for name, forbidding, allowing in settings
+        for name, forbidding, allowing in _SWITCHES
         if _sysctl(name) == forbidding
     ]
     if found:
-        return "; ".join(found) + ("" if root else "; or run as root")
-    if root:
-        return "give this container CAP_SYS_ADMIN and CAP_NET_ADMIN (docker run --privileged)"
-    names = ", ".join(name for name, _, _ in settings)
+        return "; ".join(found) + "; or run as root"
+    names = ", ".join(name for name, _, _ in _SWITCHES)
     return f"run as root, or allow it; it is not {names}, but may be a container's seccomp filter or a security module"
+
+
+def _remedy_for_limits(*, root: bool) -> str:
+    """What to do where there may not be more namespaces."""
+    limits = _LIMITS if root else (*_LIMITS, _LIMIT_FOR_USERS)
+    values = {name: int(_sysctl(name) or _ENOUGH) for name in limits}
+    # How much of a limit is used up cannot be seen.
+    found = [
+        f"{name} is {value}, which {'may be too low' if value else 'forbids it'}: sysctl {name}={_ENOUGH}"
+        + ("; or run as root" if name == _LIMIT_FOR_USERS else "")
+        for name, value in values.items()
+        if value < _ENOUGH
+    ]
+    return "; ".join(found) or f"there are too many; see sysctl {' '.join(limits)}, also outside of a container"
 
 
 def _sysctl(name: str) -> str | None:
