@@ -370,8 +370,8 @@ class Cluster(AbstractContextManager["Cluster"], AbstractAsyncContextManager["Cl
         """Wait until the memberships on all nodes that are up (and not frozen) are what the network allows.
 
         That is: the nodes of each membership agree on it, its network holds, and no two of them could be one. Quorum
-        has been counted by then, the nodes are ready for requests, and messages get around. The network and the nodes
-        may change meanwhile.
+        has been counted by then, the nodes are ready for requests, and messages get around: to see that, it joins a
+        group of its own on each of them. The network and the nodes may change meanwhile.
 
         Raises:
             RuntimeError: the cluster does not run.
