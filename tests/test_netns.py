@@ -401,7 +401,17 @@ async def test_a_daemon_that_does_not_start_again_says_why() -> None:
         node = cluster[1]
         await node.kill()
         conf = trio.Path(f"/proc/{node.namespace_pid}/root/run/triocoro/corosync.conf")
-        await conf.write_text((await conf.read_text()).replace("knet", "pigeons"))
-        with pytest.raises(triocoro.CorosyncUnavailableError, match="node 1: corosync ended during the start"):
+        good = await conf.read_text()
+        await conf.write_text(good.replace("knet", "pigeons"))
+        with pytest.raises(triocoro.CorosyncUnavailableError, match="node 1: corosync ended during the start") as caught:
             await node.start()
         assert not node.running
+        assert "it said: [MAIN  ] Invalid transport type" in str(caught.value)
+        assert "version" not in str(caught.value)
+
+        await conf.write_text(good.replace("version: 2", "version: 3"))
+        with pytest.raises(triocoro.CorosyncUnavailableError, match="can only parse version 2") as caught:
+            await node.start()
+        # What an earlier daemon said is no reason; it is in the log all the same.
+        assert "Invalid transport type" not in str(caught.value)
+        assert "Invalid transport type" in node.log

@@ -116,7 +116,7 @@ class NetnsNode(Node):
         if patience.cancelled_caught:
             raise trio.TooSlowError(
                 f"node {self.nodeid}: corosync has not ended within {_PATIENCE:g} seconds of {signals}\n"
-                f"{describe_log(self.log)}"
+                f"{describe_log(self._machine.latest_log)}"
             )
 
     async def freeze(self) -> None:
@@ -344,6 +344,8 @@ class NetnsCluster(Cluster):
             return value
 
         ids = [str(machine.nodeid) for machine in machines]
+        for machine in machines:
+            machine.expect_daemon()
         _, pidfds = hub.request("start", nodes=ids, argv=self._argv)
         for machine, pidfd in zip(machines, pidfds, strict=True):
             machine.set_daemon(pidfd)

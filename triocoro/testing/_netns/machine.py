@@ -75,7 +75,8 @@ class Machine:
         self.holder: int | None = None
         self._log_name = f"{cluster_name}-node{nodeid}"
         self._log_fd: int | None = None
-        self._final_log = ""
+        self._log_start = 0
+        self._final_log = b""
         self._endpoint: Endpoint | None = None
 
     @property
@@ -111,10 +112,18 @@ class Machine:
     @property
     def log(self) -> str:
         """What its daemons have logged; still there after `close`."""
+        return self._logged().decode(errors="replace")
+
+    @property
+    def latest_log(self) -> str:
+        """What its latest daemon has logged."""
+        return self._logged()[self._log_start :].decode(errors="replace")
+
+    def _logged(self) -> bytes:
         if self._log_fd is None:
             return self._final_log
         # Not read(2), which moves the position at which the daemon writes.
-        return os.pread(self._log_fd, os.fstat(self._log_fd).st_size, 0).decode(errors="replace")
+        return os.pread(self._log_fd, os.fstat(self._log_fd).st_size, 0)
 
     async def ended(self) -> None:
         """Wait until no daemon runs."""
@@ -126,6 +135,10 @@ class Machine:
         """Make the file that the daemons log to."""
         self._log_fd = os.memfd_create(self._log_name)
         return self._log_fd
+
+    def expect_daemon(self) -> None:
+        """A new daemon is about to be started."""
+        self._log_start = len(self._logged())
 
     def set_daemon(self, pidfd: int) -> None:
         """A new daemon has been started."""
@@ -142,6 +155,6 @@ class Machine:
             os.close(self.holder)
             self.holder = None
         if self._log_fd is not None:
-            self._final_log = self.log
+            self._final_log = self._logged()
             os.close(self._log_fd)
             self._log_fd = None

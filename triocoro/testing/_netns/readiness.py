@@ -69,7 +69,7 @@ class Readiness:
         if self._sees:
             goal = "clients connect" if members is None else f"every node is in a cluster of {sorted(members)}"
             findings = [
-                f"node {machine.nodeid}: {self._sees.get(machine.nodeid, 'ready')}\n{describe_log(machine.log)}"
+                f"node {machine.nodeid}: {self._sees.get(machine.nodeid, 'ready')}\n{describe_log(machine.latest_log)}"
                 for machine in self._machines
             ]
             raise CorosyncUnavailableError("\n".join([f"not so after {LIMIT:g} seconds: {goal}", *findings]))
@@ -119,7 +119,7 @@ class Readiness:
                     return
 
     def _fail_node(self, machine: Machine, text: str, everything: trio.CancelScope) -> None:
-        self._fail(f"node {machine.nodeid}: {text}\n{describe_log(machine.log)}", everything)
+        self._fail(f"node {machine.nodeid}: {text}\n{describe_log(machine.latest_log)}", everything)
 
     def _fail(self, text: str, everything: trio.CancelScope) -> None:
         self._failures[text] = None
