@@ -403,7 +403,9 @@ async def test_a_daemon_that_does_not_start_again_says_why() -> None:
         conf = trio.Path(f"/proc/{node.namespace_pid}/root/run/triocoro/corosync.conf")
         good = await conf.read_text()
         await conf.write_text(good.replace("knet", "pigeons"))
-        with pytest.raises(triocoro.CorosyncUnavailableError, match="node 1: corosync ended during the start") as caught:
+        with pytest.raises(
+            triocoro.CorosyncUnavailableError, match="node 1: corosync ended during the start"
+        ) as caught:
             await node.start()
         assert not node.running
         assert "it said: [MAIN  ] Invalid transport type" in str(caught.value)
