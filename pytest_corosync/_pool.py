@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import attrs
+import trio
 
 from triocoro import CorosyncError
 from triocoro.testing import Cluster, ClusterOptions, FakeCluster, NetnsCluster, Node
@@ -59,14 +60,16 @@ class FakeSource:
         """The session is over."""
 
 
-@attrs.frozen(eq=False)
+@attrs.define(eq=False)
 class _Warm:
     """A cluster that runs."""
 
     cluster: NetnsCluster
     observer: Observer
-    fresh: Look | None
+    fresh: Look | None = None
     """What there was to see of it when it was new."""
+    disturbances: int = 0
+    """How many there had been when it was last found clean."""
 
 
 class Pool:
@@ -127,22 +130,32 @@ class Pool:
 
     def _start(self, options: ClusterOptions) -> Cluster:
         cluster = NetnsCluster(**_settings(options)).__enter__()
-        observer = Observer(cluster)
-        self._lent[cluster] = _Warm(cluster, observer, None)
+        warm = self._lent[cluster] = _Warm(cluster, Observer(cluster))
         if self._kept is not None:
             # Already now, since nobody is told before pytest is killed.
             cluster.keep()
-        self._lent[cluster] = _Warm(cluster, observer, Apart(observer.first_look).run_blocking())
+        warm.fresh = Apart(warm.observer.first_look).run_blocking()
         return cluster
 
     def _is_clean(self, warm: _Warm) -> bool:
-        fresh, observer = warm.fresh, warm.observer
+        fresh = warm.fresh
         if fresh is None:
             return False
-        differences = Apart(lambda: observer.differences(fresh, _PATIENCE)).run_blocking()
+        differences = Apart(lambda: self._differences(warm, fresh)).run_blocking()
         if differences:
             _log.info("%r is not clean any more:\n%s", warm.cluster, "\n".join(differences))
+        warm.disturbances = warm.cluster.disturbances
         return not differences
+
+    @staticmethod
+    async def _differences(warm: _Warm, fresh: Look) -> list[str]:  # noqa: ASYNC910 - in a run of its own
+        if warm.disturbances != warm.cluster.disturbances and is_whole(warm.cluster):
+            # Totem may only now find out what has been, though no client can see that yet.
+            try:
+                await warm.cluster.settled()
+            except trio.TooSlowError as error:
+                return [str(error)]  # noqa: ASYNC910 - as above
+        return await warm.observer.differences(fresh, _PATIENCE)
 
     def _end(self, warm: _Warm) -> None:
         self._forget(warm)

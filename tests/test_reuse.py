@@ -14,7 +14,7 @@ from conftest import Figure, Run
 import triocoro
 from pytest_corosync._pool import Pool
 from triocoro import lowlevel
-from triocoro.testing import Cluster, ClusterOptions, FakeCluster, NetnsCluster
+from triocoro.testing import Cluster, ClusterOptions, FakeCluster, NetnsCluster, Node
 from triocoro.testing._state import Observer
 
 FIXTURE_BOUND = 0.050
@@ -274,6 +274,43 @@ def test_what_votequorum_may_remember(pool: Pool) -> None:
     trio.run(partition_and_heal, cluster)
     pool.give_back(cluster)
     assert pool.take(options).cluster is not cluster
+
+
+async def follow(node: Node, seen: list[object], task_status: trio.TaskStatus[None]) -> None:
+    async with triocoro.open_votequorum(endpoint=node.endpoint) as votequorum, votequorum.track() as changes:
+        # The first two tell what there is.
+        first = [await changes.receive(), await changes.receive()]
+        task_status.started()
+        async for change in changes:
+            seen.append((first, change))  # noqa: PERF401 - now, since this is cancelled
+
+
+@pytest.mark.corosync_real_only  # as above
+@pytest.mark.parametrize("seconds", [0.6, 0.8])
+def test_a_cluster_has_settled_when_it_is_used_again(pool: Pool, seconds: float) -> None:
+    """A cut so short that the memberships change only after it was mended."""
+    three = ClusterOptions(nodes=3)
+
+    async def cut_for_a_moment(cluster: Cluster) -> None:
+        await cluster.isolate(3)
+        await trio.sleep(seconds)  # this is what is tested: a fault of that length
+        await cluster.heal()
+
+    async def changes_in(cluster: Cluster) -> list[object]:
+        seen: list[object] = []
+        async with trio.open_nursery() as nursery:
+            for node in cluster.nodes.values():
+                await nursery.start(follow, node, seen)
+            await trio.sleep(1)  # longer than totem takes to lose a token, and to form a ring
+            nursery.cancel_scope.cancel()
+        return seen
+
+    cluster = pool.take(three).cluster
+    trio.run(cut_for_a_moment, cluster)
+    pool.give_back(cluster)
+    again = pool.take(three).cluster
+    assert again is cluster
+    assert trio.run(changes_in, again) == []
 
 
 @pytest.mark.corosync_real_only  # as above
