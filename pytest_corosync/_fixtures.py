@@ -66,11 +66,12 @@ def _corosync_lend(
 ) -> Iterator[Callable[[ClusterOptions], Cluster]]:
     """A function that gives a cluster for the rest of the test."""
     loans: list[Loan] = []
-    _item(request).stash[LOANS] = loans
+    item = _item(request)
+    item.stash[LOANS] = loans
     with ExitStack() as stack:
 
         def lend(options: ClusterOptions) -> Cluster:
-            loan = _corosync_source.take(options)
+            loan = _corosync_source.take(options, item.nodeid)
             stack.callback(_corosync_source.give_back, loan.cluster)
             loans.append(loan)
             return loan.cluster

@@ -17,9 +17,6 @@ from triocoro.testing._state import Look, Observer, is_whole
 _IDLE: Final = 3
 """How many clusters may wait for a test that wants them: each is some daemons that take memory, and a little time."""
 
-_PATIENCE: Final = 0.3
-"""Seconds that may pass until nothing is seen any more of the clients of the test before."""
-
 _log = logging.getLogger(__name__)
 
 
@@ -43,8 +40,9 @@ class Loan:
 class FakeSource:
     """Fake clusters: always new ones, which cost next to nothing."""
 
-    def take(self, options: ClusterOptions) -> Loan:
-        """A cluster for a test."""
+    def take(self, options: ClusterOptions, user: str) -> Loan:
+        """A cluster for a test, by the test's name."""
+        del user
         return Loan(FakeCluster(**_settings(options)).__enter__())
 
     def give_back(self, cluster: Cluster) -> None:
@@ -66,6 +64,8 @@ class _Warm:
 
     cluster: NetnsCluster
     observer: Observer
+    user: str
+    """The test that has it, or had it last."""
     fresh: Look | None = None
     """What there was to see of it when it was new."""
     disturbances: int = 0
@@ -79,23 +79,26 @@ class Pool:
 
     Args:
         kept: where to add how to enter the clusters that are left; `None` to end all of them.
+        patience: how many seconds may pass until nothing is seen any more of the clients of the test before.
     """
 
-    def __init__(self, kept: list[str] | None) -> None:
+    def __init__(self, kept: list[str] | None, *, patience: float = 0.3) -> None:
         self._kept = kept
+        self._patience = patience
         self._lent: dict[Cluster, _Warm] = {}
         self._idle: list[_Warm] = []
 
-    def take(self, options: ClusterOptions) -> Loan:
-        """A cluster for a test: one that waits, if it is clean, else a new one."""
+    def take(self, options: ClusterOptions, user: str) -> Loan:
+        """A cluster for a test, by the test's name: one that waits, if it is clean, else a new one."""
         # The latest first: it is the others that should age.
         for warm in [warm for warm in reversed(self._idle) if warm.cluster.options == options]:
             self._idle.remove(warm)
             self._lent[warm.cluster] = warm
             if self._is_clean(warm):
+                warm.user = user
                 return Loan(warm.cluster, {node.nodeid: len(node.log) for node in warm.cluster.nodes.values()})
             self._end(warm)
-        return Loan(self._start(options))
+        return Loan(self._start(options, user))
 
     def give_back(self, cluster: Cluster) -> None:
         """The test is over. What it left may still be on its way out, so whoever takes the cluster next looks at it."""
@@ -128,9 +131,9 @@ class Pool:
                 self._leave(warm)
                 warm.cluster.__exit__(None, None, None)
 
-    def _start(self, options: ClusterOptions) -> Cluster:
+    def _start(self, options: ClusterOptions, user: str) -> Cluster:
         cluster = NetnsCluster(**_settings(options)).__enter__()
-        warm = self._lent[cluster] = _Warm(cluster, Observer(cluster))
+        warm = self._lent[cluster] = _Warm(cluster, Observer(cluster), user)
         if self._kept is not None:
             # Already now, since nobody is told before pytest is killed.
             cluster.keep()
@@ -143,19 +146,18 @@ class Pool:
             return False
         differences = Apart(lambda: self._differences(warm, fresh)).run_blocking()
         if differences:
-            _log.info("%r is not clean any more:\n%s", warm.cluster, "\n".join(differences))
+            _log.info("%r is not clean any more since %s:\n%s", warm.cluster, warm.user, "\n".join(differences))
         warm.disturbances = warm.cluster.disturbances
         return not differences
 
-    @staticmethod
-    async def _differences(warm: _Warm, fresh: Look) -> list[str]:  # noqa: ASYNC910 - in a run of its own
+    async def _differences(self, warm: _Warm, fresh: Look) -> list[str]:  # noqa: ASYNC910 - in a run of its own
         if warm.disturbances != warm.cluster.disturbances and is_whole(warm.cluster):
             # Totem may only now find out what has been, though no client can see that yet.
             try:
                 await warm.cluster.settled()
             except trio.TooSlowError as error:
                 return [str(error)]  # noqa: ASYNC910 - as above
-        return await warm.observer.differences(fresh, _PATIENCE)
+        return await warm.observer.differences(fresh, self._patience)
 
     def _end(self, warm: _Warm) -> None:
         self._forget(warm)

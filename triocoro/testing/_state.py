@@ -14,7 +14,7 @@ import trio
 from .._connection import connect, retry
 from .._errors import CorosyncError
 from .._raw import RawCmap, RawCpg, RawHandle, RawVotequorum
-from .._types import CmapMap, IterationType
+from .._types import CmapMap, IterationType, TypedValue
 from ._cluster import Cluster, Node
 
 HandleT = TypeVar("HandleT", bound="RawHandle[Any]")
@@ -27,6 +27,12 @@ _JOINS: Final = re.compile(r"runtime\.members\.\d+\.join_count")
 
 _ACTIVE: Final = "stats.ipcs.global.active"
 """How many connections there are; unless somebody has reset it, which is to be seen as well, then."""
+
+_TOLD: Final = "runtime"
+"""The section (the first part of a key) in which a daemon notes what it does and hears of the others."""
+
+_SECTIONS: Final = frozenset({"config", "nozzle", "uidgid"})
+"""The sections that Corosync may read or write though there is nothing in them at first; see cmap_keys(7)."""
 
 _POLL: Final = 0.01
 _LIMIT: Final = 3.0
@@ -47,24 +53,53 @@ class _Handles:
 class Look:
     """What one look at a cluster has seen."""
 
-    facts: Mapping[str, object]
-    """By names such as "node 1: the key totem.token"."""
-    troubles: tuple[str, ...]
-    """What never is in order, such as a node that is down, or clients other than who looks."""
+    facts: dict[str, object] = attrs.field(factory=dict[str, object])
+    """By names such as "node 1: votes of node 2"."""
+    keys: dict[tuple[int, str], TypedValue] = attrs.field(factory=dict[tuple[int, str], TypedValue])
+    """The keys of cmap, by node and name."""
+    faults: list[str] = attrs.field(factory=list[str])
+    """What never is in order, and does not pass by itself, such as a node that is down."""
+    clients: list[str] = attrs.field(factory=list[str])
+    """Traces of clients other than who looks: they may be about to go."""
 
     def since(self, before: Look) -> list[str]:
         """What is not in order, or not as it was before."""
-        return [*self.troubles, *self._changes(before.facts)]
+        return [
+            *sorted(self.faults),
+            *sorted(self.clients),
+            *_changes(before.facts, self.facts),
+            *_changes(before._named_keys(), self._named_keys()),
+        ]
 
-    def _changes(self, before: Mapping[str, object]) -> Iterator[str]:
-        for name in sorted(before.keys() | self.facts.keys()):
-            old, new = before.get(name), self.facts.get(name)
-            if name not in before:
-                yield f"{name} is new: {new}"
-            elif name not in self.facts:
-                yield f"{name} is gone: it was {old}"
-            elif old != new:
-                yield f"{name} is {new}, and was {old}"
+    def lasts(self, before: Look) -> bool:
+        """Whether some of that does not pass by itself: clients go, and daemons have things to tell each other."""
+        return bool(self.faults) or any(
+            before.keys.get(at) != self.keys.get(at)
+            for at in before.keys.keys() | self.keys.keys()
+            if _section(at[1]) != _TOLD
+        )
+
+    def strays(self, before: Look) -> list[tuple[int, str]]:
+        """The keys that have been added in sections that mean nothing to Corosync."""
+        known = _SECTIONS.union(_section(key) for _, key in before.keys)
+        return [(nodeid, key) for nodeid, key in self.keys if _section(key) not in known]
+
+    def _named_keys(self) -> dict[str, object]:
+        return {f"node {nodeid}: the key {key}": value for (nodeid, key), value in self.keys.items()}
+
+
+def _section(key: str) -> str:
+    return key.partition(".")[0]
+
+
+def _changes(before: Mapping[str, object], now: Mapping[str, object]) -> Iterator[str]:
+    for name in sorted(before.keys() | now.keys()):
+        if name not in before:
+            yield f"{name} is new: {now[name]}"
+        elif name not in now:
+            yield f"{name} is gone: it was {before[name]}"
+        elif before[name] != now[name]:
+            yield f"{name} is {now[name]}, and was {before[name]}"
 
 
 def is_whole(cluster: Cluster) -> bool:
@@ -106,13 +141,15 @@ class Observer:
                 for node in self._cluster.nodes.values():
                     nursery.start_soon(self._connect, node)
             # Who waited for the start may not have gone yet.
-            while (look := await self.look()).troubles:  # noqa: ASYNC110 - nobody tells
+            while (look := await self.look()).faults or look.clients:  # noqa: ASYNC110 - nobody tells
                 await trio.sleep(_POLL)
             return look
         return None
 
     async def differences(self, before: Look, patience: float) -> list[str]:
         """What is not in order, or not as it was before; empty if all is.
+
+        Keys that clients have added in sections of their own are deleted.
 
         Args:
             before: what there was to see then.
@@ -121,22 +158,25 @@ class Observer:
         found = [f"the daemons have not answered within {_LIMIT:g} seconds"]
         with trio.move_on_after(_LIMIT):
             deadline = trio.current_time() + patience
-            while found := (await self.look()).since(before):
-                if trio.current_time() >= deadline:
-                    break
+            look = await self.look()
+            if strays := look.strays(before):
+                await self._delete(strays)
+                look = await self.look()
+            while (found := look.since(before)) and not look.lasts(before) and trio.current_time() < deadline:
                 await trio.sleep(_POLL)
+                look = await self.look()
         return found
 
     async def look(self) -> Look:
         """Look. Where a node is down, frozen or cut off, nobody is asked: who knows whether they answer."""
         await trio.lowlevel.checkpoint()
-        facts: dict[str, object] = {}
-        troubles = list(self._faults())
-        if not troubles:
+        look = Look()
+        look.faults.extend(self._faults())
+        if not look.faults:
             async with trio.open_nursery() as nursery:
                 for node in self._cluster.nodes.values():
-                    nursery.start_soon(self._ask, node, facts, troubles)
-        return Look(facts, tuple(sorted(troubles)))
+                    nursery.start_soon(self._ask, node, look)
+        return look
 
     def close(self) -> None:
         """Disconnect, in the background; idempotent."""
@@ -176,26 +216,29 @@ class Observer:
                 await opened(lambda: endpoint.connect_cmap(CmapMap.STATS)),
             )
 
-    async def _ask(  # noqa: ASYNC910 - as above
-        self, node: Node, facts: dict[str, object], troubles: list[str]
-    ) -> None:
+    async def _delete(self, keys: list[tuple[int, str]]) -> None:  # noqa: ASYNC910 - whoever calls has looked
+        with suppress(CorosyncError):  # the next look tells
+            for nodeid, key in keys:
+                await retry(partial(self._handles[nodeid].icmap.delete, key))
+
+    async def _ask(self, node: Node, look: Look) -> None:  # noqa: ASYNC910 - as above
         of_node = f"node {node.nodeid}"
         handles = self._handles.get(node.nodeid)
         if handles is None:
-            troubles.append(f"{of_node}: nobody could connect to it")
+            look.faults.append(f"{of_node}: nobody could connect to it")
             return  # noqa: ASYNC910 - as above
-        facts[f"{of_node}: the daemon"] = node.pid
+        look.facts[f"{of_node}: the daemon"] = node.pid
         try:
             # This comes first, since it is answered only when no transition is under way.
             for member in await retry(lambda: handles.cpg.iterate(IterationType.ALL, None)):
-                facts[f"{of_node}: {member.address} in the group {member.group!r}"] = True
+                look.clients.append(f"{of_node}: {member.address} is in the group {member.group!r}")
             for nodeid in self._cluster.nodes:
-                facts[f"{of_node}: votes of node {nodeid}"] = await retry(partial(handles.votequorum.info, nodeid))
+                look.facts[f"{of_node}: votes of node {nodeid}"] = await retry(partial(handles.votequorum.info, nodeid))
             for key, value in await retry(lambda: handles.icmap.items("")):
                 if not self._passes(key):
-                    facts[f"{of_node}: the key {key}"] = value
-            active = (await retry(lambda: handles.stats.get(_ACTIVE))).value
-            if active != len(attrs.fields(_Handles)):
-                troubles.append(f"{of_node}: {active!r} connections, of which {len(attrs.fields(_Handles))} are ours")
+                    look.keys[node.nodeid, key] = value
+            active, ours = (await retry(lambda: handles.stats.get(_ACTIVE))).value, len(attrs.fields(_Handles))
+            if active != ours:
+                look.clients.append(f"{of_node}: {active!r} connections, of which {ours} are ours")
         except CorosyncError as error:
-            troubles.append(f"{of_node}: {error}")
+            look.faults.append(f"{of_node}: {error}")
