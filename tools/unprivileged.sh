@@ -12,9 +12,9 @@ if [ "$(id -u)" != 0 ]; then
 fi
 
 user=triocoro-$$
-home=$(mktemp --directory --tmpdir triocoro-home-XXXXXX)
+home=
 # What has ended, and nobody has waited for, does not count.
-of_user() { ps -o stat=,pid=,args= -u "$user" | grep -v '^Z' || true; }
+of_user() { ps -o stat=,pid=,args= -u "$user" 2>/dev/null | grep -v '^Z' || true; }
 clean() {
     status=$?
     trap '' INT TERM HUP
@@ -28,14 +28,17 @@ clean() {
             sleep 0.1
         done
     fi
-    userdel --force "$user"  # it would look for processes, too
-    rm -rf "$home"
+    if id "$user" >/dev/null 2>&1; then
+        userdel --force "$user" || status=1  # it would look for processes, too
+    fi
+    [ -z "$home" ] || rm -rf "$home"
     exit "$status"
 }
-useradd --system --user-group --no-create-home --home-dir "$home" --shell /bin/sh "$user"
 trap clean EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
+home=$(mktemp --directory --tmpdir triocoro-home-XXXXXX)
+useradd --system --user-group --no-create-home --home-dir "$home" --shell /bin/sh "$user"
 
 git clone --quiet --no-local . "$home/triocoro"
 mkdir "$home/tmp"
