@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 import pytest
@@ -39,8 +40,8 @@ LOANS: Final = pytest.StashKey[list["Loan"]]()
 SOURCE: Final = pytest.StashKey["FakeSource | Pool"]()
 """Where the clusters of the session come from."""
 
-KEPT: Final = pytest.StashKey[list[str]]()
-"""How to enter the clusters that are left."""
+KEPT: Final = pytest.StashKey[Path | None]()
+"""The directory with a file about each cluster that is left; `None` where none are to be left."""
 
 
 @pytest.fixture(scope="session")
@@ -54,7 +55,7 @@ def _corosync_source(pytestconfig: pytest.Config, corosync_mode: Mode) -> Iterat
     """Where clusters come from; at its end, those end that wait for further tests."""
     from ._pool import FakeSource, Pool
 
-    kept = pytestconfig.stash[KEPT] if _options.keep(pytestconfig) else None
+    kept = pytestconfig.stash[KEPT]
     source = pytestconfig.stash[SOURCE] = Pool(kept) if corosync_mode == "real" else FakeSource()
     yield source
     source.end()

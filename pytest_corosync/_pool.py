@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from contextlib import ExitStack, suppress
+from pathlib import Path
 from typing import Any, Final
 
 import attrs
@@ -78,11 +80,11 @@ class Pool:
     Everything that takes time is done apart, so that it works within Trio runs, whatever their clocks, and outside.
 
     Args:
-        kept: where to add how to enter the clusters that are left; `None` to end all of them.
+        kept: a directory for a file about each cluster that is left, which says how to enter it; `None` to end all.
         patience: how many seconds may pass until nothing is seen any more of the clients of the test before.
     """
 
-    def __init__(self, kept: list[str] | None, *, patience: float = 0.3) -> None:
+    def __init__(self, kept: Path | None, *, patience: float = 0.3) -> None:
         self._kept = kept
         self._patience = patience
         self._lent: dict[Cluster, _Warm] = {}
@@ -119,17 +121,19 @@ class Pool:
             return None
         for warm in [*self._idle, *self._lent.values()]:
             if warm.cluster is cluster:
-                return self._leave(warm)
+                self._forget(warm)
+                return warm.cluster.how_to_enter
         return None
 
     def end(self) -> None:
         """The session is over."""
-        for warm in [*self._idle, *self._lent.values()]:
-            if self._kept is None:
-                self._end(warm)
-            else:
-                self._leave(warm)
-                warm.cluster.__exit__(None, None, None)
+        with ExitStack() as stack:  # all of it, though something may fail
+            for warm in [*self._idle, *self._lent.values()]:
+                if self._kept is None:
+                    stack.callback(self._end, warm)
+                else:
+                    stack.callback(warm.cluster.__exit__, None, None, None)
+                    stack.callback(self._forget, warm)
 
     def _start(self, options: ClusterOptions, user: str) -> Cluster:
         cluster = NetnsCluster(**_settings(options)).__enter__()
@@ -137,6 +141,7 @@ class Pool:
         if self._kept is not None:
             # Already now, since nobody is told before pytest is killed.
             cluster.keep()
+            (self._kept / cluster.name).write_text(cluster.how_to_enter, encoding="utf-8")
         warm.fresh = Apart(warm.observer.first_look).run_blocking()
         return cluster
 
@@ -162,18 +167,11 @@ class Pool:
     def _end(self, warm: _Warm) -> None:
         self._forget(warm)
         if self._kept is not None:
-            try:
+            # Where the test has ended it itself, its nodes were left.
+            with suppress(CorosyncError, RuntimeError):
                 warm.cluster.keep(kept=False)
-            except (CorosyncError, RuntimeError):  # the test has ended it itself, with which its nodes were left
-                self._kept.append(warm.cluster.how_to_enter)
+                (self._kept / warm.cluster.name).unlink()
         warm.cluster.__exit__(None, None, None)
-
-    def _leave(self, warm: _Warm) -> str:
-        """Hand a cluster over to the user."""
-        self._forget(warm)
-        if self._kept is not None:
-            self._kept.append(warm.cluster.how_to_enter)
-        return warm.cluster.how_to_enter
 
     def _forget(self, warm: _Warm) -> None:
         warm.observer.close()

@@ -5,9 +5,12 @@ pytest loads it wherever triocoro is installed, so whatever a run without our fi
 
 from __future__ import annotations
 
+import shutil
 import sys
+import tempfile
 from collections.abc import Generator
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import pytest
 
@@ -21,7 +24,8 @@ if sys.version_info < (3, 11):
 
 __all__ = ["ClusterFactory", "Mode"]
 
-_KEPT_BY_WORKER = "corosync_kept"
+_PLACE: Final = "corosync_kept"
+"""What a worker of xdist finds the place of the kept clusters by."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -33,7 +37,24 @@ def pytest_configure(config: pytest.Config) -> None:
     """Decide what holds for the session; register the markers and the fixtures."""
     _options.settle(config)
     config.pluginmanager.register(_fixtures, "corosync-fixtures")
-    config.stash[KEPT] = []
+    config.stash[KEPT] = _place_for_kept(config) if _options.keep(config) else None
+
+
+def _place_for_kept(config: pytest.Config) -> Path:
+    """The directory with a file about each cluster that is left: all processes of the run share it."""
+    worker: dict[str, str] | None = getattr(config, "workerinput", None)
+    if worker is not None:
+        return Path(worker[_PLACE])
+    place = tempfile.mkdtemp(prefix="triocoro-kept-")
+    config.add_cleanup(lambda: shutil.rmtree(place))
+    return Path(place)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:  # noqa: ANN401 - of xdist, which need not be there
+    """Tell a worker of xdist, which may end without another word, where to leave word of its clusters."""
+    if node.config.stash[KEPT] is not None:
+        node.workerinput[_PLACE] = str(node.config.stash[KEPT])
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -111,24 +132,11 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     return report
 
 
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """As a worker of xdist, leave it to the controller to say which clusters are left."""
-    output: dict[str, object] | None = getattr(session.config, "workeroutput", None)
-    if output is not None:
-        # By reference: our fixtures may end later.
-        output[_KEPT_BY_WORKER] = session.config.stash[KEPT]
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_testnodedown(node: Any) -> None:  # noqa: ANN401 - of xdist, which need not be there
-    """Hear of the clusters that a worker of xdist has left."""
-    # One that has crashed has no output.
-    node.config.stash[KEPT] += getattr(node, "workeroutput", {}).get(_KEPT_BY_WORKER, [])
-
-
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Say which clusters are left, and how to enter and end them."""
-    if kept := config.stash[KEPT]:
+    place = config.stash[KEPT]
+    kept = [] if place is None else sorted(place.iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    if kept:
         terminalreporter.section("corosync clusters that are left")
-        for how_to_enter in kept:
-            terminalreporter.line(how_to_enter)
+        for path in kept:
+            terminalreporter.line(path.read_text(encoding="utf-8"))

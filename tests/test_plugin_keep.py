@@ -156,6 +156,28 @@ def test_control_c(run_keeping: RunKeeping) -> None:
     assert "Quorate:          Yes" in subprocess.run(enter, check=True, capture_output=True, text=True).stdout
 
 
+# A worker has no time to say anything in the end.
+@pytest.mark.parametrize(
+    "end", [f"os.kill(os.getpid(), {int(signal.SIGKILL)})", f"os.kill(os.getppid(), {int(signal.SIGINT)})"]
+)
+def test_workers_that_do_not_end_well(run_keeping: RunKeeping, end: str) -> None:
+    """By a crash; by Control-C, which comes to the controller."""
+    result = run_keeping(
+        f"""
+        import os, threading
+
+        def test_it(corosync):
+            {end}
+            threading.Event().wait(60)
+        """,
+        "-n1",
+        "--max-worker-restart=0",
+    )
+    assert result.ret in {pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERRUPTED}
+    (enter,) = commands(summary(result), "look into node 1")
+    assert "Quorate:          Yes" in subprocess.run(enter, check=True, capture_output=True, text=True).stdout
+
+
 def test_without_the_option(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(SOURCE + "\n\ndef test_pid(corosync): print('daemon:', corosync.pid)")
     result = pytester.runpytest_subprocess("--corosync=real", "-o", "trio_mode=true", "-s")
