@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import statistics
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +22,7 @@ import triocoro
 from triocoro.testing import ClusterOptions, ClusterSettings, NetnsCluster, Node
 from triocoro.testing._netns import cluster as netns_cluster, readiness, requirements
 from triocoro.testing._netns.config import corosync_conf, filter_rules
+from triocoro.testing._netns.machine import Machine
 from triocoro.testing._netns.supervisor import MAX_FDS
 from triocoro.testing._network import Network
 
@@ -295,6 +298,27 @@ def test_a_daemon_that_does_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch,
         "node 1: no client can connect to it",
         "  its log is empty",
     ]
+
+
+def test_an_interrupt_that_wakes_nobody_ends_the_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """One that comes just before a wait does not; nor does one that another thread takes."""
+    use_program(monkeypatch, tmp_path, "exec sleep 60")
+    monkeypatch.setattr(readiness, "LIMIT", 9)
+    set_daemon = Machine.set_daemon
+
+    def interrupt(machine: Machine, pidfd: int) -> None:
+        set_daemon(machine, pidfd)
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+
+    monkeypatch.setattr(Machine, "set_daemon", interrupt)
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        start = time.monotonic()
+        with nothing_left(), pytest.raises(KeyboardInterrupt), NetnsCluster(nodes=1):
+            pass
+        assert time.monotonic() - start < readiness.LIMIT / 3
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 def test_this_machine_lacks_nothing() -> None:

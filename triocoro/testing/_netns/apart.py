@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from typing import Generic, TypeVar
 
 import trio
 
 T = TypeVar("T")
+
+_GLANCE = 0.25
+"""Seconds between two looks for an interrupt."""
 
 
 class Apart(Generic[T]):
@@ -30,6 +33,9 @@ class Apart(Generic[T]):
         """Run it, and block until it is over. An exception in between, such as KeyboardInterrupt, cancels it."""
         self._thread.start()
         try:
+            # A signal that comes just before a wait is handled only after it.
+            while not self._future.done():
+                wait([self._future], _GLANCE)
             return self._future.result()
         finally:
             self._cancel()
