@@ -58,7 +58,8 @@ def add_options(parser: pytest.Parser) -> None:
         "--corosync-keep",
         action="store_true",
         help="leave the clusters of failed tests as they were at the failure, and those that there are at the end, or"
-        " when pytest is killed; say how to enter their nodes and how to end them (only with --corosync=real)",
+        " when pytest is killed; say how to enter their nodes and how to end them (only with --corosync=real; best with"
+        " -x or --maxfail, since each failed test leaves daemons)",
     )
 
 
@@ -135,7 +136,10 @@ def _option(name: str) -> str:
 
 def _in_ini(config: pytest.Config, name: str) -> tuple[object, str]:
     value = config.getini(name)
-    return value, f"{name} = {value!r} in {config.inipath or 'the overridden ini values'}"
+    overridden: list[str] = config.getoption("override_ini") or []
+    if any(each.partition("=")[0] == name for each in overridden):
+        return value, f"-o {name}={value}"
+    return value, f"{name} = {value!r} in {config.inipath}"
 
 
 def _chosen_mode(config: pytest.Config) -> Mode:
@@ -168,7 +172,7 @@ def _checked(name: str, text: str, source: str) -> object:
         try:
             value = int(text)
         except ValueError:
-            raise pytest.UsageError(f"{source}: it must be a number") from None
+            raise pytest.UsageError(f"{source}: it must be a whole number") from None
     try:
         ClusterOptions(**{name: value})
     except (TypeError, ValueError) as exc:
