@@ -90,12 +90,18 @@ def make_corosync_cluster(
     """
 
     def make(nodes: int | None = None, **settings: Unpack[ClusterSettings]) -> Cluster:
+        from triocoro import CorosyncUnavailableError
         from triocoro.testing import ClusterOptions
 
         options: dict[str, Any] = {**_options.defaults(pytestconfig), **settings}
         if nodes is not None:
             options["nodes"] = nodes
-        return _corosync_lend(ClusterOptions(**options))
+        # The reader of a failure need not see where in here it came from.
+        __tracebackhide__ = True
+        try:
+            return _corosync_lend(ClusterOptions(**options))
+        except CorosyncUnavailableError as error:
+            raise error.with_traceback(None) from None
 
     return make
 
@@ -108,7 +114,7 @@ def corosync_cluster(
 
     Node 1 is the default endpoint.
     """
-    with _first_as_default(_corosync_lend(_options.marked(_item(request), single=False))) as cluster:
+    with _lent(_corosync_lend, _options.marked(_item(request), single=False)) as cluster:
         yield cluster
 
 
@@ -121,7 +127,7 @@ def corosync(request: pytest.FixtureRequest, _corosync_lend: Callable[[ClusterOp
     if "corosync_cluster" in request.fixturenames:
         yield request.getfixturevalue("corosync_cluster")[1]
         return
-    with _first_as_default(_corosync_lend(_options.marked(_item(request), single=True))) as cluster:
+    with _lent(_corosync_lend, _options.marked(_item(request), single=True)) as cluster:
         yield cluster[1]
 
 
@@ -130,10 +136,16 @@ def _item(request: pytest.FixtureRequest) -> pytest.Item:
 
 
 @contextmanager
-def _first_as_default(cluster: Cluster) -> Generator[Cluster, None, None]:
+def _lent(lend: Callable[[ClusterOptions], Cluster], options: ClusterOptions) -> Generator[Cluster, None, None]:
+    """A cluster, whose first node is the default endpoint."""
     # The process's default, and not the context's: a test runner may run the test in another context than its fixtures.
+    from triocoro import CorosyncUnavailableError
     from triocoro._endpoint import push_process_default, remove_process_default
 
+    try:
+        cluster = lend(options)
+    except CorosyncUnavailableError as error:
+        pytest.fail(str(error), pytrace=False)
     endpoint = cluster[1].endpoint
     push_process_default(endpoint)
     try:

@@ -8,8 +8,12 @@ import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 from ._options import Mode
+
+_LIMIT: Final = 10.0
+"""Seconds that `corosync -v` may take."""
 
 
 def lines(mode: Mode) -> list[str]:
@@ -25,7 +29,12 @@ def _daemon() -> str:
     program = requirements.find_program("corosync")
     if program is None:
         return "not installed"
-    output = subprocess.run([program, "-v"], capture_output=True, text=True, check=False).stdout
+    try:
+        output = subprocess.run([program, "-v"], capture_output=True, text=True, check=False, timeout=_LIMIT).stdout
+    except OSError as error:
+        return f"{program} (cannot be executed: {error.strerror})"
+    except subprocess.TimeoutExpired:
+        return f"{program} (does not tell its version within {_LIMIT:g} seconds)"
     found = re.search(r"version '([^']*)'", output)
     return f"{program} {found[1] if found else '(unknown version)'}"
 

@@ -129,6 +129,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
             how_to_enter = item.config.stash[SOURCE].withdraw(loan.cluster)
             if how_to_enter is not None:
                 report.sections.append((f"{title} is left as it is", how_to_enter))
+    if report.when == "teardown" and LOANS in item.stash:
+        del item.stash[LOANS]  # the item stays until the end of the session
     return report
 
 

@@ -149,6 +149,25 @@ def test_header_where_something_is_missing(run: Run, monkeypatch: pytest.MonkeyP
     result.stdout.fnmatch_lines(["corosync: real, not installed, as *", "corosync libraries: no libcpg.so.99"])
 
 
+def test_header_where_corosync_cannot_be_executed(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    program = tmp_path / "corosync"
+    program.write_text("built for another machine", encoding="utf-8")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    result = run("def test_it(): pass", "--collect-only", mode="real")
+    assert result.ret == pytest.ExitCode.OK
+    assert f"corosync: real, {program} (cannot be executed: Exec format error), as " in result.stdout.str()
+
+
+def test_header_where_corosync_hangs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    program = tmp_path / "corosync"
+    program.write_text("#!/bin/sh\nexec sleep 60\n", encoding="utf-8")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(_header, "_LIMIT", 0.1)
+    assert f"{program} (does not tell its version within 0.1 seconds), as " in _header.lines("real")[0]
+
+
 @pytest.mark.parametrize("mode", ["real", "fake"])
 def test_only_markers(run: Run, monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
     monkeypatch.setattr(requirements, "missing", list[str])
@@ -313,6 +332,50 @@ def test_no_logs_of_a_passing_test(run: Run) -> None:
     result = run("def test_it(corosync): pass", "-rA")
     result.assert_outcomes(passed=1)
     result.stdout.no_fnmatch_line("*corosync node 1 log*")
+
+
+def test_clusters_do_not_stay_in_memory(run: Run) -> None:
+    """Which they would as long as their test does."""
+    result = run(
+        """
+        import gc, weakref
+
+        clusters = []
+
+        def test_it(make_corosync_cluster):
+            clusters.append(weakref.ref(make_corosync_cluster(nodes=1)))
+            # So that nobody wants it any more.
+            clusters[0]().__exit__(None, None, None)
+
+        def test_next(make_corosync_cluster):
+            make_corosync_cluster(nodes=1)
+            gc.collect()
+            assert clusters[0]() is None
+        """
+    )
+    result.assert_outcomes(passed=2)
+
+
+@pytest.mark.corosync_real_only  # a fake always starts
+@pytest.mark.parametrize("fixture", ["corosync", "corosync_cluster", "make_corosync_cluster"])
+def test_a_start_that_fails_is_explained_in_short(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fixture: str
+) -> None:
+    """With what the daemon said, and not with the insides of the plugin."""
+    program = tmp_path / "corosync"
+    program.write_text("#!/bin/sh\necho no moon >&2\nexit 8\n", encoding="utf-8")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    call = "make_corosync_cluster(nodes=1)" if fixture.startswith("make") else "pass"
+    result = run(f"def test_it({fixture}):\n    {call}")
+    assert result.parseoutcomes() in ({"failed": 1}, {"errors": 1})
+    report = result.stdout.str().partition("_ test_it _")[2] + result.stdout.str().partition("of test_it _")[2]
+    report = report.partition("= short test summary")[0]
+    assert "corosync ended during the start, with exit status 8" in report
+    assert "no moon" in report
+    for insides in ("_fixtures.py", "_pool.py", "apart.py", "supervisor"):
+        assert insides not in report
+    assert len(report.splitlines()) < 30
 
 
 def readme_example(containing: str) -> str:
