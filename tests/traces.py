@@ -137,19 +137,27 @@ def _busy_threads() -> frozenset[int | None]:
     return frozenset(thread.ident for thread in threading.enumerate() if thread not in idle)
 
 
+def _mounts() -> frozenset[str]:
+    """The mounts on what nodes have to themselves, and those that hold a namespace; see proc(5) for the format."""
+    lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
+    ours = re.compile(r"^(\S+ ){4}(/run|/dev/shm|\S*corosync\S*) |- nsfs ")
+    return frozenset(line for line in lines if ours.search(line))
+
+
+def _names_of_ours(folder: str, *prefixes: str) -> frozenset[str]:
+    return frozenset(name for name in names_in(folder) if name.startswith(prefixes))
+
+
 @attrs.frozen
 class Machine:
-    """Where on this machine a cluster could leave something behind."""
+    """Where on this machine a cluster could leave something behind: not what others may do there meanwhile."""
 
-    mounts: frozenset[str] = attrs.field(
-        factory=lambda: frozenset(Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines())
+    mounts: frozenset[str] = attrs.field(factory=_mounts)
+    interfaces: frozenset[str] = attrs.field(
+        factory=lambda: _names_of_ours("/sys/class/net", "bridge", "node", "probe")
     )
-    interfaces: frozenset[str] = attrs.field(factory=lambda: names_in("/sys/class/net"))
-    shared_memory: frozenset[str] = attrs.field(
-        # Those of libqb: there may be others' on this machine.
-        factory=lambda: frozenset(name for name in names_in("/dev/shm") if name.startswith("qb-"))
-    )
-    run: frozenset[str] = attrs.field(factory=lambda: names_in("/run"))
+    shared_memory: frozenset[str] = attrs.field(factory=lambda: _names_of_ours("/dev/shm", "qb-"))
+    run: frozenset[str] = attrs.field(factory=lambda: _names_of_ours("/run", "corosync", "triocoro", "qb-"))
 
 
 @attrs.frozen
