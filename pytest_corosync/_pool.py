@@ -14,6 +14,7 @@ import trio
 from triocoro import CorosyncError
 from triocoro.testing import Cluster, ClusterOptions, FakeCluster, NetnsCluster, Node
 from triocoro.testing._netns.apart import Apart
+from triocoro.testing._netns.cluster import NetnsNode
 from triocoro.testing._state import Look, Observer, is_whole
 
 _IDLE: Final = 3
@@ -31,12 +32,12 @@ class Loan:
     """A cluster, for the length of a test."""
 
     cluster: Cluster
-    _logged: Mapping[int, int] = attrs.field(factory=dict[int, int])
-    """How long the logs of nodes have been that ran before."""
+    _logged: Mapping[Node, int] = attrs.field(factory=dict[Node, int])
+    """What the size of the logs of nodes was that ran before."""
 
     def log(self, node: Node) -> str:
         """What the daemon of a node has logged since the test has it."""
-        return node.log[self._logged.get(node.nodeid, 0) :]
+        return node.log_since(self._logged[node]) if isinstance(node, NetnsNode) and node in self._logged else node.log
 
 
 class FakeSource:
@@ -98,7 +99,7 @@ class Pool:
             self._lent[warm.cluster] = warm
             if self._is_clean(warm):
                 warm.user = user
-                return Loan(warm.cluster, {node.nodeid: len(node.log) for node in warm.cluster.nodes.values()})
+                return Loan(warm.cluster, {node: node.log_size for node in warm.cluster.nodes.values()})
             self._end(warm)
         return Loan(self._start(options, user))
 

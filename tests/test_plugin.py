@@ -86,6 +86,42 @@ def test_a_clock_that_jumps_is_for_the_fake(run: Run, monkeypatch: pytest.Monkey
         result.stdout.fnmatch_lines(["*autojump_clock does not go with --corosync=real*corosync_fake_only*"])
 
 
+def test_any_clock_that_jumps_is_for_the_fake(run: Run, corosync_mode: str) -> None:
+    """Whatever its name, and by whatever it came into force."""
+    result = run(
+        """
+        import pytest, trio, triocoro
+        from trio.testing import MockClock
+
+        @pytest.fixture
+        def clock():
+            return MockClock(autojump_threshold=1)
+
+        async def connect():
+            async with triocoro.open_cpg() as cpg:
+                assert await cpg.local_nodeid() == 1
+
+        async def test_fixture(corosync, clock):
+            await connect()
+
+        def test_run(corosync, clock):
+            trio.run(connect, clock=clock)
+
+        def test_clock_that_does_not(corosync, clock):
+            trio.run(connect, clock=MockClock(rate=2))
+        """,
+        "-o",
+        "trio_mode=true",
+    )
+    if corosync_mode == "fake":
+        result.assert_outcomes(passed=3)
+    else:
+        result.assert_outcomes(passed=1, failed=2)
+        result.stdout.fnmatch_lines(
+            ["E *RuntimeError: node 1: a clock with an autojump_threshold does not go with real daemons: it jumps*"]
+        )
+
+
 def test_missing_programs_are_listed(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """With the packages that have them; nothing is tried, and nothing is skipped."""
     for program in ("ip", "unshare"):

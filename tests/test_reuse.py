@@ -10,11 +10,13 @@ from typing import Any, TypeAlias, cast
 import pytest
 import trio
 from conftest import Figure, Run
+from trio.testing import MockClock
 
 import triocoro
 from pytest_corosync._pool import Pool
 from triocoro import lowlevel
 from triocoro.testing import Cluster, ClusterOptions, FakeCluster, NetnsCluster, Node
+from triocoro.testing._netns.machine import Machine
 from triocoro.testing._state import Observer
 
 FIXTURE_BOUND = 0.050
@@ -391,12 +393,28 @@ def test_a_cluster_whose_daemon_dies_meanwhile(pool: Pool) -> None:
 
 
 @pytest.mark.corosync_real_only  # as above
-async def test_a_cluster_is_taken_within_a_run(pool: Pool) -> None:
-    """As make_corosync_cluster does; and the clock is not the wall's."""
+def test_logs_are_not_read_for_it(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They may be long."""
     cluster = pool.take(TWO, "a test").cluster
     pool.give_back(cluster)
-    assert pool.take(TWO, "a test").cluster is cluster
-    await use_everything(cluster)
+
+    def read(*_: object) -> bytes:
+        raise AssertionError
+
+    monkeypatch.setattr(Machine, "_logged", read)
+    assert pool.take(TWO, "another test").cluster is cluster
+    monkeypatch.undo()  # they are, once the cluster ends
+
+
+@pytest.mark.corosync_real_only  # as above
+async def test_a_cluster_is_taken_within_a_run(pool: Pool, autojump_clock: MockClock) -> None:
+    """As make_corosync_cluster does, whatever the clock."""
+    cluster = pool.take(TWO, "a test").cluster
+    pool.give_back(cluster)
+    await trio.sleep(3600)
+    assert autojump_clock.current_time() == 3600
+    assert pool.take(TWO, "another test").cluster is cluster
+    assert trio.current_time() == 3600
 
 
 # --- what a test run sees of it ---------------------------------------------------------------------------------------

@@ -66,6 +66,15 @@ class NetnsNode(Node):
         return self._machine.log
 
     @property
+    def log_size(self) -> int:
+        """How many bytes the daemon has logged so far; it takes no time."""
+        return self._machine.log_size
+
+    def log_since(self, size: int) -> str:
+        """What the daemon has logged since the log had that size."""
+        return self._machine.log_since(size)
+
+    @property
     def running(self) -> bool:
         """Whether the daemon runs; a frozen one does."""
         return self._machine.running

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import signal
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import attrs
 import trio
+from trio.testing import MockClock
 
 from ..._errors import CorosyncUnavailableError
 from ..._raw import Endpoint
@@ -105,6 +107,13 @@ class Machine:
         return self._endpoint
 
     def _namespaces(self) -> int:
+        clock = trio.lowlevel.current_clock()
+        if isinstance(clock, MockClock) and clock.autojump_threshold < math.inf:
+            raise RuntimeError(
+                f"node {self.nodeid}: a clock with an autojump_threshold does not go with real daemons: it jumps"
+                " whenever all tasks wait, as they do for the daemons, whose time is not ours. Use a FakeCluster"
+                " (with pytest, mark the test corosync_fake_only), or no such clock"
+            )
         if self.holder is None:
             raise CorosyncUnavailableError(f"node {self.nodeid}: its cluster does not run")
         return self.holder
@@ -112,18 +121,27 @@ class Machine:
     @property
     def log(self) -> str:
         """What its daemons have logged; still there after `close`."""
-        return self._logged().decode(errors="replace")
+        return self.log_since(0)
 
     @property
     def latest_log(self) -> str:
         """What its latest daemon has logged."""
-        return self._logged()[self._log_start :].decode(errors="replace")
+        return self.log_since(self._log_start)
 
-    def _logged(self) -> bytes:
+    @property
+    def log_size(self) -> int:
+        """How many bytes they have logged; it takes no time."""
+        return len(self._final_log) if self._log_fd is None else os.fstat(self._log_fd).st_size
+
+    def log_since(self, size: int) -> str:
+        """What they have logged since the log had that size."""
+        return self._logged(size).decode(errors="replace")
+
+    def _logged(self, start: int = 0) -> bytes:
         if self._log_fd is None:
-            return self._final_log
+            return self._final_log[start:]
         # Not read(2), which moves the position at which the daemon writes.
-        return os.pread(self._log_fd, os.fstat(self._log_fd).st_size, 0)
+        return os.pread(self._log_fd, os.fstat(self._log_fd).st_size, start)
 
     async def ended(self) -> None:
         """Wait until no daemon runs."""
@@ -138,7 +156,7 @@ class Machine:
 
     def expect_daemon(self) -> None:
         """A new daemon is about to be started."""
-        self._log_start = len(self._logged())
+        self._log_start = self.log_size
 
     def set_daemon(self, pidfd: int) -> None:
         """A new daemon has been started."""
