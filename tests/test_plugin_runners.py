@@ -5,6 +5,9 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,6 +21,10 @@ BODY = """
         assert (await votequorum.info()).total_votes == NODES
 """
 IMPORTS = "import anyio\nimport pytest\nimport trio\nimport triocoro\n\n"
+
+
+BOUND = 60
+"""Seconds for what takes two."""
 
 
 def body(nodes: int) -> str:
@@ -114,6 +121,19 @@ def test_fails(corosync):
     )
 
 
+@contextmanager
+def ending(process: subprocess.Popen[bytes]) -> Generator[None, None, None]:
+    """Bound the time of a process, that of a failing test too."""
+    timer = threading.Timer(BOUND, process.kill)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
+        process.kill()
+
+
 @pytest.mark.parametrize("kind", ["plain", "trio"])
 def test_control_c(pytester: pytest.Pytester, corosync_mode: str, kind: str) -> None:
     """In the middle of a test: the clusters end, that of the test and one that waits for its next test."""
@@ -129,7 +149,7 @@ def test_before(corosync):
 {"async " if kind == "trio" else ""}def test_it(corosync_cluster):
     daemons.extend(node.pid for node in corosync_cluster.nodes.values())
     print("\\ndaemons:", *daemons, flush=True)
-    {"await trio" if kind == "trio" else "time"}.sleep(60)
+    {"await trio" if kind == "trio" else "time"}.sleep({2 * BOUND})
 """
     )
     process = subprocess.Popen(
@@ -139,10 +159,17 @@ def test_before(corosync):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
-    with process:
+    # It ends in any case, and with it the reading.
+    with process, ending(process):
         assert process.stdout is not None
-        line = next(line for line in process.stdout if line.startswith(b"daemons:"))
-        pids = [int(word) for word in line.split()[1:] if word != b"None"]
+        before: list[bytes] = []
+        for line in process.stdout:
+            before.append(line)
+            if line.startswith(b"daemons:"):
+                break
+        else:
+            pytest.fail(b"".join(before).decode())
+        pids = [int(word) for word in before[-1].split()[1:] if word != b"None"]
         assert len(pids) == (4 if corosync_mode == "real" else 0)
         assert all(Path(f"/proc/{pid}").exists() for pid in pids)
         process.send_signal(signal.SIGINT)
