@@ -64,8 +64,8 @@ class Installed:
 
 @pytest.fixture
 def installed() -> Iterator[Installed]:
-    # Not tmp_path, which is closed to others.
-    with tempfile.TemporaryDirectory(prefix="triocoro-downstream-") as name:
+    # Not tmp_path, which is closed to others, as the folder in TMPDIR may be.
+    with tempfile.TemporaryDirectory(prefix="triocoro-downstream-", dir="/tmp") as name:
         folder = Path(name)
         folder.chmod(0o755)
         source = folder / "source"
