@@ -414,10 +414,14 @@ def test_a_start_that_fails_is_explained_in_short(
     assert len(report.splitlines()) < 30
 
 
+def example(page: str, containing: str) -> str:
+    text = (Path(__file__).parent.parent / page).read_text(encoding="utf-8")
+    (found,) = (block for block in re.findall(r"```\w+\n(.*?)```", text, re.DOTALL) if containing in block)
+    return str(found)
+
+
 def readme_example(containing: str) -> str:
-    text = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
-    (example,) = (block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if containing in block)
-    return str(example)
+    return example("README.md", containing)
 
 
 async def lines_of(
@@ -435,8 +439,11 @@ async def lines_of(
     return output.splitlines()
 
 
-def test_readme_example_of_a_test(run: Run) -> None:
-    run(readme_example("import pytest"), "-o", "trio_mode=true").assert_outcomes(passed=2)
+@pytest.mark.parametrize("page,passed", [("README.md", 2), ("docs/pytest.md", 3)])
+def test_examples_of_tests(pytester: pytest.Pytester, run: Run, page: str, passed: int) -> None:
+    """For who copies them."""
+    pytester.makepyprojecttoml(example(page, "[tool.pytest.ini_options]"))
+    run(example(page, "import pytest")).assert_outcomes(passed=passed)
 
 
 async def test_readme_example_of_a_group(corosync: Node, capsys: pytest.CaptureFixture[str]) -> None:
