@@ -178,6 +178,27 @@ def test_workers_that_do_not_end_well(run_keeping: RunKeeping, end: str) -> None
     assert "Quorate:          Yes" in subprocess.run(enter, check=True, capture_output=True, text=True).stdout
 
 
+def test_kill(run_keeping: RunKeeping, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What nobody prints any more is in a file."""
+    monkeypatch.setenv("TMPDIR", str(pytester.path))
+    result = run_keeping(
+        f"""
+        import os
+
+        def test_it(corosync):
+            os.kill(os.getpid(), {int(signal.SIGKILL)})
+        """
+    )
+    assert result.ret == -signal.SIGKILL
+    (file,) = pytester.path.glob("triocoro-kept-*/*")
+    text = file.read_text(encoding="utf-8")
+    try:
+        (enter,) = commands(text, "look into node 1")
+        assert "Quorate:          Yes" in subprocess.run(enter, check=True, capture_output=True, text=True).stdout
+    finally:
+        end_all(text)
+
+
 def test_without_the_option(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(SOURCE + "\n\ndef test_pid(corosync): print('daemon:', corosync.pid)")
     result = pytester.runpytest_subprocess("--corosync=real", "-o", "trio_mode=true", "-s")

@@ -385,6 +385,21 @@ def test_few_clusters_wait(pool: Pool) -> None:
 
 
 @pytest.mark.corosync_real_only  # as above
+def test_all_end_though_one_fails_to(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    clusters = [pool.take(ClusterOptions(nodes=1), "a test").cluster for _ in range(2)]
+    end = NetnsCluster.__exit__
+
+    def end_and_fail(cluster: NetnsCluster, *_: object) -> None:
+        end(cluster, None, None, None)
+        raise RuntimeError("no end")
+
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="no end"):
+        patch.setattr(NetnsCluster, "__exit__", end_and_fail)
+        pool.end()
+    assert not any(cluster[1].running for cluster in clusters)
+
+
+@pytest.mark.corosync_real_only  # as above
 def test_a_cluster_whose_daemon_dies_meanwhile(pool: Pool) -> None:
     cluster = pool.take(TWO, "a test").cluster
     pool.give_back(cluster)
