@@ -4,11 +4,7 @@
 of its own. Both are a `Cluster`, and what works on one works on the other.
 """
 
-from ._cluster import (
-    Cluster as Cluster,
-    ClusterOptions as ClusterOptions,
-    ClusterSettings as ClusterSettings,
-    Node as Node,
-)
+from ._cluster import Cluster as Cluster, Node as Node
 from ._fake.cluster import FakeCluster as FakeCluster
 from ._netns.cluster import NetnsCluster as NetnsCluster
+from ._options import ClusterOptions as ClusterOptions, ClusterSettings as ClusterSettings

@@ -11,7 +11,7 @@ import trio
 
 from ..._errors import CorosyncError, CsError, error_from_code
 from ..._types import CmapType, IPAddress, LinkStatus, NodeStatus, RingId, RingStatus, ShutdownFlag
-from .._cluster import ClusterOptions
+from .._options import ClusterOptions
 from . import coroparse
 from .daemon import Daemon, Service
 from .stats import MTU, OWN_MTU

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import trio
 
 from ..._raw import Endpoint
-from .._cluster import Cluster, ClusterOptions, ClusterSettings, Node
+from .._cluster import Cluster, Node
 from .._network import Network
+from .._options import ClusterOptions, ClusterSettings
 from .daemon import Daemon
 from .endpoint import FakeEndpoint, services
 from .totem import Totem

@@ -10,7 +10,7 @@ import attrs
 
 from ..._errors import CorosyncError, CsError, KeyNotFoundError, error_from_code
 from ..._types import CmapChange, CmapMap, CmapNotification, CmapTrack, CmapType, CmapValue, RingId, TypedValue
-from .._cluster import ClusterOptions
+from .._options import ClusterOptions
 from . import coroparse
 from .daemon import Daemon, Service
 from .icmap import Tracker

@@ -8,8 +8,8 @@ from functools import lru_cache
 from typing import Final
 
 from ..._types import CmapType, TypedValue
-from .._cluster import ClusterOptions
 from .._netns.config import corosync_conf
+from .._options import ClusterOptions
 from .icmap import Icmap
 
 CLUSTER_NAME: Final = "triocoro"

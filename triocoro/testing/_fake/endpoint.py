@@ -9,7 +9,7 @@ import trio
 
 from ..._raw import RawCfg, RawCmap, RawCpg, RawQuorum, RawVotequorum
 from ..._types import CmapMap
-from .._cluster import ClusterOptions
+from .._options import ClusterOptions
 from .cfg import CfgService
 from .cmap import CmapService
 from .cpg import CpgService

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 import trio
 
 from ..._raw import Endpoint
-from .._cluster import Cluster, ClusterOptions, ClusterSettings, Node
+from .._cluster import Cluster, Node
 from .._network import Network
+from .._options import ClusterOptions, ClusterSettings
 from . import requirements
 from .apart import Apart
 from .config import STATE_DIR, address, corosync_conf, filter_rules

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final, TypeAlias
 
-from .._cluster import ClusterOptions, LogLevel
 from .._network import ALL, Network
+from .._options import ClusterOptions, LogLevel
 
 STATE_DIR = "/run/triocoro"
 """Where the daemon works: on the node's own tmpfs, as is the configuration file."""

@@ -1,0 +1,173 @@
+"""How a cluster is configured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
+from typing import Any, Final, Literal, TypeAlias, TypedDict, cast
+
+import attrs
+
+MAX_NODES: Final = 253
+"""As many as one packet to the supervisor of real nodes carries fds; the network has addresses for one more."""
+
+_WINDOW: Final = 10_000
+_DEVICE_TIMEOUT: Final = 10_000
+_DEVICE_SYNC_TIMEOUT: Final = 30_000
+_MOST_VOTES: Final = 509
+_LEAST_BESIDE_DEVICE: Final = 2
+
+
+LogLevel: TypeAlias = Literal["info", "debug", "trace"]
+"""How much daemons log."""
+
+LOG_LEVELS: Final[tuple[LogLevel, ...]] = ("info", "debug", "trace")
+
+
+class ClusterSettings(TypedDict, total=False):
+    """What the constructors of clusters take besides the number of nodes: the further fields of `ClusterOptions`."""
+
+    two_node: bool
+    wait_for_all: bool | None
+    last_man_standing: bool
+    last_man_standing_window: int
+    auto_tie_breaker: bool
+    auto_tie_breaker_node: str | None
+    allow_downscale: bool
+    expected_votes: int | None
+    votes: Mapping[int, int]
+    qdevice_votes: int | None
+    qdevice_timeout: int
+    qdevice_sync_timeout: int
+    token: int
+    log_level: LogLevel
+
+
+def _number(minimum: int) -> Callable[[Any, Any, Any], None]:
+    return attrs.validators.and_(
+        attrs.validators.instance_of(int), attrs.validators.ge(minimum), attrs.validators.le(2**32 - 1)
+    )
+
+
+_BOOL: Final = attrs.validators.instance_of(bool)
+
+
+def _votes(votes: Mapping[int, int]) -> dict[int, int]:
+    """A copy, as nobody else may change it."""
+    if not isinstance(cast("object", votes), Mapping) or not all(
+        isinstance(cast("object", number), int) for item in votes.items() for number in item
+    ):
+        raise TypeError(f"votes must be a mapping of node ids to numbers: {votes!r}")
+    return dict(votes)
+
+
+@attrs.frozen(kw_only=True)
+class ClusterOptions:
+    """How a cluster is configured; see votequorum(5) and corosync.conf(5).
+
+    What votequorum would refuse, or ignore, is a `ValueError`.
+    """
+
+    nodes: int = attrs.field(default=3, validator=[_number(1), attrs.validators.le(MAX_NODES)])
+    """How many nodes, at most 253; their ids are 1 to that number."""
+    two_node: bool = attrs.field(default=False, validator=_BOOL)
+    """votequorum's two_node; it brings wait_for_all with it, unless that is given."""
+    wait_for_all: bool | None = attrs.field(default=None, validator=attrs.validators.optional(_BOOL))
+    """votequorum's wait_for_all; `None` leaves it to two_node."""
+    last_man_standing: bool = attrs.field(default=False, validator=_BOOL)
+    """votequorum's last_man_standing: fewer votes are expected once nodes have been away for the window's time."""
+    last_man_standing_window: int = attrs.field(default=_WINDOW, validator=_number(1))
+    """votequorum's last_man_standing_window, in milliseconds."""
+    auto_tie_breaker: bool = attrs.field(default=False, validator=_BOOL)
+    """votequorum's auto_tie_breaker: one half of the votes is enough where a certain node is."""
+    auto_tie_breaker_node: str | None = attrs.field(
+        default=None, validator=attrs.validators.optional(attrs.validators.instance_of(str))
+    )
+    """Which node that is: ``"lowest"`` (votequorum's default), ``"highest"``, or ids in order, such as ``"3 1"``."""
+    allow_downscale: bool = attrs.field(default=False, validator=_BOOL)
+    """votequorum's allow_downscale: nodes that stop in good order are no longer expected."""
+    expected_votes: int | None = attrs.field(default=None, validator=attrs.validators.optional(_number(1)))
+    """votequorum's expected_votes; `None`: the votes of all nodes."""
+    votes: Mapping[int, int] = attrs.field(default=MappingProxyType[int, int]({}), converter=_votes, hash=False)
+    """The votes of nodes that have another number than 1, by their ids (quorum_votes)."""
+    qdevice_votes: int | None = attrs.field(default=None, validator=attrs.validators.optional(_number(0)))
+    """The votes of a quorum device; `None`: none is configured, and one that registers all the same has no votes."""
+    qdevice_timeout: int = attrs.field(default=_DEVICE_TIMEOUT, validator=_number(1))
+    """How many milliseconds a quorum device may be silent."""
+    qdevice_sync_timeout: int = attrs.field(default=_DEVICE_SYNC_TIMEOUT, validator=_number(1))
+    """How many milliseconds a change of the membership waits for a quorum device that lives."""
+    token: int = attrs.field(default=500, validator=_number(100))
+    """totem's token timeout in milliseconds (the fake's changes take no time)."""
+
+    log_level: LogLevel = attrs.field(default="info", validator=attrs.validators.in_(LOG_LEVELS))
+    """How much the daemons log: "info", "debug" or "trace" (the fake logs what it does either way)."""
+
+    def __attrs_post_init__(self) -> None:
+        for wrong, complaint in self._rules():
+            if wrong:
+                raise ValueError(complaint)
+
+    def votes_of(self, nodeid: int) -> int:
+        """The votes that a node starts with."""
+        return self.votes.get(nodeid, 1)
+
+    @property
+    def total_votes(self) -> int:
+        """The votes that all nodes start with."""
+        return sum(self.votes_of(nodeid) for nodeid in self._nodeids)
+
+    @property
+    def tie_breakers(self) -> tuple[int, ...]:
+        """The ids in `auto_tie_breaker_node`; empty where that is a word."""
+        words = (self.auto_tie_breaker_node or "").split()
+        return tuple(map(int, words)) if all(word.isdecimal() for word in words) else ()
+
+    @property
+    def _nodeids(self) -> range:
+        return range(1, self.nodes + 1)
+
+    def _rules(self) -> Iterator[tuple[bool, str]]:
+        """What does not go together (votequorum_readconfig in exec/votequorum.c): whether it is so, and the words."""
+        tie_breaker = self.auto_tie_breaker_node
+        most = max(self.expected_votes or 0, self.total_votes + (self.qdevice_votes or 0))
+        yield not self.votes.keys() <= set(self._nodeids), f"votes must be of nodes 1 to {self.nodes}: {self.votes}"
+        yield any(votes < 0 for votes in self.votes.values()), f"votes must not be negative: {self.votes}"
+        yield most > _MOST_VOTES, f"{most} votes are too many: votequorum counts quorum in one byte"
+        yield self.two_node and self.auto_tie_breaker, "two_node and auto_tie_breaker exclude each other"
+        yield (
+            self.allow_downscale and self.expected_votes is not None,
+            "expected_votes are ignored with allow_downscale: what was expected before counts",
+        )
+        yield (
+            self.auto_tie_breaker and self.total_votes % 2 == 1 and not self.wait_for_all,
+            "auto_tie_breaker needs wait_for_all where the number of votes is odd",
+        )
+        yield tie_breaker is not None and not self.auto_tie_breaker, "auto_tie_breaker_node needs auto_tie_breaker"
+        yield (
+            tie_breaker not in {None, "lowest", "highest"}
+            and not (
+                set(self.tie_breakers) <= set(self._nodeids)
+                and " ".join(map(str, self.tie_breakers)) == tie_breaker != ""
+            ),
+            f"auto_tie_breaker_node must be 'lowest', 'highest', or ids of nodes in a row: {tie_breaker!r}",
+        )
+        yield (
+            self.last_man_standing and any(votes > 1 for votes in self.votes.values()),
+            "last_man_standing needs nodes of one vote each",
+        )
+        yield (
+            self.last_man_standing_window != _WINDOW and not self.last_man_standing,
+            "last_man_standing_window needs last_man_standing",
+        )
+        for name, default in (("timeout", _DEVICE_TIMEOUT), ("sync_timeout", _DEVICE_SYNC_TIMEOUT)):
+            yield (
+                self.qdevice_votes is None and getattr(self, f"qdevice_{name}") != default,
+                f"qdevice_{name} needs qdevice_votes",
+            )
+        for name in ("two_node", "last_man_standing", "auto_tie_breaker", "allow_downscale"):
+            yield self.qdevice_votes is not None and bool(getattr(self, name)), f"no quorum device beside {name}"
+        yield (
+            None not in {self.expected_votes, self.qdevice_votes}
+            and (self.expected_votes or 0) - (self.qdevice_votes or 0) < _LEAST_BESIDE_DEVICE,
+            f"expected_votes must be at least {_LEAST_BESIDE_DEVICE} more than qdevice_votes",
+        )
