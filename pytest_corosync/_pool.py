@@ -20,6 +20,9 @@ from triocoro.testing._state import Look, Observer, is_whole
 _IDLE: Final = 3
 """How many clusters may wait for a test that wants them: each is some daemons that take memory, and a little time."""
 
+_SETTLING: Final = 3.0
+"""Seconds that a cluster may take to settle whose network was mended; a new one takes less."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -159,10 +162,10 @@ class Pool:
     async def _differences(self, warm: _Warm, fresh: Look) -> list[str]:  # noqa: ASYNC910 - in a run of its own
         if warm.disturbances != warm.cluster.disturbances and is_whole(warm.cluster):
             # Totem may only now find out what has been, though no client can see that yet.
-            try:
+            with trio.move_on_after(_SETTLING) as limit:
                 await warm.cluster.settled()
-            except trio.TooSlowError as error:
-                return [str(error)]  # noqa: ASYNC910 - as above
+            if limit.cancelled_caught:
+                return [f"it has not settled within {_SETTLING:g} seconds"]
         return await warm.observer.differences(fresh, self._patience)
 
     def _end(self, warm: _Warm) -> None:

@@ -704,28 +704,31 @@ async def test_qdevice_calls(corosync: Node) -> None:
         info = await handle.info(1)
         return info.qdevice_name, info.flags & ~VotequorumFlag.QUORATE
 
+    async def becomes(name: str, flags: VotequorumFlag) -> None:
+        """Replies come before the messages that change it have been delivered."""
+        with trio.fail_after(10):
+            while await device() != (name, flags):  # noqa: ASYNC110 - nobody tells
+                await trio.sleep(0.005)
+
     flags = VotequorumFlag.QDEVICE_REGISTERED
     await handle.qdevice_register("n" * 254)
-    assert await device() == ("n" * 254, flags)
+    await becomes("n" * 254, flags)
     await handle.qdevice_update("n" * 254, "device")
-    with trio.fail_after(10):
-        # The reply comes before the message that changes it has been delivered.
-        while await device() != ("device", flags):  # noqa: ASYNC110 - nobody tells
-            await trio.sleep(0.005)
+    await becomes("device", flags)
     with pytest.raises(triocoro.MessageError):
         await handle.qdevice_poll("device", True, triocoro.RingId(ring.nodeid, ring.seq + 1))  # noqa: FBT003 - as in C
     await handle.qdevice_poll("device", False, ring)  # noqa: FBT003 - as in C
     flags |= VotequorumFlag.QDEVICE_ALIVE
-    assert await device() == ("device", flags)
+    await becomes("device", flags)
     await handle.qdevice_poll("device", True, ring)  # noqa: FBT003 - as in C
     flags |= VotequorumFlag.QDEVICE_CAST_VOTE
-    assert await device() == ("device", flags)
+    await becomes("device", flags)
     await handle.qdevice_master_wins("device", True)  # noqa: FBT003 - as in C
-    assert await device() == ("device", flags | VotequorumFlag.QDEVICE_MASTER_WINS)
+    await becomes("device", flags | VotequorumFlag.QDEVICE_MASTER_WINS)
     await handle.qdevice_master_wins("device", False)  # noqa: FBT003 - as in C
-    assert await device() == ("device", flags)
+    await becomes("device", flags)
     await handle.qdevice_unregister("device")
-    assert await device() == ("", VotequorumFlag(0))
+    await becomes("", VotequorumFlag(0))
 
     calls: dict[str, Callable[[], Awaitable[object]]] = {
         "votequorum_qdevice_unregister": lambda: handle.qdevice_unregister("device"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
 from types import TracebackType
 from typing import Final
 
@@ -13,7 +13,7 @@ import trio
 
 from .._cpg import open_group
 from .._endpoint import default_endpoint
-from .._errors import ConnectionLostError, CorosyncUnavailableError
+from .._errors import CorosyncError
 from .._raw import Endpoint
 from .._types import VotequorumNodelist
 from .._votequorum import open_votequorum
@@ -233,6 +233,7 @@ class _Watch:
         self._up = up
         self._followed: set[int] = set()
         self._sees: dict[int, frozenset[int]] = {}
+        self._errors: dict[int, CorosyncError] = {}
         self._changes = 0
         self._news = trio.Event()
 
@@ -253,7 +254,8 @@ class _Watch:
         """Which node sees what."""
         for nodeid in sorted(self._up() | self._followed):
             sees = sorted(self._sees[nodeid]) if nodeid in self._sees else "nothing yet"
-            yield f"- node {nodeid} sees {sees}, and hears {sorted(self._cluster.reachable(nodeid))}"
+            error = f"; asked, it said: {self._errors[nodeid]}" if nodeid in self._errors else ""
+            yield f"- node {nodeid} sees {sees}, and hears {sorted(self._cluster.reachable(nodeid))}{error}"
 
     async def _follow(self, node: Node) -> None:  # noqa: ASYNC910 - a task of our own
         """Keep up with one node, while it is there."""
@@ -262,7 +264,9 @@ class _Watch:
                 async for change in changes:
                     if isinstance(change, VotequorumNodelist):
                         self._see(node.nodeid, frozenset(change.nodes))
-        except (ConnectionLostError, CorosyncUnavailableError):
+        except CorosyncError as error:
+            # It may have been killed, and come back; whatever else it is will be in the findings.
+            self._errors[node.nodeid] = error
             self._followed.discard(node.nodeid)
             self._see(node.nodeid, None)
 
@@ -302,12 +306,17 @@ class _Watch:
         return len(arrived) == len(up)
 
     async def _send_around(self, node: Node, arrived: set[int]) -> None:  # noqa: ASYNC910 - a task of our own
-        with suppress(ConnectionLostError, CorosyncUnavailableError):
-            # Joins come back in agreed order.
-            async with open_group(f"triocoro settled {next(_numbers)}", receive=False, endpoint=node.endpoint):
-                pass
-            arrived.add(node.nodeid)
-            self._news.set()
+        while node.nodeid not in arrived:
+            try:
+                # Joins come back in agreed order.
+                async with open_group(f"triocoro settled {next(_numbers)}", receive=False, endpoint=node.endpoint):
+                    pass
+            except CorosyncError as error:
+                self._errors[node.nodeid] = error
+                await trio.sleep(_POLL)
+            else:
+                arrived.add(node.nodeid)
+                self._news.set()
 
     async def _wait(self) -> None:
         """Wait for news. Nobody tells of what is done to the network, or to nodes: so not for long."""
