@@ -69,7 +69,7 @@ class ClusterOptions:
     """
 
     nodes: int = attrs.field(default=3, validator=[_number(1), attrs.validators.le(MAX_NODES)])
-    """How many nodes, at most 253; their ids are 1 to that number."""
+    """How many nodes, at most 253 (of real ones, two cores start about 30 in time); their ids are 1 to that number."""
     two_node: bool = attrs.field(default=False, validator=_BOOL)
     """votequorum's two_node; it brings wait_for_all with it, unless that is given."""
     wait_for_all: bool | None = attrs.field(default=None, validator=attrs.validators.optional(_BOOL))
