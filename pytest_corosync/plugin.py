@@ -60,15 +60,17 @@ def pytest_configure_node(node: Any) -> None:  # noqa: ANN401 - of xdist, which 
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Refuse a real session that cannot be had: a fallback would pretend to have tested what it has not."""
     config = session.config
-    if _options.mode(config) == "real" and hasattr(config, "workerinput"):
-        from triocoro.testing._netns import hub
-
-        # xdist lets it go on for many seconds, with its clusters, when its controller has been killed.
-        hub.end_with_parent()
-    # An xdist worker leaves this to its controller; a collection needs no daemon.
-    if _options.mode(config) != "real" or hasattr(config, "workerinput") or config.getoption("collectonly"):
+    if _options.mode(config) != "real":
         return
-    from triocoro.testing._netns import requirements
+    from triocoro.testing._netns import hub, requirements
+
+    if hasattr(config, "workerinput"):
+        # xdist lets it go on for many seconds, with its clusters, when its controller has been killed. The rest is the
+        # controller's business.
+        hub.end_with_parent()
+        return
+    if config.getoption("collectonly"):  # which needs no daemon
+        return
 
     if missing := requirements.missing():
         msg = "\n".join(["--corosync=real is not possible here:", *(f"  - {item}" for item in missing)])
