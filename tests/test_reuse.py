@@ -68,6 +68,9 @@ async def stay_in_a_group(cluster: Cluster) -> None:
     LEFT_OPEN.append(handle)
     await handle.join("chat")
     await handle.dispatch(lowlevel.Dispatch.ONE)
+    async with triocoro.open_cpg(endpoint=cluster[1].endpoint) as cpg:
+        while not await cpg.members("chat"):  # noqa: ASYNC110 - nobody tells who is no member
+            await trio.sleep(0.005)
 
 
 async def stay_connected(cluster: Cluster) -> None:
