@@ -4,9 +4,28 @@
  */
 #undef NDEBUG
 #include <assert.h>
+#include <pthread.h>
 #include <stdio.h>
+#include <time.h>
 
+/* --- a thread that is faster than its creator --- */
+
+static int under_way;
+
+static int create_late(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *), void *argument)
+{
+	const struct timespec moment = {.tv_nsec = 100 * 1000};
+	int code = pthread_create(thread, attributes, run, argument);
+
+	while (code == 0 && !__atomic_load_n(&under_way, __ATOMIC_SEQ_CST)) {
+		nanosleep(&moment, NULL);
+	}
+	return code;
+}
+
+#define pthread_create create_late
 #include "shim.c"
+#undef pthread_create
 
 /* --- trackers: one thread at a time in their table --- */
 
@@ -173,6 +192,51 @@ static void listing(void)
 	tc_arena_free(arena);
 }
 
+/* --- an iteration whose thread is faster than its creator --- */
+
+static uint32_t iteration_initialize(uint64_t handle, uint32_t kind, const tc_cpg_name_t *group, uint64_t *iteration)
+{
+	(void)handle, (void)kind, (void)group;
+	*iteration = 1;
+	return TC_CS_OK;
+}
+
+static uint32_t iteration_next(uint64_t iteration, tc_cpg_iteration_description_t *description)
+{
+	const struct timespec moment = {.tv_nsec = 10 * 1000 * 1000};
+
+	(void)iteration;
+	if (__atomic_exchange_n(&under_way, 1, __ATOMIC_SEQ_CST)) {
+		return TC_CS_NO_SECTIONS;
+	}
+	/* For as long as it takes the creator to go on. */
+	nanosleep(&moment, NULL);
+	description->nodeid = 7;
+	return TC_CS_OK;
+}
+
+static uint32_t iteration_finalize(uint64_t iteration)
+{
+	(void)iteration;
+	return TC_CS_OK;
+}
+
+static void iteration(void)
+{
+	struct tc_arena *arena = tc_arena_new();
+	const tc_cpg_name_t nobody = {.length = 0};
+	const char *function;
+	int ends[2];
+
+	tc_table.cpg_iteration_initialize = iteration_initialize;
+	tc_table.cpg_iteration_next = iteration_next;
+	tc_table.cpg_iteration_finalize = iteration_finalize;
+	assert(pipe(ends) == 0);
+	assert(tc_cpg_iterate(1, ends[0], 3, &nobody, arena, &function) == TC_CS_OK);
+	assert(arena->count == 1);
+	tc_arena_free(arena);
+}
+
 /* --- a membership in which some came and others went --- */
 
 static void membership(void)
@@ -247,6 +311,8 @@ int main(int count, char **arguments)
 		trackers();
 	} else if (strcmp(arguments[1], "listing") == 0) {
 		listing();
+	} else if (strcmp(arguments[1], "iteration") == 0) {
+		iteration();
 	} else if (strcmp(arguments[1], "membership") == 0) {
 		membership();
 	} else if (strcmp(arguments[1], "zero copy") == 0) {

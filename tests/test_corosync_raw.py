@@ -274,6 +274,10 @@ def test_listing_of_a_map_that_changes(parts: Callable[[str], str]) -> None:
     assert parts("listing").splitlines() == ["first: 1", "grown: 9", "unknown length: 1", "last: 1"]
 
 
+def test_an_iteration_whose_thread_is_faster_than_its_creator(parts: Callable[[str], str]) -> None:
+    assert parts("iteration") == ""
+
+
 def test_membership_in_which_some_came_and_others_went(parts: Callable[[str], str]) -> None:
     from triocoro._corosync import _quorum
 

@@ -79,15 +79,16 @@ static int tc_cpg_iterate(uint64_t handle, int fd, uint32_t kind, const tc_cpg_n
 	struct timespec until;
 	sigset_t all, before;
 	pthread_t thread;
-	int gone = 0;
+	int created, gone = 0;
 
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
-	job.code = pthread_create(&thread, NULL, tc_iterate, &job) == 0 ? TC_CS_OK : TC_CS_NO_MEMORY;
+	created = pthread_create(&thread, NULL, tc_iterate, &job);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	*function = "cpg_iteration_initialize";
-	if (job.code != TC_CS_OK) {
-		return job.code;
+	/* What is in `job` belongs to the thread until it has ended. */
+	if (created != 0) {
+		return TC_CS_NO_MEMORY;
 	}
 	for (;;) {
 		clock_gettime(CLOCK_REALTIME, &until);
