@@ -5,27 +5,31 @@
 #undef NDEBUG
 #include <assert.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <time.h>
 
 /* --- a thread that is faster than its creator --- */
 
-static int under_way;
+static int created, under_way;
 
-static int create_late(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *), void *argument)
+/* The creator's last call before it looks at what came of the creation. */
+static int mask_late(int how, const sigset_t *mask, sigset_t *before)
 {
 	const struct timespec moment = {.tv_nsec = 100 * 1000};
-	int code = pthread_create(thread, attributes, run, argument);
 
-	while (code == 0 && !__atomic_load_n(&under_way, __ATOMIC_SEQ_CST)) {
-		nanosleep(&moment, NULL);
+	if (before == NULL) {
+		__atomic_store_n(&created, 1, __ATOMIC_SEQ_CST);
+		while (!__atomic_load_n(&under_way, __ATOMIC_SEQ_CST)) {
+			nanosleep(&moment, NULL);
+		}
 	}
-	return code;
+	return pthread_sigmask(how, mask, before);
 }
 
-#define pthread_create create_late
+#define pthread_sigmask mask_late
 #include "shim.c"
-#undef pthread_create
+#undef pthread_sigmask
 
 /* --- trackers: one thread at a time in their table --- */
 
@@ -196,7 +200,12 @@ static void listing(void)
 
 static uint32_t iteration_initialize(uint64_t handle, uint32_t kind, const tc_cpg_name_t *group, uint64_t *iteration)
 {
+	const struct timespec moment = {.tv_nsec = 100 * 1000};
+
 	(void)handle, (void)kind, (void)group;
+	while (!__atomic_load_n(&created, __ATOMIC_SEQ_CST)) {
+		nanosleep(&moment, NULL);
+	}
 	*iteration = 1;
 	return TC_CS_OK;
 }
