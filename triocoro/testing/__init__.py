@@ -1,10 +1,24 @@
 """Throwaway Corosync clusters for tests, demonstrations and experiments.
 
 `FakeCluster` is in memory, and starts at once; `NetnsCluster` runs real daemons, each in network and mount namespaces
-of its own. Both are a `Cluster`, and what works on one works on the other.
+of its own. Both are a `Cluster`, and what works on one works on the other. A `History` records what clients do and see,
+and `check` says what of it could not have been Corosync.
 """
 
+from ._checkers import Rule as Rule, Violation as Violation, check as check
 from ._cluster import Cluster as Cluster, Node as Node
 from ._fake.cluster import FakeCluster as FakeCluster
+from ._history import (
+    Call as Call,
+    Cancellation as Cancellation,
+    Entry as Entry,
+    Event as Event,
+    Failure as Failure,
+    Fault as Fault,
+    History as History,
+    Loss as Loss,
+    Return as Return,
+)
 from ._netns.cluster import NetnsCluster as NetnsCluster
 from ._options import ClusterOptions as ClusterOptions, ClusterSettings as ClusterSettings
+from ._recording import RecordingEndpoint as RecordingEndpoint

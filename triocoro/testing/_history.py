@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import heapq
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import attrs
 import trio
 
 from .. import _types
+from .._raw import Endpoint
+from .._types import Address, RingId
+from ._cluster import Node
+
+if TYPE_CHECKING:
+    from ._recording import RecordingEndpoint
 
 
 @attrs.frozen(kw_only=True)
@@ -46,7 +53,9 @@ class Return:
     handle: int
     number: int
     result: Any = None
-    """What the function returned."""
+    """What the function returned; of a connect, the `Address` that the client has in groups."""
+    waiting: bool = False
+    """Whether events of this handle waited to be taken: something may have changed that the client did not know of."""
 
 
 @attrs.frozen(kw_only=True)
@@ -82,7 +91,7 @@ class Event:
     node: int
     handle: int
     event: Any
-    """A `Message`, `ConfigChange`, `TotemChange`, `QuorumChange`, ..."""
+    """A `Message`, `ConfigChange`, `TotemChange`, `QuorumChange`, ...; see also `RecordingEndpoint.lost`."""
 
 
 @attrs.frozen(kw_only=True)
@@ -120,15 +129,17 @@ _TYPES: Mapping[str, Any] = MappingProxyType(
 class History:
     """What clients did and saw, in the order in which they did.
 
-    `endpoint` records what goes through an endpoint. Histories of several processes can be put together with `merge` if
-    their clocks are the same, such as `time.monotonic`.
+    `endpoint` gives what records, and `check` tells whether it could have been Corosync. Histories of several processes
+    can be put together with `merge` if their clocks are the same, such as `time.monotonic`.
 
     Args:
+        entries: what it begins with.
         clock: gives the time, in seconds.
     """
 
     def __init__(self, entries: Iterable[Entry] = (), *, clock: Callable[[], float] = trio.current_time) -> None:
         self._entries = list(entries)
+        self._clients: set[str] = set()
         self.clock = clock
 
     def __repr__(self) -> str:
@@ -146,24 +157,52 @@ class History:
     def __eq__(self, other: object) -> bool:
         return self._entries == other._entries if isinstance(other, History) else NotImplemented
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment]  # it changes
 
     def append(self, entry: Entry) -> None:
         """Add an entry at the end."""
         self._entries.append(entry)
 
+    def endpoint(self, node: Node, *, client: str, via: Endpoint | None = None) -> RecordingEndpoint:
+        """A way to `node` that records here whatever goes through it.
+
+        Args:
+            node: the daemon's node.
+            client: a name for whoever uses it.
+            via: another endpoint of that node than its own, such as one that has a pid of its own.
+
+        Raises:
+            ValueError: there is a client of that name already.
+        """
+        # Only here, since that module needs this one.
+        from ._recording import RecordingEndpoint
+
+        if client in self._clients:
+            raise ValueError(f"this history has a client {client!r} already; each needs a name of its own")
+        self._clients.add(client)
+        return RecordingEndpoint(self, via or node.endpoint, client=client, node=node.nodeid)
+
     def fault(self, verb: str, **arguments: object) -> None:
-        """Say what has been done to the cluster."""
-        self.append(Fault(time=self.clock(), verb=verb, arguments=arguments))
+        """Say what has been done to the cluster, for those who read the history; `check` does not need it."""
+        self.append(Fault(time=self.clock(), verb=verb, arguments=kept(arguments)))
 
     @classmethod
     def merge(cls, histories: Iterable[History]) -> History:
-        """All entries of several histories, in the order of their times; the order within each stays."""
-        return cls(sorted((entry for history in histories for entry in history), key=lambda entry: entry.time))
+        """All entries of several histories, in the order of their times; the order within each stays.
+
+        Clients keep their names, so those must differ.
+        """
+        return cls(heapq.merge(*histories, key=lambda entry: entry.time))
 
     def normalised(self) -> History:
-        """The same with other pids, times and rings: each is counted, from 1, in the order in which it comes up."""
-        raise NotImplementedError
+        """The same with other pids, times and rings, so that two runs that did the same are equal.
+
+        Pids, and the sequence numbers of rings, are counted from 1, in the order in which they come up; times are the
+        positions of the entries, and `Return.waiting` is False. It is for comparing: rings no longer ascend, so `check`
+        what was recorded.
+        """
+        names = _Names()
+        return History(names.entry(time, entry) for time, entry in enumerate(self._entries, start=1))
 
     def to_json_lines(self) -> str:
         """One JSON object a line."""
@@ -171,7 +210,11 @@ class History:
 
     @classmethod
     def from_json_lines(cls, text: str) -> History:
-        """What `to_json_lines` was made from. `ValueError`: it is none."""
+        """What `to_json_lines` was made from.
+
+        Raises:
+            ValueError: it is none.
+        """
         return cls(_entry(line) for line in text.splitlines())
 
     def save(self, path: str | Path) -> None:
@@ -180,36 +223,86 @@ class History:
 
     @classmethod
     def load(cls, path: str | Path) -> History:
-        """Read what `save` wrote."""
+        """Read what `save` wrote. Errors are those of `from_json_lines`."""
         return cls.from_json_lines(Path(path).read_text(encoding="ascii"))
 
 
+class _Names:
+    """New names for what differs from run to run."""
+
+    def __init__(self) -> None:
+        self._pids: dict[int, int] = {}
+        self._rings: dict[RingId, int] = {}
+
+    def entry(self, time: int, entry: Entry) -> Entry:
+        renamed = attrs.evolve(cast("Entry", self._renamed(entry)), time=time)
+        return attrs.evolve(renamed, waiting=False) if isinstance(renamed, Return) else renamed
+
+    def _renamed(self, value: object) -> object:
+        if isinstance(value, Address):
+            return Address(value.nodeid, self._pids.setdefault(value.pid, len(self._pids) + 1))
+        if isinstance(value, RingId):
+            # Before its first ring, a daemon says 0.
+            return RingId(value.nodeid, self._rings.setdefault(value, len(self._rings) + 1)) if value.seq else value
+        if isinstance(value, tuple):
+            items = [self._renamed(item) for item in cast("tuple[object, ...]", value)]
+            # Lists of members are sorted by their pids, which are others now.
+            if all(isinstance(item, Address) for item in items):
+                items.sort(key=lambda item: attrs.astuple(cast("Address", item)))
+            return tuple(items)
+        if isinstance(value, Mapping):
+            return {key: self._renamed(item) for key, item in cast("Mapping[str, object]", value).items()}
+        if attrs.has(type(value)):
+            fields = attrs.fields(cast("type[attrs.AttrsInstance]", type(value)))
+            return type(value)(**{field.name: self._renamed(getattr(value, field.name)) for field in fields})
+        return value
+
+
+def kept(value: object) -> Any:  # noqa: ANN401 - whatever it is given
+    """What a history keeps of a value: nothing that somebody may change."""
+    if isinstance(value, memoryview):
+        return len(value)
+    if isinstance(value, bytearray):
+        return bytes(value)
+    if isinstance(value, Mapping):
+        return {str(key): kept(item) for key, item in cast("Mapping[object, object]", value).items()}
+    if isinstance(value, (set, frozenset)):
+        return tuple(sorted(cast("Iterable[Any]", value)))
+    if isinstance(value, (list, tuple)):
+        return tuple(kept(item) for item in cast("Iterable[object]", value))
+    return value
+
+
 def _entry(line: str) -> Entry:
-    entry = _decoded(json.loads(line))
+    complaint = f"this is no line of a history: {line!r}"
+    try:
+        entry = _decoded(json.loads(line))
+    except (ValueError, TypeError, KeyError, AttributeError) as exc:
+        raise ValueError(complaint) from exc
     if not isinstance(entry, _ENTRIES):
-        raise ValueError(f"this is no line of a history: {line!r}")  # noqa: TRY004 - the type of the text is right
+        raise ValueError(complaint)  # noqa: TRY004 - the type of the text is right
     return entry
 
 
 def _encoded(value: object) -> Any:  # noqa: ANN401 - JSON may be anything
-    """A value as JSON has it: what it has no type of is an object that names one."""
+    """A value as JSON has it: what it has no type of is an object that names its class."""
     if isinstance(value, Enum):
-        return {"type": type(value).__name__, "value": value.value}
+        return {"class": type(value).__name__, "value": value.value}
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    if isinstance(value, (bytes, bytearray, memoryview)):
+    if isinstance(value, bytes):
         # Most of it is text, and a reader wants to see that.
-        return {"type": "bytes", "value": bytes(value).decode("latin-1")}
+        return {"class": "bytes", "value": value.decode("latin-1")}
     if isinstance(value, (IPv4Address, IPv6Address)):
-        return {"type": type(value).__name__, "value": str(value)}
+        return {"class": type(value).__name__, "value": str(value)}
     if isinstance(value, Mapping):
-        return {"type": "dict", "value": {key: _encoded(item) for key, item in cast("Mapping[str, Any]", value).items()}}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        items = sorted(value) if isinstance(value, (set, frozenset)) else value
-        return [_encoded(item) for item in cast("Iterable[Any]", items)]
-    if attrs.has(type(value)):
+        items = cast("Mapping[str, object]", value).items()
+        return {"class": "dict", "value": {key: _encoded(item) for key, item in items}}
+    if isinstance(value, tuple):
+        return [_encoded(item) for item in cast("tuple[object, ...]", value)]
+    if type(value).__name__ in _TYPES:
         fields = attrs.fields(cast("type[attrs.AttrsInstance]", type(value)))
-        return {"type": type(value).__name__, **{field.name: _encoded(getattr(value, field.name)) for field in fields}}
+        return {"class": type(value).__name__, **{field.name: _encoded(getattr(value, field.name)) for field in fields}}
     raise TypeError(f"a history cannot keep {value!r}")
 
 
@@ -219,7 +312,7 @@ def _decoded(value: Any) -> Any:  # noqa: ANN401 - JSON may be anything
     if not isinstance(value, dict):
         return value
     fields = dict(cast("dict[str, Any]", value))
-    name = fields.pop("type", None)
+    name = fields.pop("class", None)
     if name == "bytes":
         return str(fields["value"]).encode("latin-1")
     if name == "dict":

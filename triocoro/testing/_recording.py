@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import inspect
 import itertools
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from functools import wraps
-from typing import Any, TypeVar, cast
+import select
+from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial, wraps
+from typing import Any, TypeVar
 
 import attrs
 import trio
 
+from .._endpoint import default_endpoint
 from .._errors import CorosyncError
 from .._raw import Endpoint, MulticastStatus, RawCfg, RawCmap, RawCpg, RawQuorum, RawVotequorum
-from .._types import CmapMap
-from ._history import Call, Cancellation, Event, Failure, History, Loss, Return
+from .._types import Address, CmapMap, MessageLost, TotemChange
+from ._history import Call, Cancellation, Entry, Event, Failure, History, Loss, Return, kept
 
 T = TypeVar("T")
 
@@ -29,12 +32,18 @@ class _Client:
     handles: Iterator[int] = attrs.field(factory=lambda: itertools.count(1))
     numbers: Iterator[int] = attrs.field(factory=lambda: itertools.count(1))
 
-    def write(self, kind: Callable[..., Any], handle: int, **fields: object) -> None:
-        self.history.append(
-            kind(time=self.history.clock(), client=self.name, node=self.node, handle=handle, **fields)
-        )
+    def write(self, kind: Callable[..., Entry], handle: int, *, time: float | None = None, **fields: object) -> None:
+        time = self.history.clock() if time is None else time
+        self.history.append(kind(time=time, client=self.name, node=self.node, handle=handle, **fields))
 
-    async def call(self, handle: int, function: str, arguments: dict[str, Any], action: Callable[[], Awaitable[T]]) -> T:
+    async def call(
+        self,
+        handle: int,
+        function: str,
+        arguments: dict[str, Any],
+        action: Callable[[], Awaitable[T]],
+        waiting: Callable[[], bool] = bool,
+    ) -> T:
         """Do a round trip, and write down what came of it."""
         number = next(self.numbers)
         self.write(Call, handle, number=number, function=function, arguments=arguments)
@@ -43,21 +52,18 @@ class _Client:
         except trio.Cancelled:
             self.write(Cancellation, handle, number=number)
             raise
-        except CorosyncError as error:
+        except Exception as error:
             self.write(Failure, handle, number=number, error=type(error).__name__)
             raise
-        self.write(Return, handle, number=number, result=_kept(result))
+        self.write(Return, handle, number=number, result=kept(result), waiting=waiting())
         return result
 
 
 class RecordingEndpoint:
     """An endpoint that records: give it to `open_*`, or make it the default one of the application under test.
 
-    Args:
-        history: where to.
-        endpoint: the daemon.
-        client: a name for whoever uses it; unique in the history.
-        node: the daemon's node.
+    Objects of this class come from `History.endpoint`. What is recorded is what passes between the SDK and Corosync:
+    an application, or the SDK, that makes several calls of one, or none, is seen to do so.
     """
 
     def __init__(self, history: History, endpoint: Endpoint, *, client: str, node: int) -> None:
@@ -77,9 +83,28 @@ class RecordingEndpoint:
         """The pid under which our clients appear in groups."""
         return self._endpoint.pid
 
+    @contextmanager
+    def as_default(self) -> Generator[None, None, None]:
+        """Make this the default endpoint within a `with` block, in this context."""
+        token = default_endpoint.set(self)
+        try:
+            yield
+        finally:
+            default_endpoint.reset(token)
+
+    def lost(self, payload: bytes) -> None:
+        """Write down that the client was told of a message of its own that got lost.
+
+        What passes here does not show it: the SDK reports it by `MessageLost` and `MessageLostError`. Corosync drops
+        messages under load; `check` does not mind those that were reported.
+        """
+        self._client.write(Event, 0, event=MessageLost(payload))
+
     async def connect_cpg(self, *, initial_totem_conf: bool = False) -> RawCpg:
         """Connect to the daemon's CPG service."""
-        return await self._connect("connect_cpg", {"initial_totem_conf": initial_totem_conf})
+        # Whoever reads the history wants to know in which ring a member began, even if the client does not.
+        make = partial(_RecordingHandle, hides_initial=not initial_totem_conf)
+        return await self._connect("connect_cpg", {"initial_totem_conf": True}, make)
 
     async def connect_votequorum(self) -> RawVotequorum:
         """Connect to the daemon's votequorum service."""
@@ -97,31 +122,43 @@ class RecordingEndpoint:
         """Connect to the daemon's cfg service."""
         return await self._connect("connect_cfg", {})
 
-    async def _connect(self, function: str, arguments: dict[str, Any]) -> Any:  # noqa: ANN401 - as many as services
-        handle = next(self._client.handles)
-        connect = getattr(self._endpoint, function)
-        raw = None
+    async def _connect(
+        self, function: str, arguments: dict[str, Any], make: Callable[[Any, _Client, int], Any] | None = None
+    ) -> Any:  # noqa: ANN401 - as many as services
+        client = self._client
+        handle = next(client.handles)
+        raws: list[Any] = []
 
-        async def action() -> int:
-            nonlocal raw
-            raw = await connect(**arguments)
-            return self.pid
+        async def action() -> Address:
+            raws.append(await getattr(self._endpoint, function)(**arguments))
+            return Address(client.node, self.pid)
 
-        await self._client.call(handle, function, arguments, action)
-        return _RecordingHandle(raw, self._client, handle)
+        await client.call(handle, function, arguments, action)
+        return (make or _RecordingHandle)(raws[0], client, handle)
 
 
 class _RecordingHandle:
-    """A raw handle of any service."""
+    """A raw handle of any service.
 
-    def __init__(self, raw: Any, client: _Client, number: int) -> None:  # noqa: ANN401 - as many as services
+    Args:
+        raw: the handle.
+        client: whose it is.
+        number: its number.
+        hides_initial: whether the client has not asked for the totem change that comes with its join.
+    """
+
+    def __init__(self, raw: Any, client: _Client, number: int, *, hides_initial: bool = False) -> None:  # noqa: ANN401
         self._raw = raw
         self._client = client
         self._number = number
+        self._hides_initial = hides_initial
+        self._joining = False
+        self._lost = False
+        self._closing = False
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the handle has
         attribute = getattr(self._raw, name)
-        if not inspect.iscoroutinefunction(attribute):
+        if not inspect.iscoroutinefunction(attribute) or name == "wait_closed":
             return attribute
         signature = inspect.signature(attribute)
 
@@ -129,46 +166,65 @@ class _RecordingHandle:
         async def recorded(*args: object, **kwargs: object) -> Any:  # noqa: ANN401 - as above
             arguments = dict(signature.bind(*args, **kwargs).arguments)
             if name == "zcb_mcast_joined":
+                # The daemon reads it from there by itself.
                 arguments = {"payload": bytes(arguments["buffer"][: arguments["length"]])}
-            kept = {key: _kept(value) for key, value in arguments.items()}
-            return await self._client.call(self._number, name, kept, lambda: attribute(*args, **kwargs))
+            self._joining = self._joining or name == "join"
+            action = partial(attribute, *args, **kwargs)
+            return await self._client.call(self._number, name, kept(arguments), action, self._waiting)
 
         return recorded
 
+    def _waiting(self) -> bool:
+        poll = select.poll()
+        poll.register(self._raw.fileno(), select.POLLIN)
+        return bool(poll.poll(0))
+
     def multicast(self, payloads: Sequence[bytes]) -> tuple[int, MulticastStatus]:
-        """Send, and write down how many have been sent."""
-        number = next(self._client.numbers)
+        """Send, and write down what has been sent."""
+        # Another process may receive a message before this call returns.
+        time = self._client.history.clock()
         try:
             sent, status = self._raw.multicast(payloads)
         except CorosyncError as error:
-            self._client.write(Call, self._number, number=number, function="multicast", arguments={"payloads": payloads})
+            number = self._write_multicast(payloads, time)
             self._client.write(Failure, self._number, number=number, error=type(error).__name__)
             raise
         if sent:
-            arguments = {"payloads": tuple(payloads[:sent])}
-            self._client.write(Call, self._number, number=number, function="multicast", arguments=arguments)
+            number = self._write_multicast(payloads[:sent], time)
             self._client.write(Return, self._number, number=number)
         return sent, status
+
+    def _write_multicast(self, payloads: Sequence[bytes], time: float) -> int:
+        number = next(self._client.numbers)
+        arguments = {"payloads": tuple(payloads)}
+        self._client.write(Call, self._number, time=time, number=number, function="multicast", arguments=arguments)
+        return number
 
     def dispatch(self, max_events: int, max_bytes: int) -> tuple[int, Sequence[Any]]:
         """Take what waits, and write it down."""
         try:
             taken, events = self._raw.dispatch(max_events, max_bytes)
         except CorosyncError:
-            self._client.write(Loss, self._number)
+            if not self._lost:
+                self._lost = True
+                self._client.write(Loss, self._number)
             raise
+        # One time for all: what a client takes later had not come by then.
+        time = self._client.history.clock()
         for event in events:
-            self._client.write(Event, self._number, event=event)
-        return taken, events
+            self._client.write(Event, self._number, time=time, event=event)
+        return taken, [event for event in events if not self._is_hidden(event)]
+
+    def _is_hidden(self, event: object) -> bool:
+        hidden = self._hides_initial and self._joining and isinstance(event, TotemChange)
+        if hidden:
+            self._hides_initial = False
+        return hidden
 
     def close(self, *, leave: bool = False) -> None:
         """Give the handle up."""
-        if not self._raw.closed:
+        if not self._closing:
+            self._closing = True
             number = next(self._client.numbers)
             self._client.write(Call, self._number, number=number, function="close", arguments={"leave": leave})
         self._raw.close(leave=leave)
-
-
-def _kept(value: object) -> object:
-    """What a history keeps of a value: a shared buffer is somebody else's."""
-    return len(value) if isinstance(value, memoryview) else value

@@ -1,0 +1,34 @@
+"""Checkers of histories. They know what Corosync promises, and nothing of any implementation."""
+
+from __future__ import annotations
+
+from .._cluster import ClusterOptions
+from .._history import History
+from ._members import members
+from ._messages import Messages
+from ._order import order_violations
+from ._quorum import quorum_violations
+from ._views import view_violations
+from ._violation import Rule as Rule, Violation as Violation
+
+
+def check(history: History, *, options: ClusterOptions | None = None) -> list[Violation]:
+    """What in a history Corosync would not have done; empty if it is in order.
+
+    Rules that need to know something that the history does not have, such as the ring of an event, say nothing.
+    docs/histories.md has their definitions.
+
+    Args:
+        history: as recorded, not normalised.
+        options: how the cluster was configured; without them, what nodes say of quorum is not checked.
+    """
+    everybody = members(history)
+    messages = Messages(everybody)
+    violations = [
+        *messages.violations(),
+        *order_violations(everybody, messages),
+        *view_violations(history, everybody),
+    ]
+    if options is not None:
+        violations += quorum_violations(list(history), options)
+    return violations

@@ -1,0 +1,162 @@
+"""Integrity, FIFO, and self-delivery: what became of each message that was sent."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+import attrs
+
+from ..._types import Address, ConfigChange, Message
+from .._history import Event
+from ._members import Member, Send, show
+from ._violation import Rule, Violation
+
+
+@attrs.define(eq=False)
+class _Sender:
+    """All that one address has sent to one group, in its order; a process may have been a member repeatedly."""
+
+    sends: list[Send] = attrs.field(factory=list)
+    indices: dict[bytes, list[int]] = attrs.field(factory=dict)
+    """Where each payload is among them."""
+
+    def add(self, send: Send) -> None:
+        self.indices.setdefault(send.payload, []).append(len(self.sends))
+        self.sends.append(send)
+
+    def sent_before(self, payload: bytes, position: int) -> int:
+        """How often it had been sent when the history came to that position."""
+        return bisect_left(self.indices.get(payload, ()), position, key=lambda index: self.sends[index].position)
+
+    def next(self, payload: bytes, index: int) -> int | None:
+        """The first one of that payload behind an index."""
+        indices = self.indices.get(payload, ())
+        at = bisect_right(indices, index)
+        return indices[at] if at < len(indices) else None
+
+
+class Messages:
+    """Checks what members delivered against what was sent."""
+
+    def __init__(self, members: Sequence[Member]) -> None:
+        self._members = members
+        self._senders: dict[tuple[bytes, Address], _Sender] = {}
+        for member in members:
+            self._senders.setdefault((member.group, member.address), _Sender())
+        everything = [(send.position, index, send) for index, member in enumerate(members) for send in member.sends]
+        for _, index, send in sorted(everything, key=lambda item: item[:2]):
+            self._senders[members[index].group, members[index].address].add(send)
+
+    def times_sent(self, group: bytes, address: Address, payload: bytes) -> int | None:
+        """How often it was sent, for all that is known; `None` if the history does not tell of that sender."""
+        sender = self._senders.get((group, address))
+        return None if sender is None else len(sender.indices.get(payload, ()))
+
+    def violations(self) -> Iterator[Violation]:
+        """What is wrong."""
+        for member in self._members:
+            yield from self._receiver(member)
+            yield from self._self_delivery(member)
+
+    def _receiver(self, member: Member) -> Iterator[Violation]:
+        counts: Counter[tuple[Address, bytes]] = Counter()
+        # Of each sender: how far we are in what it has sent, and the event that took us there.
+        reached: dict[Address, tuple[int, Event]] = {}
+        firsts: dict[tuple[Address, bytes], Event] = {}
+        view: ConfigChange | None = None
+        viewed: Event | None = None
+        for position, event in zip(member.positions, member.events, strict=True):
+            what = event.event
+            if isinstance(what, ConfigChange):
+                view, viewed = what, event
+            if not isinstance(what, Message):
+                continue
+            if view is None or viewed is None or not any(one.nodeid == what.sender.nodeid for one in view.members):
+                yield Violation(
+                    Rule.INTEGRITY,
+                    f"{member} received {what.payload!r} from {show(what.sender)}, which has no member in the group",
+                    (event,) if viewed is None else (viewed, event),
+                )
+                continue
+            sender = self._senders.get((member.group, what.sender))
+            if sender is None:
+                continue
+            key = (what.sender, what.payload)
+            counts[key] += 1
+            first = firsts.setdefault(key, event)
+            wrong = self._integrity(member, event, counts[key], position, sender, first)
+            if wrong is not None:
+                yield wrong
+                continue
+            before, last = reached.get(what.sender, (-1, event))
+            index = sender.next(what.payload, before)
+            if index is None:
+                yield Violation(
+                    Rule.FIFO,
+                    f"{member} received {what.payload!r} after {last.event.payload!r},"
+                    f" but {show(what.sender)} had sent it before",
+                    (sender.sends[sender.indices[what.payload][-1]].call, sender.sends[before].call, last, event),
+                )
+            else:
+                reached[what.sender] = index, event
+
+    @staticmethod
+    def _integrity(
+        member: Member, event: Event, times: int, position: int, sender: _Sender, first: Event
+    ) -> Violation | None:
+        """The violation if this delivery is one too many."""
+        what: Message = event.event
+        sent = sender.sent_before(what.payload, position)
+        if times <= sent:
+            return None
+        who, payload = show(what.sender), what.payload
+        if sent:
+            text = f"{member} received {payload!r} from {who} {times} times, which had sent it {sent} times"
+            return Violation(Rule.INTEGRITY, text, (sender.sends[sender.indices[payload][0]].call, first, event))
+        later = sender.indices.get(payload)
+        if later:
+            text = f"{member} received {payload!r} before {who} sent it"
+            return Violation(Rule.INTEGRITY, text, (event, sender.sends[later[0]].call))
+        return Violation(Rule.INTEGRITY, f"{member} received {payload!r}, which {who} has never sent", (event,))
+
+    def _self_delivery(self, member: Member) -> Iterator[Violation]:
+        own = _Sender()
+        for send in member.sends:
+            own.add(send)
+        reported = Counter(member.lost)
+        missing: list[int] = []
+        index = -1
+        for event in member.events:
+            what = event.event
+            if not isinstance(what, Message) or what.sender != member.address:
+                continue
+            found = own.next(what.payload, index)
+            if found is not None:
+                for lost in range(index + 1, found):
+                    if self._is_missing(own.sends[lost], reported):
+                        yield Violation(
+                            Rule.SELF_DELIVERY,
+                            f"{member} sent {own.sends[lost].payload!r}, and received a later one of its own instead",
+                            (own.sends[lost].call, own.sends[found].call, event),
+                        )
+                index = found
+        if member.leave is None:
+            return
+        missing = [lost for lost in range(index + 1, len(own.sends)) if self._is_missing(own.sends[lost], reported)]
+        for lost in missing:
+            yield Violation(
+                Rule.SELF_DELIVERY,
+                f"{member} sent {own.sends[lost].payload!r}, and had left the group before it came back",
+                (own.sends[lost].call, member.leave),
+            )
+
+    @staticmethod
+    def _is_missing(send: Send, reported: Counter[bytes]) -> bool:
+        if not send.certain:
+            return False
+        if reported[send.payload]:
+            reported[send.payload] -= 1
+            return False
+        return True

@@ -1,0 +1,250 @@
+"""Quorum: what nodes say of it must follow from their memberships and the votes.
+
+Where the outcome depends on something that a history does not tell, all that could be is accepted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import attrs
+
+from ..._types import (
+    ExpectedVotesChange,
+    NodeState,
+    QuorumChange,
+    VotequorumChange,
+    VotequorumFlag,
+    VotequorumInfo,
+    VotequorumNodelist,
+)
+from .._cluster import ClusterOptions
+from .._history import Call, Entry, Event, Failure, Return
+from ._electorate import Electorate
+from ._violation import Rule, Violation
+
+
+def quorum_violations(history: Sequence[Entry], options: ClusterOptions) -> Iterator[Violation]:
+    """What is wrong with quorum."""
+    return _Checker(options, _refused(history)).run(history)
+
+
+def _refused(history: Iterable[Entry]) -> set[tuple[str, int]]:
+    """The calls that changed nothing for sure: a connection that breaks leaves it open."""
+    return {
+        (entry.client, entry.number)
+        for entry in history
+        if isinstance(entry, Failure) and entry.error != "LibraryError"
+    }
+
+
+@attrs.define(eq=False)
+class _Handle:
+    """A connection to votequorum or quorum, and what its client was told."""
+
+    nodelist: Event | None = None
+    """The latest ring."""
+    rings: int = 0
+    """How many rings were told of since quorum was."""
+    decision: Event | None = None
+    """The latest news of quorum."""
+    before: Event | None = None
+    """The decision before this ring, if no other ring was in between and nobody has joined."""
+    initial: Event | None = None
+    """The decision that tracking began with: it may have come in the middle of a transition."""
+    expected: int | None = None
+    """What is expected, if a client has set it and all have counted since."""
+    pending: set[int] = attrs.field(factory=set)
+    """What clients want to be expected, and was not told of yet."""
+    events: int = 0
+    """How many there were."""
+    suspect: Violation | None = None
+    """Wrong, unless the next event shows that a transition had just begun."""
+
+    @property
+    def nodes(self) -> tuple[int, ...]:
+        """The nodes of the latest ring."""
+        if self.nodelist is None:
+            return ()
+        told: VotequorumNodelist = self.nodelist.event
+        return told.nodes
+
+    @property
+    def settled(self) -> bool:
+        """Whether no transition is under way."""
+        return self.decision is not None and self.nodelist is not None and self.rings == 0
+
+
+class _Checker:
+    def __init__(self, options: ClusterOptions, refused: set[tuple[str, int]]) -> None:
+        self._electorate = Electorate(options)
+        self._options = options
+        self._refused = refused
+        self._handles: dict[tuple[str, int], _Handle] = {}
+        self._calls: dict[tuple[str, int], tuple[Call, int]] = {}
+
+    def run(self, history: Iterable[Entry]) -> Iterator[Violation]:
+        for entry in history:
+            if self._electorate.unknown:
+                # Somebody has changed the configuration.
+                break
+            if isinstance(entry, Event):
+                yield from self._event(entry)
+            elif isinstance(entry, Call):
+                self._call(entry)
+            elif isinstance(entry, Return):
+                yield from self._return(entry)
+        for handle in self._handles.values():
+            if handle.initial is not None and not self._electorate.unknown:
+                yield from self._votequorum_decision(handle, handle.initial)
+
+    def _handle(self, entry: Call | Return | Event) -> _Handle:
+        return self._handles.setdefault((entry.client, entry.handle), _Handle())
+
+    # -- what clients do -----------------------------------------------------------------------------------------------
+
+    def _call(self, call: Call) -> None:
+        self._calls[call.client, call.number] = call, self._handle(call).events
+        if (call.client, call.number) in self._refused:
+            return
+        self._electorate.note(call)
+        if call.function in {"set_expected", "set_votes"}:
+            for handle in self._handles.values():
+                handle.expected = None
+                handle.pending.add(call.arguments.get("expected_votes", 0))
+
+    def _return(self, answer: Return) -> Iterator[Violation]:
+        handle = self._handle(answer)
+        call, events = self._calls.get((answer.client, answer.number), (None, -1))
+        if call is None or answer.waiting or events != handle.events or handle.decision is None:
+            # Something may have happened meanwhile.
+            return
+        if call.function == "is_quorate":
+            told: QuorumChange = handle.decision.event
+            if answer.result is not told.quorate:
+                text = f"{answer.client!r} was told that it is {_quorate(told.quorate)}, and the answer was otherwise"
+                yield Violation(Rule.QUORUM, text, (handle.decision, answer))
+        elif call.function == "info" and handle.settled and handle.nodelist is not None:
+            info: VotequorumInfo = answer.result
+            if info.nodeid == answer.node:
+                yield from self._info(handle, handle.nodelist, answer, info)
+
+    def _info(self, handle: _Handle, ring: Event, answer: Return, info: VotequorumInfo) -> Iterator[Violation]:
+        """What a node says of itself, while no transition is under way."""
+        if handle.suspect is not None:
+            # A transition that begins is told of at once, not only after two answers.
+            yield handle.suspect
+            handle.suspect = None
+        nodes, electorate = handle.nodes, self._electorate
+        least, most = electorate.votes(nodes, device=VotequorumFlag.QDEVICE_CAST_VOTE in info.flags)
+        if self._options.allow_downscale:
+            least = 0  # somebody may be about to leave
+
+        def wrong(what: str) -> Violation:
+            return Violation(Rule.QUORUM, f"{answer.client!r}, with nodes {sorted(nodes)}: {what}", (ring, answer))
+
+        if not least <= info.total_votes <= most:
+            violation = wrong(f"{info.total_votes} votes, which should be {_range(least, most)}")
+            if info.total_votes > most:
+                yield violation
+            else:
+                handle.suspect = violation
+            return
+        least, most = electorate.quorum(nodes, info.total_votes, handle.expected)
+        if not least <= info.quorum <= most:
+            yield wrong(f"a quorum of {info.quorum}, which should be {_range(least, most)}")
+        if not electorate.is_plain(nodes):
+            return
+        if info.quorate and info.total_votes < info.quorum:
+            half = self._options.auto_tie_breaker and info.total_votes == info.expected_votes // 2
+            if not half:
+                yield wrong(f"quorate with {info.total_votes} votes, where {info.quorum} are needed")
+        elif not info.quorate and info.total_votes >= info.quorum and not electorate.waits_for_all:
+            yield wrong(f"not quorate with {info.total_votes} votes, where {info.quorum} are needed")
+
+    # -- what clients are told -----------------------------------------------------------------------------------------
+
+    def _event(self, event: Event) -> Iterator[Violation]:
+        handle = self._handle(event)
+        handle.events += 1
+        what = event.event
+        if isinstance(what, VotequorumNodelist):
+            self._nodelist(handle, event)
+        elif isinstance(what, VotequorumChange):
+            if handle.decision is None:
+                handle.initial = event
+            else:
+                handle.initial = None
+                yield from self._votequorum_decision(handle, event)
+            handle.decision = event
+            handle.rings = 0
+        elif isinstance(what, ExpectedVotesChange):
+            if handle.pending == {what.expected_votes}:
+                handle.expected = what.expected_votes
+            handle.pending.clear()
+        elif isinstance(what, QuorumChange):
+            handle.decision = event
+            if what.members:
+                yield from self._decision((event,), what.members, quorate=what.quorate, expected=None)
+
+    def _nodelist(self, handle: _Handle, event: Event) -> None:
+        told: VotequorumNodelist = event.event
+        suspect, handle.suspect = handle.suspect, None
+        del suspect  # a transition had begun
+        handle.initial = None
+        smaller = set(told.nodes) <= set(handle.nodes)
+        handle.before = handle.decision if handle.settled and smaller else None
+        handle.rings += 1
+        handle.nodelist = event
+        if not smaller:
+            # Newcomers may expect something else.
+            handle.expected = None
+
+    def _votequorum_decision(self, handle: _Handle, event: Event) -> Iterator[Violation]:
+        told: VotequorumChange = event.event
+        if handle.nodelist is None:
+            return
+        members = tuple(node.nodeid for node in told.nodes if node.state is NodeState.MEMBER and node.nodeid)
+        if set(members) != set(handle.nodes) and not self._options.allow_downscale:
+            text = (
+                f"{event.client!r} was told of the ring of {sorted(handle.nodes)}, but of the members {sorted(members)}"
+            )
+            yield Violation(Rule.QUORUM, text, (handle.nodelist, event))
+            return
+        evidence = (handle.nodelist, event)
+        yield from self._decision(evidence, members, quorate=told.quorate, expected=handle.expected)
+        if handle.before is not None and handle.rings == 1:
+            yield from self._change(handle.before, evidence, members, told)
+
+    def _decision(
+        self, evidence: tuple[Event, ...], members: tuple[int, ...], *, quorate: bool, expected: int | None
+    ) -> Iterator[Violation]:
+        """Quorum in the light of the votes alone."""
+        verdict = self._electorate.verdict(members, expected)
+        if verdict is not None and verdict is not quorate:
+            text = (
+                f"{evidence[-1].client!r}, with nodes {sorted(members)}, is {_quorate(quorate)}: it should be otherwise"
+            )
+            yield Violation(Rule.QUORUM, text, evidence)
+
+    def _change(
+        self, before: Event, evidence: tuple[Event, ...], members: tuple[int, ...], told: VotequorumChange
+    ) -> Iterator[Violation]:
+        """Quorum after nodes have left, in the light of what it was before."""
+        old: VotequorumChange = before.event
+        old_members = tuple(node.nodeid for node in old.nodes if node.state is NodeState.MEMBER and node.nodeid)
+        verdict = self._electorate.verdict_after(old_members, members, was_quorate=old.quorate)
+        if verdict is not None and verdict is not told.quorate:
+            text = (
+                f"{before.client!r}, with nodes {sorted(members)}, is {_quorate(told.quorate)}, after it was"
+                f" {_quorate(old.quorate)} with {sorted(old_members)}: it should be otherwise"
+            )
+            yield Violation(Rule.QUORUM, text, (before, *evidence))
+
+
+def _quorate(quorate: bool) -> str:  # noqa: FBT001 - it says what it is
+    return "quorate" if quorate else "not quorate"
+
+
+def _range(least: int, most: int) -> str:
+    return str(least) if least == most else f"{least} to {most}"
