@@ -19,7 +19,7 @@ class Electorate:
         self._device_votes = options.qdevice_votes or 0
         self._votes = {nodeid: {options.votes_of(nodeid)} for nodeid in range(1, options.nodes + 1)}
         """Of each node, all that it may have."""
-        self._expected = {options.expected_votes or options.total_votes + self._device_votes}
+        self._expected = {options.expected_votes or options.total_votes}
         """All that may be expected, as far as it was configured or set."""
         self._master_wins = False
         self.unknown = False
@@ -55,7 +55,7 @@ class Electorate:
 
     def expected(self) -> tuple[int, int]:
         """The fewest and the most votes that may be expected."""
-        # Whoever sees more votes than it expected expects that many from then on.
+        # Whoever sees more votes than it expected expects that many from then on; a device's count as seen.
         most = max(*self._expected, self.votes(self._votes)[1])
         # Whom last_man_standing has given up is not in the record.
         return (1 if self._options.last_man_standing else min(self._expected)), most

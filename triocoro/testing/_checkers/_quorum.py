@@ -59,7 +59,7 @@ class _Handle:
     events: int = 0
     """How many there were."""
     suspect: Violation | None = None
-    """Wrong, unless the next event shows that a transition had just begun."""
+    """What is wrong unless a transition had begun, as the next event will show."""
 
     @property
     def nodes(self) -> tuple[int, ...]:
@@ -131,10 +131,6 @@ class _Checker:
 
     def _info(self, handle: _Handle, ring: Event, answer: Return, info: VotequorumInfo) -> Iterator[Violation]:
         """What a node says of itself, while no transition is under way."""
-        if handle.suspect is not None:
-            # A transition that begins is told of at once, not only after two answers.
-            yield handle.suspect
-            handle.suspect = None
         nodes, electorate = handle.nodes, self._electorate
         least, most = electorate.votes(nodes, device=VotequorumFlag.QDEVICE_CAST_VOTE in info.flags)
         if self._options.allow_downscale:
@@ -148,7 +144,8 @@ class _Checker:
             if info.total_votes > most:
                 yield violation
             else:
-                handle.suspect = violation
+                # Whoever has left counts no more a moment before the nodes of the new ring are told.
+                handle.suspect = handle.suspect or violation
             return
         least, most = electorate.quorum(nodes, info.total_votes, handle.expected)
         if not least <= info.quorum <= most:
@@ -168,6 +165,9 @@ class _Checker:
         handle = self._handle(event)
         handle.events += 1
         what = event.event
+        suspect, handle.suspect = handle.suspect, None
+        if suspect is not None and not isinstance(what, VotequorumNodelist):
+            yield suspect
         if isinstance(what, VotequorumNodelist):
             self._nodelist(handle, event)
         elif isinstance(what, VotequorumChange):
@@ -184,16 +184,15 @@ class _Checker:
             handle.pending.clear()
         elif isinstance(what, QuorumChange):
             handle.decision = event
-            if what.members:
+            # Who is about to stop is in the ring still, and has no votes any more.
+            if what.members and not self._options.allow_downscale:
                 yield from self._decision((event,), what.members, quorate=what.quorate, expected=None)
 
     def _nodelist(self, handle: _Handle, event: Event) -> None:
         told: VotequorumNodelist = event.event
-        suspect, handle.suspect = handle.suspect, None
-        del suspect  # a transition had begun
-        handle.initial = None
         smaller = set(told.nodes) <= set(handle.nodes)
-        handle.before = handle.decision if handle.settled and smaller else None
+        handle.before = handle.decision if handle.settled and smaller and handle.initial is None else None
+        handle.initial = None
         handle.rings += 1
         handle.nodelist = event
         if not smaller:
