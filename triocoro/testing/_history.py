@@ -308,7 +308,7 @@ def _encoded(value: object) -> Any:  # noqa: ANN401 - JSON may be anything
 
 def _decoded(value: Any) -> Any:  # noqa: ANN401 - JSON may be anything
     if isinstance(value, list):
-        return tuple(map(_decoded, cast("list[Any]", value)))
+        return tuple(_decoded(item) for item in value)
     if not isinstance(value, dict):
         return value
     fields = dict(cast("dict[str, Any]", value))

@@ -104,23 +104,28 @@ class RecordingEndpoint:
         """Connect to the daemon's CPG service."""
         # Whoever reads the history wants to know in which ring a member began, even if the client does not.
         make = partial(_RecordingHandle, hides_initial=not initial_totem_conf)
-        return await self._connect("connect_cpg", {"initial_totem_conf": True}, make)
+        raw: RawCpg = await self._connect("connect_cpg", {"initial_totem_conf": True}, make)
+        return raw
 
     async def connect_votequorum(self) -> RawVotequorum:
         """Connect to the daemon's votequorum service."""
-        return await self._connect("connect_votequorum", {})
+        raw: RawVotequorum = await self._connect("connect_votequorum", {})
+        return raw
 
     async def connect_quorum(self) -> RawQuorum:
         """Connect to the daemon's quorum service."""
-        return await self._connect("connect_quorum", {})
+        raw: RawQuorum = await self._connect("connect_quorum", {})
+        return raw
 
     async def connect_cmap(self, map: CmapMap) -> RawCmap:  # noqa: A002 - as in C
         """Connect to one of the daemon's maps."""
-        return await self._connect("connect_cmap", {"map": map})
+        raw: RawCmap = await self._connect("connect_cmap", {"map": map})
+        return raw
 
     async def connect_cfg(self) -> RawCfg:
         """Connect to the daemon's cfg service."""
-        return await self._connect("connect_cfg", {})
+        raw: RawCfg = await self._connect("connect_cfg", {})
+        return raw
 
     async def _connect(
         self, function: str, arguments: dict[str, Any], make: Callable[[Any, _Client, int], Any] | None = None

@@ -121,8 +121,8 @@ def _gaps(
     if not missing:
         first, second = next(pair for pair in zip(mine, theirs, strict=True) if pair[0].key != pair[1].key)
         text = f"{one.member} had {_what(first)} where {other.member} had {_what(second)}, and that one later"
-        evidence = (first.event, after[0].event, second.event, after[1].event)
-        yield {first.key, second.key}, Violation(Rule.TOTAL_ORDER, text, evidence)
+        events = (first.event, after[0].event, second.event, after[1].event)
+        yield {first.key, second.key}, Violation(Rule.TOTAL_ORDER, text, events)
 
 
 def _surplus(here: Iterable[Delivery], there: Iterable[Delivery]) -> Iterator[Delivery]:
