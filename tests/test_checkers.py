@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import pytest
-from conftest import Figure
 from histories import history
 
-from triocoro.testing import ClusterOptions, History, Rule, check
+from triocoro.testing import ClusterOptions, Rule, check
 
 # -- bad histories -----------------------------------------------------------------------------------------------------
 
@@ -312,7 +310,7 @@ GOOD_QUORUM: dict[str, tuple[str, dict[str, Any]]] = {
     "a change of votes": (as_node(2, f"{ALL}; v1 vote 2 3; v1 info yes 5 3 5; v1 nodes 8 2; v1 yes 2 13"), {}),
     "a change of expected votes": (f"{ALL}; v1 expect 5; v1 info yes 3 2 5; v1 expected 5; v1 info yes 3 3 5", {}),
     "expected votes after a meeting": (
-        f"v1 nodes 4 12; v1 yes 12 3; v1 expect 2; v1 expected 2; v1 info yes 2 2 2; v1 nodes 8 123; v1 yes 123;"
+        "v1 nodes 4 12; v1 yes 12 3; v1 expect 2; v1 expected 2; v1 info yes 2 2 2; v1 nodes 8 123; v1 yes 123;"
         " v1 info yes 3 2 3",
         {},
     ),

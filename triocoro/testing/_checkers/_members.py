@@ -1,4 +1,4 @@
-"""The memberships of process groups that a history tells of: what each member sent, and what it delivered in which ring.
+"""The memberships of process groups in a history: what each member sent, and what it delivered in which ring.
 
 A member is one handle of one client from its join to its own leave. Its ring is that of its last totem change; before
 the first one, nothing is known.
