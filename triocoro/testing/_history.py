@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 import attrs
 import trio
 
-from .. import _types
+from .. import _types  # pyright: ignore[reportPrivateUsage]  # of our own package
 from .._raw import Endpoint
 from .._types import Address, RingId
 from ._cluster import Node
@@ -261,7 +261,7 @@ class _Names:
 def kept(value: object) -> Any:  # noqa: ANN401 - whatever it is given
     """What a history keeps of a value: nothing that somebody may change."""
     if isinstance(value, memoryview):
-        return len(value)
+        return len(cast("memoryview[int]", value))
     if isinstance(value, bytearray):
         return bytes(value)
     if isinstance(value, Mapping):
@@ -286,29 +286,32 @@ def _entry(line: str) -> Entry:
 
 def _encoded(value: object) -> Any:  # noqa: ANN401 - JSON may be anything
     """A value as JSON has it: what it has no type of is an object that names its class."""
-    if isinstance(value, Enum):
-        return {"class": type(value).__name__, "value": value.value}
+    if isinstance(value, tuple):
+        return [_encoded(item) for item in cast("tuple[object, ...]", value)]
+    if type(value).__name__ in _TYPES:
+        return {"class": type(value).__name__, **_fields(value)}
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, bytes):
         # Most of it is text, and a reader wants to see that.
         return {"class": "bytes", "value": value.decode("latin-1")}
-    if isinstance(value, (IPv4Address, IPv6Address)):
-        return {"class": type(value).__name__, "value": str(value)}
     if isinstance(value, Mapping):
         items = cast("Mapping[str, object]", value).items()
         return {"class": "dict", "value": {key: _encoded(item) for key, item in items}}
-    if isinstance(value, tuple):
-        return [_encoded(item) for item in cast("tuple[object, ...]", value)]
-    if type(value).__name__ in _TYPES:
-        fields = attrs.fields(cast("type[attrs.AttrsInstance]", type(value)))
-        return {"class": type(value).__name__, **{field.name: _encoded(getattr(value, field.name)) for field in fields}}
     raise TypeError(f"a history cannot keep {value!r}")
+
+
+def _fields(value: object) -> dict[str, Any]:
+    """What a value consists of that is one of ours."""
+    if attrs.has(type(value)):
+        fields = attrs.fields(cast("type[attrs.AttrsInstance]", type(value)))
+        return {field.name: _encoded(getattr(value, field.name)) for field in fields}
+    return {"value": value.value if isinstance(value, Enum) else str(value)}
 
 
 def _decoded(value: Any) -> Any:  # noqa: ANN401 - JSON may be anything
     if isinstance(value, list):
-        return tuple(_decoded(item) for item in value)
+        return tuple(_decoded(item) for item in cast("list[object]", value))
     if not isinstance(value, dict):
         return value
     fields = dict(cast("dict[str, Any]", value))

@@ -103,7 +103,7 @@ class RecordingEndpoint:
     async def connect_cpg(self, *, initial_totem_conf: bool = False) -> RawCpg:
         """Connect to the daemon's CPG service."""
         # Whoever reads the history wants to know in which ring a member began, even if the client does not.
-        make = partial(_RecordingHandle, hides_initial=not initial_totem_conf)
+        make = partial(_RecordingHandle, hides_totem=not initial_totem_conf)
         raw: RawCpg = await self._connect("connect_cpg", {"initial_totem_conf": True}, make)
         return raw
 
@@ -149,15 +149,14 @@ class _RecordingHandle:
         raw: the handle.
         client: whose it is.
         number: its number.
-        hides_initial: whether the client has not asked for the totem change that comes with its join.
+        hides_totem: whether the client has not asked for the totem change that comes with its join.
     """
 
-    def __init__(self, raw: Any, client: _Client, number: int, *, hides_initial: bool = False) -> None:  # noqa: ANN401
+    def __init__(self, raw: Any, client: _Client, number: int, *, hides_totem: bool = False) -> None:  # noqa: ANN401
         self._raw = raw
         self._client = client
         self._number = number
-        self._hides_initial = hides_initial
-        self._joining = False
+        self._hides_totem = hides_totem
         self._lost = False
         self._closing = False
 
@@ -173,7 +172,6 @@ class _RecordingHandle:
             if name == "zcb_mcast_joined":
                 # The daemon reads it from there by itself.
                 arguments = {"payload": bytes(arguments["buffer"][: arguments["length"]])}
-            self._joining = self._joining or name == "join"
             action = partial(attribute, *args, **kwargs)
             return await self._client.call(self._number, name, kept(arguments), action, self._waiting)
 
@@ -221,9 +219,10 @@ class _RecordingHandle:
         return taken, [event for event in events if not self._is_hidden(event)]
 
     def _is_hidden(self, event: object) -> bool:
-        hidden = self._hides_initial and self._joining and isinstance(event, TotemChange)
+        # It is the first one, or the first one says the same: it comes as soon as any group changes.
+        hidden = self._hides_totem and isinstance(event, TotemChange)
         if hidden:
-            self._hides_initial = False
+            self._hides_totem = False
         return hidden
 
     def close(self, *, leave: bool = False) -> None:

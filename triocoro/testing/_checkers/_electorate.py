@@ -113,12 +113,11 @@ class Electorate:
             return True
         if not options.auto_tie_breaker or total != fewest // 2 or self.votes(before)[0] < quorum:
             return None
-        if len(before) - len(nodes) >= quorum:
-            return False
-        word = options.auto_tie_breaker_node
-        if word == "highest":
-            return max(before) in nodes
-        for nodeid in options.tie_breakers:
-            if nodeid in before:
-                return nodeid in nodes
-        return False if options.tie_breakers else min(before) in nodes
+        # A half of the votes is enough for the nodes that the tie breaker is with, unless the others may be quorate.
+        return len(before) - len(nodes) < quorum and self._tie_breaker(before) in nodes
+
+    def _tie_breaker(self, nodes: Collection[int]) -> int | None:
+        """Which of these nodes has the last word; `None` if none of those configured is there."""
+        if self._options.tie_breakers:
+            return next((nodeid for nodeid in self._options.tie_breakers if nodeid in nodes), None)
+        return (max if self._options.auto_tie_breaker_node == "highest" else min)(nodes)

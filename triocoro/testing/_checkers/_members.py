@@ -6,6 +6,7 @@ the first one, nothing is known.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeAlias, cast
@@ -54,12 +55,12 @@ class Segment:
     """Whether that closed a transition; else the member joined in this ring, or its client connected in it."""
     view: tuple[Address, ...] | None
     """Who was in the group then, as far as the member was told."""
-    deliveries: list[Delivery] = attrs.field(factory=list)
+    deliveries: list[Delivery] = attrs.field(factory=list[Delivery])
     """Messages and regular changes of the group: JOIN, LEAVE and PROCDOWN."""
     parted: frozenset[int] = frozenset()
     """Nodes that were reported down in the transition out of this ring."""
-    next: RingId | None = None
-    """The ring after it."""
+    next: TotemChange | None = None
+    """The one that closed it."""
 
     @property
     def change(self) -> TotemChange:
@@ -67,16 +68,33 @@ class Segment:
         return cast("TotemChange", self.opening.event)
 
     @property
+    def next_ring(self) -> RingId | None:
+        """The ring after it."""
+        return None if self.next is None else self.next.ring_id
+
+    @property
     def messages(self) -> list[Delivery]:
         """The messages."""
         return [delivery for delivery in self.deliveries if delivery.change is None]
 
+    @property
+    def gone(self) -> frozenset[int]:
+        """Nodes that were reported down, and did not come back in the same transition."""
+        return frozenset() if self.next is None else self.parted - set(self.next.members)
+
+    def add(self, delivery: Delivery, *, in_transition: bool) -> None:
+        """Add what the member was told of next; what comes in a transition is the transition itself."""
+        if delivery.change is not None:
+            self.parted |= _down(delivery.change)
+        if not in_transition:
+            self.deliveries.append(delivery)
+
     def goes_with(self, other: Segment) -> bool:
         """Whether the two members go together from this ring to the next."""
         return (
-            self.next is not None
+            self.next_ring is not None
             and self.change.ring_id == other.change.ring_id
-            and self.next == other.next
+            and self.next_ring == other.next_ring
             and self.member.address.nodeid not in other.parted
             and other.member.address.nodeid not in self.parted
         )
@@ -89,16 +107,16 @@ class Member:
     client: str
     address: Address
     group: bytes
-    sends: list[Send] = attrs.field(factory=list)
-    events: list[Event] = attrs.field(factory=list)
+    sends: list[Send] = attrs.field(factory=list[Send])
+    events: list[Event] = attrs.field(factory=list[Event])
     """What it was told, to its own leave."""
-    positions: list[int] = attrs.field(factory=list)
+    positions: list[int] = attrs.field(factory=list[int])
     """Where these are in the history."""
-    lost: Counter[bytes] = attrs.field(factory=Counter)
+    lost: Counter[bytes] = attrs.field(factory=Counter[bytes])
     """Own messages of which the client was told that they are lost."""
     leave: Event | None = None
     """Its own leave."""
-    segments: list[Segment] = attrs.field(factory=list)
+    segments: list[Segment] = attrs.field(factory=list[Segment])
 
     def __str__(self) -> str:
         return f"{self.client!r} ({show(self.address)})"
@@ -118,10 +136,10 @@ class _Handle:
     group: bytes | None = None
     joined: bool = False
     leaving: bool = False
-    sends: list[Send] = attrs.field(factory=list)
-    events: list[Event] = attrs.field(factory=list)
-    positions: list[int] = attrs.field(factory=list)
-    lost: Counter[bytes] = attrs.field(factory=Counter)
+    sends: list[Send] = attrs.field(factory=list[Send])
+    events: list[Event] = attrs.field(factory=list[Event])
+    positions: list[int] = attrs.field(factory=list[int])
+    lost: Counter[bytes] = attrs.field(factory=Counter[bytes])
 
 
 def members(history: Iterable[Entry]) -> list[Member]:
@@ -130,35 +148,53 @@ def members(history: Iterable[Entry]) -> list[Member]:
 
 
 def _handles(history: Iterable[Entry]) -> Iterable[_Handle]:
-    handles: dict[tuple[str, int], _Handle] = {}
-    losses: dict[str, Counter[bytes]] = {}
-    calls: dict[tuple[str, int], Call] = {}
-    sends: dict[tuple[str, int], list[Send]] = {}
+    reader = _Reader()
     for position, entry in enumerate(history):
         if isinstance(entry, Event):
-            handle = handles.get((entry.client, entry.handle))
-            if handle is not None:
-                handle.events.append(entry)
-                handle.positions.append(position)
-            elif isinstance(entry.event, MessageLost):
-                losses.setdefault(entry.client, Counter())[entry.event.payload] += 1
+            reader.event(entry, position)
         elif isinstance(entry, Call):
-            calls[entry.client, entry.number] = entry
-            handle = handles.get((entry.client, entry.handle))
-            if handle is not None:
-                sends[entry.client, entry.number] = _begin(handle, entry, position)
+            reader.call(entry, position)
         elif isinstance(entry, Return):
-            call = calls.get((entry.client, entry.number))
-            if call is not None and call.function == "connect_cpg":
-                handles[entry.client, entry.handle] = _Handle(
-                    entry.client, entry.result, lost=losses.setdefault(entry.client, Counter())
-                )
-            handle = handles.get((entry.client, entry.handle))
-            if handle is not None and call is not None:
-                handle.joined = handle.joined or call.function == "join"
-                for send in sends.get((entry.client, entry.number), ()):
-                    send.certain = handle.joined and not handle.leaving
-    return handles.values()
+            reader.answer(entry)
+    return reader.handles.values()
+
+
+class _Reader:
+    """Reads a history, and finds the handles of CPG in it."""
+
+    def __init__(self) -> None:
+        self.handles: dict[tuple[str, int], _Handle] = {}
+        self._losses: dict[str, Counter[bytes]] = {}
+        self._calls: dict[tuple[str, int], tuple[Call, list[Send]]] = {}
+
+    def event(self, event: Event, position: int) -> None:
+        handle = self.handles.get((event.client, event.handle))
+        if handle is not None:
+            handle.events.append(event)
+            handle.positions.append(position)
+        elif isinstance(event.event, MessageLost):
+            self._losses_of(event.client)[event.event.payload] += 1
+
+    def call(self, call: Call, position: int) -> None:
+        handle = self.handles.get((call.client, call.handle))
+        sends = [] if handle is None else _begin(handle, call, position)
+        self._calls[call.client, call.number] = call, sends
+
+    def answer(self, answer: Return) -> None:
+        key = answer.client, answer.handle
+        call, sends = self._calls.pop((answer.client, answer.number), (None, list[Send]()))
+        if call is None:
+            return
+        if call.function == "connect_cpg":
+            self.handles[key] = _Handle(answer.client, answer.result, lost=self._losses_of(answer.client))
+        elif key in self.handles:
+            handle = self.handles[key]
+            handle.joined = handle.joined or call.function == "join"
+            for send in sends:
+                send.certain = handle.joined and not handle.leaving
+
+    def _losses_of(self, client: str) -> Counter[bytes]:
+        return self._losses.setdefault(client, Counter())
 
 
 def _begin(handle: _Handle, call: Call, position: int) -> list[Send]:
@@ -196,14 +232,12 @@ def _names(changes: Iterable[object], address: Address) -> bool:
 
 def _superseded(events: Sequence[Event]) -> set[int]:
     """The totem changes that another one of the same ring follows: they are not the ones that count."""
-    found: set[int] = set()
-    last: int | None = None
-    for index, event in enumerate(events):
-        if isinstance(event.event, TotemChange):
-            if last is not None and events[last].event.ring_id == event.event.ring_id:
-                found.add(last)
-            last = index
-    return found
+    changes = [index for index, event in enumerate(events) if isinstance(event.event, TotemChange)]
+    return {
+        index
+        for index, following in itertools.pairwise(changes)
+        if events[index].event.ring_id == events[following].event.ring_id
+    }
 
 
 def _segments(member: Member) -> Iterator[Segment]:
@@ -216,30 +250,25 @@ def _segments(member: Member) -> Iterator[Segment]:
     in_transition = False
     for index, event in enumerate(member.events):
         what = event.event
-        if isinstance(what, TotemChange):
-            if index not in superseded:
-                closing = view is not None and before is not None and what != before
-                if segment is not None:
-                    segment.next = what.ring_id
-                    yield segment
-                segment = Segment(member, event, closing, view)
-                if join is not None and not closing:
-                    segment.deliveries.append(join)
-                in_transition = False
-            before = what
-            join = None
-            continue
-        delivery = _delivery(event)
-        join = None
-        if delivery.change is not None:
-            if view is None and _names(delivery.change.joined, member.address):
-                join = delivery
-            view = delivery.change.members
-            in_transition = in_transition or _parts(delivery.change)
+        if not isinstance(what, TotemChange):
+            delivery = _delivery(event)
+            join = delivery if view is None and delivery.change is not None else None
+            if delivery.change is not None:
+                view = delivery.change.members
+                in_transition = in_transition or _parts(delivery.change)
             if segment is not None:
-                segment.parted |= _down(delivery.change)
-        if segment is not None and not in_transition:
-            segment.deliveries.append(delivery)
+                segment.add(delivery, in_transition=in_transition)
+            continue
+        if index not in superseded:
+            if segment is not None:
+                segment.next = what
+                yield segment
+            closing = view is not None and before is not None and what != before
+            segment = Segment(member, event, closing, view)
+            if join is not None and not closing:
+                segment.deliveries.append(join)
+            in_transition = False
+        before, join = what, None
     if segment is not None:
         yield segment
 

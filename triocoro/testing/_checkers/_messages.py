@@ -18,8 +18,8 @@ from ._violation import Rule, Violation
 class _Sender:
     """All that one address has sent to one group, in its order; a process may have been a member repeatedly."""
 
-    sends: list[Send] = attrs.field(factory=list)
-    indices: dict[bytes, list[int]] = attrs.field(factory=dict)
+    sends: list[Send] = attrs.field(factory=list[Send])
+    indices: dict[bytes, list[int]] = attrs.field(factory=dict[bytes, list[int]])
     """Where each payload is among them."""
 
     def add(self, send: Send) -> None:
@@ -61,10 +61,9 @@ class Messages:
             yield from self._self_delivery(member)
 
     def _receiver(self, member: Member) -> Iterator[Violation]:
-        counts: Counter[tuple[Address, bytes]] = Counter()
+        deliveries: dict[tuple[Address, bytes], list[Event]] = {}
         # Of each sender: how far we are in what it has sent, and the event that took us there.
         reached: dict[Address, tuple[int, Event]] = {}
-        firsts: dict[tuple[Address, bytes], Event] = {}
         view: ConfigChange | None = None
         viewed: Event | None = None
         for position, event in zip(member.positions, member.events, strict=True):
@@ -83,10 +82,9 @@ class Messages:
             sender = self._senders.get((member.group, what.sender))
             if sender is None:
                 continue
-            key = (what.sender, what.payload)
-            counts[key] += 1
-            first = firsts.setdefault(key, event)
-            wrong = self._integrity(member, event, counts[key], position, sender, first)
+            same = deliveries.setdefault((what.sender, what.payload), [])
+            same.append(event)
+            wrong = self._integrity(member, same, sender, position)
             if wrong is not None:
                 yield wrong
                 continue
@@ -103,10 +101,9 @@ class Messages:
                 reached[what.sender] = index, event
 
     @staticmethod
-    def _integrity(
-        member: Member, event: Event, times: int, position: int, sender: _Sender, first: Event
-    ) -> Violation | None:
-        """The violation if this delivery is one too many."""
+    def _integrity(member: Member, same: Sequence[Event], sender: _Sender, position: int) -> Violation | None:
+        """The violation if the last one of these deliveries of one payload, at that position, is one too many."""
+        first, event, times = same[0], same[-1], len(same)
         what: Message = event.event
         sent = sender.sent_before(what.payload, position)
         if times <= sent:

@@ -54,7 +54,7 @@ class _Handle:
     """The decision that tracking began with: it may have come in the middle of a transition."""
     expected: int | None = None
     """What is expected, if a client has set it and all have counted since."""
-    pending: set[int] = attrs.field(factory=set)
+    pending: set[int] = attrs.field(factory=set[int])
     """What clients want to be expected, and was not told of yet."""
     events: int = 0
     """How many there were."""
