@@ -117,6 +117,10 @@ BAD: dict[Rule, dict[str, str]] = {
         "votequorum has other nodes": f"{PAIR}; v1 nodes 8 12; a ring 8 123",
         "quorum has other nodes": f"{PAIR}; q2 quorum yes 8 12; a ring 8 123",
         "an older ring of votequorum": "v1 nodes 8 123; v1 nodes 4 123",
+        "one on the node was not told of a ring": (
+            f"{PAIR}; A join A h; A ring 4 123; a ring 8 123; A ring 12 123; a ring 12 123"
+        ),
+        "votequorum did not tell of a ring": f"v1 nodes 4 123; {PAIR}; a ring 8 123; a ring 12 123; v1 nodes 12 123",
         "told twice of a ring": f"{PAIR}; a ring 8 123; a ring 8 123",
         "a ring of others in a join": f"{PAIR}; d join abd; d ring 4 34",
     },
