@@ -81,7 +81,8 @@ class Rings:
                 text = f"{event.client!r} was told twice that ring {show_ring(ring_id)} has formed"
                 yield Violation(Rule.VIEW_AGREEMENT, text, (handle.last, event))
         handle.last, handle.initial = event, initial
-        if is_totem or isinstance(event.event, VotequorumNodelist):
+        if is_totem:
+            # Another ring may come between when CPG tells of one and when votequorum does.
             self._told.setdefault((event.client, event.handle), []).append((ring_id, position, event))
         if initial:
             self._initial.append(event)

@@ -1,0 +1,118 @@
+"""A cluster to which everything happens while clients use it, recorded."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+import trio
+
+import triocoro
+from triocoro.testing import Cluster, History, RecordingEndpoint
+
+_PACE = 0.01
+"""Seconds between two messages of a member, or two questions."""
+_LIFE = 50
+"""Messages that a member sends before it leaves, and comes again."""
+_LOAD = 0.1
+"""Seconds for which things are left as they are once they have settled."""
+
+_numbers = itertools.count(1)
+
+_GOES_WRONG = (triocoro.ConnectionLostError, triocoro.CorosyncUnavailableError, triocoro.ExistError)
+
+
+async def chaos(cluster: Cluster) -> History:
+    """Every verb of a cluster of three nodes once, while two members and two observers live on each node.
+
+    The last word of all is that the cluster is whole again.
+    """
+    history = History()
+    async with trio.open_nursery() as nursery:
+        for nodeid, node in cluster.nodes.items():
+            for role, client in (("a", _member), ("b", _member), ("v", _votes), ("q", _quorum)):
+                endpoint = history.endpoint(node, client=f"{role}{nodeid}")
+                nursery.start_soon(_again, partial(client, endpoint, role))
+        await _faults(cluster, history)
+        nursery.cancel_scope.cancel()
+    return history
+
+
+async def _faults(cluster: Cluster, history: History) -> None:
+    async def do(verb: str, nodeid: int) -> None:
+        await getattr(cluster[nodeid], verb)()
+        history.fault(verb, node=nodeid)
+
+    async def settled() -> None:
+        await cluster.settled()
+        await trio.sleep(_LOAD)
+
+    await settled()
+    await cluster.partition({1}, {2, 3})
+    history.fault("partition", sides=((1,), (2, 3)))
+    await settled()
+    await do("kill", 3)
+    await cluster.heal()
+    history.fault("heal")
+    await do("start", 3)
+    await settled()
+    await do("freeze", 2)
+    await settled()
+    await do("thaw", 2)
+    await cluster.isolate(3)
+    history.fault("isolate", node=3)
+    await do("stop", 1)
+    await do("start", 1)
+    await settled()
+    await cluster.heal()
+    history.fault("heal")
+    await do("restart", 2)
+    await settled()
+
+
+async def _again(client: Callable[[], Awaitable[None]]) -> None:  # noqa: ASYNC910 - until cancelled
+    """Be that client, whatever happens to its connection."""
+    while True:
+        try:
+            await client()
+        except _GOES_WRONG:
+            await trio.sleep(_PACE)
+
+
+async def _member(endpoint: RecordingEndpoint, group: str) -> None:
+    async with triocoro.open_group(group, endpoint=endpoint) as member:
+        for number in itertools.islice(_numbers, _LIFE):
+            await member.send(f"message {number}".encode())
+            with trio.move_on_after(_PACE):
+                async for event in member:
+                    if isinstance(event, triocoro.MessageLost):
+                        endpoint.lost(event.payload)
+
+
+@asynccontextmanager
+async def _tracked(service: Any) -> AsyncGenerator[Any, None]:
+    async with service.track() as changes:
+
+        async def look() -> None:
+            with trio.move_on_after(_PACE):
+                async for _ in changes:
+                    pass
+
+        yield look
+
+
+async def _votes(endpoint: RecordingEndpoint, _: str) -> None:
+    async with triocoro.open_votequorum(endpoint=endpoint) as votequorum, _tracked(votequorum) as look:
+        while True:
+            await look()
+            await votequorum.info()
+
+
+async def _quorum(endpoint: RecordingEndpoint, _: str) -> None:
+    async with triocoro.open_quorum(endpoint=endpoint) as quorum, _tracked(quorum) as look:
+        while True:
+            await look()
+            await quorum.is_quorate()
