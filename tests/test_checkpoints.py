@@ -17,7 +17,7 @@ import triocoro.lowlevel
 import triocoro.testing
 from triocoro import CmapMap, CmapTrack, CmapType, RingId, ShutdownFlag, VotequorumNodelist
 from triocoro.lowlevel import CfgHandle, CpgHandle, Dispatch, IterationType, Track, VotequorumHandle
-from triocoro.testing import Cluster, Node
+from triocoro.testing import Cluster, History, Node
 from triocoro.testing._fake.cluster import FakeNode
 from triocoro.testing._netns.cluster import NetnsNode
 
@@ -936,6 +936,41 @@ async def _(cluster: Cluster) -> None:
 @case("testing.Cluster.heal")
 async def _(cluster: Cluster) -> None:
     await checked(cluster.heal())
+
+
+@case("testing.RecordingEndpoint.connect_cpg")
+async def _(cluster: Cluster) -> None:
+    raw = await checked(History().endpoint(cluster[1], client="a").connect_cpg())
+    raw.close()
+    await raw.wait_closed()
+
+
+@case("testing.RecordingEndpoint.connect_votequorum")
+async def _(cluster: Cluster) -> None:
+    raw = await checked(History().endpoint(cluster[1], client="a").connect_votequorum())
+    raw.close()
+    await raw.wait_closed()
+
+
+@case("testing.RecordingEndpoint.connect_quorum")
+async def _(cluster: Cluster) -> None:
+    raw = await checked(History().endpoint(cluster[1], client="a").connect_quorum())
+    raw.close()
+    await raw.wait_closed()
+
+
+@case("testing.RecordingEndpoint.connect_cmap")
+async def _(cluster: Cluster) -> None:
+    raw = await checked(History().endpoint(cluster[1], client="a").connect_cmap(CmapMap.ICMAP))
+    raw.close()
+    await raw.wait_closed()
+
+
+@case("testing.RecordingEndpoint.connect_cfg")
+async def _(cluster: Cluster) -> None:
+    raw = await checked(History().endpoint(cluster[1], client="a").connect_cfg())
+    raw.close()
+    await raw.wait_closed()
 
 
 # -- the tests ---------------------------------------------------------------------------------------------------------
