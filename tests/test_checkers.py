@@ -72,6 +72,10 @@ BAD: dict[Rule, dict[str, str]] = {
             f"{TOGETHER}; a send x; c send y z; a got a x; a got c z; b got a x; b got c z; c got a x; c got c y z;"
             f" {APART}"
         ),
+        "equal ones swapped": (
+            f"{TOGETHER}; c send x z; a send p p; b send q q; a got c x; a got a p; a got b q; a got c z;"
+            " b got c x; b got b q; b got a p; b got c z"
+        ),
         "equal ones are counted": f"{PAIR}; b send x y y z; a got b x y y z; b got b x y z; b lost y",
         "a change before a message": (
             f"{TOGETHER}; c send x y; a got c x; a +d abcd; a got c y; b +d abcd; b got c x; b got c y"
@@ -122,6 +126,8 @@ BAD: dict[Rule, dict[str, str]] = {
         "one on the node was not told of a ring": (
             f"{PAIR}; A join A h; A ring 4 123; a ring 8 123; A ring 12 123; a ring 12 123"
         ),
+        "a ring of others": "v1 nodes 8 23",
+        "a ring of fewer in a join": f"{TOGETHER}; {ON}; A join abcA; A ring 12 12",
         "told twice of a ring": f"{PAIR}; a ring 8 123; a ring 8 123",
         "a ring of others in a join": f"{PAIR}; d join abd; d ring 4 34",
     },
@@ -344,6 +350,8 @@ GOOD_QUORUM: dict[str, tuple[str, dict[str, Any]]] = {
         ),
         {},
     ),
+    "expected votes that may have been set": ("q1 expect 1; q1 quorum yes 4 1", {}),
+    "last_man_standing, and others were given up": ("q1 quorum yes 4 1", {"last_man_standing": True}),
     "a vote that was refused": (f"{ALL}; v1 refused 2 5; v1 info yes 3 2 3", {}),
     "more votes than expected": ("v1 nodes 4 123; v1 yes 123; v1 info yes 3 2 3", {"expected_votes": 2}),
     "two_node": (

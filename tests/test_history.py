@@ -9,8 +9,10 @@ import pytest
 import trio
 
 import triocoro
+import triocoro.lowlevel
 from triocoro import ConfigChange, Message, QuorumChange, TotemChange, VotequorumNodelist
-from triocoro.testing import Call, Cluster, Event, Fault, History, Loss, Return, check
+from triocoro.lowlevel import Dispatch
+from triocoro.testing import Call, Cancellation, Cluster, Event, Fault, History, Loss, Return, check
 
 _BOUND = 60
 """Seconds for what takes a few at most."""
@@ -94,3 +96,72 @@ def test_a_client_has_a_name_of_its_own(corosync_cluster: Cluster) -> None:
 def test_no_history(line: str) -> None:
     with pytest.raises(ValueError, match="this is no line of a history"):
         History.from_json_lines(f"{line}\n")
+
+
+async def test_a_client_is_not_told_what_it_has_not_asked_for(corosync_cluster: Cluster) -> None:
+    # The recording asks for the ring that a member begins in; whoever is above it sees what it would see without.
+    history = History()
+    for asks in (False, True):
+        raw = await history.endpoint(corosync_cluster[1], client=str(asks)).connect_cpg(initial_totem_conf=asks)
+        await raw.join(b"g")
+        kinds: list[type[Any]] = []
+        with trio.fail_after(_BOUND):
+            while len([entry for entry in history if isinstance(entry, Event) and entry.client == str(asks)]) < 2:
+                await trio.lowlevel.wait_readable(raw.fileno())
+                kinds += [type(event) for event in raw.dispatch(100, 10_000)[1]]
+        assert kinds == ([ConfigChange, TotemChange] if asks else [ConfigChange])
+        raw.close()
+        await raw.wait_closed()
+    assert len(events(history, TotemChange)) == 2
+
+
+async def test_a_message_by_zero_copy(corosync_cluster: Cluster) -> None:
+    history = History()
+    got: list[bytes] = []
+
+    async def deliver(message: Message) -> None:
+        got.append(message.payload)
+
+    async def ignore(_: ConfigChange) -> None:
+        pass
+
+    with history.endpoint(corosync_cluster[1], client="a").as_default(), trio.fail_after(_BOUND):
+        handle = await triocoro.lowlevel.cpg_initialize(deliver=deliver, confchg=ignore)
+        await handle.join("g")
+        await handle.dispatch(Dispatch.ONE)
+        async with handle.zcb_alloc(5) as buffer:
+            buffer[:] = b"hello"
+            await handle.zcb_mcast_joined(buffer)
+            await handle.dispatch(Dispatch.ONE)
+        await handle.finalize()
+    assert got == [b"hello"]
+    sent = [entry for entry in history if isinstance(entry, Call) and entry.function == "zcb_mcast_joined"]
+    assert [call.arguments for call in sent] == [{"payload": b"hello"}]
+    assert check(history) == []
+    assert History.from_json_lines(history.to_json_lines()) == history
+
+
+async def test_a_cancelled_call(corosync_cluster: Cluster) -> None:
+    history = History()
+    async with triocoro.open_votequorum(endpoint=history.endpoint(corosync_cluster[1], client="a")) as votequorum:
+        await corosync_cluster[1].freeze()
+        with trio.move_on_after(0.1) as scope:
+            await votequorum.info()
+        assert scope.cancelled_caught
+        await corosync_cluster[1].thaw()
+    cancelled = [entry for entry in history if isinstance(entry, Cancellation)]
+    calls = [entry for entry in history if isinstance(entry, Call) and entry.function == "info"]
+    assert [entry.number for entry in cancelled] == [call.number for call in calls]
+
+
+def test_histories_of_several_processes() -> None:
+    # Each has a clock of its own that tells the same time, and its entries stay in their order, whatever that says.
+    one = [Fault(time=time, verb=str(number)) for number, time in enumerate((1.0, 5.0, 4.0, 9.0))]
+    two = [Fault(time=time, verb=str(number)) for number, time in enumerate((2.0, 3.0, 4.5), start=10)]
+    merged = History.merge([History(one), History(two)])
+    verbs = [entry.verb for entry in merged if isinstance(entry, Fault)]
+    assert verbs == ["0", "10", "11", "12", "1", "2", "3"]
+    ticks = iter((7.0,))
+    history = History(clock=lambda: next(ticks))
+    history.fault("kill", node=1)
+    assert history[0] == Fault(time=7.0, verb="kill", arguments={"node": 1})

@@ -212,7 +212,7 @@ class _Checker:
             return
         evidence = (handle.nodelist, event)
         yield from self._decision(evidence, members, quorate=told.quorate, expected=handle.expected)
-        if handle.before is not None and handle.rings == 1:
+        if handle.before is not None:
             yield from self._change(handle.before, evidence, members, told)
 
     def _decision(
