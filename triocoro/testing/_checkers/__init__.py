@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .._cluster import ClusterOptions
 from .._history import History
+from .._options import ClusterOptions
 from ._members import members
 from ._messages import Messages
 from ._order import order_violations

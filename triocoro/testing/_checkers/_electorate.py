@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from .._cluster import ClusterOptions
 from .._history import Call
+from .._options import ClusterOptions
 
 _TWO = 2
 

@@ -18,8 +18,8 @@ from ..._types import (
     VotequorumInfo,
     VotequorumNodelist,
 )
-from .._cluster import ClusterOptions
 from .._history import Call, Entry, Event, Failure, Return
+from .._options import ClusterOptions
 from ._electorate import Electorate
 from ._violation import Rule, Violation
 
