@@ -127,7 +127,7 @@ BAD: dict[Rule, dict[str, str]] = {
             f"{PAIR}; A join A h; A ring 4 123; a ring 8 123; A ring 12 123; a ring 12 123"
         ),
         "a ring of others": "v1 nodes 8 23",
-        "a ring of fewer in a join": f"{TOGETHER}; {ON}; A join abcA; A ring 12 12",
+        "a ring of fewer in a join": f"{TOGETHER}; {ON}; A join A h; A ring 12 12",
         "told twice of a ring": f"{PAIR}; a ring 8 123; a ring 8 123",
         "a ring of others in a join": f"{PAIR}; d join abd; d ring 4 34",
     },
@@ -312,7 +312,7 @@ GOOD = {
     "a join in a transition that was given up": (
         "a join a; a ring 4 12; c join c h; c ring 8 123; b join ab; a +b ab; b ring 8 12; b ring 12 12; a ring 12 12"
     ),
-    "a join in a first transition": "v1 nodes 4 1; v1 nodes 8 12; b join b; b ring 8 2",
+    "a join in a first transition": "v1 nodes 4 1; v1 nodes 8 12; b join b; b ring 8 2 1",
     "told twice of a ring": "a connect; a ring 4 12; a +a a; a ring 4 12; a ring 8 12",
     "who comes late": f"{THREE}; a send x; a got a x; b got a x; d join abcd; d ring 4 123 ".replace("123", "1234"),
     "a ring that votequorum does not tell of": (
