@@ -2,7 +2,7 @@
 
 `FakeCluster` is in memory, and starts at once; `NetnsCluster` runs real daemons, each in network and mount namespaces
 of its own. Both are a `Cluster`, and what works on one works on the other. A `History` records what clients do and see,
-and `check` says what of it could not have been Corosync.
+and `check` says what of it could not have been Corosync. `seeded_run` has a program take the same course again.
 """
 
 from ._checkers import Rule as Rule, Violation as Violation, check as check
@@ -22,3 +22,4 @@ from ._history import (
 from ._netns.cluster import NetnsCluster as NetnsCluster
 from ._options import ClusterOptions as ClusterOptions, ClusterSettings as ClusterSettings
 from ._recording import RecordingEndpoint as RecordingEndpoint
+from ._seeded import seeded as seeded, seeded_run as seeded_run
