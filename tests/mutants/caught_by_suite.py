@@ -1,0 +1,128 @@
+"""Mutants that a test finds, which runs on real Corosync as well unless it stands in a module about the fake."""
+
+from __future__ import annotations
+
+from .mutant import Mutant
+
+GROUPS = {
+    "nodedown_for_procdown": Mutant(
+        "A process that goes without leaving is reported as if its node had gone.",
+        "cpg",
+        "self.multicast(_ProcLeave(client.group, client.pid, Reason.PROCDOWN))",
+        "self.multicast(_ProcLeave(client.group, client.pid, Reason.NODEDOWN))",
+        "tests/test_group.py::test_others_see_us_leave",
+    ),
+    "procdown_for_nodedown": Mutant(
+        "Processes that go with their node are reported as if they had gone alone.",
+        "cpg",
+        "MemberChange(address, Reason.NODEDOWN)",
+        "MemberChange(address, Reason.PROCDOWN)",
+        "tests/test_faults.py::test_groups_part_and_meet",
+    ),
+    "join_for_nodeup": Mutant(
+        "Processes that come with their node are reported as if they joined.",
+        "cpg",
+        "MemberChange(address, Reason.NODEUP)",
+        "MemberChange(address, Reason.JOIN)",
+        "tests/test_faults.py::test_groups_part_and_meet",
+    ),
+    "wrong_refusal": Mutant(
+        "A second member with one pid is told to try again, for ever.",
+        "cpg",
+        'raise error_from_code(CsError.EXIST, "cpg_join", "this pid has',
+        'raise error_from_code(CsError.TRY_AGAIN, "cpg_join", "this pid has',
+        "tests/test_bad_input.py",
+    ),
+    "fragments_are_not_interrupted": Mutant(
+        "A message in fragments goes on when the members change in between.",
+        "cpg",
+        "        if client.transitions != client.first_transition:\n",
+        "        if client.transitions < client.first_transition:\n",
+        "tests/test_fake.py::test_configuration_change_interrupts_fragments",
+    ),
+    "handle_survives": Mutant(
+        "Connections do not break when the daemon dies.",
+        "daemon",
+        "        for connection in connections:\n            connection.hang_up()\n",
+        "",
+        "tests/test_fake.py::test_dead_daemon",
+    ),
+    "freeze_loses_events": Mutant(
+        "What waited in the daemon when it was frozen stays there.",
+        "daemon",
+        "        for connection in list(self.connections):\n            connection.notify()\n        self.work()\n",
+        "        self.work()\n",
+        "tests/test_fake.py",
+    ),
+}
+
+QUORUM = {
+    "wait_for_all_ignored": Mutant(
+        "Nobody waits for all.",
+        "votes",
+        "        if self.wait_for_all and self.waiting_for_all:\n",
+        "        if not self.wait_for_all and self.waiting_for_all:\n",
+        "tests/test_votequorum.py::test_wait_for_all",
+    ),
+    "two_node_ignored": Mutant(
+        "Of two nodes, one is not enough.",
+        "votes",
+        "        if self.two_node and heads <= _TWO:\n",
+        "        if self.two_node and heads < _TWO - 1:\n",
+        "tests/test_votequorum.py::test_two_nodes",
+    ),
+    "window_in_seconds": Mutant(
+        "The window of last_man_standing is a thousand times as long.",
+        "votequorum",
+        "self.configuration.last_man_standing_window / 1000",
+        "self.configuration.last_man_standing_window",
+        "tests/test_decisions.py::test_quorum_decisions",
+    ),
+    "device_has_no_vote": Mutant(
+        "The quorum device's votes are not counted.",
+        "votes",
+        "+ (self.qdevice.votes if device_votes else 0)",
+        "+ (0 if device_votes else 0)",
+        "tests/test_qdevice.py::test_votes_of_the_device_count_where_it_says_so",
+    ),
+    "stale_expected_votes": Mutant(
+        "Whoever hears of other expected votes goes on with those of before.",
+        "votequorum",
+        "                votes.expect(value)\n",
+        "",
+        "tests/test_votequorum.py::test_set_expected",
+    ),
+    "wrong_error": Mutant(
+        "An unknown node is an invalid parameter.",
+        "votequorum",
+        'raise error_from_code(CsError.NOT_EXIST, "votequorum_getinfo"',
+        'raise error_from_code(CsError.INVALID_PARAM, "votequorum_getinfo"',
+        "tests/test_bad_input.py",
+    ),
+    "quorum_before_nodes": Mutant(
+        "Tracking begins with the news of quorum, and the nodes come then.",
+        "votequorum",
+        "lambda: (self._nodelist(), self._change())",
+        "lambda: (self._change(), self._nodelist())",
+        "tests/test_votequorum.py",
+    ),
+}
+
+MAPS = {
+    "old_value_missing": Mutant(
+        "A change of a key is told without its old value.",
+        "icmap",
+        "                            old=None if old is None else old.value,\n",
+        "                            old=None,\n",
+        "tests/test_cmap.py::test_changes_of_a_key_and_of_a_prefix",
+    ),
+    "no_change_is_told": Mutant(
+        "A key that is given the value that it has is reported as changed.",
+        "icmap",
+        "        if old is not None and _same(old, new):\n            return\n",
+        "",
+        "tests/test_cmap.py::test_what_is_a_change_is_decided_bit_by_bit",
+    ),
+}
+
+MUTANTS = {**GROUPS, **QUORUM, **MAPS}

@@ -1,0 +1,67 @@
+"""Puts a mutant in the place of a module, in a process that the environment tells to; `pytest -p mutants.hook` does so.
+
+It imports nothing of triocoro, which must not be there before it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import sys
+from collections.abc import Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from types import CodeType, ModuleType
+
+VARIABLE = "TRIOCORO_MUTANT"
+"""The environment variable with the module, the old text and the new one, as a list in JSON."""
+
+
+def mutated(source: str, old: str, new: str) -> str:
+    """The text of a module with one thing wrong.
+
+    Raises:
+        ValueError: what is to be wrong is not there, or more than once: somebody has changed the module.
+    """
+    if (times := source.count(old)) != 1:
+        raise ValueError(f"the text of a mutant must be in its module once, and is there {times} times:\n{old}")
+    return source.replace(old, new)
+
+
+class _Loader(SourceFileLoader):
+    def __init__(self, module: str, path: str, old: str, new: str) -> None:
+        super().__init__(module, path)
+        self._texts = old, new
+
+    def get_code(self, fullname: str) -> CodeType:
+        # From the source: the compiled code that is kept beside it has nothing wrong, and shall not have.
+        source = self.get_data(self.path).decode()
+        code: CodeType = compile(mutated(source, *self._texts), self.path, "exec", dont_inherit=True)
+        return code
+
+
+class _Finder(MetaPathFinder):
+    def __init__(self, module: str, old: str, new: str) -> None:
+        self._module = module
+        self._texts = old, new
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname != self._module:
+            return None
+        found = PathFinder.find_spec(fullname, path, target)
+        if found is None or found.origin is None:
+            return None
+        return importlib.util.spec_from_loader(fullname, _Loader(fullname, found.origin, *self._texts))
+
+
+def _install(module: str, old: str, new: str) -> None:
+    if module in sys.modules:
+        raise RuntimeError(f"{module} was imported before its mutant could take its place")
+    sys.meta_path.insert(0, _Finder(module, old, new))
+
+
+if VARIABLE in os.environ:
+    _install(*json.loads(os.environ[VARIABLE]))
