@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import attrs
 import trio
-from fuzz.program import Program, Step
+from fuzz.agent import TRACKED_KEYS
+from fuzz.clients import Client, Clients, Membership
+from fuzz.program import Program, Step, node_of
 
 import triocoro
-from triocoro import ConfigChange, GroupEvent, Message, MessageLost, lowlevel
-from triocoro.testing import Cluster, History, RecordingEndpoint
+from triocoro import Address, ConfigChange, Message, QuorumChange, VotequorumChange, VotequorumNodelist
+from triocoro.testing import Call, Cancellation, FakeCluster, History, NetnsCluster
 
 MARKER = b"marker:"
 """Begins the payloads that show that all is quiet."""
-LIMIT = 30.0
+SYNC_KEY = f"{TRACKED_KEYS}sync"
+"""Set to show that all earlier changes of keys have been told of."""
+LIMIT = 40.0
 """Seconds in which it must become so."""
+FAULTS = {"partition", "isolate", "heal", "stop", "kill", "start", "restart", "freeze", "thaw"}
+CHANGES_OF_ONE = {"join", "leave", "drop", "die"}
+"""Steps of which each member of the group is told by exactly one ConfigChange."""
+VOTES = {"set_votes", "set_expected"}
+NOTHING = "nothing"
+"""What comes of a step that makes no sense where it comes."""
 
 
 class NotQuietError(Exception):
@@ -30,172 +40,91 @@ class Outcome:
     observations: list[dict[str, Any]]
     """One for each step."""
     history: History
+    error: str = ""
+    """Why it did not come to its end."""
 
 
-class Client:
-    """A member of a group, one for each node and group at a time."""
-
-    def __init__(self, node: int, group: str, endpoint: RecordingEndpoint) -> None:
-        self.node = node
-        self.group = group
-        self.endpoint = endpoint
-        self.events: list[GroupEvent] = []
-        self.members: frozenset[int] = frozenset()
-        self.markers: set[tuple[int, bytes]] = set()
-        self.changed = trio.Event()
-        self.lost = False
-        self.end = trio.Event()
-        self.leaves = True
-        self.gone = trio.Event()
-        self.send: Callable[[list[bytes]], Awaitable[None]]
-
-    async def handle(self, event: GroupEvent) -> None:
-        """Take an event."""
-        await trio.lowlevel.checkpoint()
-        if isinstance(event, ConfigChange):
-            self.members = frozenset(member.nodeid for member in event.members)
-        elif isinstance(event, MessageLost):
-            self.endpoint.lost(event.payload)
-        if isinstance(event, Message) and event.payload.startswith(MARKER):
-            self.markers.add((event.sender.nodeid, event.payload))
-        else:
-            self.events.append(event)
-        self.wake()
-
-    def wake(self) -> None:
-        self.changed.set()
-        self.changed = trio.Event()
-
-    async def be_member(self, *, task_status: trio.TaskStatus[None]) -> None:
-        """Be one by way of `open_group`, until told to go, or the daemon goes."""
+async def run(program: Program, cluster: FakeCluster | NetnsCluster) -> Outcome:
+    """Run a program on a cluster that is new."""
+    async with trio.open_nursery() as nursery:
+        clients = Clients(cluster, nursery)
+        driver = _Driver(cluster, clients)
+        error = ""
         try:
-            async with triocoro.open_group(self.group, totem_changes=True, endpoint=self.endpoint) as group:
-                self.send = group.send_batch
-                async with trio.open_nursery() as nursery:
-
-                    async def collect() -> None:
-                        async for event in group:
-                            await self.handle(event)
-
-                    nursery.start_soon(collect)
-                    task_status.started()
-                    await self.end.wait()
-                    nursery.cancel_scope.cancel()
-        except triocoro.ConnectionLostError:
-            self.lost = True
-        finally:
-            self.gone.set()
-            self.wake()
-
-    async def be_raw_member(self, *, task_status: trio.TaskStatus[None]) -> None:
-        """Be one by way of a low-level handle, which leaves or just goes."""
-        handle = await lowlevel.cpg_initialize(
-            deliver=self.handle, confchg=self.handle, totem_confchg=self.handle, endpoint=self.endpoint
-        )
-
-        async def send(payloads: list[bytes]) -> None:
-            for payload in payloads:
-                await _insist(lambda payload=payload: handle.mcast_joined(payload))  # type: ignore[misc]
-
-        self.send = send
-        try:
-            await _insist(lambda: handle.join(self.group))
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._dispatch, handle, nursery.cancel_scope)
-                task_status.started()
-                await self.end.wait()
-                if self.leaves:
-                    await _insist(lambda: handle.leave(self.group))
-                    while self.node in self.members:
-                        await self.changed.wait()
-                nursery.cancel_scope.cancel()
-        finally:
-            with trio.CancelScope(shield=True):
-                await handle.finalize()
-            self.gone.set()
-            self.wake()
-
-    async def _dispatch(self, handle: lowlevel.CpgHandle, member: trio.CancelScope) -> None:
-        try:
-            await handle.dispatch(lowlevel.Dispatch.BLOCKING)
-        except triocoro.ConnectionLostError:
-            self.lost = True
-            member.cancel()
+            await driver.run(program)
+        except (NotQuietError, trio.TooSlowError) as problem:
+            error = str(problem)
+        await clients.end()
+        nursery.cancel_scope.cancel()
+    return Outcome(driver.seen, History.merge([driver.history, *clients.histories()]), error)
 
 
-async def _insist(call: Callable[[], Awaitable[None]]) -> None:
-    """Call again and again while Corosync says so."""
-    while True:
-        try:
-            await call()
-        except triocoro.TryAgainError:
-            await trio.sleep(0.005)
-        else:
-            return
-
-
-class Driver:
-    """Runs programs."""
-
-    def __init__(self, cluster: Cluster, history: History, nursery: trio.Nursery) -> None:
+class _Driver:
+    def __init__(self, cluster: FakeCluster | NetnsCluster, clients: Clients) -> None:
         self._cluster = cluster
-        self._history = history
-        self._nursery = nursery
-        self._clients: dict[tuple[int, str], Client] = {}
-        self._count = 0
-        self._marks = 0
+        self._clients = clients
+        clock = trio.current_time
+        if isinstance(cluster, NetnsCluster):
+            import time
 
-    async def run(self, program: Program) -> list[dict[str, Any]]:
+            clock = time.monotonic  # that of the client processes
+        self.history = History(clock=clock)
+        self.seen: list[dict[str, Any]] = []
+        self._marks = 0
+        self._admins = {
+            nodeid: self.history.endpoint(cluster[nodeid], client=f"admin{nodeid}") for nodeid in cluster.nodes
+        }
+
+    async def run(self, program: Program) -> None:
         """All steps; after each, wait until all is quiet, and look."""
-        seen: list[dict[str, Any]] = []
         for number, step in enumerate(program.steps):
-            arguments = dict(step)
-            verb = arguments.pop("do")
-            with trio.move_on_after(LIMIT) as limit:
-                result = await getattr(self, f"_do_{verb}")(**arguments)
-            if limit.cancelled_caught:
-                raise NotQuietError(f"step {number}, {step}: it has not come to an end in {LIMIT:g} seconds")
+            try:
+                with trio.fail_after(LIMIT):
+                    result = await self._do(step)
+            except trio.TooSlowError:
+                raise NotQuietError(f"step {number}, {dict(step)}: it takes more than {LIMIT:g} seconds") from None
+            if result == NOTHING:
+                self.seen.append({"result": NOTHING})
+                continue
             await self._quiet(number, step)
-            seen.append({"step": number, "do": verb, "result": result, **await self._look(verb)})
-        for client in list(self._clients.values()):
-            client.end.set()
-            await client.gone.wait()
-        return seen
+            self.seen.append({"result": result, **await self._look(step, last=number == len(program.steps) - 1)})
 
     # -- steps: each returns what came of it ---------------------------------------------------------------------------
 
-    def _client_of(self, node: int, group: str) -> Client | None:
-        client = self._clients.get((node, group))
-        return None if client is None or client.lost or not self._cluster.reachable(node) else client
+    async def _do(self, step: Step) -> Any:
+        arguments = dict(step)
+        verb = arguments.pop("do")
+        if verb in FAULTS:
+            return await self._fault(verb, arguments)
+        return await getattr(self, f"_do_{verb}")(**arguments)
 
     def _usable(self, node: int) -> bool:
         return bool(self._cluster.reachable(node))
 
-    async def _do_join(self, node: int, group: str, raw: bool) -> str:  # noqa: FBT001 - from JSON
-        if not self._usable(node) or (node, group) in self._clients:
-            return "nothing"
-        self._count += 1
-        endpoint = self._history.endpoint(self._cluster[node], client=f"{node}{group}{self._count}")
-        client = Client(node, group, endpoint)
-        try:
-            await self._nursery.start(client.be_raw_member if raw else client.be_member)
-        except triocoro.CorosyncError as error:
-            return type(error).__name__
-        self._clients[node, group] = client
-        return "done"
+    def _member(self, name: str, group: str) -> Membership | None:
+        client = self._clients.get(name)
+        if client is None or not self._usable(client.node):
+            return None
+        return client.memberships.get(group)
 
-    async def _do_send(self, node: int, group: str, payloads: list[str]) -> str:
-        client = self._client_of(node, group)
-        if client is None:
-            return "nothing"
-        try:
-            await client.send([payload.encode() for payload in payloads])
-        except triocoro.CorosyncError as error:
-            return type(error).__name__
-        return "done"
+    async def _do_join(self, client: str, group: str, way: str) -> Any:
+        if not self._usable(node_of(client)) or self._member(client, group) is not None:
+            return NOTHING
+        process = await self._clients.called(client)
+        process.memberships[group] = Membership(process, group)
+        result = await process.do("join", group=group, way=way)
+        if result is not None:
+            del process.memberships[group]
+        return result
 
-    async def _do_storm(self, sends: list[dict[str, Any]]) -> list[str]:
-        results = ["" for _ in sends]
+    async def _do_send(self, client: str, group: str, payloads: list[list[int]]) -> Any:
+        member = self._member(client, group)
+        if member is None:
+            return NOTHING
+        return await member.client.do("send", group=group, payloads=payloads)
+
+    async def _do_storm(self, sends: list[dict[str, Any]], during: Step | None) -> Any:
+        results: list[Any] = [NOTHING for _ in sends]
 
         async def one(index: int, send: dict[str, Any]) -> None:
             results[index] = await self._do_send(**send)
@@ -203,96 +132,96 @@ class Driver:
         async with trio.open_nursery() as nursery:
             for index, send in enumerate(sends):
                 nursery.start_soon(one, index, send)
-        return results
+            if during is not None:
+                await self._do(during)
+        return results if during is None else None
 
-    async def _do_leave(self, node: int, group: str, *, leaves: bool = True) -> str:
-        client = self._client_of(node, group)
-        if client is None:
-            return "nothing"
-        client.leaves = leaves
-        client.end.set()
-        await client.gone.wait()
-        del self._clients[node, group]
-        return "done"
+    async def _do_leave(self, client: str, group: str, *, leaves: bool = True) -> Any:
+        member = self._member(client, group)
+        if member is None:
+            return NOTHING
+        result = await member.client.do("leave", group=group, leaves=leaves)
+        del member.client.memberships[group]
+        return result
 
-    async def _do_drop(self, node: int, group: str) -> str:
-        return await self._do_leave(node, group, leaves=False)
+    async def _do_drop(self, client: str, group: str) -> Any:
+        return await self._do_leave(client, group, leaves=False)
 
-    async def _do_partition(self, sides: list[list[int]]) -> None:
-        await self._cluster.partition(*sides)
-        self._history.fault("partition", sides=sides)
-
-    async def _do_isolate(self, node: int) -> None:
-        await self._cluster.isolate(node)
-        self._history.fault("isolate", node=node)
-
-    async def _do_heal(self) -> None:
-        await self._cluster.heal()
-        self._history.fault("heal")
-
-    async def _do_node(self, verb: str, node: int) -> None:
-        await getattr(self._cluster[node], verb)()
-        self._history.fault(verb, node=node)
-        if verb in {"stop", "kill", "restart"}:
-            for key, client in list(self._clients.items()):
-                if key[0] == node:
-                    client.end.set()
-                    await client.gone.wait()
-                    del self._clients[key]
-
-    async def _do_stop(self, node: int) -> None:
-        await self._do_node("stop", node)
-
-    async def _do_kill(self, node: int) -> None:
-        await self._do_node("kill", node)
-
-    async def _do_start(self, node: int) -> None:
-        await self._do_node("start", node)
-
-    async def _do_restart(self, node: int) -> None:
-        await self._do_node("restart", node)
-
-    async def _do_freeze(self, node: int) -> str | None:
-        if not self._usable(node):
-            return "nothing"
-        await self._do_node("freeze", node)
+    async def _do_die(self, client: str) -> Any:
+        if self._clients.get(client) is None:
+            return NOTHING
+        await self._clients.die(client)
         return None
 
-    async def _do_thaw(self, node: int) -> None:
-        await self._do_node("thaw", node)
+    async def _do_track(self, client: str, service: str) -> Any:
+        if not self._usable(node_of(client)):
+            return NOTHING
+        process = await self._clients.called(client)
+        if service in process.tracked:
+            return NOTHING
+        process.tracked[service] = []
+        return await process.do("track", service=service)
 
-    async def _ask(self, node: int, question: Callable[[], Awaitable[object]]) -> object:
+    async def _do_mistake(self, client: str) -> Any:
+        if not self._usable(node_of(client)):
+            return NOTHING
+        return await (await self._clients.called(client)).do("mistake")
+
+    async def _fault(self, verb: str, arguments: dict[str, Any]) -> Any:
+        node = arguments.get("node")
+        if verb == "partition":
+            await self._cluster.partition(*arguments["sides"])
+        elif verb == "isolate":
+            await self._cluster.isolate(arguments["node"])
+        elif verb == "heal":
+            await self._cluster.heal()
+        elif verb == "freeze" and not self._usable(arguments["node"]):
+            return NOTHING
+        else:
+            await getattr(self._cluster[arguments["node"]], verb)()
+        self.history.fault(verb, **arguments)
+        if verb in {"stop", "kill", "restart"}:
+            for client in self._clients:
+                if client.node == node:
+                    for group in list(client.memberships):
+                        await client.do("lose", group=group)
+                        del client.memberships[group]
+                    client.tracked.clear()
+        return None
+
+    async def _ask(self, node: int, question: Callable[[], Awaitable[None]]) -> Any:
         if not self._usable(node):
-            return "nothing"
+            return NOTHING
         try:
-            return await question()
+            await question()
         except (triocoro.CorosyncError, ValueError) as error:
             return type(error).__name__
+        return None
 
-    async def _do_set_votes(self, node: int, of: int, votes: int) -> object:
+    async def _do_set_votes(self, node: int, of: int, votes: int) -> Any:
         async def ask() -> None:
-            async with triocoro.open_votequorum(endpoint=self._cluster[node].endpoint) as votequorum:
+            async with triocoro.open_votequorum(endpoint=self._admins[node]) as votequorum:
                 await votequorum.set_votes(of, votes)
 
         return await self._ask(node, ask)
 
-    async def _do_set_expected(self, node: int, votes: int) -> object:
+    async def _do_set_expected(self, node: int, votes: int) -> Any:
         async def ask() -> None:
-            async with triocoro.open_votequorum(endpoint=self._cluster[node].endpoint) as votequorum:
+            async with triocoro.open_votequorum(endpoint=self._admins[node]) as votequorum:
                 await votequorum.set_expected(votes)
 
         return await self._ask(node, ask)
 
-    async def _do_set_key(self, node: int, key: str, value: str | int) -> object:
+    async def _do_set_key(self, node: int, key: str, value: str | int) -> Any:
         async def ask() -> None:
-            async with triocoro.open_cmap(endpoint=self._cluster[node].endpoint) as cmap:
+            async with triocoro.open_cmap(endpoint=self._admins[node]) as cmap:
                 await cmap.set(key, value)
 
         return await self._ask(node, ask)
 
-    async def _do_delete_key(self, node: int, key: str) -> object:
+    async def _do_delete_key(self, node: int, key: str) -> Any:
         async def ask() -> None:
-            async with triocoro.open_cmap(endpoint=self._cluster[node].endpoint) as cmap:
+            async with triocoro.open_cmap(endpoint=self._admins[node]) as cmap:
                 await cmap.delete(key)
 
         return await self._ask(node, ask)
@@ -301,61 +230,121 @@ class Driver:
 
     async def _quiet(self, number: int, step: Step) -> None:
         """Wait until every client has seen all that the steps so far can bring about."""
-        await self._cluster.settled()
+        if step["do"] in FAULTS | VOTES | {"storm"}:
+            await self._cluster.settled()
         self._marks += 1
-        marker = MARKER + str(self._marks).encode()
-        alive = [client for key in self._clients if (client := self._client_of(*key)) is not None]
+        members = [
+            membership
+            for client in self._clients
+            if self._usable(client.node)
+            for membership in client.memberships.values()
+        ]
         with trio.move_on_after(LIMIT) as limit:
-            for client in alive:
-                while client.members != self._peers(client):
-                    await client.changed.wait()
-            for client in alive:
-                await client.send([marker])
-            for client in alive:
-                while {(node, marker) for node in client.members} - client.markers:
-                    await client.changed.wait()
+            for member in members:
+                await self._until(member.client, lambda member=member: self._view(member) == self._peers(member))
+            marker = MARKER + str(self._marks).encode()
+            for member in members:
+                await member.client.do("mark", group=member.group, marker=marker.decode())
+            for member in members:
+                await self._until(member.client, lambda member=member: _has_marks(member, marker))
+            for client in self._clients:
+                if self._usable(client.node) and client.tracked:
+                    await self._until_told(client)
         if limit.cancelled_caught:
             findings = "".join(
-                f"\n- node {client.node} in {client.group}: members {sorted(client.members)}, wanted"
-                f" {sorted(self._peers(client))}, markers of {sorted(n for n, m in client.markers if m == marker)}"
-                for client in alive
+                f"\n- {member.client.name} in {member.group}: members {sorted(self._view(member))}, wanted"
+                f" {sorted(self._peers(member))}"
+                for member in members
             )
-            raise NotQuietError(f"step {number}, {step}: not quiet after {LIMIT:g} seconds:{findings}")
+            told = "".join(f"\n- {client.name} tracks {client.tracked}" for client in self._clients if client.tracked)
+            raise NotQuietError(f"step {number}, {dict(step)}: not quiet after {LIMIT:g} seconds:{findings}{told}")
 
-    def _peers(self, client: Client) -> frozenset[int]:
-        reachable = self._cluster.reachable(client.node)
-        return frozenset(node for node in reachable if self._client_of(node, client.group) is not None)
+    async def _until(self, client: Client, condition: Callable[[], bool]) -> None:
+        while not condition():
+            await client.news.wait()
 
-    async def _look(self, verb: str) -> dict[str, Any]:
+    async def _until_told(self, client: Client) -> None:
+        """Wait until the trackers of a client are up to date."""
+        if "cmap" in client.tracked:
+            async with triocoro.open_cmap(endpoint=self._admins[client.node]) as cmap:
+                await cmap.set(SYNC_KEY, self._marks)
+            told = client.tracked["cmap"]
+            await self._until(client, lambda: any(_is_sync(change, self._marks) for change in told))
+        nodes = self._cluster.reachable(client.node)
+        async with triocoro.open_quorum(endpoint=self._admins[client.node]) as quorum:
+            quorate = await quorum.is_quorate()
+        if "quorum" in client.tracked:
+            changes = client.tracked["quorum"]
+            await self._until(
+                client, lambda: (last := _last(changes, QuorumChange)) is not None
+                and last.quorate == quorate and set(last.members) == nodes,
+            )
+        if "votequorum" in client.tracked:
+            changes = client.tracked["votequorum"]
+            await self._until(
+                client, lambda: (last := _last(changes, VotequorumChange)) is not None
+                and last.quorate == quorate
+                and (ring := _last(changes, VotequorumNodelist)) is not None
+                and set(ring.nodes) == nodes,
+            )
+
+    def _name(self, address: Address) -> str:
+        return self._clients.names.get(address, str(address))
+
+    def _view(self, member: Membership) -> frozenset[str]:
+        return frozenset(self._name(address) for address in member.members)
+
+    def _peers(self, member: Membership) -> frozenset[str]:
+        reachable = self._cluster.reachable(member.client.node)
+        return frozenset(
+            client.name for client in self._clients if client.node in reachable and member.group in client.memberships
+        )
+
+    # -- what is to be seen --------------------------------------------------------------------------------------------
+
+    async def _look(self, step: Step, *, last: bool) -> dict[str, Any]:
+        verb = step["do"]
         seen: dict[str, Any] = {}
-        for (node, group), client in sorted(self._clients.items()):
-            if self._client_of(node, group) is None:
+        for client in self._clients:
+            if not self._usable(client.node):
                 continue
-            events, client.events = client.events, []
-            messages: dict[int, list[str]] = {}
-            for event in events:
-                if isinstance(event, Message):
-                    messages.setdefault(event.sender.nodeid, []).append(event.payload.decode())
-            seen[f"{node}{group}"] = {
-                "members": sorted(client.members),
-                # In the order of each sender. That of all together is left to the checkers.
-                "messages": {str(sender): payloads for sender, payloads in sorted(messages.items())},
-            }
-            if verb in {"join", "leave", "drop"}:
-                seen[f"{node}{group}"]["changes"] = [
-                    [kind, change.address.nodeid, change.reason.name]
-                    for event in events
-                    if isinstance(event, ConfigChange)
-                    for kind, changes in (("joined", event.joined), ("left", event.left))
-                    for change in changes
-                ]
-        for nodeid in sorted(self._cluster.nodes):
-            if self._usable(nodeid):
-                seen[f"node {nodeid}"] = await self._look_at(nodeid)
+            for group, member in sorted(client.memberships.items()):
+                events, member.events = member.events, []
+                seen[f"{client.name} in {group}"] = self._look_at_member(member, events, step)
+            for service, told in client.tracked.items():
+                seen[f"{client.name} tracks {service}"] = _look_at_tracker(service, told)
+        if verb in FAULTS | VOTES | {"set_key", "delete_key", "storm"} or last:
+            for nodeid in sorted(self._cluster.nodes):
+                if self._usable(nodeid):
+                    seen[f"node {nodeid}"] = await self._look_at_node(nodeid)
         return seen
 
-    async def _look_at(self, nodeid: int) -> dict[str, Any]:
-        endpoint = self._cluster[nodeid].endpoint
+    def _look_at_member(
+        self, member: Membership, events: list[ConfigChange | Message], step: Step
+    ) -> dict[str, Any]:
+        seen: dict[str, Any] = {"members": sorted(self._view(member))}
+        if step["do"] == "storm" and step["during"] is not None:
+            return seen
+        messages: dict[str, list[str]] = {}
+        for event in events:
+            if isinstance(event, Message) and not event.payload.startswith(MARKER):
+                number = event.payload.partition(b":")[0].decode()
+                # In the order of each sender. That of all together is left to the checkers.
+                messages.setdefault(self._name(event.sender), []).append(f"{number}, {len(event.payload)} bytes")
+        seen["messages"] = messages
+        changes = [
+            [kind, self._name(change.address), change.reason.name]
+            for event in events
+            if isinstance(event, ConfigChange)
+            for kind, changes in (("joined", event.joined), ("left", event.left))
+            for change in changes
+        ]
+        # Faults may take several rings; then only what has come of it is determined.
+        seen["changes"] = changes if step["do"] in CHANGES_OF_ONE else _net(changes)
+        return seen
+
+    async def _look_at_node(self, nodeid: int) -> dict[str, Any]:
+        endpoint = self._admins[nodeid]
         seen: dict[str, Any] = {}
         async with triocoro.open_votequorum(endpoint=endpoint) as votequorum:
             for other in self._cluster.nodes:
@@ -364,23 +353,63 @@ class Driver:
                 except triocoro.CorosyncError as error:
                     seen[f"info {other}"] = type(error).__name__
                 else:
-                    seen[f"info {other}"] = repr(info)
+                    seen[f"info {other}"] = {
+                        "state": info.state.name,
+                        "votes": info.votes,
+                        "expected votes": info.expected_votes,
+                        "highest expected": info.highest_expected,
+                        "total votes": info.total_votes,
+                        "quorum": info.quorum,
+                        "flags": repr(info.flags),
+                    }
         async with triocoro.open_quorum(endpoint=endpoint) as quorum:
             seen["quorate"] = await quorum.is_quorate()
         async with triocoro.open_cpg(endpoint=endpoint) as cpg:
             groups = await cpg.groups()
             seen["groups"] = sorted(
-                [member.group.decode(), member.address.nodeid] for member in groups if member.address is not None
+                [member.group.decode(), self._name(member.address)] for member in groups if member.address is not None
             )
         async with triocoro.open_cmap(endpoint=endpoint) as cmap:
-            seen["keys"] = [[key, repr(value)] for key, value in await cmap.items("fuzz.")]
+            seen["keys"] = {key: repr(value) for key, value in await cmap.items(TRACKED_KEYS) if key != SYNC_KEY}
         return seen
 
 
-async def run(program: Program, cluster: Cluster) -> Outcome:
-    """Run a program on a cluster that is new."""
-    history = History()
-    async with trio.open_nursery() as nursery:
-        observations = await Driver(cluster, history, nursery).run(program)
-        nursery.cancel_scope.cancel()
-    return Outcome(observations, history)
+def _has_marks(member: Membership, marker: bytes) -> bool:
+    senders = {event.sender for event in member.events if isinstance(event, Message) and event.payload == marker}
+    return member.members <= senders
+
+
+def _is_sync(told: Any, mark: int) -> bool:
+    return bool(told.change.key == SYNC_KEY and told.change.new == mark)
+
+
+def _last(events: Iterable[Any], kind: type[Any]) -> Any:
+    return next((event for event in reversed(list(events)) if isinstance(event, kind)), None)
+
+
+def _net(changes: list[list[str]]) -> dict[str, list[str]]:
+    """Of each member that comes up an odd number of times, the last change: the others are as they were."""
+    net: dict[str, list[str]] = {}
+    for kind, name, reason in changes:
+        if name in net:
+            del net[name]
+        else:
+            net[name] = [kind, reason]
+    return dict(sorted(net.items()))
+
+
+def _look_at_tracker(service: str, told: list[Any]) -> Any:
+    """What it was told of last; of keys, all that is new."""
+    if service == "cmap":
+        changes = [
+            [event.change.event.name, event.change.key, repr(event.change.new), repr(event.change.old)]
+            for event in told
+            if event.change.key != SYNC_KEY
+        ]
+        told.clear()
+        return changes
+    if service == "quorum":
+        last = _last(told, QuorumChange)
+        return [last.quorate, sorted(last.members)]
+    last = _last(told, VotequorumChange)
+    return [last.quorate, sorted(_last(told, VotequorumNodelist).nodes)]

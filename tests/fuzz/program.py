@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 import attrs
 
 GROUPS = ("g", "h")
+LETTERS = "ab"
+"""A client process is named by its node and one of these: 1a, 1b, 2a, ..."""
 KEYS = ("fuzz.a", "fuzz.b")
+WAYS = ("sdk", "sdk", "sdk", "ONE", "ALL", "BLOCKING", "ONE_NONBLOCKING")
+"""How a client is a member of a group: by `open_group`, or by a handle of `lowlevel` and a type of dispatch."""
+SERVICES = ("quorum", "votequorum", "cmap")
+"""What a client can track."""
+SIZES = (1, 1, 1, 10, 100, 2_000, 60_000)
+LARGE = 1_200_000
+"""Above the atomic size: the library sends it in fragments."""
 
-Step: TypeAlias = dict[str, Any]
+Step: TypeAlias = Mapping[str, Any]
 """A verb (`do`) and its arguments."""
 
 
@@ -29,8 +38,9 @@ class Program:
         return attrs.evolve(self, steps=(*self.steps[:start], *self.steps[stop:]))
 
     def to_json(self) -> str:
-        """One line."""
-        return json.dumps(attrs.asdict(self))
+        """A line for each step."""
+        steps = ",\n".join(json.dumps(step) for step in self.steps)
+        return f'{{"seed": {self.seed}, "nodes": {self.nodes}, "steps": [\n{steps}\n]}}\n'
 
     @classmethod
     def from_json(cls, text: str) -> Program:
@@ -38,9 +48,9 @@ class Program:
         return cls(fields["seed"], fields["nodes"], tuple(fields["steps"]))
 
 
-def generate(seed: int, *, nodes: int, length: int) -> Program:
+def generate(seed: int, *, nodes: int, length: int, choices: random.Random | None = None) -> Program:
     """A program; the same one for the same arguments. Steps that make no sense where they come do nothing."""
-    generator = _Generator(random.Random(seed), nodes)
+    generator = _Generator(choices or random.Random(f"{seed} {nodes} {length}"), nodes)
     return Program(seed, nodes, tuple(generator.step() for _ in range(length)))
 
 
@@ -50,93 +60,138 @@ class _Generator:
     def __init__(self, choices: random.Random, nodes: int) -> None:
         self._random = choices
         self._nodes = range(1, nodes + 1)
+        self._clients = [f"{node}{letter}" for node in self._nodes for letter in LETTERS]
         self._down: set[int] = set()
         self._frozen: set[int] = set()
-        self._joined: set[tuple[int, str]] = set()
+        self._members: set[tuple[str, str]] = set()
+        self._trackers: set[tuple[str, str]] = set()
         self._cut = False
         self._numbers = 0
 
     def step(self) -> Step:
-        weights: dict[Callable[[], Step | None], int] = {
-            self._join: 6,
-            self._send: 8,
-            self._burst: 5,
-            self._storm: 2,
-            self._leave: 2,
-            self._drop: 1,
-            self._partition: 2,
-            self._isolate: 1,
-            self._heal: 3 if self._cut else 0,
-            self._stop: 1,
-            self._kill: 1,
-            self._start: 4 if self._down else 0,
-            self._restart: 1,
-            self._freeze: 1,
-            self._thaw: 4 if self._frozen else 0,
-            self._set_votes: 1,
-            self._set_expected: 1,
-            self._set_key: 1,
-            self._delete_key: 1,
-        }
+        return self._one_of(
+            {
+                self._join: 7,
+                self._send: 6,
+                self._burst: 4,
+                self._storm: 4,
+                self._leave: 2,
+                self._drop: 1,
+                self._die: 2,
+                self._track: 2,
+                self._mistake: 1,
+                self._set_votes: 1,
+                self._set_expected: 1,
+                self._set_key: 1,
+                self._delete_key: 1,
+                self._fault: 10,
+            }
+        )
+
+    def _one_of(self, weights: Mapping[Callable[[], Step | None], int]) -> Step:
         while True:
             (make,) = self._random.choices(list(weights), list(weights.values()))
             step = make()
             if step is not None:
                 return step
 
-    def _up(self) -> list[int]:
-        return [nodeid for nodeid in self._nodes if nodeid not in self._down | self._frozen]
+    def _fault(self) -> Step:
+        return self._one_of(
+            {
+                self._partition: 4,
+                self._isolate: 2,
+                self._heal: 6 if self._cut else 0,
+                self._stop: 1,
+                self._kill: 2,
+                self._start: 8 if self._down else 0,
+                self._restart: 1,
+                self._freeze: 2,
+                self._thaw: 8 if self._frozen else 0,
+            }
+        )
 
-    def _client(self) -> tuple[int, str] | None:
-        alive = sorted(client for client in self._joined if client[0] in self._up())
+    def _up(self) -> list[int]:
+        return [node for node in self._nodes if node not in self._down | self._frozen]
+
+    def _usable(self) -> list[str]:
+        return [client for client in self._clients if node_of(client) in self._up()]
+
+    def _member(self) -> tuple[str, str] | None:
+        usable = self._usable()
+        alive = sorted(member for member in self._members if member[0] in usable)
         return self._random.choice(alive) if alive else None
 
-    def _payloads(self, count: int) -> list[str]:
-        sizes = [self._random.choice((1, 1, 10, 100, 2_000, 60_000)) for _ in range(count)]
+    def _payloads(self, count: int) -> list[list[int]]:
         first, self._numbers = self._numbers, self._numbers + count
-        return [f"{first + index}:{'x' * size}" for index, size in enumerate(sizes)]
+        return [[first + index, self._random.choice(SIZES)] for index in range(count)]
 
     def _join(self) -> Step | None:
-        free = [(n, g) for n in self._up() for g in GROUPS if (n, g) not in self._joined]
+        free = [(c, g) for c in self._usable() for g in GROUPS if (c, g) not in self._members]
         if not free:
             return None
-        node, group = self._random.choice(free)
-        self._joined.add((node, group))
-        return {"do": "join", "node": node, "group": group, "raw": self._random.random() < 0.3}
+        client, group = self._random.choice(free)
+        self._members.add((client, group))
+        return {"do": "join", "client": client, "group": group, "way": self._random.choice(WAYS)}
 
     def _send(self) -> Step | None:
-        client = self._client()
-        if client is None:
-            return None
-        return {"do": "send", "node": client[0], "group": client[1], "payloads": self._payloads(1)}
+        return self._sending(1)
 
     def _burst(self) -> Step | None:
-        client = self._client()
-        if client is None:
+        return self._sending(self._random.randint(2, 30))
+
+    def _sending(self, count: int) -> Step | None:
+        member = self._member()
+        if member is None:
             return None
-        payloads = self._payloads(self._random.randint(2, 30))
-        return {"do": "send", "node": client[0], "group": client[1], "payloads": payloads}
+        payloads = self._payloads(count)
+        if count == 1 and self._random.random() < 0.05:
+            payloads[0][1] = LARGE
+        return {"do": "send", "client": member[0], "group": member[1], "payloads": payloads}
 
     def _storm(self) -> Step | None:
-        """Several send at once."""
-        alive = sorted(client for client in self._joined if client[0] in self._up())
+        """Several send at once, and something may happen meanwhile."""
+        usable = self._usable()
+        alive = sorted(member for member in self._members if member[0] in usable)
         if len(alive) < 2:
             return None
         chosen = self._random.sample(alive, self._random.randint(2, len(alive)))
-        sends = [{"node": n, "group": g, "payloads": self._payloads(self._random.randint(1, 10))} for n, g in chosen]
-        return {"do": "storm", "sends": sends}
+        sends = [{"client": c, "group": g, "payloads": self._payloads(self._random.randint(1, 10))} for c, g in chosen]
+        during = self._one_of({self._fault: 3, self._die: 1}) if self._random.random() < 0.5 else None
+        return {"do": "storm", "sends": sends, "during": during}
 
     def _leave(self) -> Step | None:
-        client = self._client()
-        if client is None:
+        member = self._member()
+        if member is None:
             return None
-        self._joined.discard(client)
-        return {"do": "leave", "node": client[0], "group": client[1]}
+        self._members.discard(member)
+        return {"do": "leave", "client": member[0], "group": member[1]}
 
     def _drop(self) -> Step | None:
-        """As a client that dies does."""
+        """Close the connection without leaving first."""
         step = self._leave()
         return None if step is None else {**step, "do": "drop"}
+
+    def _die(self) -> Step | None:
+        """The whole process."""
+        alive = sorted({client for client, _ in self._members | self._trackers})
+        if not alive:
+            return None
+        dead = self._random.choice(alive)
+        self._members = {member for member in self._members if member[0] != dead}
+        self._trackers = {tracker for tracker in self._trackers if tracker[0] != dead}
+        return {"do": "die", "client": dead}
+
+    def _track(self) -> Step | None:
+        free = [(c, s) for c in self._usable() for s in SERVICES if (c, s) not in self._trackers]
+        if not free:
+            return None
+        client, service = self._random.choice(free)
+        self._trackers.add((client, service))
+        return {"do": "track", "client": client, "service": service}
+
+    def _mistake(self) -> Step | None:
+        usable = self._usable()
+        return {"do": "mistake", "client": self._random.choice(usable)} if usable else None
 
     def _partition(self) -> Step:
         sides = [self._random.randrange(2) for _ in self._nodes]
@@ -159,7 +214,8 @@ class _Generator:
         return self._random.choice(up) if len(up) > 1 else None
 
     def _gone(self, node: int) -> None:
-        self._joined = {client for client in self._joined if client[0] != node}
+        self._members = {member for member in self._members if node_of(member[0]) != node}
+        self._trackers = {tracker for tracker in self._trackers if node_of(tracker[0]) != node}
 
     def _stop(self) -> Step | None:
         return self._end("stop")
@@ -199,35 +255,31 @@ class _Generator:
         self._frozen.discard(node)
         return {"do": "thaw", "node": node}
 
-    def _set_votes(self) -> Step | None:
-        up = self._up()
-        if not up:
-            return None
-        target = self._random.choice([*self._nodes, 99])
-        return {"do": "set_votes", "node": self._random.choice(up), "of": target, "votes": self._random.randint(0, 3)}
+    def _some_up(self) -> int:
+        return self._random.choice(self._up())
 
-    def _set_expected(self) -> Step | None:
-        up = self._up()
-        if not up:
-            return None
-        return {"do": "set_expected", "node": self._random.choice(up), "votes": self._random.randint(0, 6)}
+    def _set_votes(self) -> Step:
+        of = self._random.choice([*self._nodes, 99])
+        return {"do": "set_votes", "node": self._some_up(), "of": of, "votes": self._random.randint(0, 3)}
 
-    def _set_key(self) -> Step | None:
-        up = self._up()
-        if not up:
-            return None
+    def _set_expected(self) -> Step:
+        return {"do": "set_expected", "node": self._some_up(), "votes": self._random.randint(0, 6)}
+
+    def _set_key(self) -> Step:
         value = self._random.choice([self._random.randint(0, 255), "text"])
-        return {"do": "set_key", "node": self._random.choice(up), "key": self._random.choice(KEYS), "value": value}
+        return {"do": "set_key", "node": self._some_up(), "key": self._random.choice(KEYS), "value": value}
 
-    def _delete_key(self) -> Step | None:
-        up = self._up()
-        if not up:
-            return None
-        return {"do": "delete_key", "node": self._random.choice(up), "key": self._random.choice(KEYS)}
+    def _delete_key(self) -> Step:
+        return {"do": "delete_key", "node": self._some_up(), "key": self._random.choice(KEYS)}
 
 
-def halves(program: Program) -> Iterator[Program]:
-    """Shorter programs, the shortest first: what to try when looking for a small one that fails."""
+def node_of(client: str) -> int:
+    """The node of a client."""
+    return int(client[:-1])
+
+
+def shorter(program: Program) -> Iterator[Program]:
+    """Programs with fewer steps, the shortest first: what to try when looking for a small one that fails."""
     size = len(program.steps) // 2
     while size:
         for start in range(0, len(program.steps), size):

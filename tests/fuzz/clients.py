@@ -1,0 +1,294 @@
+"""Client processes as the driver sees them: real ones, and those that the fake only gives a pid."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import multiprocessing
+import os
+import socket
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from typing import Any, cast
+
+import attrs
+import trio
+from fuzz.agent import Agent
+from fuzz.program import node_of
+
+from triocoro import Address, ConfigChange, Message, QuorumChange, VotequorumChange, VotequorumNodelist
+from triocoro._corosync import CorosyncEndpoint
+from triocoro.testing import Call, Event, FakeCluster, History, Loss, NetnsCluster, RecordingEndpoint
+from triocoro.testing._fake.cluster import FakeNode
+from triocoro.testing._fake.ipc import _Goodbye
+from triocoro.testing._history import Entry
+from triocoro.testing._netns.cluster import NetnsNode
+from triocoro._types import CmapNotification
+
+_PROCESSES = multiprocessing.get_context("forkserver")
+_PROCESSES.set_forkserver_preload(["fuzz.agent"])
+
+
+class ClientDiedError(Exception):
+    """A client process ended without having been told to."""
+
+
+@attrs.define(eq=False)
+class Membership:
+    """What a client has been told in a group since somebody looked."""
+
+    client: Client
+    group: str
+    members: frozenset[Address] = frozenset()
+    events: list[ConfigChange | Message] = attrs.field(factory=list[ConfigChange | Message])
+    lost: bool = False
+
+
+class Client(ABC):
+    """A client process, and what it has recorded."""
+
+    def __init__(self, name: str, pid: int) -> None:
+        self.name = name
+        self.node = node_of(name)
+        self.pid = pid
+        self.entries: list[Entry] = []
+        self.memberships: dict[str, Membership] = {}
+        self.tracked: dict[str, list[Any]] = {}
+        """The events of each service that it tracks."""
+        self.news = trio.Event()
+        self._handles: dict[int, Membership] = {}
+
+    @abstractmethod
+    async def do(self, verb: str, **arguments: Any) -> Any:
+        """Have it do something (see `Agent`), and return what came of it."""
+
+    @abstractmethod
+    async def die(self) -> None:
+        """End it as SIGKILL does."""
+
+    def take(self, entry: Entry) -> None:
+        """It has recorded this."""
+        self.entries.append(entry)
+        if isinstance(entry, Call) and entry.function == "join":
+            group = entry.arguments["group"].decode()
+            # A join that fails, or one of another handle, must not take the place of a membership.
+            if group in self.memberships and not self.memberships[group].members:
+                self._handles[entry.handle] = self.memberships[group]
+        elif isinstance(entry, Loss) and entry.handle in self._handles:
+            self._handles[entry.handle].lost = True
+        elif isinstance(entry, Event):
+            self._take_event(entry.handle, entry.event)
+        self.news.set()
+        self.news = trio.Event()
+
+    def _take_event(self, handle: int, event: object) -> None:
+        membership = self._handles.get(handle)
+        if isinstance(event, (ConfigChange, Message)) and membership is not None:
+            membership.events.append(event)
+            if isinstance(event, ConfigChange):
+                membership.members = frozenset(event.members)
+            return
+        for service, kinds in _TOLD.items():
+            if isinstance(event, kinds) and service in self.tracked:
+                self.tracked[service].append(event)
+
+
+_TOLD: dict[str, tuple[type[Any], ...]] = {
+    "quorum": (QuorumChange,),
+    "votequorum": (VotequorumChange, VotequorumNodelist),
+    "cmap": (CmapNotification,),
+}
+
+
+class _Tap(History):
+    """A history that hands on what it is given."""
+
+    def __init__(self, take: Callable[[Entry], None], clock: Callable[[], float]) -> None:
+        super().__init__(clock=clock)
+        self._take = take
+
+    def append(self, entry: Entry) -> None:
+        self._take(entry)
+
+
+class FakeClient(Client):
+    """Tasks of this process, with a pid of their own."""
+
+    def __init__(self, name: str, full_name: str, node: FakeNode, nursery: trio.Nursery) -> None:
+        endpoint = node.client()
+        super().__init__(name, endpoint.pid)
+        self._node = node
+        self._nursery = nursery
+        tap = _Tap(self.take, trio.current_time)
+        self._endpoint = RecordingEndpoint(tap, endpoint, client=full_name, node=node.nodeid)
+        self._ended = trio.Event()
+
+    async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
+        """Be there until `die`."""
+        async with trio.open_nursery() as nursery:
+            self._scope = nursery.cancel_scope
+            self._agent = Agent(self._endpoint, nursery)
+            task_status.started()
+            await trio.sleep_forever()
+        self._ended.set()
+
+    async def do(self, verb: str, **arguments: Any) -> Any:
+        """See `Client`."""
+        return await self._agent.do(verb, arguments)
+
+    async def die(self) -> None:
+        """See `Client`."""
+        daemon = self._node.daemon
+        if daemon is not None:
+            for connection in [connection for connection in daemon.connections if connection.pid == self.pid]:
+                daemon.submit(_Goodbye(connection))
+        self._scope.cancel()
+        await self._ended.wait()
+
+
+class RealClient(Client):
+    """A process."""
+
+    def __init__(self, name: str, full_name: str, node: NetnsNode) -> None:
+        ours, theirs = socket.socketpair()
+        holder = node.namespace_pid
+        with theirs:
+            self._process = _PROCESSES.Process(
+                target=_serve, args=(theirs, full_name, node.nodeid, holder), name=f"client {full_name}", daemon=True
+            )
+            self._process.start()
+        super().__init__(name, cast("int", self._process.pid))
+        self._stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
+        self._numbers = itertools.count(1)
+        self._answers: dict[int, tuple[trio.Event, list[Any]]] = {}
+        self._dead = trio.Event()
+        self._writing = trio.Lock()
+
+    async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
+        """Take in what it says, until it is dead."""
+        task_status.started()
+        try:
+            async for line in _lines(self._stream):
+                kind, value = json.loads(line)
+                if kind == "entry":
+                    for entry in History.from_json_lines(value):
+                        self.take(entry)
+                else:
+                    done, results = self._answers.pop(value[0])
+                    results.append(value[1])
+                    done.set()
+        finally:
+            self._dead.set()
+            self.news.set()
+            for done, _ in self._answers.values():
+                done.set()
+            await trio.aclose_forcefully(self._stream)
+            # It has ended: nobody else has the other end of the socket.
+            self._process.join()
+            self._process.close()
+
+    async def do(self, verb: str, **arguments: Any) -> Any:
+        """See `Client`."""
+        number = next(self._numbers)
+        done, results = self._answers[number] = trio.Event(), list[Any]()
+        async with self._writing:
+            await self._stream.send_all(json.dumps([number, verb, arguments]).encode() + b"\n")
+        await done.wait()
+        if not results:
+            raise ClientDiedError(f"client {self.name} (pid {self.pid}) died while it was told to {verb}")
+        return results[0]
+
+    async def die(self) -> None:
+        """See `Client`."""
+        self._process.kill()
+        await self._dead.wait()
+
+
+async def _lines(stream: trio.SocketStream) -> Any:
+    rest = b""
+    try:
+        async for chunk in stream:
+            *lines, rest = (rest + chunk).split(b"\n")
+            for line in lines:
+                yield line
+    except trio.BrokenResourceError:  # killed while it had not read all that we wrote
+        return
+
+
+def _serve(channel: socket.socket, name: str, nodeid: int, holder: int) -> None:
+    """In the process."""
+    pidfd = os.pidfd_open(holder)
+    endpoint = CorosyncEndpoint(f"node {nodeid}", namespaces=lambda: pidfd)
+
+    def say(kind: str, value: object) -> None:
+        channel.sendall(json.dumps([kind, value]).encode() + b"\n")
+
+    tap = _Tap(lambda entry: say("entry", History([entry]).to_json_lines()), time.monotonic)
+    recording = RecordingEndpoint(tap, endpoint, client=name, node=nodeid)
+    # Written to by `say`, which waits, and read by the run, which must not make it one that does not wait.
+    reader = channel.dup()
+
+    async def obey(agent: Agent, number: int, verb: str, arguments: dict[str, Any]) -> None:
+        say("done", [number, await agent.do(verb, arguments)])
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            agent = Agent(recording, nursery)
+            rest = b""
+            while chunk := await trio.to_thread.run_sync(reader.recv, 2**16, abandon_on_cancel=True):
+                *lines, rest = (rest + chunk).split(b"\n")
+                for line in lines:
+                    nursery.start_soon(obey, agent, *json.loads(line))
+            nursery.cancel_scope.cancel()
+
+    trio.run(main)
+
+
+class Clients:
+    """All clients of a run of a program."""
+
+    def __init__(self, cluster: FakeCluster | NetnsCluster, nursery: trio.Nursery) -> None:
+        self._cluster = cluster
+        self._nursery = nursery
+        self._alive: dict[str, FakeClient | RealClient] = {}
+        self._all: list[Client] = []
+        self.names: dict[Address, str] = {}
+        """Who has which address, dead ones included."""
+
+    def __iter__(self) -> Iterator[Client]:
+        """Those that are alive, by name."""
+        return iter([client for _, client in sorted(self._alive.items())])
+
+    def get(self, name: str) -> Client | None:
+        """The one with this name, if it is alive."""
+        return self._alive.get(name)
+
+    async def called(self, name: str) -> Client:
+        """The one with this name; a new one if there is none, or it has died."""
+        if name not in self._alive:
+            full_name = f"{name}{len(self._all)}"
+            node = self._cluster[node_of(name)]
+            client: FakeClient | RealClient
+            if isinstance(node, FakeNode):
+                client = FakeClient(name, full_name, node, self._nursery)
+            else:
+                client = RealClient(name, full_name, node)
+            await self._nursery.start(client.run)
+            self._alive[name] = client
+            self._all.append(client)
+            self.names[Address(client.node, client.pid)] = name
+        return self._alive[name]
+
+    async def die(self, name: str) -> None:
+        """Kill the one with this name."""
+        await self._alive.pop(name).die()
+
+    async def end(self) -> None:
+        """Kill all."""
+        for name in list(self._alive):
+            await self.die(name)
+
+    def histories(self) -> Iterator[History]:
+        """What each has recorded."""
+        return (History(client.entries) for client in self._all)
