@@ -82,6 +82,11 @@ class Segment:
         """Nodes that were reported down, and did not come back in the same transition."""
         return frozenset() if self.next is None else self.parted - set(self.next.members)
 
+    @property
+    def ends_with_leave(self) -> bool:
+        """Whether the member leaves in it."""
+        return self.next is None and self.member.leave is not None
+
     def add(self, delivery: Delivery, *, in_transition: bool) -> None:
         """Add what the member was told of next; what comes in a transition is the transition itself."""
         if delivery.change is not None:

@@ -25,20 +25,35 @@ if TYPE_CHECKING:
 class FakeCluster(Cluster):
     """A Corosync cluster in memory, which serves process groups, votequorum, quorum, cmap and cfg as Corosync would.
 
-    It needs no privileges, no processes and no time: the effect of each verb and of each request is complete when it
-    returns, and `trio.testing.MockClock` stays exact. It may be created and entered outside of a Trio run; what takes
-    time by its nature, such as the window of last_man_standing, passes within runs only. An instance is used once.
+    It needs no privileges, no processes and, unless given a latency, no time: the effect of each verb and of each
+    request is complete when it returns, and `trio.testing.MockClock` stays exact. It may be created and entered outside
+    of a Trio run; what takes time by its nature, such as the window of last_man_standing, passes within runs only. An
+    instance is used once.
+
+    With a latency or jitter, whatever nodes tell each other outside of transitions comes later (docs/determinism.md).
+    Real clusters have no such arguments: their network takes the time that it takes.
 
     Args:
         nodes: how many nodes; their ids are 1 to that number.
+        latency: how many seconds a message takes to each node, its sender's included.
+        jitter: up to how many seconds more it takes, by chance, for each message and node.
+        seed: of that chance; any number.
         settings: the further fields of `ClusterOptions`.
     """
 
-    def __init__(self, *, nodes: int = 3, **settings: Unpack[ClusterSettings]) -> None:
+    def __init__(
+        self,
+        *,
+        nodes: int = 3,
+        latency: float = 0,
+        jitter: float = 0,
+        seed: int = 0,
+        **settings: Unpack[ClusterSettings],
+    ) -> None:
         super().__init__(ClusterOptions(nodes=nodes, **settings))
         self._used = False
         self._entered = False
-        self._totem = Totem(range(1, nodes + 1))
+        self._totem = Totem(range(1, nodes + 1), latency=latency, jitter=jitter, seed=seed)
         pids = itertools.count(os.getpid() + 1)
         self._nodes = {nodeid: FakeNode(nodeid, self, self._totem, pids) for nodeid in range(1, nodes + 1)}
 

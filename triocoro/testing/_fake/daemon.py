@@ -95,7 +95,7 @@ class Daemon:
         self._ring: Ring | None = None
         self._jobs: deque[tuple[Job, bool]] = deque()
         self._working = False
-        self._timers: set[trio.CancelScope] = set()
+        self._timers: dict[trio.CancelScope, None] = {}
         self.log("MAIN", "Corosync Cluster Engine (triocoro's fake): started and ready to provide service.")
 
     def begin(self, services: Mapping[str, Service]) -> None:
@@ -172,7 +172,7 @@ class Daemon:
         A frozen daemon does it when it thaws. Only within a Trio run, whose clock it goes by.
         """
         scope = trio.CancelScope()
-        self._timers.add(scope)
+        self._timers[scope] = None
         trio.lowlevel.spawn_system_task(self._run_timer, seconds, action, scope)
         return scope
 
@@ -182,7 +182,7 @@ class Daemon:
                 await trio.sleep(seconds)
                 self.submit(_TimerJob(action, scope))
         finally:
-            self._timers.discard(scope)
+            self._timers.pop(scope, None)
 
     def freeze(self) -> None:
         """SIGSTOP."""
@@ -206,6 +206,7 @@ class Daemon:
             connection.hang_up()
         for service in self.services.values():
             service.exit()
+        self.totem.arrive(self)
         self.die()
         self.totem.reform()
 

@@ -1,20 +1,22 @@
 """Totem: who is in a ring with whom, and messages in one agreed order within a ring.
 
-Nothing takes time here. A change of the topology forms the new rings at once, and a multicast has been delivered to
-every member when it returns, unless it was sent from within a delivery: then it comes after the one under way, as the
-agreed order demands.
+A change of the topology forms the new rings at once, and in a transition nothing takes time. Otherwise a multicast has
+been delivered to every member when it returns, unless it was sent from within a delivery: then it comes after the one
+under way, as the agreed order demands; or unless the cluster has a latency: then it is in transit.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import attrs
 
 from ..._types import RingId
 from .._network import Network
+from .transit import Multicast, Transit
 
 if TYPE_CHECKING:
     from .daemon import Daemon
@@ -31,26 +33,28 @@ class Ring:
     members: tuple[int, ...]
 
 
-@attrs.frozen
-class _Multicast:
-    ring: Ring
-    sender: int
-    service: str
-    message: object
-
-
 class Totem:
-    """The network and the protocol on it, for all nodes together."""
+    """The network and the protocol on it, for all nodes together.
 
-    def __init__(self, nodeids: Iterable[int]) -> None:
+    Args:
+        nodeids: the nodes.
+        latency: how many seconds a message takes to each node.
+        jitter: up to how many seconds more, by chance.
+        seed: of that chance.
+    """
+
+    def __init__(self, nodeids: Iterable[int], *, latency: float, jitter: float, seed: int) -> None:
         self._nodeids = frozenset(nodeids)
         self._network = Network(self._nodeids)
         self._daemons: dict[int, Daemon] = {}
         # The highest seq that each node has seen. Corosync keeps it on disk, so that it survives restarts.
         self._seqs = dict.fromkeys(self._nodeids, 0)
-        self._in_flight: deque[_Multicast] = deque()
-        self._afterwards: deque[Callable[[], None]] = deque()
+        self._transit = Transit(latency=latency, jitter=jitter, seed=seed, deliver=self._hand_over)
+        # What takes no time, but has to wait for what is being delivered.
+        self._in_flight: deque[Multicast] = deque()
         self._holding = False
+        self._afterwards: deque[Callable[[], None]] = deque()
+        self._busy = False
         # The transitions that wait for something.
         self._syncs: dict[Ring, Iterator[object]] = {}
 
@@ -69,12 +73,18 @@ class Totem:
     def leave(self, daemon: Daemon) -> None:
         """A daemon is gone; the others notice at `reform`."""
         del self._daemons[daemon.nodeid]
+        self._transit.forget(daemon)
 
     def reform(self) -> None:
         """Form the rings that the topology and the daemons' health allow, where they are not there already.
 
         A frozen daemon takes no part: it stays in its ring, which the others leave, until it thaws.
         """
+        with self._undisturbed():
+            self._reform()
+        self._transit.wake()
+
+    def _reform(self) -> None:
         awake = {daemon.nodeid: daemon for daemon in self._daemons.values() if not daemon.frozen}
 
         def stands(members: tuple[int, ...]) -> bool:
@@ -87,12 +97,22 @@ class Totem:
 
     def multicast(self, sender: Daemon, service: str, message: object) -> None:
         """Send `message` to `service` on every member of the sender's ring, itself included."""
-        self._in_flight.append(_Multicast(sender.ring, sender.nodeid, service, message))
+        multicast = Multicast(sender.ring, sender.nodeid, service, message)
+        # Nothing is in transit to a ring before its services have synchronised.
+        if self._transit.takes_time and not sender.in_sync:
+            self._transit.send(multicast, self._receivers(sender.ring))
+            return
+        self._in_flight.append(multicast)
         if not self._holding:
             self._deliver()
 
+    def arrive(self, daemon: Daemon) -> None:
+        """Have all arrive that is in transit in that daemon's ring: it is about to leave that in good order."""
+        with self._undisturbed():
+            self._transit.arrive(list(self._receivers(daemon.ring)))
+
     def afterwards(self, action: Callable[[], None]) -> None:
-        """From within a delivery: do `action` when all that is in flight has arrived."""
+        """From within a delivery: do `action` when it is over, and all that takes no time has arrived."""
         self._afterwards.append(action)
 
     def _form(self, daemons: list[Daemon]) -> None:
@@ -101,6 +121,8 @@ class Totem:
         # The lowest member represents the ring.
         ring = Ring(RingId(members[0], seq), members)
         transitional = {daemon.nodeid: _transitional(daemon, daemons) for daemon in daemons}
+        for nodeids in dict.fromkeys(transitional.values()):
+            self._transit.recover([daemon for daemon in daemons if daemon.nodeid in nodeids])
         for daemon in daemons:
             if daemon.in_ring:
                 # The transition to the ring of before comes to no end, if it is still under way.
@@ -145,7 +167,25 @@ class Totem:
                     daemon.services[multicast.service].deliver(multicast.message, multicast.sender)
         finally:
             self._holding = False
-        while self._afterwards:
+        self._do_afterwards()
+
+    def _hand_over(self, daemon: Daemon, multicast: Multicast) -> None:
+        """A message that was in transit has come, and those before it."""
+        daemon.services[multicast.service].deliver(multicast.message, multicast.sender)
+        self._do_afterwards()
+
+    @contextmanager
+    def _undisturbed(self) -> Iterator[None]:
+        """Have what is to be done afterwards wait for the end of the block."""
+        self._busy = True
+        try:
+            yield
+        finally:
+            self._busy = False
+        self._do_afterwards()
+
+    def _do_afterwards(self) -> None:
+        while self._afterwards and not self._busy:
             self._afterwards.popleft()()
 
     def _receivers(self, ring: Ring) -> Iterator[Daemon]:
