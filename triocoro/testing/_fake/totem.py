@@ -8,7 +8,7 @@ under way, as the agreed order demands; or unless the cluster has a latency: the
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -175,7 +175,7 @@ class Totem:
         self._do_afterwards()
 
     @contextmanager
-    def _undisturbed(self) -> Iterator[None]:
+    def _undisturbed(self) -> Generator[None, None, None]:
         """Have what is to be done afterwards wait for the end of the block."""
         self._busy = True
         try:
