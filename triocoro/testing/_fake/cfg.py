@@ -10,7 +10,7 @@ import attrs
 import trio
 
 from ..._errors import CorosyncError, CsError, error_from_code
-from ..._types import CmapType, IPAddress, LinkStatus, NodeStatus, RingId, RingStatus, ShutdownFlag
+from ..._types import CmapType, IPAddress, LinkStatus, NodeStatus, RingStatus, ShutdownFlag
 from .._options import ClusterOptions
 from . import coroparse
 from .daemon import Daemon, Service
@@ -277,12 +277,3 @@ class CfgService(Service):
     def _die(self) -> None:
         self.daemon.die()
         self.daemon.totem.reform()
-
-    def sync_init(self, transitional: frozenset[int], members: tuple[int, ...], ring_id: RingId) -> None:
-        """It takes no part in synchronising."""
-
-    def sync_process(self) -> None:
-        """Nothing to send."""
-
-    def sync_activate(self) -> None:
-        """Nothing to tell."""

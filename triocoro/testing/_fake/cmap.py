@@ -12,7 +12,7 @@ from ..._errors import CorosyncError, CsError, KeyNotFoundError, error_from_code
 from ..._types import CmapChange, CmapMap, CmapNotification, CmapTrack, CmapType, CmapValue, RingId, TypedValue
 from .._options import ClusterOptions
 from . import coroparse
-from .daemon import Daemon, Service
+from .daemon import Daemon, Synchronised
 from .icmap import Tracker
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class _ConfigVersion:
     version: int
 
 
-class CmapService(Service):
+class CmapService(Synchronised):
     """The maps of a node."""
 
     name = "cmap"

@@ -21,7 +21,7 @@ from ..._types import (
     RingId,
     TotemChange,
 )
-from .daemon import Daemon, Service
+from .daemon import Daemon, Synchronised
 
 if TYPE_CHECKING:
     from .ipc import Connection
@@ -118,7 +118,7 @@ class _PartialMcast:
     last: bool
 
 
-class CpgService(Service):
+class CpgService(Synchronised):
     """Closed process groups."""
 
     name = "cpg"

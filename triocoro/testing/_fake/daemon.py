@@ -48,6 +48,21 @@ class Service(ABC):
         self.daemon.totem.multicast(self.daemon, self.name, message)
 
     @abstractmethod
+    def deliver(self, message: object, sender: int) -> None:
+        """A message from node `sender`, in agreed order."""
+
+    @abstractmethod
+    def connection_closed(self, connection: Connection) -> None:
+        """A client is gone."""
+
+    def exit(self) -> None:  # noqa: B027 - most have nobody to tell
+        """The daemon stops in good order, and has parted from its clients: tell the other nodes what they must know."""
+
+
+class Synchronised(Service):
+    """A service that has to come to terms with its peers in each new ring."""
+
+    @abstractmethod
     def sync_init(self, transitional: frozenset[int], members: tuple[int, ...], ring_id: RingId) -> None:
         """A new ring begins; `transitional` are those who come from our old one with us."""
 
@@ -62,17 +77,6 @@ class Service(ABC):
     @abstractmethod
     def sync_activate(self) -> None:
         """All that was sent has arrived everywhere: tell the clients."""
-
-    @abstractmethod
-    def deliver(self, message: object, sender: int) -> None:
-        """A message from node `sender`, in agreed order."""
-
-    @abstractmethod
-    def connection_closed(self, connection: Connection) -> None:
-        """A client is gone."""
-
-    def exit(self) -> None:  # noqa: B027 - most have nobody to tell
-        """The daemon stops in good order, and has parted from its clients: tell the other nodes what they must know."""
 
 
 class Daemon:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..._types import NodelistChange, QuorumChange, RingId, Track
-from .daemon import Daemon, Service
+from .daemon import Daemon, Synchronised
 from .trackers import Trackers
 
 if TYPE_CHECKING:
     from .ipc import Connection
 
 
-class QuorumService(Service):
+class QuorumService(Synchronised):
     """Whether we are quorate, and with whom."""
 
     name = "quorum"

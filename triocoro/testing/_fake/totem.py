@@ -10,16 +10,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import attrs
 
 from ..._types import RingId
 from .._network import Network
+from .daemon import Daemon, Synchronised
 from .transit import Multicast, Transit
-
-if TYPE_CHECKING:
-    from .daemon import Daemon
 
 SEQ_STEP = 4
 """A ring's seq is this much above the highest one that its members have seen; Totem keeps the others for itself."""
@@ -143,8 +140,11 @@ class Totem:
         self, ring: Ring, daemons: list[Daemon], transitional: dict[int, frozenset[int]]
     ) -> Iterator[object]:
         """Have the services synchronise; yields where one has to wait."""
-        for service in daemons[0].services:
-            engines = [daemon.services[service] for daemon in daemons]
+        speakers = deque(daemons)
+        for name in daemons[0].services:
+            engines = [service for daemon in speakers if isinstance(service := daemon.services[name], Synchronised)]
+            if not engines:
+                continue
             for engine in engines:
                 engine.sync_init(transitional[engine.daemon.nodeid], ring.members, ring.ring_id)
             self._holding = True
@@ -155,6 +155,8 @@ class Totem:
                 yield engines
             for engine in engines:
                 engine.sync_activate()
+            # The token goes around in the order of the ids: who spoke last of this service speaks first of the next.
+            speakers.rotate()
         for daemon in daemons:
             daemon.end_sync()
 

@@ -24,7 +24,7 @@ from ..._types import (
     VotequorumNodelist,
 )
 from . import voteconfig
-from .daemon import Daemon, Service
+from .daemon import Daemon, Synchronised
 from .icmap import Tracker
 from .qdevice import Qdevice, Registration, Renaming
 from .quorum import QuorumService
@@ -73,7 +73,7 @@ class _Reconfigure:
     value: int
 
 
-class VotequorumService(Service):
+class VotequorumService(Synchronised):
     """Votes and quorum; the `Listener` of the votes."""
 
     name = "votequorum"
