@@ -553,6 +553,20 @@ async def test_freeze_of_a_single_node_is_but_a_delay() -> None:
         close(handle)
 
 
+async def test_what_waits_in_a_frozen_daemon_comes_after_the_thaw() -> None:
+    # Of several nodes there would be a new ring then, and the news of that would bring the rest along.
+    async with FakeCluster(nodes=1) as cluster:
+        handle = await joined(cluster[1].endpoint)
+        drain(handle)
+        messages = [bytes([number]) * 400_000 for number in range(5)]
+        multicast_all(handle, messages)
+        await cluster[1].freeze()
+        assert payloads(handle) == messages[:2]
+        await cluster[1].thaw()
+        assert payloads(handle) == messages[2:]
+        close(handle)
+
+
 async def test_stop_thaws(cluster: FakeCluster) -> None:
     handle = await cluster[1].endpoint.connect_cpg()
     await cluster[1].freeze()
@@ -978,6 +992,17 @@ async def test_nothing_starts_outside_of_the_block() -> None:
 
 
 _WINDOW: ClusterSettings = {"last_man_standing": True, "wait_for_all": True, "last_man_standing_window": 600_000}
+
+
+async def test_the_window_of_last_man_standing(autojump_clock: trio.testing.MockClock) -> None:  # noqa: ARG001
+    async with FakeCluster(nodes=4, **{**_WINDOW, "last_man_standing_window": 2000}) as cluster:
+        handle = await cluster[1].endpoint.connect_votequorum()
+        await cluster[4].kill()
+        await trio.sleep(1.9)
+        assert (await handle.info(1)).expected_votes == 4
+        await trio.sleep(0.2)
+        assert (await handle.info(1)).expected_votes == 3
+        close(handle)
 
 
 @pytest.mark.parametrize("verb", ["kill", "stop"])

@@ -173,7 +173,7 @@ QUORUM = {
         "        quorum = max((expected + 2) // 2, (self.total(self.us) + 2) // 2)\n",
         "        quorum = max((expected + 1) // 2, (self.total(self.us) + 1) // 2)\n",
         Rule.QUORUM,
-        nodes=4,
+        {"nodes": 4},
     ),
     "more_than_quorum": Mutant(
         "One needs more votes than quorum says.",
@@ -209,8 +209,7 @@ QUORUM = {
         "            return self.lowest_is_member()\n",
         "            return not self.lowest_is_member()\n",
         Rule.QUORUM,
-        nodes=4,
-        settings={"auto_tie_breaker": True},
+        {"nodes": 4, "auto_tie_breaker": True},
     ),
 }
 

@@ -10,7 +10,7 @@ GROUPS = {
         "cpg",
         "self.multicast(_ProcLeave(client.group, client.pid, Reason.PROCDOWN))",
         "self.multicast(_ProcLeave(client.group, client.pid, Reason.NODEDOWN))",
-        "tests/test_group.py::test_others_see_us_leave",
+        "tests/test_lowlevel.py::test_finalize_without_leave_is_procdown",
     ),
     "procdown_for_nodedown": Mutant(
         "Processes that go with their node are reported as if they had gone alone.",
@@ -26,12 +26,12 @@ GROUPS = {
         "MemberChange(address, Reason.JOIN)",
         "tests/test_faults.py::test_groups_part_and_meet",
     ),
-    "wrong_refusal": Mutant(
-        "A second member with one pid is told to try again, for ever.",
+    "leave_twice": Mutant(
+        "Whoever has left can leave again.",
         "cpg",
-        'raise error_from_code(CsError.EXIST, "cpg_join", "this pid has',
-        'raise error_from_code(CsError.TRY_AGAIN, "cpg_join", "this pid has',
-        "tests/test_bad_input.py",
+        "        if client.state in (State.UNJOINED, State.LEAVE_STARTED):\n",
+        "        if client.state is State.UNJOINED:\n",
+        "tests/test_fake.py::test_handles_are_single_use",
     ),
     "fragments_are_not_interrupted": Mutant(
         "A message in fragments goes on when the members change in between.",
@@ -52,7 +52,7 @@ GROUPS = {
         "daemon",
         "        for connection in list(self.connections):\n            connection.notify()\n        self.work()\n",
         "        self.work()\n",
-        "tests/test_fake.py",
+        "tests/test_fake.py::test_what_waits_in_a_frozen_daemon_comes_after_the_thaw",
     ),
 }
 
@@ -62,7 +62,7 @@ QUORUM = {
         "votes",
         "        if self.wait_for_all and self.waiting_for_all:\n",
         "        if not self.wait_for_all and self.waiting_for_all:\n",
-        "tests/test_votequorum.py::test_wait_for_all",
+        "tests/test_fake.py::test_wait_for_all",
     ),
     "two_node_ignored": Mutant(
         "Of two nodes, one is not enough.",
@@ -71,19 +71,19 @@ QUORUM = {
         "        if self.two_node and heads < _TWO - 1:\n",
         "tests/test_votequorum.py::test_two_nodes",
     ),
-    "window_in_seconds": Mutant(
-        "The window of last_man_standing is a thousand times as long.",
+    "window_too_short": Mutant(
+        "The window of last_man_standing is half as long as it is configured.",
         "votequorum",
         "self.configuration.last_man_standing_window / 1000",
-        "self.configuration.last_man_standing_window",
-        "tests/test_decisions.py::test_quorum_decisions",
+        "self.configuration.last_man_standing_window / 2000",
+        "tests/test_fake.py::test_the_window_of_last_man_standing",
     ),
     "device_has_no_vote": Mutant(
         "The quorum device's votes are not counted.",
         "votes",
         "+ (self.qdevice.votes if device_votes else 0)",
         "+ (0 if device_votes else 0)",
-        "tests/test_qdevice.py::test_votes_of_the_device_count_where_it_says_so",
+        "tests/test_qdevice.py::test_master_wins",
     ),
     "stale_expected_votes": Mutant(
         "Whoever hears of other expected votes goes on with those of before.",
@@ -97,14 +97,14 @@ QUORUM = {
         "votequorum",
         'raise error_from_code(CsError.NOT_EXIST, "votequorum_getinfo"',
         'raise error_from_code(CsError.INVALID_PARAM, "votequorum_getinfo"',
-        "tests/test_bad_input.py",
+        "tests/test_bad_input.py::test_errors_of_the_daemon_carry_their_code",
     ),
     "quorum_before_nodes": Mutant(
         "Tracking begins with the news of quorum, and the nodes come then.",
         "votequorum",
         "lambda: (self._nodelist(), self._change())",
         "lambda: (self._change(), self._nodelist())",
-        "tests/test_votequorum.py",
+        "tests/test_lowlevel.py::test_votequorum_dispatches_as_cpg_does",
     ),
 }
 

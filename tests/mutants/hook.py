@@ -63,5 +63,10 @@ def _install(module: str, old: str, new: str) -> None:
     sys.meta_path.insert(0, _Finder(module, old, new))
 
 
+def pytest_collection_finish() -> None:
+    """Do not wait for what a test that fails leaves behind."""
+    sys.modules["conftest"].__dict__["_GRACE"] = 0.0
+
+
 if VARIABLE in os.environ:
     _install(*json.loads(os.environ[VARIABLE]))

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import Any
 
 import attrs
 
 from triocoro.testing import Rule
-
-if TYPE_CHECKING:
-    from triocoro.testing import ClusterSettings
 
 
 @attrs.frozen
@@ -26,7 +24,10 @@ class Mutant:
     """What stands there instead."""
     caught_by: Rule | str
     """The rule that a recording of chaos breaks; or the id of a test that fails."""
-    nodes: int = 3
-    """How many nodes the recorded cluster has."""
-    settings: ClusterSettings = attrs.field(factory=lambda: {})
-    """And how it is configured."""
+    cluster: Mapping[str, Any] = attrs.field(factory=lambda: {"nodes": 3})
+    """The options of the recorded cluster."""
+
+    @property
+    def full_module(self) -> str:
+        """The module with all its packages."""
+        return f"triocoro.testing._fake.{self.module}"

@@ -9,12 +9,11 @@ import json
 import sys
 from typing import Any
 
-from mutants import hook as hook  # before triocoro
+from mutants import hook as hook  # it must come before triocoro
 
 import trio  # isort: skip
 from chaos import chaos  # isort: skip
-from trio.testing import MockClock  # isort: skip
-from triocoro.testing import FakeCluster, History  # isort: skip
+from triocoro.testing import FakeCluster, History, seeded_run  # isort: skip
 
 _BOUND = 600
 """Seconds of the fake's time."""
@@ -28,10 +27,8 @@ async def _record(settings: Any) -> History:
 
 def main() -> None:
     """Do it."""
-    settings, seed = sys.argv[1:]
-    trio._core._run._r.seed(int(seed))
-    history = trio.run(_record, json.loads(settings), clock=MockClock(autojump_threshold=0))
-    sys.stdout.write(history.to_json_lines())
+    settings, seed = map(json.loads, sys.argv[1:])
+    sys.stdout.write(seeded_run(_record, settings, seed=seed).to_json_lines())
 
 
 main()
