@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 
 import pytest
 import trio
@@ -365,6 +366,77 @@ async def test_set_votes(corosync_cluster: Cluster) -> None:
             await votequorum.set_expected(2)
             await until(changes, _is_expected(2))
             assert await votequorum.info(3) == info(3, votes=0, expected_votes=2, highest_expected=2, total_votes=2)
+
+
+async def expectations(cluster: Cluster) -> dict[int, tuple[int, ...]]:
+    """What each node that is up says that the nodes of the cluster expect."""
+    found: dict[int, tuple[int, ...]] = {}
+    for nodeid, node in cluster.nodes.items():
+        if node.running:
+            async with triocoro.open_votequorum(endpoint=node.endpoint) as votequorum:
+                found[nodeid] = tuple([(await votequorum.info(other)).expected_votes for other in cluster.nodes])
+    return found
+
+
+async def test_of_two_nodes_the_second_speaks_first(corosync_cluster: Cluster) -> None:
+    """It expects less, and both have been quorate: so it is the first one who takes over what the other one says."""
+    with trio.fail_after(_BOUND):
+        async with (
+            triocoro.open_votequorum() as votequorum,
+            triocoro.open_votequorum(endpoint=corosync_cluster[3].endpoint) as other,
+            other.track() as changes,
+        ):
+            await votequorum.set_expected(5)
+            await until(changes, _is_expected(5))
+        await corosync_cluster[2].restart()
+        await corosync_cluster.settled()
+        assert await expectations(corosync_cluster) == {1: (5, 5, 5), 2: (3, 3, 3), 3: (5, 5, 5)}
+        await corosync_cluster[3].kill()
+        await corosync_cluster.settled()
+        assert await expectations(corosync_cluster) == {1: (5, 3, 5), 2: (5, 3, 3)}
+        for nodeid in (1, 2):
+            async with triocoro.open_votequorum(endpoint=corosync_cluster[nodeid].endpoint) as votequorum:
+                found = await votequorum.info()
+                assert (found.quorate, found.quorum) == (False, 3)
+
+
+@pytest.mark.corosync(nodes=4)
+async def test_of_four_nodes_the_second_speaks_first(corosync_cluster: Cluster) -> None:
+    """Two rings meet, one quorate and one not: what its nodes expect afterwards tells who spoke when."""
+    everybody = {1, 2, 3, 4}
+    with trio.fail_after(_BOUND):
+        async with AsyncExitStack() as stack:
+            services = [
+                await stack.enter_async_context(triocoro.open_votequorum(endpoint=node.endpoint))
+                for node in corosync_cluster.nodes.values()
+            ]
+            trackers = [await stack.enter_async_context(votequorum.track()) for votequorum in services]
+            for changes in trackers:
+                await until(changes, is_change(quorate=True, members=everybody))
+            at_once = False
+            # Real nodes may meet in steps, and then it is another story.
+            while not at_once:
+                await services[0].set_expected(4)
+                for changes in trackers:
+                    await until(changes, _is_expected(4))
+                await corosync_cluster.partition({1, 2}, {3, 4})
+                for changes, members in zip(trackers, ({1, 2}, {1, 2}, {3, 4}, {3, 4}), strict=True):
+                    await until(changes, is_change(quorate=False, members=members))
+                await services[2].set_expected(2)
+                for changes in trackers[2:]:
+                    await until(changes, is_change(quorate=True, members={3, 4}))
+                await corosync_cluster.heal()
+                at_once = True
+                for changes in trackers:
+                    events = await until(changes, is_change(quorate=True, members=everybody))
+                    at_once &= sum(isinstance(event, VotequorumNodelist) for event in events) == 1
+                await corosync_cluster.settled()
+        assert await expectations(corosync_cluster) == {
+            1: (4, 4, 2, 2),
+            2: (4, 4, 2, 2),
+            3: (3, 2, 4, 2),
+            4: (3, 2, 2, 4),
+        }
 
 
 # -- other kinds of clusters -------------------------------------------------------------------------------------------
