@@ -96,7 +96,7 @@ class Agent:
             )
             cpg = [await _outcome(call) for call in calls]
         finally:
-            with trio.CancelScope(shield=True):
+            with trio.move_on_after(1, shield=True):
                 await handle.finalize()
         calls = (
             lambda: handle.join("after the end"),
@@ -234,7 +234,8 @@ class _Member:
                     await self._left.wait()
                 nursery.cancel_scope.cancel()
         finally:
-            with trio.CancelScope(shield=True):
+            # It is given up in any case; with a frozen daemon, in the background.
+            with trio.move_on_after(1, shield=True):
                 await handle.finalize()
 
 
