@@ -20,8 +20,8 @@ MARKERS: Final = {
         "the options of the cluster that `corosync` and `corosync_cluster` give this test (the fields of"
         " triocoro.testing.ClusterOptions); they win over the command line and the ini file"
     ),
-    "corosync_real_only": "skip this test unless --corosync=real",
-    "corosync_fake_only": "skip this test unless --corosync=fake",
+    "corosync_real_only(*, reason)": "skip this test unless --corosync=real; the reason, if there is one, is printed",
+    "corosync_fake_only(*, reason)": "skip this test unless --corosync=fake; the reason, if there is one, is printed",
 }
 
 _MODE_HELP: Final = "what the clusters of the tests are: real daemons in network namespaces, or an in-memory fake"

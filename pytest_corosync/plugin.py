@@ -85,10 +85,11 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Skip what the mode excludes."""
     other: Mode = "fake" if _options.mode(config) == "real" else "real"
-    skip = pytest.mark.skip(reason=f"only with --corosync={other}")
     for item in items:
-        if item.get_closest_marker(f"corosync_{other}_only") is not None:
-            item.add_marker(skip)
+        marker = item.get_closest_marker(f"corosync_{other}_only")
+        if marker is not None:
+            reason = f": {marker.kwargs['reason']}" if "reason" in marker.kwargs else ""
+            item.add_marker(pytest.mark.skip(reason=f"only with --corosync={other}{reason}"))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -1,12 +1,16 @@
-"""What all tests share: `figure`, which reports a measurement, and the check that nothing is left behind."""
+"""What all tests share: `figure`, which reports a measurement; the count of what runs on real Corosync, on the fake and
+on both; and the check that nothing is left behind.
+"""
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
@@ -54,8 +58,59 @@ def run(pytester: pytest.Pytester, corosync_mode: str) -> Run:
     return run_source
 
 
+_KINDS = ("on both", "on real Corosync only", "on the fake only", "without a cluster")
+"""What tests run on, whatever the mode of the session."""
+
+
+def _kind(item: pytest.Item) -> str:
+    if item.get_closest_marker("corosync_real_only") is not None:
+        return "on real Corosync only"
+    if item.get_closest_marker("corosync_fake_only") is not None:
+        return "on the fake only"
+    # All fixtures with clusters depend on that one.
+    return "on both" if "corosync_mode" in getattr(item, "fixturenames", ()) else "without a cluster"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Note of each test what it runs on; as with figures, xdist's workers tell the terminal."""
+    for item in items:
+        item.user_properties.append(("kind", _kind(item)))
+
+
+@pytest.fixture(autouse=True)
+def has_no_cluster_of_its_own(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a test that is said to run without a cluster do so."""
+    if _kind(cast("pytest.Item", request.node)) == "without a cluster":
+        from triocoro.testing import Cluster
+
+        def refuse(cluster: Cluster, *_: object) -> None:
+            pytest.fail(
+                f"a {type(cluster).__name__} in a test that runs in both modes: take the fixtures or corosync_mode, or"
+                " mark the test corosync_real_only(reason=...) or corosync_fake_only(reason=...)",
+                pytrace=False,
+            )
+
+        monkeypatch.setattr(Cluster, "__init__", refuse)
+
+
+def _conformance(reports: Iterable[object]) -> str:
+    """How many tests there were of each kind."""
+    kinds = Counter(
+        value
+        for report in reports
+        # Each test has one such report, even if it is skipped.
+        if isinstance(report, pytest.TestReport) and report.when == "setup"
+        for name, value in report.user_properties
+        if name == "kind"
+    )
+    first, *rest = (f"{kinds[kind]} {kind}" for kind in _KINDS)
+    return ", ".join([first.replace(" ", " tests ", 1), *rest])
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the figures."""
+    """Print the figures, and what they were measured on."""
+    reports = cast("dict[str, list[object]]", terminalreporter.stats).values()
+    terminalreporter.write_line(f"conformance: {_conformance(itertools.chain(*reports))}")
     figures = [
         value
         for outcome in ("passed", "failed")

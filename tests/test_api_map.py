@@ -71,7 +71,7 @@ def _exported(soname: str) -> set[str]:
     return {name.split("@")[0] for _, kind, name in map(str.split, lines.splitlines()) if kind == "T"}
 
 
-@pytest.mark.corosync_real_only
+@pytest.mark.corosync_real_only(reason="it reads the installed libraries")
 @pytest.mark.parametrize("library", _LIBRARIES)
 def test_every_exported_function_is_mapped(library: str) -> None:
     mapped = {row.function for row in _TABLES[library]}

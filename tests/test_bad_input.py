@@ -753,7 +753,7 @@ async def test_use_in_a_forked_child(corosync: Node) -> None:
         await cmap_handle.finalize()
 
 
-@pytest.mark.corosync_real_only
+@pytest.mark.corosync_real_only(reason="what a forked child has of a fake is a copy of its own")
 async def test_a_forked_child_can_open_its_own(corosync: Node) -> None:
     del corosync
 

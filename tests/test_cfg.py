@@ -765,7 +765,7 @@ async def held_still(read: Callable[[], Awaitable[object]], tool: Callable[[], A
             return after, said
 
 
-@pytest.mark.corosync_real_only
+@pytest.mark.corosync_real_only(reason="Corosync's tool cannot ask the fake")
 @pytest.mark.parametrize("down", [False, True])
 async def test_cfgtool_sees_the_nodes(corosync_cluster: Cluster, down: bool) -> None:  # noqa: FBT001 - a parameter
     def as_the_tool_prints(nodes: Sequence[NodeStatus]) -> str:
@@ -796,7 +796,7 @@ async def test_cfgtool_sees_the_nodes(corosync_cluster: Cluster, down: bool) -> 
             assert ("nodeid: 3" in said) is not down
 
 
-@pytest.mark.corosync_real_only
+@pytest.mark.corosync_real_only(reason="Corosync's tool cannot ask the fake")
 @pytest.mark.parametrize("down", [False, True])
 async def test_cfgtool_sees_the_links(corosync_cluster: Cluster, down: bool) -> None:  # noqa: FBT001 - a parameter
     with trio.fail_after(_BOUND):
@@ -816,7 +816,7 @@ async def test_cfgtool_sees_the_links(corosync_cluster: Cluster, down: bool) -> 
                 assert said.split() == [str(address) for address in addresses]
 
 
-@pytest.mark.corosync_real_only
+@pytest.mark.corosync_real_only(reason="Corosync's tool cannot ask the fake")
 async def test_cfgtool_asks_for_a_shutdown(corosync: Node) -> None:
     with trio.fail_after(_BOUND):
         async with shutdown_tracker(lasts=False) as requests:
@@ -827,7 +827,7 @@ async def test_cfgtool_asks_for_a_shutdown(corosync: Node) -> None:
         await shut_down_by_itself(corosync)
 
 
-@pytest.mark.corosync_real_only
+@pytest.mark.corosync_real_only(reason="Corosync's tool cannot ask the fake")
 async def test_whoever_asks_and_dies_ends_the_negotiation(corosync: Node) -> None:
     with trio.fail_after(_BOUND):
         await set_timeout(1000 * _BOUND)

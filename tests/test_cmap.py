@@ -784,7 +784,7 @@ _UNKNOWABLE: Mapping[str, str] = {
 """The keys whose values the fake cannot have, and why."""
 
 
-@pytest.mark.corosync_real_only
+@pytest.mark.corosync_real_only(reason="it compares the fake with a real node")
 @pytest.mark.parametrize(
     "nodes, settings",
     [
@@ -824,7 +824,7 @@ async def test_the_fake_has_the_keys_of_a_real_node(
                 assert ours == real
 
 
-@pytest.mark.corosync_real_only
+@pytest.mark.corosync_real_only(reason="it compares the fake with a real node")
 async def test_the_fake_has_the_statistics_of_a_real_node() -> None:
     """The keys and their types; each connection has its own in both.
 
@@ -886,7 +886,7 @@ async def tool_lists(node: Node, *arguments: str) -> dict[str, tuple[CmapType, s
     return found
 
 
-@pytest.mark.corosync_real_only
+@pytest.mark.corosync_real_only(reason="Corosync's tool cannot ask the fake")
 @pytest.mark.corosync(nodes=3)
 async def test_cmapctl_lists_every_key(corosync_cluster: Cluster) -> None:
     """Every key of every node, and a value of each type at both ends."""
@@ -906,7 +906,7 @@ async def test_cmapctl_lists_every_key(corosync_cluster: Cluster) -> None:
                 assert [key for key, _ in await cmap.items(prefix)] == list(await tool_lists(node, prefix))
 
 
-@pytest.mark.corosync_real_only
+@pytest.mark.corosync_real_only(reason="Corosync's tool cannot ask the fake")
 async def test_cmapctl_sets_and_we_hear_of_it(corosync: Node) -> None:
     with trio.fail_after(_BOUND):
         async with triocoro.open_cmap() as cmap, cmap.track("test.", prefix=True) as changes:
@@ -920,7 +920,7 @@ async def test_cmapctl_sets_and_we_hear_of_it(corosync: Node) -> None:
             ]
 
 
-@pytest.mark.corosync_real_only
+@pytest.mark.corosync_real_only(reason="Corosync's tool cannot ask the fake")
 @pytest.mark.corosync(nodes=2)
 async def test_cmapctl_lists_the_statistics(corosync_cluster: Cluster) -> None:
     """The types of all; the values of those that hold still: counters that are the same before and after the tool."""
@@ -956,7 +956,7 @@ _TIMES = range(5, 30)
 """How often to look: more often only where a machine that is busy with something else has come between."""
 
 
-@pytest.mark.corosync_real_only
+@pytest.mark.corosync_real_only(reason="Corosync's tool cannot ask the fake")
 async def test_a_large_map_is_listed_as_fast_as_by_the_tool(corosync: Node, figure: Figure) -> None:
     """The time on the clock for the listing alone, best of several, taken in turns.
 

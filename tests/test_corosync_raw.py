@@ -46,7 +46,7 @@ from triocoro._types import (
 )
 from triocoro.testing import Cluster, Node
 
-pytestmark = pytest.mark.corosync_real_only
+pytestmark = pytest.mark.corosync_real_only(reason="it is about the C libraries, and our shim over them")
 
 SOURCES = Path(triocoro.__file__).parent / "_corosync"
 

@@ -100,7 +100,7 @@ def test_as_a_user_would(installed: Installed, corosync_mode: str) -> None:
     assert " passed in " in output.splitlines()[-1]  # nothing else, such as skipped ones
 
 
-@pytest.mark.corosync_real_only  # the fake asks nothing of the kernel
+@pytest.mark.corosync_real_only(reason="the fake asks nothing of the kernel")
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user; without root, the other test is this")
 def test_as_an_ordinary_user(installed: Installed) -> None:
     for path in (installed.folder, *installed.folder.rglob("*")):

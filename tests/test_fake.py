@@ -50,6 +50,8 @@ from triocoro._types import (
 from triocoro.testing import ClusterSettings, FakeCluster
 from triocoro.testing._fake.libvotequorum import VotequorumHandle
 
+pytestmark = pytest.mark.corosync_fake_only(reason="it makes its own fakes, and looks into them")
+
 EventT = TypeVar("EventT")
 
 EVERYTHING = 2**30

@@ -13,6 +13,8 @@ from triocoro import BusyError, CmapMap, CmapTrack, CmapType, LibraryError, NotE
 from triocoro.testing import FakeCluster
 from triocoro.testing._fake.libcfg import CfgHandle
 
+pytestmark = pytest.mark.corosync_fake_only(reason="it makes its own fakes, whose time is that of a clock which jumps")
+
 _BOUND = 20
 """Seconds that no test comes near, unless something hangs."""
 

@@ -36,7 +36,7 @@ import triocoro
 from triocoro.testing import NetnsCluster
 from triocoro.testing._netns import requirements
 
-pytestmark = pytest.mark.corosync_real_only
+pytestmark = pytest.mark.corosync_real_only(reason="a fake has nothing outside of its process")
 
 GONE_BOUND = 2.0
 """Seconds in which all is gone after the death of the process that had it."""

@@ -26,7 +26,7 @@ from triocoro.testing._netns.machine import Machine
 from triocoro.testing._netns.supervisor import MAX_FDS
 from triocoro.testing._network import Network
 
-pytestmark = pytest.mark.corosync_real_only
+pytestmark = pytest.mark.corosync_real_only(reason="it is about daemons in network namespaces")
 
 START_BOUNDS = {3: 1.5, 5: 2.5}
 """Seconds in which so many nodes are quorate, from nothing."""

@@ -152,7 +152,7 @@ def path_of(library: ctypes.CDLL) -> bytes:
     return path
 
 
-@pytest.mark.corosync_real_only
+@pytest.mark.corosync_real_only(reason="the fake has no version, libraries and privileges")
 def test_header(run: Run) -> None:
     """What the system says of itself is in it."""
     program = str(requirements.find_program("corosync"))
@@ -215,11 +215,19 @@ def test_only_markers(run: Run, monkeypatch: pytest.MonkeyPatch, mode: str) -> N
 
         @pytest.mark.corosync_fake_only
         def test_fake(): pass
+
+        @pytest.mark.corosync_real_only(reason="of a kernel")
+        def test_reason_for_real(): pass
+
+        @pytest.mark.corosync_fake_only(reason="of a clock")
+        def test_reason_for_fake(): pass
     """
     result = run(source, "-v", "-rs", mode=mode)
-    result.assert_outcomes(passed=1, skipped=1)
-    other = "fake" if mode == "real" else "real"
-    result.stdout.fnmatch_lines([f"*::test_{mode} PASSED*", f"SKIPPED*only with --corosync={other}"])
+    result.assert_outcomes(passed=2, skipped=2)
+    other, reason = ("fake", "of a clock") if mode == "real" else ("real", "of a kernel")
+    result.stdout.fnmatch_lines([f"*::test_{mode} PASSED*", f"*::test_reason_for_{mode} PASSED*"])
+    skips = [f"SKIPPED*only with --corosync={other}{text}" for text in ("", f": {reason}")]
+    result.stdout.fnmatch_lines_random(skips)
 
 
 def test_markers_are_registered(run: Run) -> None:
@@ -227,8 +235,8 @@ def test_markers_are_registered(run: Run) -> None:
     result.stdout.fnmatch_lines(
         [
             "@pytest.mark.corosync(*, nodes, ...): *",
-            "@pytest.mark.corosync_real_only: *",
-            "@pytest.mark.corosync_fake_only: *",
+            "@pytest.mark.corosync_real_only(*, reason): *",
+            "@pytest.mark.corosync_fake_only(*, reason): *",
         ]
     )
 
@@ -392,7 +400,7 @@ def test_clusters_do_not_stay_in_memory(run: Run) -> None:
     result.assert_outcomes(passed=2)
 
 
-@pytest.mark.corosync_real_only  # a fake always starts
+@pytest.mark.corosync_real_only(reason="a fake always starts")
 @pytest.mark.parametrize("fixture", ["corosync", "corosync_cluster", "make_corosync_cluster"])
 def test_a_start_that_fails_is_explained_in_short(
     run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fixture: str

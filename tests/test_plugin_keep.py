@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.corosync_real_only  # a fake cannot be kept
+pytestmark = pytest.mark.corosync_real_only(reason="a fake cannot be kept")
 
 RunKeeping = Callable[..., pytest.RunResult]
 

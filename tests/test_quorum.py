@@ -175,7 +175,7 @@ async def test_all_services_name_the_same_ring(corosync_cluster: Cluster) -> Non
             assert await until(group, lambda event: event == closing)
 
 
-@pytest.mark.corosync_real_only  # the fake has no tools
+@pytest.mark.corosync_real_only(reason="Corosync's tool cannot ask the fake")
 async def test_quorumtool_agrees(corosync_cluster: Cluster) -> None:
     async def told() -> tuple[bool, RingId, tuple[int, ...]]:
         text = await ask(corosync_cluster[1], "corosync-quorumtool", "-s", statuses=(0, 2))
@@ -215,7 +215,7 @@ async def test_who_was_away_comes_anew(corosync_cluster: Cluster) -> None:
             assert (nodelist.joined, nodelist.left) == ((1, 2), ())
 
 
-@pytest.mark.corosync_fake_only  # a real node may pass through a ring of its own
+@pytest.mark.corosync_fake_only(reason="a real node may pass through a ring of its own")
 async def test_who_has_slept_finds_that_the_others_left_and_came(corosync_cluster: Cluster) -> None:
     with trio.fail_after(_BOUND):
         async with (

@@ -137,7 +137,7 @@ PASSING = [
     pytest.param(
         reset_statistics,
         "node 1: * connections, of which 4 are ours",
-        marks=pytest.mark.corosync_real_only,  # the fake knows how many there are in any case
+        marks=pytest.mark.corosync_real_only(reason="the fake knows how many there are in any case"),
     ),
     (expect_more_votes, "node 2: votes of node 1 is *expected_votes=3*, and was *expected_votes=2*"),
     (register_device, "node 1: votes of node 1 is *arbiter*, and was *"),
@@ -276,7 +276,7 @@ def pids(cluster: Cluster) -> list[int | None]:
 TWO = ClusterOptions(nodes=2)
 
 
-@pytest.mark.corosync_real_only  # fakes are always new
+@pytest.mark.corosync_real_only(reason="fakes are always new")
 @pytest.mark.parametrize("deed", NOT_LEFT)
 def test_a_clean_cluster_is_used_again(pool: Pool, deed: Deed) -> None:
     cluster = pool.take(TWO, "a test").cluster
@@ -297,7 +297,7 @@ async def kill_and_start(cluster: Cluster) -> None:
     await cluster.settled()
 
 
-@pytest.mark.corosync_real_only  # as above
+@pytest.mark.corosync_real_only(reason="fakes are always new")
 @pytest.mark.parametrize(
     "deed", [set_key, stay_in_a_group, stay_connected, partition, lose, freeze, kill_and_start, end]
 )
@@ -312,7 +312,7 @@ def test_another_cluster_is_not(impatient_pool: Pool, deed: Deed) -> None:
     trio.run(finalize_handles)
 
 
-@pytest.mark.corosync_real_only  # as above
+@pytest.mark.corosync_real_only(reason="fakes are always new")
 def test_what_votequorum_may_remember(pool: Pool) -> None:
     """With most of its options, what it does depends on what it has seen, and no client can see that."""
     options = ClusterOptions(nodes=2, last_man_standing=True)
@@ -333,7 +333,7 @@ async def follow(node: Node, seen: list[object], task_status: trio.TaskStatus[No
             seen.append((first, change))  # noqa: PERF401 - now, since this is cancelled
 
 
-@pytest.mark.corosync_real_only  # as above
+@pytest.mark.corosync_real_only(reason="fakes are always new")
 @pytest.mark.parametrize("seconds", [0.6, 0.8])
 def test_a_cluster_has_settled_when_it_is_used_again(pool: Pool, seconds: float) -> None:
     """A cut so short that the memberships change only after it was mended."""
@@ -361,7 +361,7 @@ def test_a_cluster_has_settled_when_it_is_used_again(pool: Pool, seconds: float)
     assert trio.run(changes_in, again) == []
 
 
-@pytest.mark.corosync_real_only  # as above
+@pytest.mark.corosync_real_only(reason="fakes are always new")
 def test_other_options_are_other_clusters(pool: Pool) -> None:
     one = ClusterOptions(nodes=1)
     cluster = pool.take(one, "a test").cluster
@@ -373,7 +373,7 @@ def test_other_options_are_other_clusters(pool: Pool) -> None:
     assert pool.take(one, "a test").cluster is not cluster
 
 
-@pytest.mark.corosync_real_only  # as above
+@pytest.mark.corosync_real_only(reason="fakes are always new")
 def test_few_clusters_wait(pool: Pool) -> None:
     """Three, and those that were used longest ago go first."""
     options = [ClusterOptions(nodes=1, token=token) for token in (500, 501, 502, 503)]
@@ -389,7 +389,7 @@ def test_few_clusters_wait(pool: Pool) -> None:
     assert not any(cluster[1].running for cluster in clusters)
 
 
-@pytest.mark.corosync_real_only  # as above
+@pytest.mark.corosync_real_only(reason="fakes are always new")
 def test_all_end_though_one_fails_to(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     clusters = [pool.take(ClusterOptions(nodes=1), "a test").cluster for _ in range(2)]
     end = NetnsCluster.__exit__
@@ -404,7 +404,7 @@ def test_all_end_though_one_fails_to(pool: Pool, monkeypatch: pytest.MonkeyPatch
     assert not any(cluster[1].running for cluster in clusters)
 
 
-@pytest.mark.corosync_real_only  # as above
+@pytest.mark.corosync_real_only(reason="fakes are always new")
 def test_a_cluster_whose_daemon_dies_meanwhile(pool: Pool) -> None:
     cluster = pool.take(TWO, "a test").cluster
     pool.give_back(cluster)
@@ -412,7 +412,7 @@ def test_a_cluster_whose_daemon_dies_meanwhile(pool: Pool) -> None:
     assert pool.take(TWO, "a test").cluster is not cluster
 
 
-@pytest.mark.corosync_real_only  # as above
+@pytest.mark.corosync_real_only(reason="fakes are always new")
 def test_logs_are_not_read_for_it(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     """They may be long."""
     cluster = pool.take(TWO, "a test").cluster
@@ -426,7 +426,7 @@ def test_logs_are_not_read_for_it(pool: Pool, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.undo()  # they are, once the cluster ends
 
 
-@pytest.mark.corosync_real_only  # as above
+@pytest.mark.corosync_real_only(reason="fakes are always new")
 async def test_a_cluster_is_taken_within_a_run(pool: Pool, autojump_clock: MockClock) -> None:
     """As make_corosync_cluster does, whatever the clock."""
     cluster = pool.take(TWO, "a test").cluster
@@ -456,7 +456,7 @@ async def test_it(FIXTURE, number):
 """
 
 
-@pytest.mark.corosync_real_only  # as above
+@pytest.mark.corosync_real_only(reason="fakes are always new")
 @pytest.mark.parametrize("fixture", ["corosync", "corosync_cluster"])
 def test_a_warm_cluster_costs_little(pytester: pytest.Pytester, figure: Figure, fixture: str) -> None:
     pytester.makepyfile(COUNTING.replace("FIXTURE", fixture))
@@ -505,7 +505,7 @@ def test_what_a_test_leaves_does_not_reach_the_next(run: Run) -> None:
     result.assert_outcomes(passed=5)
 
 
-@pytest.mark.corosync_real_only  # as above
+@pytest.mark.corosync_real_only(reason="fakes are always new")
 def test_why_a_cluster_is_not_used_again(run: Run) -> None:
     """The log tells whoever wants to know."""
     result = run(
@@ -560,7 +560,7 @@ def test_logs_since_the_test_began(run: Run, corosync_mode: str) -> None:
         assert start in second
 
 
-@pytest.mark.corosync_real_only  # as above
+@pytest.mark.corosync_real_only(reason="fakes are always new")
 def test_when_nothing_was_logged(run: Run) -> None:
     result = run("def test_first(corosync): pass\ndef test_second(corosync): assert False")
     result.assert_outcomes(passed=1, failed=1)

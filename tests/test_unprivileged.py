@@ -17,7 +17,7 @@ import pytest
 
 from triocoro.testing._netns import requirements
 
-pytestmark = pytest.mark.corosync_real_only
+pytestmark = pytest.mark.corosync_real_only(reason="the fake needs no privileges")
 
 _UID = 1000
 _ELSEWHERE = ["unshare", "--user", f"--map-user={_UID}", f"--map-group={_UID}"]

@@ -16,7 +16,7 @@ from triocoro.testing import NetnsCluster
 from triocoro.testing._netns import cluster as netns_cluster, hub
 from triocoro.testing._netns.machine import Daemon, Machine
 
-pytestmark = pytest.mark.corosync_real_only
+pytestmark = pytest.mark.corosync_real_only(reason="the fake waits for nothing")
 
 
 async def test_stopping_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,7 @@ from triocoro import (
 )
 from triocoro.testing import Cluster, Node
 
-pytestmark = pytest.mark.corosync_real_only
+pytestmark = pytest.mark.corosync_real_only(reason="Corosync's programs see no fake")
 
 _ATOMIC = 1_047_552
 

@@ -34,7 +34,7 @@ class _Loader(SourceFileLoader):
         super().__init__(module, path)
         self._texts = old, new
 
-    def get_code(self, fullname: str) -> CodeType:
+    def get_code(self, fullname: str) -> CodeType:  # noqa: ARG002 - we are for one module
         # From the source: the compiled code that is kept beside it has nothing wrong, and shall not have.
         source = self.get_data(self.path).decode()
         code: CodeType = compile(mutated(source, *self._texts), self.path, "exec", dont_inherit=True)

@@ -9,7 +9,7 @@ import json
 import sys
 from typing import Any
 
-from mutants import hook as hook  # it must come before triocoro
+import mutants.hook  # noqa: F401 - it must come before triocoro
 
 import trio  # isort: skip
 from chaos import chaos  # isort: skip
