@@ -1,20 +1,112 @@
-"""Run random programs on real clusters and on fakes, and compare: `python -m fuzz --help`."""
-import sys, time, trio
-from fuzz.program import generate
-from fuzz.driver import run
-from triocoro.testing import FakeCluster, NetnsCluster, check
+"""Run random programs on real clusters and on fakes, and compare: `make fuzz`, or `python -m fuzz --help`."""
 
-async def one(kind, p):
-    t=time.monotonic(); c0=time.process_time()
-    async with kind(nodes=p.nodes) as c:
-        o = await run(p, c)
-    v = check(o.history, options=c.options)
-    print(p.seed, kind.__name__, f"{time.monotonic()-t:.2f} s, cpu {time.process_time()-c0:.2f}", len(o.history), "entries", o.error, f"{len(v)} violations", flush=True)
-    for x in v[:2]: print(x)
-    return o
-async def main():
-    for seed in range(int(sys.argv[1]), int(sys.argv[2])):
-        p = generate(seed, nodes=int(sys.argv[3]), length=30)
-        await one(FakeCluster, p)
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+
+from fuzz.program import Program, generate, shorter
+from fuzz.verdict import Verdict, judge
+
+HERE = Path(__file__).parent
+LEDGER = HERE / "ledger.csv"
+PROGRAMS = HERE / "programs"
+NODES = (3, 5)
+STEPS = (25, 40)
+
+
+def main() -> int:
+    """What the command does; returns its exit status."""
+    options = _parser().parse_args()
+    if options.programs:
+        programs = [Program.from_json(path.read_text(encoding="ascii")) for path in options.programs]
+    else:
+        seed = random.SystemRandom().randrange(10**6) if options.seed is None else options.seed
+        print(f"fuzz: programs {seed} to {seed + options.number - 1}; --seed={seed} runs them again", flush=True)
+        programs = [program_of(seed + index) for index in range(options.number)]
+    failed: list[Verdict] = []
+    for verdict in _judged(programs, fake=options.fake, workers=options.workers):
+        _report(verdict)
+        if not options.fake and options.ledger:
+            _enter(verdict)
+        if verdict.findings:
+            failed.append(verdict)
+    for verdict in failed:
+        small = _shrunk(verdict, fake=options.fake, workers=options.workers) if options.shrink else verdict.program
+        path = options.keep / f"{small.seed}.json"
+        options.keep.mkdir(parents=True, exist_ok=True)
+        path.write_text(small.to_json(), encoding="ascii")
+        print(f"fuzz: {len(small.steps)} steps are left of program {small.seed}: {path}")
+    print(f"fuzz: {len(programs)} programs, {len(failed)} failed" + "".join(f" {v.program.seed}" for v in failed))
+    return 1 if failed else 0
+
+
+def program_of(seed: int) -> Program:
+    """The program that a seed stands for."""
+    choices = random.Random(seed)
+    return generate(seed, nodes=choices.choice(NODES), length=choices.randint(*STEPS))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="fuzz", description=__doc__)
+    parser.add_argument("programs", nargs="*", type=Path, help="programs that were kept, instead of random ones")
+    parser.add_argument("-n", "--number", type=int, default=10, help="how many random programs (%(default)s)")
+    parser.add_argument("--seed", type=int, help="of the first one; the next ones follow (random)")
+    parser.add_argument("--fake", action="store_true", help="no real clusters: only look for what cannot be Corosync")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="how many at once (%(default)s)")
+    parser.add_argument("--shrink", action="store_true", help="look for fewer steps that still fail")
+    parser.add_argument("--ledger", action="store_true", help=f"write the verdicts to {LEDGER.name}")
+    parser.add_argument("--keep", type=Path, default=Path("build/fuzz"), help="where failing programs go (%(default)s)")
+    return parser
+
+
+def _judged(programs: Iterable[Program], *, fake: bool, workers: int) -> Iterator[Verdict]:
+    """The verdicts, as they come in."""
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("forkserver")) as pool:
+        for verdict in as_completed([pool.submit(judge, program, fake=fake) for program in programs]):
+            yield verdict.result()
+
+
+def _report(verdict: Verdict) -> None:
+    program = verdict.program
+    print(f"{program.seed}: {program.nodes} nodes, {len(program.steps)} steps, {verdict.seconds:.1f} s: {verdict.kind}")
+    for finding in verdict.findings[:10]:
+        print("    " + finding[:1500].replace("\n", "\n    "))
+    sys.stdout.flush()
+
+
+def _enter(verdict: Verdict) -> None:
+    describe = ["git", "-C", str(HERE), "describe", "--always", "--dirty", "--exclude=*"]
+    commit = subprocess.run(describe, check=True, capture_output=True, text=True).stdout.strip()
+    day = time.strftime("%Y-%m-%d")
+    program = verdict.program
+    if not LEDGER.exists():
+        LEDGER.write_text("day,commit,seed,nodes,steps,verdict\n", encoding="ascii")
+    with LEDGER.open("a", encoding="ascii") as ledger:
+        ledger.write(f"{day},{commit},{program.seed},{program.nodes},{len(program.steps)},{verdict.kind}\n")
+
+
+def _shrunk(verdict: Verdict, *, fake: bool, workers: int) -> Program:
+    """The shortest program found that fails in the same way. Real schedules vary, so each is tried three times."""
+    best = verdict.program
+    attempts = 1 if fake else 3
+    while True:
+        for candidate in shorter(best):
+            judged = _judged([candidate] * attempts, fake=fake, workers=workers)
+            if any(other.kind == verdict.kind for other in judged):
+                best = candidate
+                break
+        else:
+            return best
+
+
 if __name__ == "__main__":
-    trio.run(main)
+    sys.exit(main())

@@ -103,7 +103,6 @@ class Agent:
             self._ask_votequorum(lambda votequorum: votequorum.info(99)),
             self._ask_votequorum(lambda votequorum: votequorum.qdevice_unregister("no device")),
             self._ask_votequorum(lambda votequorum: votequorum.qdevice_master_wins("no device", allow=True)),
-            self._ask_votequorum(lambda votequorum: votequorum.set_expected(2**31)),
             self._ask_cmap(lambda cmap: cmap.get("fuzz.none")),
             self._ask_cmap(lambda cmap: cmap.set("runtime.services.x", 1)),
             self._ask_cmap(lambda cmap: cmap.set("x", 1)),

@@ -115,12 +115,11 @@ class _Tap(History):
 class FakeClient(Client):
     """Tasks of this process, with a pid of their own."""
 
-    def __init__(self, name: str, full_name: str, node: FakeNode, nursery: trio.Nursery) -> None:
+    def __init__(self, name: str, full_name: str, node: FakeNode, clock: Callable[[], float]) -> None:
         endpoint = node.client()
         super().__init__(name, endpoint.pid)
         self._node = node
-        self._nursery = nursery
-        tap = _Tap(self.take, trio.current_time)
+        tap = _Tap(self.take, clock)
         self._endpoint = RecordingEndpoint(tap, endpoint, client=full_name, node=node.nodeid)
         self._ended = trio.Event()
 
@@ -255,6 +254,9 @@ class Clients:
         self._all: list[Client] = []
         self.names: dict[Address, str] = {}
         """Who has which address, dead ones included."""
+        ticks = itertools.count()
+        # Nothing takes time on a fake, and yet one comes after the other.
+        self.clock = time.monotonic if isinstance(cluster, NetnsCluster) else lambda: float(next(ticks))
 
     def __iter__(self) -> Iterator[Client]:
         """Those that are alive, by name."""
@@ -271,7 +273,7 @@ class Clients:
             node = self._cluster[node_of(name)]
             client: FakeClient | RealClient
             if isinstance(node, FakeNode):
-                client = FakeClient(name, full_name, node, self._nursery)
+                client = FakeClient(name, full_name, node, self.clock)
             else:
                 client = RealClient(name, full_name, node)
             await self._nursery.start(client.run)

@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 import trio
-from fuzz.agent import TRACKED_KEYS
+from fuzz.agent import EXPECTED, TRACKED_KEYS
 from fuzz.clients import Client, Clients, Membership
 from fuzz.program import Program, Step, node_of
 
@@ -63,12 +63,7 @@ class _Driver:
     def __init__(self, cluster: FakeCluster | NetnsCluster, clients: Clients) -> None:
         self._cluster = cluster
         self._clients = clients
-        clock = trio.current_time
-        if isinstance(cluster, NetnsCluster):
-            import time
-
-            clock = time.monotonic  # that of the client processes
-        self.history = History(clock=clock)
+        self.history = History(clock=clients.clock)
         self.seen: list[dict[str, Any]] = []
         self._marks = 0
         self._admins = {
@@ -194,7 +189,7 @@ class _Driver:
             return NOTHING
         try:
             await question()
-        except (triocoro.CorosyncError, ValueError) as error:
+        except EXPECTED as error:
             return type(error).__name__
         return None
 

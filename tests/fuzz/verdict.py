@@ -1,0 +1,82 @@
+"""What comes of a program on a real cluster and on a fake, and whether that is the same."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
+
+import attrs
+import trio
+from fuzz.driver import Outcome, run
+from fuzz.program import Program
+
+from triocoro.testing import FakeCluster, NetnsCluster, check, seeded_run
+
+SAME = "same"
+"""The verdict on a program that does the same on both, and violates nothing."""
+
+
+@attrs.frozen
+class Verdict:
+    """What was found."""
+
+    program: Program
+    findings: tuple[str, ...]
+    """Differences and violations; none if all is well."""
+    seconds: float = 0.0
+    """What it took."""
+
+    @property
+    def kind(self) -> str:
+        """In a word."""
+        return SAME if not self.findings else self.findings[0].partition(":")[0]
+
+
+def judge(program: Program, *, fake: bool = False) -> Verdict:
+    """Run it on both, or on a fake only."""
+    start = time.monotonic()
+    ours = run_on_fake(program)
+    if fake:
+        found = tuple(_complaints("fake", program, ours))
+    else:
+        found = tuple(findings(program, ours, trio.run(_run, program, NetnsCluster)))
+    return Verdict(program, found, time.monotonic() - start)
+
+
+def run_on_fake(program: Program) -> Outcome:
+    """Run it on a fake; the same way each time."""
+    return seeded_run(_run, program, FakeCluster, seed=program.seed)
+
+
+def findings(program: Program, fake: Outcome, real: Outcome) -> Iterator[str]:
+    """All that is wrong."""
+    yield from _complaints("real", program, real)
+    yield from _complaints("fake", program, fake)
+    for number, (step, ours, theirs) in enumerate(
+        zip(program.steps, fake.observations, real.observations, strict=False)
+    ):
+        for path, one, other in _differences(ours, theirs):
+            yield f"difference: step {number}, {dict(step)}: {path}: {one!r} on the fake, {other!r} on the real one"
+
+
+def _complaints(which: str, program: Program, outcome: Outcome) -> Iterator[str]:
+    if outcome.error:
+        yield f"stuck: on the {which} one: {outcome.error}"
+    for violation in check(outcome.history, options=FakeCluster(nodes=program.nodes).options):
+        yield f"violation: on the {which} one: {violation}"
+
+
+def _differences(one: Any, other: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Where two observations differ."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        ours, theirs = cast("Mapping[str, Any]", one), cast("Mapping[str, Any]", other)
+        for key in sorted(ours.keys() | theirs.keys()):
+            yield from _differences(ours.get(key), theirs.get(key), f"{path}, {key}" if path else key)
+    elif one != other:
+        yield path, one, other
+
+
+async def _run(program: Program, kind: type[FakeCluster] | type[NetnsCluster]) -> Outcome:
+    async with kind(nodes=program.nodes) as cluster:
+        return await run(program, cluster)
