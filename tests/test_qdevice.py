@@ -22,6 +22,7 @@ from triocoro import (
     NotExistError,
     NotSupportedError,
     RingId,
+    TryAgainError,
     Votequorum,
     VotequorumChange,
     VotequorumEvent,
@@ -32,7 +33,7 @@ from triocoro import (
     lowlevel,
 )
 from triocoro.lowlevel import Track
-from triocoro.testing import Cluster, Node
+from triocoro.testing import Cluster, FakeCluster, Node
 
 _BOUND = 30
 """Seconds for what takes a few at most."""
@@ -116,6 +117,58 @@ async def test_votes_of_the_device_count_where_it_says_so(corosync_cluster: Clus
             await votequorum.qdevice_unregister("lamp")
             await until_info(votequorum.info, flags=_QUORATE, total_votes=2, qdevice_name="")
             await until_info(lambda: other.info(1), flags=_QUORATE, total_votes=2, qdevice_name="")
+
+
+@pytest.mark.corosync(nodes=3, qdevice_votes=1)
+async def test_a_device_stays_where_it_is_registered(corosync_cluster: Cluster) -> None:
+    """In a transition every node tells of the device; that registers none."""
+    with trio.fail_after(_BOUND):
+        async with (
+            triocoro.open_votequorum() as votequorum,
+            triocoro.open_votequorum(endpoint=corosync_cluster[2].endpoint) as other,
+        ):
+            await votequorum.qdevice_register("disk")
+            await until_info(other.info, flags=_QUORATE, qdevice_name="disk")
+            await corosync_cluster[3].kill()
+            await corosync_cluster.settled()
+            await corosync_cluster[3].start()
+            await corosync_cluster.settled()
+            for each in (votequorum, other):
+                assert (await each.info(1)).flags == _QUORATE | _REGISTERED
+                assert (await each.info(2)).flags == _QUORATE
+            async with triocoro.open_votequorum(endpoint=corosync_cluster[3].endpoint) as newcomer:
+                info = await newcomer.info()
+                assert (info.flags, info.qdevice_name) == (_QUORATE, "disk")
+            with pytest.raises(NotExistError):
+                await other.qdevice_unregister("disk")
+
+
+@pytest.mark.corosync_fake_only(reason="no message of a real cluster is late by a known time")
+async def test_a_registration_is_answered_when_it_has_come_back(autojump_clock: MockClock) -> None:
+    """Meanwhile another one is put off. Whoever asked may be gone by then."""
+    del autojump_clock
+    async with FakeCluster(nodes=2, qdevice_votes=1, latency=0.5) as cluster:
+        first = await lowlevel.votequorum_initialize(endpoint=cluster[1].endpoint)
+        second = await lowlevel.votequorum_initialize(endpoint=cluster[1].endpoint)
+        start = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(first.qdevice_register, "disk")
+            await wait_all_tasks_blocked()
+            with pytest.raises(TryAgainError, match="another registration is under way"):
+                await second.qdevice_register("disk")
+        assert trio.current_time() - start == pytest.approx(0.5)
+        await until_info(lambda: second.getinfo(0), flags=_QUORATE | _REGISTERED, qdevice_name="disk")
+
+        with pytest.raises(ExistError, match="is called 'disk'"):
+            await second.qdevice_register("lamp")
+        elsewhere = await lowlevel.votequorum_initialize(endpoint=cluster[2].endpoint)
+        with pytest.RaisesGroup(triocoro.ConnectionLostError):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(elsewhere.qdevice_register, "disk")
+                await wait_all_tasks_blocked()
+                await cluster[2].stop()
+        for handle in (first, second, elsewhere):
+            await handle.finalize()
 
 
 @pytest.mark.corosync(nodes=2, qdevice_votes=1)
@@ -392,7 +445,7 @@ async def test_extra_info_is_younger() -> None:
             assert (await votequorum.info()).nodeid == 1
 
 
-@pytest.mark.corosync_real_only  # the fake has no tools
+@pytest.mark.corosync_real_only(reason="Corosync's tool cannot ask the fake")
 @pytest.mark.corosync(nodes=2, qdevice_votes=1)
 async def test_quorumtool_sees_the_device(corosync_cluster: Cluster) -> None:
     async def seen() -> tuple[str, str, str]:

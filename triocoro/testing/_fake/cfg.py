@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final
 
 import attrs
 import trio
 
-from ..._errors import CorosyncError, CsError, error_from_code
+from ..._errors import CsError, error_from_code
 from ..._types import CmapType, IPAddress, LinkStatus, NodeStatus, RingStatus, ShutdownFlag
 from .._options import ClusterOptions
 from . import coroparse
-from .daemon import Daemon, Service
+from .daemon import Answer, Daemon, Service
 from .stats import MTU, OWN_MTU
 
 if TYPE_CHECKING:
@@ -24,9 +23,6 @@ _SHUTDOWN_TIMEOUT: Final = 5000
 
 _RELOADED: Final = ("logging.", "totem.", "nodelist.", "quorum.")
 """What is deleted when the configuration is read again and does not have it, whoever has set it."""
-
-Answer: TypeAlias = Callable[[CorosyncError | None], None]
-"""Tells who tries a shutdown how it has ended."""
 
 
 # The messages between the daemons.
@@ -198,8 +194,7 @@ class CfgService(Service):
             self._shut_down(answer)
             return
         if self._negotiation is not None:
-            answer(error_from_code(CsError.EXIST, "corosync_cfg_try_shutdown", "a shutdown is being negotiated"))
-            return
+            raise error_from_code(CsError.EXIST, "corosync_cfg_try_shutdown", "a shutdown is being negotiated")
         self._tried.add(connection)
         asked = [tracker for tracker in self._trackers if tracker is not connection]
         self._trackers.update(dict.fromkeys(asked))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, ClassVar, Generic, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, ClassVar, Generic, Protocol, TypeAlias, TypeVar, cast
 
 import trio
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 ServiceT = TypeVar("ServiceT", bound="Service")
+
+Answer: TypeAlias = Callable[[CorosyncError | None], None]
+"""Tells who waits for something how it has ended."""
 
 
 class Job(Protocol):

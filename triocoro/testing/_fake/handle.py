@@ -11,7 +11,7 @@ from typing import Generic, TypeVar, cast
 import trio
 
 from ..._errors import CorosyncError, CsError, error_from_code
-from .daemon import Errand, Job, broken
+from .daemon import Answer, Errand, Job, broken
 from .ipc import Connection
 
 T = TypeVar("T")
@@ -124,9 +124,7 @@ class Handle(ABC, Generic[RecordT, EventT]):
         """
         await self._request(function, lambda errand: _Step(self._connection, errand, deque(actions)), undo)
 
-    async def _negotiation(
-        self, function: str, action: Callable[[Callable[[CorosyncError | None], None]], None]
-    ) -> None:
+    async def _negotiation(self, function: str, action: Callable[[Answer], None]) -> None:
         """Have the daemon begin `action`, and wait until it calls what it is given, possibly with an error."""
         await self._request(function, lambda errand: _Negotiation(self._connection, errand, action))
 
@@ -193,19 +191,17 @@ class _Step:
 class _Negotiation:
     """A request that is answered when others have had their say."""
 
-    def __init__(
-        self,
-        connection: Connection,
-        errand: Errand[str],
-        action: Callable[[Callable[[CorosyncError | None], None]], None],
-    ) -> None:
+    def __init__(self, connection: Connection, errand: Errand[str], action: Callable[[Answer], None]) -> None:
         self._connection = connection
         self._errand = errand
         self._action = action
 
     def run(self) -> None:
         self._connection.defer(self)
-        self._action(self._answer)
+        try:
+            self._action(self._answer)
+        except CorosyncError as error:
+            self._answer(error)
 
     def abort(self) -> None:
         self._errand.abort()

@@ -38,7 +38,10 @@ class VotequorumHandle(Handle[VotequorumEvent, VotequorumEvent]):
         await self._round_trip("votequorum_trackstop", lambda: self._service.trackstop(self._connection))
 
     async def qdevice_register(self, name: str) -> None:
-        await self._round_trip("votequorum_qdevice_register", lambda: self._service.qdevice.register(name))
+        await self._negotiation(
+            "votequorum_qdevice_register",
+            lambda answer: self._service.qdevice.register(self._connection, name, answer),
+        )
 
     async def qdevice_unregister(self, name: str) -> None:
         await self._round_trip("votequorum_qdevice_unregister", lambda: self._service.qdevice.unregister(name))

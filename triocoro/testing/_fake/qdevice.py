@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import attrs
 import trio
 
-from ..._errors import CsError, error_from_code
+from ..._errors import CorosyncError, CsError, error_from_code
 from ..._types import RingId
+from .daemon import Answer
 from .votes import QDEVICE, NodeFlag
 
 if TYPE_CHECKING:
+    from .ipc import Connection
     from .votequorum import VotequorumService
+
+_REGISTER: Final = "votequorum_qdevice_register"
 
 
 @attrs.frozen
@@ -31,27 +35,42 @@ class Renaming:
     new: str
 
 
+@attrs.define
+class _Registrant:
+    """Who waits for the answer to a registration."""
+
+    connection: Connection
+    answer: Answer
+
+
 class Qdevice:
     """What is known of the device, and how a node's own one is told to live and to vote."""
 
     def __init__(self, service: VotequorumService) -> None:
         self.name = ""
         self.awaited = False
+        self._registrant: _Registrant | None = None
         self._service = service
         self._votes = service.votes
         self._timer: trio.CancelScope | None = None
 
     # Requests of the library.
 
-    def register(self, name: str) -> None:
-        """This node has a device."""
-        self._check_can_operate("votequorum_qdevice_register")
-        if NodeFlag.QDEVICE_REGISTERED not in self._votes.us.flags:
+    def register(self, connection: Connection, name: str, answer: Answer) -> None:
+        """This node has a device. The answer comes when the other nodes know, too."""
+        self._check_can_operate(_REGISTER)
+        if NodeFlag.QDEVICE_REGISTERED in self._votes.us.flags:
+            answer(self._other_name(name))
+        elif self._registrant is not None:
+            raise error_from_code(CsError.TRY_AGAIN, _REGISTER, "another registration is under way")
+        else:
+            self._registrant = _Registrant(connection, answer)
             self._service.multicast(Registration(name, present=True))
-        if name != self.name:
-            raise error_from_code(
-                CsError.EXIST, "votequorum_qdevice_register", f"the cluster's quorum device is called {self.name!r}"
-            )
+
+    def connection_closed(self, connection: Connection) -> None:
+        """A client is gone; its device is registered all the same."""
+        if self._registrant is not None and self._registrant.connection is connection:
+            self._registrant.answer = lambda _: None
 
     def unregister(self, name: str) -> None:
         """This node has none."""
@@ -117,6 +136,12 @@ class Qdevice:
         if name != self.name:
             raise error_from_code(CsError.INVALID_PARAM, function, f"the quorum device is called {self.name!r}")
 
+    def _other_name(self, name: str) -> CorosyncError | None:
+        """What is wrong with registering a device of that name where there is one already."""
+        if name == self.name:
+            return None
+        return error_from_code(CsError.EXIST, _REGISTER, f"the cluster's quorum device is called {self.name!r}")
+
     def _set_flags(self, flags: NodeFlag) -> None:
         if flags != self._votes.us.flags:
             self._votes.us.flags = flags
@@ -128,10 +153,14 @@ class Qdevice:
         """A node has registered its device, or has unregistered it."""
         if message.present:
             self.name = self.name or message.name
-            if ours and message.name == self.name and NodeFlag.QDEVICE_REGISTERED not in self._votes.us.flags:
-                self._votes.us.flags |= NodeFlag.QDEVICE_REGISTERED
-                self._service.send_node_info(QDEVICE)
-                self._service.send_node_info()
+            # In a transition, nodes tell of the device even if it is another node's.
+            if ours and self._registrant is not None:
+                registrant, self._registrant = self._registrant, None
+                if message.name == self.name:
+                    self._votes.us.flags |= NodeFlag.QDEVICE_REGISTERED
+                    self._service.send_node_info(QDEVICE)
+                    self._service.send_node_info()
+                registrant.answer(self._other_name(message.name))
         elif not any(NodeFlag.QDEVICE_REGISTERED in node.flags for node in self._votes.members()):
             self.name = ""
 

@@ -167,6 +167,7 @@ class VotequorumService(Synchronised):
 
     def connection_closed(self, connection: Connection) -> None:
         self._trackers.stop(connection)
+        self.qdevice.connection_closed(connection)
 
     # Messages from the other daemons, and our own.
 
