@@ -57,16 +57,21 @@ class _Finder(MetaPathFinder):
         return importlib.util.spec_from_loader(fullname, _Loader(fullname, found.origin, *self._texts))
 
 
-def _install(module: str, old: str, new: str) -> None:
+def install() -> None:
+    """Have the mutant be imported, if there is to be one."""
+    if VARIABLE not in os.environ:
+        return
+    module, old, new = json.loads(os.environ[VARIABLE])
     if module in sys.modules:
         raise RuntimeError(f"{module} was imported before its mutant could take its place")
     sys.meta_path.insert(0, _Finder(module, old, new))
 
 
+def pytest_addoption() -> None:
+    """Be there before anything imports triocoro: there is nothing that pytest asks for earlier."""
+    install()
+
+
 def pytest_collection_finish() -> None:
     """Do not wait for what a test that fails leaves behind."""
     sys.modules["conftest"].__dict__["_GRACE"] = 0.0
-
-
-if VARIABLE in os.environ:
-    _install(*json.loads(os.environ[VARIABLE]))

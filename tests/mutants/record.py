@@ -9,26 +9,32 @@ import json
 import sys
 from typing import Any
 
-import mutants.hook  # noqa: F401 - it must come before triocoro
+import trio
 
-import trio  # isort: skip
-from chaos import chaos  # isort: skip
-from triocoro.testing import FakeCluster, History, seeded_run  # isort: skip
+from mutants import hook
 
 _BOUND = 600
 """Seconds of the fake's time."""
 
 
-async def _record(settings: Any) -> History:
+async def _record(settings: Any) -> str:
+    from chaos import chaos
+
+    from triocoro.testing import FakeCluster
+
     with trio.fail_after(_BOUND):
         async with FakeCluster(**settings) as cluster:
-            return await chaos(cluster)
+            history = await chaos(cluster)
+    return history.to_json_lines()
 
 
 def main() -> None:
     """Do it."""
+    hook.install()
+    from triocoro.testing import seeded_run
+
     settings, seed = map(json.loads, sys.argv[1:])
-    sys.stdout.write(seeded_run(_record, settings, seed=seed).to_json_lines())
+    sys.stdout.write(seeded_run(_record, settings, seed=seed))
 
 
 main()
