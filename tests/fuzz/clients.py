@@ -48,8 +48,10 @@ class Membership:
 class Client(ABC):
     """A client process, and what it has recorded."""
 
-    def __init__(self, name: str, pid: int) -> None:
+    def __init__(self, name: str, full_name: str, pid: int) -> None:
         self.name = name
+        self.full_name = full_name
+        """That in the history, which no other one has."""
         self.node = node_of(name)
         self.pid = pid
         self.entries: list[Entry] = []
@@ -57,6 +59,8 @@ class Client(ABC):
         self.tracked: dict[str, list[Any]] = {}
         """The events of each service that it tracks."""
         self.news = trio.Event()
+        self.sending: list[tuple[float, str, list[bytes]]] = []
+        """What it was told to send, and has not said to have sent: when, to which group, and what."""
         self._handles: dict[int, Membership] = {}
 
     @abstractmethod
@@ -66,6 +70,33 @@ class Client(ABC):
     @abstractmethod
     async def die(self) -> None:
         """End it as SIGKILL does."""
+
+    def unwritten(self) -> Iterator[History]:
+        """What it may have sent in its last moments, before it could record that."""
+        written = {
+            payload
+            for entry in self.entries
+            if isinstance(entry, Call)
+            for payload in (*entry.arguments.get("payloads", ()), entry.arguments.get("payload"))
+        }
+        for number, (time_told, group, payloads) in enumerate(self.sending):
+            rest = tuple(payload for payload in payloads if payload not in written)
+            for handle, membership in self._handles.items():
+                if rest and membership.group == group and not membership.lost:
+                    arguments = {"payloads": rest}
+                    yield History(
+                        [
+                            Call(
+                                time=time_told,
+                                client=self.full_name,
+                                node=self.node,
+                                handle=handle,
+                                number=-1 - number,
+                                function="multicast",
+                                arguments=arguments,
+                            )
+                        ]
+                    )
 
     def take(self, entry: Entry) -> None:
         """It has recorded this."""
@@ -117,7 +148,7 @@ class FakeClient(Client):
 
     def __init__(self, name: str, full_name: str, node: FakeNode, clock: Callable[[], float]) -> None:
         endpoint = node.client()
-        super().__init__(name, endpoint.pid)
+        super().__init__(name, full_name, endpoint.pid)
         self._node = node
         tap = _Tap(self.take, clock)
         self._endpoint = RecordingEndpoint(tap, endpoint, client=full_name, node=node.nodeid)
@@ -157,7 +188,7 @@ class RealClient(Client):
                 target=_serve, args=(theirs, full_name, node.nodeid, holder), name=f"client {full_name}", daemon=True
             )
             self._process.start()
-        super().__init__(name, cast("int", self._process.pid))
+        super().__init__(name, full_name, cast("int", self._process.pid))
         self._stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
         self._numbers = itertools.count(1)
         self._answers: dict[int, tuple[trio.Event, list[Any]]] = {}
@@ -293,4 +324,6 @@ class Clients:
 
     def histories(self) -> Iterator[History]:
         """What each has recorded."""
-        return (History(client.entries) for client in self._all)
+        for client in self._all:
+            yield History(client.entries)
+            yield from client.unwritten()

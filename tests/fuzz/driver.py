@@ -7,13 +7,13 @@ from typing import Any
 
 import attrs
 import trio
-from fuzz.agent import EXPECTED, TRACKED_KEYS
-from fuzz.clients import Client, Clients, Membership
+from fuzz.agent import EXPECTED, TRACKED_KEYS, contents
+from fuzz.clients import Client, ClientDiedError, Clients, Membership
 from fuzz.program import Program, Step, node_of
 
 import triocoro
 from triocoro import Address, ConfigChange, Message, QuorumChange, VotequorumChange, VotequorumNodelist
-from triocoro.testing import Call, Cancellation, FakeCluster, History, NetnsCluster
+from triocoro.testing import FakeCluster, History, NetnsCluster
 
 MARKER = b"marker:"
 """Begins the payloads that show that all is quiet."""
@@ -116,7 +116,16 @@ class _Driver:
         member = self._member(client, group)
         if member is None:
             return NOTHING
-        return await member.client.do("send", group=group, payloads=payloads)
+        sending = (self._clients.clock(), group, [contents(number, size) for number, size in payloads])
+        member.client.sending.append(sending)
+        try:
+            result = await member.client.do("send", group=group, payloads=payloads)
+        except ClientDiedError:
+            if self._clients.get(client) is not None:
+                raise
+            return "died"
+        member.client.sending.remove(sending)
+        return result
 
     async def _do_storm(self, sends: list[dict[str, Any]], during: Step | None) -> Any:
         results: list[Any] = [NOTHING for _ in sends]
@@ -128,8 +137,23 @@ class _Driver:
             for index, send in enumerate(sends):
                 nursery.start_soon(one, index, send)
             if during is not None:
+                await self._begun(sends)
                 await self._do(during)
         return results if during is None else None
+
+    async def _begun(self, sends: list[dict[str, Any]]) -> None:
+        """Wait until one of the senders has got a message, for as long as that may take."""
+        with trio.move_on_after(0.2):
+            async with trio.open_nursery() as nursery:
+
+                async def wait(member: Membership) -> None:
+                    await self._until(member.client, lambda: any(isinstance(e, Message) for e in member.events))
+                    nursery.cancel_scope.cancel()
+
+                for send in sends:
+                    member = self._member(send["client"], send["group"])
+                    if member is not None:
+                        nursery.start_soon(wait, member)
 
     async def _do_leave(self, client: str, group: str, *, leaves: bool = True) -> Any:
         member = self._member(client, group)
