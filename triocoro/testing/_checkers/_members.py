@@ -58,7 +58,7 @@ class Segment:
     deliveries: list[Delivery] = attrs.field(factory=list[Delivery])
     """Messages and regular changes of the group: JOIN, LEAVE and PROCDOWN."""
     parted: frozenset[int] = frozenset()
-    """Nodes that were reported down in the transition out of this ring."""
+    """Nodes that were reported down, or up, in the transition out of this ring: they do not go along."""
     next: TotemChange | None = None
     """The one that closed it."""
 
@@ -79,8 +79,11 @@ class Segment:
 
     @property
     def gone(self) -> frozenset[int]:
-        """Nodes that were reported down, and did not come back in the same transition."""
-        return frozenset() if self.next is None else self.parted - set(self.next.members)
+        """Nodes that do not go along, and did not come back in the same transition.
+
+        Of a node that had no member in the group, only the totem change tells.
+        """
+        return frozenset() if self.next is None else (self.parted | {*self.change.members}) - {*self.next.members}
 
     @property
     def ends_with_leave(self) -> bool:
@@ -90,7 +93,7 @@ class Segment:
     def add(self, delivery: Delivery, *, in_transition: bool) -> None:
         """Add what the member was told of next; what comes in a transition is the transition itself."""
         if delivery.change is not None:
-            self.parted |= _down(delivery.change)
+            self.parted |= _parted(delivery.change)
         if not in_transition:
             self.deliveries.append(delivery)
 
@@ -291,5 +294,6 @@ def _parts(change: ConfigChange) -> bool:
     return any(one.reason in _PARTING for one in (*change.joined, *change.left))
 
 
-def _down(change: ConfigChange) -> frozenset[int]:
-    return frozenset(one.address.nodeid for one in change.left if one.reason is Reason.NODEDOWN)
+def _parted(change: ConfigChange) -> frozenset[int]:
+    """The nodes that do not come from our ring to the next: they are gone, or come from elsewhere."""
+    return frozenset(one.address.nodeid for one in (*change.left, *change.joined) if one.reason in _PARTING)

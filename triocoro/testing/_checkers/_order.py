@@ -147,7 +147,7 @@ def _is_excused(delivery: Delivery, has: Segment, lacks: Segment, rest: Iterable
     if lacks.ends_with_leave:
         nodes -= {lacks.member.address.nodeid}
     else:
-        nodes &= lacks.parted
+        nodes &= lacks.parted | lacks.gone
     if not nodes or has.goes_with(lacks):
         return False
     gone = nodes if lacks.ends_with_leave else nodes & lacks.gone
