@@ -18,7 +18,7 @@ Buffer: TypeAlias = "bytes | bytearray | memoryview"
 _SHOWN: Final = 64
 
 
-def _show(payload: bytes) -> str:
+def show_payload(payload: bytes) -> str:
     """A payload as a repr shows it: a message may have megabytes."""
     return repr(payload) if len(payload) <= _SHOWN else f"<{len(payload)} bytes: {payload[:_SHOWN]!r}...>"
 
@@ -177,7 +177,7 @@ class Message:
 
     sender: Address
     """Who sent it; possibly we ourselves."""
-    payload: bytes = attrs.field(repr=_show)
+    payload: bytes = attrs.field(repr=show_payload)
     """What was sent, byte for byte."""
 
 
@@ -217,7 +217,7 @@ class TotemChange:
 class MessageLost:
     """A message of ours that the daemon accepted and then dropped: nobody has received it."""
 
-    payload: bytes = attrs.field(repr=_show)
+    payload: bytes = attrs.field(repr=show_payload)
     """What we had sent."""
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import attrs
 
-from ..._types import Address, ConfigChange, Message
+from ..._types import Address, ConfigChange, Message, show_payload
 from .._history import Event
 from ._members import Member, Send, show
 from ._violation import Rule, Violation
@@ -75,7 +75,8 @@ class Messages:
             if view is None or viewed is None or not any(one.nodeid == what.sender.nodeid for one in view.members):
                 yield Violation(
                     Rule.INTEGRITY,
-                    f"{member} received {what.payload!r} from {show(what.sender)}, which has no member in the group",
+                    f"{member} received {show_payload(what.payload)} from {show(what.sender)},"
+                    " which has no member in the group",
                     (event,) if viewed is None else (viewed, event),
                 )
                 continue
@@ -93,7 +94,7 @@ class Messages:
             if index is None:
                 yield Violation(
                     Rule.FIFO,
-                    f"{member} received {what.payload!r} after {last.event.payload!r},"
+                    f"{member} received {show_payload(what.payload)} after {show_payload(last.event.payload)},"
                     f" but {show(what.sender)} had sent it before",
                     (sender.sends[sender.indices[what.payload][-1]].call, sender.sends[before].call, last, event),
                 )
@@ -110,13 +111,14 @@ class Messages:
             return None
         who, payload = show(what.sender), what.payload
         if sent:
-            text = f"{member} received {payload!r} from {who} {times} times, which had sent it {sent} times"
+            text = f"{member} received {show_payload(payload)} from {who} {times} times, which had sent it {sent} times"
             return Violation(Rule.INTEGRITY, text, (sender.sends[sender.indices[payload][0]].call, first, event))
         later = sender.indices.get(payload)
         if later:
-            text = f"{member} received {payload!r} before {who} sent it"
+            text = f"{member} received {show_payload(payload)} before {who} sent it"
             return Violation(Rule.INTEGRITY, text, (event, sender.sends[later[0]].call))
-        return Violation(Rule.INTEGRITY, f"{member} received {payload!r}, which {who} has never sent", (event,))
+        text = f"{member} received {show_payload(payload)}, which {who} has never sent"
+        return Violation(Rule.INTEGRITY, text, (event,))
 
     def _self_delivery(self, member: Member) -> Iterator[Violation]:
         own = _Sender()
@@ -135,7 +137,8 @@ class Messages:
                     if self._is_missing(own.sends[lost], reported):
                         yield Violation(
                             Rule.SELF_DELIVERY,
-                            f"{member} sent {own.sends[lost].payload!r}, and received a later one of its own instead",
+                            f"{member} sent {show_payload(own.sends[lost].payload)},"
+                            " and received a later one of its own instead",
                             (own.sends[lost].call, own.sends[found].call, event),
                         )
                 index = found
@@ -145,7 +148,7 @@ class Messages:
         for lost in missing:
             yield Violation(
                 Rule.SELF_DELIVERY,
-                f"{member} sent {own.sends[lost].payload!r}, and had left the group before it came back",
+                f"{member} sent {show_payload(own.sends[lost].payload)}, and had left the group before it came back",
                 (own.sends[lost].call, member.leave),
             )
 

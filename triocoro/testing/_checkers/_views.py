@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
-from ..._types import ConfigChange, Message, Reason, RingId, TotemChange
+from ..._types import ConfigChange, Message, Reason, RingId, TotemChange, show_payload
 from .._history import Entry, Event
 from ._members import Member, Segment
 from ._rings import Rings, show_ring
@@ -53,7 +53,7 @@ def _own_view(member: Member) -> Iterator[Violation]:
             open_since, nodes = None, what.members
         elif isinstance(what, Message):
             if open_since is not None:
-                text = f"{member} received {what.payload!r} in a transition that no totem change had closed"
+                text = f"{member} received {show_payload(what.payload)} in a transition that no totem change had closed"
                 yield Violation(Rule.VIEW_AGREEMENT, text, (open_since, event))
                 open_since = None
         elif isinstance(what, ConfigChange):
