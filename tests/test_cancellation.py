@@ -129,7 +129,7 @@ def check(got: dict[str, Received], sent: dict[int, Sent]) -> None:
     assert len(messages) == sum(len(of_one.accepted) for of_one in sent.values())
 
 
-@pytest.mark.corosync_fake_only(reason="it traces each line, which takes longer than a daemon waits")
+@pytest.mark.corosync_fake_only(reason="it is about a moment in the SDK, whatever is below")
 def test_an_interrupt_from_the_keyboard_loses_no_event() -> None:
     """It comes when the event has been taken, and is about to be returned."""
     got: list[triocoro.GroupEvent] = []

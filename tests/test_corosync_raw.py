@@ -1,4 +1,4 @@
-"""The raw handles over the C libraries: what the shim promises, and what only a real daemon can show."""
+"""The raw handles over the C libraries: what the shim promises, and what holds at that seam, on the fake as well."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ from triocoro._types import (
 )
 from triocoro.testing import Cluster, Node
 
-pytestmark = pytest.mark.corosync_real_only(reason="it is about the C libraries, and our shim over them")
+of_the_libraries = pytest.mark.corosync_real_only(reason="it is about the C libraries, or our shim over them")
 
 SOURCES = Path(triocoro.__file__).parent / "_corosync"
 
@@ -179,6 +179,7 @@ def functions(library: str) -> list[str]:
     return names
 
 
+@of_the_libraries
 def test_layouts_are_those_of_the_real_headers(tmp_path: Path, headers: str) -> None:
     from triocoro._corosync import _cfg, _cpg
 
@@ -211,6 +212,7 @@ def test_layouts_are_those_of_the_real_headers(tmp_path: Path, headers: str) -> 
     compile_c(source, tmp_path, "-c", "-o", str(tmp_path / "check.o"))
 
 
+@of_the_libraries
 def test_signatures_are_those_of_the_real_headers(tmp_path: Path, headers: str) -> None:
     # The table, built from the real types, takes the real functions without a cast.
     names = [name for library in LIBRARIES for name in functions(library)]
@@ -242,6 +244,7 @@ def exported(library: str) -> set[str]:
     return {name for name in names if re.match(rf"(corosync_)?{library}_", name)}
 
 
+@of_the_libraries
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_every_exported_function_is_in_the_table(library: str) -> None:
     offered, names = exported(library), functions(library)
@@ -264,20 +267,24 @@ def parts(tmp_path: Path) -> Callable[[str], str]:
     return run
 
 
+@of_the_libraries
 def test_one_thread_at_a_time_has_the_trackers(parts: Callable[[str], str]) -> None:
     """libcmap keeps the trackers of all connections in one table, which has no lock."""
     assert parts("trackers") == ""
 
 
+@of_the_libraries
 def test_listing_of_a_map_that_changes(parts: Callable[[str], str]) -> None:
     # A value that has grown is read again, with room for any.
     assert parts("listing").splitlines() == ["first: 1", "grown: 9", "unknown length: 1", "last: 1"]
 
 
+@of_the_libraries
 def test_an_iteration_whose_thread_is_faster_than_its_creator(parts: Callable[[str], str]) -> None:
     assert parts("iteration") == ""
 
 
+@of_the_libraries
 def test_membership_in_which_some_came_and_others_went(parts: Callable[[str], str]) -> None:
     from triocoro._corosync import _quorum
 
@@ -285,10 +292,12 @@ def test_membership_in_which_some_came_and_others_went(parts: Callable[[str], st
     assert change == NodelistChange(triocoro.RingId(1, 2**40), (1, 2, 3), (3, 4), (5,))
 
 
+@of_the_libraries
 def test_zero_copy_when_the_daemon_is_busy_or_has_gone(parts: Callable[[str], str]) -> None:
     assert parts("zero copy") == ""
 
 
+@of_the_libraries
 def test_extension_needs_nothing_but_libc() -> None:
     from triocoro._corosync import _shim
 
@@ -297,6 +306,7 @@ def test_extension_needs_nothing_but_libc() -> None:
     assert re.findall(r"\(NEEDED\).*\[(.*)\]", listing) == ["libc.so.6"]
 
 
+@of_the_libraries
 async def test_missing_library_names_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
     from triocoro._corosync import _cfg, _cmap, _cpg, _libraries, _quorum, _votequorum
     from triocoro._corosync._handle import Handle
@@ -339,6 +349,7 @@ print("ok")
 """
 
 
+@of_the_libraries
 def test_missing_symbol_is_an_error_at_the_call_only(tmp_path: Path) -> None:
     stub = tmp_path / "libstub.so"
     compile_c("int cpg_leave(void) { return 1; }", tmp_path, "-shared", "-fPIC", "-o", str(stub))
@@ -348,6 +359,7 @@ def test_missing_symbol_is_an_error_at_the_call_only(tmp_path: Path) -> None:
     assert (result.returncode, result.stdout.strip()) == (0, "ok"), result.stderr
 
 
+@of_the_libraries
 def test_small_stack_is_an_error_and_not_a_crash() -> None:
     from triocoro._corosync import _libraries
     from triocoro._corosync._shim import ffi, lib
@@ -454,7 +466,8 @@ async def test_dispatch_keeps_its_bounds(corosync: Node) -> None:
             assert 1 <= taken == len(events) <= 3
             seen += payloads(list(events))
     assert seen == messages[:MULTICAST_BURST]
-    assert handle.dispatch(5, 250) == (0, ())
+    taken, events = handle.dispatch(5, 250)
+    assert (taken, list(events)) == (0, [])
     await close(handle)
 
 
@@ -538,6 +551,7 @@ async def test_cancelled_join_is_undone(corosync: Node) -> None:
     await close(handle)
 
 
+@of_the_libraries
 async def test_join_that_ended_before_its_cancellation_is_undone(
     corosync: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -576,6 +590,7 @@ async def expect_left(handle: RawCpg) -> None:
     assert [change.reason for change in changes[1].left] == [Reason.LEAVE]
 
 
+@of_the_libraries
 async def test_cancelled_connects_leave_nothing(corosync: Node) -> None:
     before = open_fds()
     await corosync.freeze()
@@ -593,6 +608,7 @@ async def test_cancelled_connects_leave_nothing(corosync: Node) -> None:
     await until(lambda: open_fds() <= before)
 
 
+@of_the_libraries
 async def test_death_in_the_middle_of_an_iteration(corosync: Node) -> None:
     """cpg_iteration_next would wait for ever for a daemon that is gone."""
     handles = [await joined(corosync, b"group %d" % number) for number in range(10)]
@@ -617,6 +633,7 @@ async def test_death_in_the_middle_of_an_iteration(corosync: Node) -> None:
     await close(*handles)
 
 
+@of_the_libraries
 async def test_namespaces_that_cannot_be_entered() -> None:
     class OurOwnError(Exception):
         pass
@@ -638,6 +655,7 @@ async def test_namespaces_that_cannot_be_entered() -> None:
         os.close(pidfd)
 
 
+@of_the_libraries
 async def test_child_in_the_namespaces_is_seen_by_nobody(corosync: Node) -> None:
     received: list[int] = []
     before = signal.signal(signal.SIGCHLD, lambda number, _: received.append(number))
@@ -780,6 +798,7 @@ TYPED: list[tuple[CmapType, str, dict[CmapValue, str]]] = [
 ]
 
 
+@pytest.mark.corosync_real_only(reason="Corosync's tool cannot ask the fake")
 @pytest.mark.parametrize("kind, letters, values", TYPED, ids=[letters for _, letters, _ in TYPED])
 async def test_typed_values(corosync: Node, kind: CmapType, letters: str, values: dict[CmapValue, str]) -> None:
     handle = await corosync.endpoint.connect_cmap(CmapMap.ICMAP)
@@ -794,6 +813,7 @@ async def test_typed_values(corosync: Node, kind: CmapType, letters: str, values
     await close(handle)
 
 
+@of_the_libraries
 async def test_values_at_the_bounds(corosync: Node) -> None:
     handle = await corosync.endpoint.connect_cmap(CmapMap.ICMAP)
     key = "test." + "k" * 250
@@ -837,6 +857,7 @@ async def test_keys_that_cannot_be_used(corosync: Node) -> None:
     await close(handle)
 
 
+@pytest.mark.corosync_real_only(reason="Corosync's tool cannot ask the fake")
 async def test_items_are_those_of_cmapctl(corosync: Node) -> None:
     letters = {kind: name for kind, name, _ in TYPED}
     maps: list[tuple[CmapMap, list[str]]] = [(CmapMap.ICMAP, []), (CmapMap.STATS, ["-m", "stats"])]
@@ -1007,6 +1028,7 @@ async def test_frozen_daemon_holds_up_no_tracker_of_another(corosync_cluster: Cl
     await close(handles[0])
 
 
+@of_the_libraries
 async def test_connect_that_fails_halfway_leaves_nothing(corosync: Node) -> None:
     before = open_fds()
     with pytest.raises(triocoro.NotExistError, match="cmap_initialize_map"):
@@ -1017,6 +1039,7 @@ async def test_connect_that_fails_halfway_leaves_nothing(corosync: Node) -> None
 # --- cfg ---
 
 
+@pytest.mark.corosync_real_only(reason="Corosync's tool cannot ask the fake")
 @pytest.mark.corosync(nodes=2)
 async def test_cfg_knows_the_nodes(corosync_cluster: Cluster) -> None:
     handle = await corosync_cluster[1].endpoint.connect_cfg()
@@ -1114,6 +1137,7 @@ def shared_memory() -> list[str]:
     return [line for line in Path("/proc/self/maps").read_text().splitlines() if "zerocopy" in line]
 
 
+@of_the_libraries
 async def test_zero_copy(corosync: Node) -> None:
     handle, other = await joined(corosync, b"copies"), await joined(corosync, b"others")
     size = handle.max_atomic_message_size
@@ -1155,6 +1179,7 @@ async def test_zero_copy(corosync: Node) -> None:
     await close(await joined(corosync, b"alive"))
 
 
+@of_the_libraries
 async def test_zero_copy_buffer_in_use_stays(corosync: Node) -> None:
     handle = await joined(corosync, b"slices")
     buffer = await handle.zcb_alloc(8)
@@ -1182,6 +1207,7 @@ async def test_zero_copy_needs_a_member(corosync: Node) -> None:
     await close(handle)
 
 
+@of_the_libraries
 async def test_zero_copy_without_room(corosync: Node) -> None:
     """The library would end our process."""
     handle = await joined(corosync, b"room")
@@ -1196,6 +1222,7 @@ async def test_zero_copy_without_room(corosync: Node) -> None:
     await close(handle)
 
 
+@of_the_libraries
 async def test_zero_copy_where_the_namespaces_have_gone(corosync: Node) -> None:
     assert isinstance(corosync.endpoint, CorosyncEndpoint)
     entrance = corosync.endpoint._namespaces._pidfd
@@ -1215,6 +1242,7 @@ async def test_zero_copy_where_the_namespaces_have_gone(corosync: Node) -> None:
     await close(handle)
 
 
+@of_the_libraries
 async def test_cancelled_zero_copy(corosync: Node) -> None:
     handle = await joined(corosync, b"cancelled")
     buffer = await handle.zcb_alloc(8)
@@ -1237,6 +1265,7 @@ async def test_cancelled_zero_copy(corosync: Node) -> None:
     await close(handle)
 
 
+@of_the_libraries
 async def test_zero_copy_without_its_daemon(corosync: Node) -> None:
     handle = await joined(corosync, b"gone")
     buffer = await handle.zcb_alloc(8)

@@ -101,7 +101,6 @@ async def open_and_close() -> None:
         raise AssertionError("connected while the daemon was frozen")
 
 
-@pytest.mark.corosync_real_only(reason="no call of the fake can block the loop: it is in the loop")
 async def test_the_loop_never_waits(corosync: Node, figure: Any) -> None:
     with trio.fail_after(LIMIT):
         async with (
