@@ -18,7 +18,7 @@ import pytest
 from mutants import caught_by_checkers, caught_by_suite, hook
 from mutants.mutant import Mutant
 
-from triocoro.testing import ClusterOptions, History, Rule, Violation, check
+from triocoro.testing import FakeCluster, History, Rule, Violation, check
 
 pytestmark = pytest.mark.corosync_fake_only(reason="nobody breaks Corosync for us")
 
@@ -48,7 +48,7 @@ def recorded(mutant: Mutant | None, cluster: Mapping[str, Any]) -> list[Violatio
     """What the checkers say of a recording that knows nothing of the mutant."""
     result = python(mutant, "-m", "mutants.record", json.dumps(cluster), str(_SEED))
     assert result.returncode == 0, result.stderr
-    return check(History.from_json_lines(result.stdout), options=ClusterOptions(**cluster))
+    return check(History.from_json_lines(result.stdout), options=FakeCluster(**cluster).options)
 
 
 def run_pytest(mutant: Mutant | None, *tests: str) -> subprocess.CompletedProcess[str]:

@@ -82,6 +82,48 @@ MESSAGES = {
     ),
 }
 
+_SLOW = {"nodes": 3, "latency": 0.01, "jitter": 0.02}
+"""A cluster in which messages are on their way for some time."""
+
+IN_TRANSIT = {
+    "own_ones_first": Mutant(
+        "A node delivers its own messages at once, whatever is on its way before them.",
+        "transit",
+        "            self._inbox(daemon).append(_Packet(self._numbers, now + delay, multicast))\n",
+        "            if daemon.nodeid == multicast.sender:\n"
+        "                self._inbox(daemon).appendleft(_Packet(self._numbers, now, multicast))\n"
+        "            else:\n"
+        "                self._inbox(daemon).append(_Packet(self._numbers, now + delay, multicast))\n",
+        Rule.TOTAL_ORDER,
+        _SLOW,
+    ),
+    "into_the_next_view": Mutant(
+        "What is on its way when a ring breaks comes in the next one.",
+        "totem",
+        "            self._transit.recover([daemon for daemon in daemons if daemon.nodeid in nodeids])\n",
+        "            pass\n",
+        Rule.VIRTUAL_SYNCHRONY,
+        _SLOW,
+    ),
+    "nothing_is_shared": Mutant(
+        "When a ring breaks, each node delivers what it has itself, and not what others have who go on with it.",
+        "totem",
+        "            self._transit.recover([daemon for daemon in daemons if daemon.nodeid in nodeids])\n",
+        "            for daemon in daemons:\n                self._transit.recover([daemon])\n",
+        Rule.VIRTUAL_SYNCHRONY,
+        _SLOW,
+    ),
+    "one_forgets": Mutant(
+        "When a ring breaks, the last node forgets what was on its way to it.",
+        "totem",
+        "            self._transit.recover([daemon for daemon in daemons if daemon.nodeid in nodeids])\n",
+        "            self._transit.forget(daemons[-1])\n"
+        "            self._transit.recover([daemon for daemon in daemons if daemon.nodeid in nodeids])\n",
+        Rule.VIRTUAL_SYNCHRONY,
+        _SLOW,
+    ),
+}
+
 VIEWS = {
     "change_lost": Mutant(
         "Clients of node 2 are not told who went with a node.",
@@ -213,4 +255,4 @@ QUORUM = {
     ),
 }
 
-MUTANTS = {**MESSAGES, **VIEWS, **QUORUM}
+MUTANTS = {**MESSAGES, **IN_TRANSIT, **VIEWS, **QUORUM}
