@@ -4,6 +4,8 @@
 # make lint, make fake, make real     parts of make test; ARGS="-k name" goes to pytest
 # make flake        the tests ten times in a row in both modes, under load; N=3 and ARGS say otherwise
 # make flake-smoke  that in a minute: one round of a few tests
+# make fuzz         N random programs on real clusters and on fakes, compared; SEED=... runs the same ones again
+# make fuzz-smoke   a few of them
 # make unprivileged make real as an ordinary user, whom root makes for it; ARGS goes to pytest
 #
 # PYTHON=python3.13 takes another interpreter, with a virtual environment of its own.
@@ -16,7 +18,7 @@ READY := $(VENV)/.ready
 # The extension module is built anew when one of its sources changes.
 SOURCES := $(filter-out %/_shim.c,$(wildcard $(addprefix triocoro/_corosync/,*.c *.h *.cdef *.txt *build*.py)))
 
-.PHONY: setup demo test lint fake real flake flake-smoke unprivileged
+.PHONY: setup demo test lint fake real flake flake-smoke fuzz fuzz-smoke unprivileged
 
 setup: $(READY)
 
@@ -50,6 +52,12 @@ flake: setup
 
 flake-smoke: setup
 	@BIN=$(BIN) N=1 tools/flake.sh tests/test_death.py tests/test_cancellation.py
+
+fuzz: setup
+	@PYTHONPATH=tests $(BIN)/python -m fuzz --number=$(N) $(if $(SEED),--seed=$(SEED)) --shrink --ledger $(ARGS)
+
+fuzz-smoke: setup
+	@PYTHONPATH=tests $(BIN)/python -m fuzz --number=4 --seed=1003 $(ARGS)
 
 unprivileged:
 	@tools/unprivileged.sh $(ARGS)

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
-from conftest import Run
+from conftest import Figure, Run
 from hypothesis import given, settings, strategies as st
+from weather import weather
 
-from triocoro.testing import seeded, seeded_run
+import triocoro
+from triocoro import Message
+from triocoro.testing import FakeCluster, History, seeded, seeded_run
 
 scheduler: Any = trio._core._run
 
@@ -147,3 +157,127 @@ def test_under_hypothesis(seed: int) -> None:
     assert scheduler._r.getstate() == own
     trio.run(shuffled)
     assert seeded_run(shuffled, seed=seed) == schedule
+
+
+# -- what clients of the fake see --------------------------------------------------------------------------------------
+
+FAKE = pytest.mark.corosync_fake_only(reason="real daemons do not wait for Trio's turns")
+LIMIT = 3.0
+"""Seconds of the CPU."""
+
+
+async def seen(seed: int, latency: float = 0.0, jitter: float = 0.0) -> str:
+    """What clients do and see while five nodes come and go."""
+    async with FakeCluster(nodes=5, latency=latency, jitter=jitter, seed=seed) as cluster:
+        return (await weather(cluster, seed, seconds=1)).normalised().to_json_lines()
+
+
+def digests() -> list[str]:
+    """Of histories with latency and without, and of another schedule."""
+    courses = [((1,), 1), ((1, 0.01, 0.02), 1), ((1,), 2)]
+    texts = [seeded_run(seen, *arguments, seed=seed) for arguments, seed in courses]
+    assert min(map(len, texts)) > 100_000
+    return [hashlib.sha256(text.encode()).hexdigest() for text in texts]
+
+
+@FAKE
+def test_one_seed_gives_one_history_and_another_seed_another() -> None:
+    assert digests() == digests()
+    assert len(set(digests())) == 3
+
+
+@FAKE
+def test_in_another_process_as_well() -> None:
+    # Sets of strings have another order there, and everything is elsewhere in memory.
+    code = "from test_determinism import digests; print(*digests())"
+    paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    for hash_seed in ("1", "2"):
+        environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": paths}
+        command = [sys.executable, "-c", code]
+        process = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        assert process.stdout.split() == digests()
+
+
+async def race() -> str:
+    """What three clients of a group see that send at once, on a clock that nobody moves."""
+    history = History()
+    async with FakeCluster(nodes=3) as cluster, trio.open_nursery() as nursery:
+
+        async def member(nodeid: int) -> None:
+            endpoint = history.endpoint(cluster[nodeid], client=f"client {nodeid}")
+            async with triocoro.open_group("g", endpoint=endpoint) as group:
+                for number in range(3):
+                    await group.send(b"%d" % number)
+                own = 0
+                async for event in group:
+                    own += isinstance(event, Message) and event.sender == group.address
+                    if own == 3:
+                        break
+
+        for nodeid in cluster.nodes:
+            nursery.start_soon(member, nodeid)
+    return history.normalised().to_json_lines()
+
+
+@FAKE
+def test_without_a_virtual_clock_while_nobody_sleeps() -> None:
+    def raced(seed: int) -> str:
+        with seeded(seed):
+            return trio.run(race)
+
+    first = raced(1)
+    assert raced(1) == first
+    assert len({raced(seed) for seed in range(5)}) == 5
+
+
+@FAKE
+async def test_in_a_test_of_pytest_trio() -> None:
+    texts: list[str] = []
+    for seed in (1, 1, 2):
+        with seeded(seed):
+            texts.append(await race())
+    assert texts[0] == texts[1] != texts[2]
+
+
+# -- speed -------------------------------------------------------------------------------------------------------------
+
+
+async def thousand_seconds(messages: int, latency: float, jitter: float) -> tuple[float, int]:
+    """The time it took five members to send each other that many messages, and how many were received."""
+    received = 0
+    async with FakeCluster(nodes=5, latency=latency, jitter=jitter) as cluster, trio.open_nursery() as nursery:
+
+        async def send(group: triocoro.Group) -> None:
+            for number in range(messages // 5):
+                await group.send(b"%d" % number)
+                await trio.sleep(1005 * 5 / messages)
+
+        async def member(nodeid: int) -> None:
+            nonlocal received
+            async with triocoro.open_group("g", endpoint=cluster[nodeid].endpoint) as group:
+                # All are there before the first one sends.
+                while len(group.view.members) < 5:
+                    await group.receive()
+                nursery.start_soon(send, group)
+                own = 0
+                while own < messages:
+                    own += isinstance(await group.receive(), Message)
+                received += own
+
+        for nodeid in cluster.nodes:
+            nursery.start_soon(member, nodeid)
+    return trio.current_time(), received
+
+
+@FAKE
+@pytest.mark.parametrize(
+    "messages, latency, jitter", [(2_000, 0.0, 0.0), (2_000, 0.01, 0.01), (10_000, 0.0, 0.0), (10_000, 0.01, 0.0)]
+)
+def test_a_thousand_seconds_take_less_than_three(messages: int, latency: float, jitter: float, figure: Figure) -> None:
+    began = time.process_time()
+    took, received = seeded_run(partial(thousand_seconds, messages, latency, jitter), seed=1)
+    cpu = time.process_time() - began
+    figure(f"{received} messages come within {took:.0f} s, latency {latency} s, jitter {jitter} s", f"{cpu:.2f} s")
+    assert received == 5 * messages
+    assert took > 1000
+    assert cpu < LIMIT

@@ -1,4 +1,4 @@
-"""The fake with latency and jitter: messages take time, rings break meanwhile, and Corosync's rules hold all the same."""
+"""The fake with latency and jitter: messages take time, rings break meanwhile, and Corosync's rules hold."""
 
 from __future__ import annotations
 
@@ -132,15 +132,15 @@ async def test_what_a_node_is_asked_takes_none() -> None:
 
 async def told_with(*, seed: int) -> list[list[tuple[float, str]]]:
     """What three nodes are told of thirty messages that set out within 0.3 s and take 0.5 to 1 s."""
-    async with FakeCluster(nodes=3, latency=LATENCY, jitter=LATENCY, seed=seed) as cluster:
-        async with watchers(cluster) as watching:
-            began = trio.current_time()
-            for number in range(10):
-                for watcher in watching.values():
-                    await watcher.group.send(b"%d" % number)
-                    await trio.sleep(0.01)
-            await trio.sleep(2)
-            return [[(time - began, text) for time, text in watcher.told] for watcher in watching.values()]
+    cluster = FakeCluster(nodes=3, latency=LATENCY, jitter=LATENCY, seed=seed)
+    async with cluster, watchers(cluster) as watching:
+        began = trio.current_time()
+        for number in range(10):
+            for watcher in watching.values():
+                await watcher.group.send(b"%d" % number)
+                await trio.sleep(0.01)
+        await trio.sleep(2)
+        return [[(time - began, text) for time, text in watcher.told] for watcher in watching.values()]
 
 
 @seeded

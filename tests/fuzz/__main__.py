@@ -13,14 +13,15 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
-from fuzz.program import Program, generate, shorter
+from fuzz.program import Program, generate
+from fuzz.shrink import shrink
 from fuzz.verdict import Verdict, judge
 
 HERE = Path(__file__).parent
 LEDGER = HERE / "ledger.csv"
-PROGRAMS = HERE / "programs"
 NODES = (3, 5)
 STEPS = (25, 40)
+TRIES = 3
 
 
 def main() -> int:
@@ -84,28 +85,31 @@ def _report(verdict: Verdict) -> None:
 
 
 def _enter(verdict: Verdict) -> None:
-    describe = ["git", "-C", str(HERE), "describe", "--always", "--dirty", "--exclude=*"]
-    commit = subprocess.run(describe, check=True, capture_output=True, text=True).stdout.strip()
-    day = time.strftime("%Y-%m-%d")
     program = verdict.program
     if not LEDGER.exists():
         LEDGER.write_text("day,commit,seed,nodes,steps,verdict\n", encoding="ascii")
     with LEDGER.open("a", encoding="ascii") as ledger:
-        ledger.write(f"{day},{commit},{program.seed},{program.nodes},{len(program.steps)},{verdict.kind}\n")
+        day = time.strftime("%Y-%m-%d")
+        ledger.write(f"{day},{_commit()},{program.seed},{program.nodes},{len(program.steps)},{verdict.kind}\n")
+
+
+def _commit() -> str:
+    """What is being tested; with a + if that is not all."""
+    git = ["git", "-C", str(HERE)]
+    commit = subprocess.run([*git, "rev-parse", "--short", "HEAD"], check=True, capture_output=True, text=True)
+    changes = [*git, "diff", "--quiet", "HEAD", "--", ":/", f":(exclude){LEDGER.name}"]
+    return commit.stdout.strip() + "+" * subprocess.run(changes, check=False).returncode
 
 
 def _shrunk(verdict: Verdict, *, fake: bool, workers: int) -> Program:
-    """The shortest program found that fails in the same way. Real schedules vary, so each is tried three times."""
-    best = verdict.program
-    attempts = 1 if fake else 3
-    while True:
-        for candidate in shorter(best):
-            judged = _judged([candidate] * attempts, fake=fake, workers=workers)
-            if any(other.kind == verdict.kind for other in judged):
-                best = candidate
-                break
-        else:
-            return best
+    """The shortest program found that fails in the same way. Real schedules vary, so each has several tries."""
+    attempts = 1 if fake else TRIES
+
+    def fails(program: Program) -> bool:
+        judged = _judged([program] * attempts, fake=fake, workers=workers)
+        return any(other.kind == verdict.kind for other in judged)
+
+    return shrink(verdict.program, fails)
 
 
 if __name__ == "__main__":

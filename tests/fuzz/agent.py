@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import trio
 
 import triocoro
-from triocoro import ConfigChange, GroupEvent, Message, MessageLost, lowlevel
+from triocoro import ConfigChange, GroupEvent, MessageLost, lowlevel
 from triocoro.lowlevel import Dispatch
 from triocoro.testing import RecordingEndpoint
 
@@ -56,31 +57,31 @@ class Agent:
         await self._members.pop(group).gone.wait()
 
     async def _do_track(self, service: str) -> None:
-        await self._nursery.start(getattr(self, f"_track_{service}"))
+        await self._nursery.start(self._track, service)
 
-    async def _track_quorum(self, *, task_status: trio.TaskStatus[None]) -> None:
-        async def track() -> None:
+    async def _track(self, service: str, *, task_status: trio.TaskStatus[None]) -> None:
+        try:
+            async with self._changes(service) as changes:
+                task_status.started()
+                async for _ in changes:
+                    pass
+        except triocoro.ConnectionLostError:
+            await trio.lowlevel.checkpoint()
+
+    @asynccontextmanager
+    async def _changes(self, service: str) -> AsyncGenerator[AsyncIterable[object], None]:
+        if service == "quorum":
             async with triocoro.open_quorum(endpoint=self._endpoint) as quorum, quorum.track() as changes:
-                await _take_all(changes, task_status)
-
-        await _until_lost(track)
-
-    async def _track_votequorum(self, *, task_status: trio.TaskStatus[None]) -> None:
-        async def track() -> None:
+                yield changes
+        elif service == "votequorum":
             async with triocoro.open_votequorum(endpoint=self._endpoint) as votequorum, votequorum.track() as changes:
-                await _take_all(changes, task_status)
-
-        await _until_lost(track)
-
-    async def _track_cmap(self, *, task_status: trio.TaskStatus[None]) -> None:
-        async def track() -> None:
+                yield changes
+        else:
             async with (
                 triocoro.open_cmap(endpoint=self._endpoint) as cmap,
                 cmap.track(TRACKED_KEYS, prefix=True) as changes,
             ):
-                await _take_all(changes, task_status)
-
-        await _until_lost(track)
+                yield changes
 
     async def _do_mistake(self) -> list[Any]:
         """Calls that cannot succeed, and what each says."""
@@ -140,19 +141,6 @@ async def _outcome(call: Callable[[], Awaitable[object]]) -> str:
         return type(error).__name__
 
 
-async def _take_all(changes: Any, task_status: trio.TaskStatus[None]) -> None:
-    task_status.started()
-    async for _ in changes:
-        pass
-
-
-async def _until_lost(track: Callable[[], Awaitable[None]]) -> None:
-    try:
-        await track()
-    except triocoro.ConnectionLostError:
-        await trio.lowlevel.checkpoint()
-
-
 class _Member:
     """A member of a group."""
 
@@ -165,7 +153,9 @@ class _Member:
         self.gone = trio.Event()
         self._left = trio.Event()
 
-    async def be_one(self, way: str, *, task_status: trio.TaskStatus[None]) -> None:
+    async def be_one(  # noqa: ASYNC128 - it hands it on
+        self, way: str, *, task_status: trio.TaskStatus[None]
+    ) -> None:
         """Be one until told to go, or until the daemon goes."""
         try:
             if way == "sdk":
@@ -202,19 +192,13 @@ class _Member:
             self._endpoint.lost(event.payload)
 
     async def _be_raw_member(self, dispatch: Dispatch, task_status: trio.TaskStatus[None]) -> None:
-        async def ignore(event: Message) -> None:
-            await trio.lowlevel.checkpoint()
-
         async def handle_change(event: ConfigChange) -> None:
             await trio.lowlevel.checkpoint()
             if any(change.address.pid == self._endpoint.pid for change in event.left):
                 self._left.set()
 
-        async def ignore_totem(event: triocoro.TotemChange) -> None:
-            await trio.lowlevel.checkpoint()
-
         handle = await lowlevel.cpg_initialize(
-            deliver=ignore, confchg=handle_change, totem_confchg=ignore_totem, endpoint=self._endpoint
+            deliver=_ignore, confchg=handle_change, totem_confchg=_ignore, endpoint=self._endpoint
         )
 
         async def send(payloads: list[bytes]) -> None:
@@ -236,6 +220,10 @@ class _Member:
             # It is given up in any case; with a frozen daemon, in the background.
             with trio.move_on_after(1, shield=True):
                 await handle.finalize()
+
+
+async def _ignore(_: object) -> None:
+    await trio.lowlevel.checkpoint()
 
 
 async def _dispatch(handle: lowlevel.CpgHandle, dispatch: Dispatch, member: trio.CancelScope) -> None:

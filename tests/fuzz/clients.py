@@ -10,21 +10,22 @@ import socket
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any, cast
 
 import attrs
 import trio
+
 from fuzz.agent import Agent
 from fuzz.program import node_of
-
 from triocoro import Address, ConfigChange, Message, QuorumChange, VotequorumChange, VotequorumNodelist
 from triocoro._corosync import CorosyncEndpoint
+from triocoro._types import CmapNotification
 from triocoro.testing import Call, Event, FakeCluster, History, Loss, NetnsCluster, RecordingEndpoint
 from triocoro.testing._fake.cluster import FakeNode
 from triocoro.testing._fake.ipc import _Goodbye
 from triocoro.testing._history import Entry
 from triocoro.testing._netns.cluster import NetnsNode
-from triocoro._types import CmapNotification
 
 _PROCESSES = multiprocessing.get_context("forkserver")
 _PROCESSES.set_forkserver_preload(["fuzz.agent"])
@@ -199,15 +200,13 @@ class RealClient(Client):
         """Take in what it says, until it is dead."""
         task_status.started()
         try:
-            async for line in _lines(self._stream):
-                kind, value = json.loads(line)
-                if kind == "entry":
-                    for entry in History.from_json_lines(value):
-                        self.take(entry)
-                else:
-                    done, results = self._answers.pop(value[0])
-                    results.append(value[1])
-                    done.set()
+            rest = b""
+            # Killed while it had not read all that we wrote, it ends with an error.
+            with suppress(trio.BrokenResourceError):
+                async for chunk in self._stream:
+                    *lines, rest = (rest + chunk).split(b"\n")
+                    for line in lines:
+                        self._hear(*json.loads(line))
         finally:
             self._dead.set()
             self.news.set()
@@ -217,6 +216,15 @@ class RealClient(Client):
             # It has ended: nobody else has the other end of the socket.
             self._process.join()
             self._process.close()
+
+    def _hear(self, kind: str, value: Any) -> None:
+        if kind == "entry":
+            for entry in History.from_json_lines(value):
+                self.take(entry)
+        else:
+            done, results = self._answers.pop(value[0])
+            results.append(value[1])
+            done.set()
 
     async def do(self, verb: str, **arguments: Any) -> Any:
         """See `Client`."""
@@ -233,17 +241,6 @@ class RealClient(Client):
         """See `Client`."""
         self._process.kill()
         await self._dead.wait()
-
-
-async def _lines(stream: trio.SocketStream) -> Any:
-    rest = b""
-    try:
-        async for chunk in stream:
-            *lines, rest = (rest + chunk).split(b"\n")
-            for line in lines:
-                yield line
-    except trio.BrokenResourceError:  # killed while it had not read all that we wrote
-        return
 
 
 def _serve(channel: socket.socket, name: str, nodeid: int, holder: int) -> None:
@@ -269,7 +266,8 @@ def _serve(channel: socket.socket, name: str, nodeid: int, holder: int) -> None:
             while chunk := await trio.to_thread.run_sync(reader.recv, 2**16, abandon_on_cancel=True):
                 *lines, rest = (rest + chunk).split(b"\n")
                 for line in lines:
-                    nursery.start_soon(obey, agent, *json.loads(line))
+                    number, verb, arguments = json.loads(line)
+                    nursery.start_soon(obey, agent, number, verb, arguments)
             nursery.cancel_scope.cancel()
 
     trio.run(main)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from typing import Any
 
 import attrs
 import trio
+
+import triocoro
 from fuzz.agent import EXPECTED, TRACKED_KEYS, contents
 from fuzz.clients import Client, ClientDiedError, Clients, Membership
 from fuzz.program import Program, Step, node_of
-
-import triocoro
 from triocoro import Address, ConfigChange, Message, QuorumChange, VotequorumChange, VotequorumNodelist
 from triocoro.testing import FakeCluster, History, NetnsCluster
 
@@ -259,13 +260,14 @@ class _Driver:
             for membership in client.memberships.values()
         ]
         with trio.move_on_after(LIMIT) as limit:
+            await trio.lowlevel.checkpoint()
             for member in members:
-                await self._until(member.client, lambda member=member: self._view(member) == self._peers(member))
+                await self._until(member.client, partial(self._sees_its_peers, member))
             marker = MARKER + str(self._marks).encode()
             for member in members:
                 await member.client.do("mark", group=member.group, marker=marker.decode())
             for member in members:
-                await self._until(member.client, lambda member=member: _has_marks(member, marker))
+                await self._until(member.client, partial(_has_marks, member, marker))
             for client in self._clients:
                 if self._usable(client.node) and client.tracked:
                     await self._until_told(client)
@@ -295,16 +297,23 @@ class _Driver:
         if "quorum" in client.tracked:
             changes = client.tracked["quorum"]
             await self._until(
-                client, lambda: (last := _last(changes, QuorumChange)) is not None
-                and last.quorate == quorate and set(last.members) == nodes,
+                client,
+                lambda: (
+                    (last := _last(changes, QuorumChange)) is not None
+                    and last.quorate == quorate
+                    and frozenset(last.members) == nodes
+                ),
             )
         if "votequorum" in client.tracked:
             changes = client.tracked["votequorum"]
             await self._until(
-                client, lambda: (last := _last(changes, VotequorumChange)) is not None
-                and last.quorate == quorate
-                and (ring := _last(changes, VotequorumNodelist)) is not None
-                and set(ring.nodes) == nodes,
+                client,
+                lambda: (
+                    (last := _last(changes, VotequorumChange)) is not None
+                    and last.quorate == quorate
+                    and (ring := _last(changes, VotequorumNodelist)) is not None
+                    and frozenset(ring.nodes) == nodes
+                ),
             )
 
     def _name(self, address: Address) -> str:
@@ -312,6 +321,9 @@ class _Driver:
 
     def _view(self, member: Membership) -> frozenset[str]:
         return frozenset(self._name(address) for address in member.members)
+
+    def _sees_its_peers(self, member: Membership) -> bool:
+        return self._view(member) == self._peers(member)
 
     def _peers(self, member: Membership) -> frozenset[str]:
         reachable = self._cluster.reachable(member.client.node)
@@ -338,9 +350,7 @@ class _Driver:
                     seen[f"node {nodeid}"] = await self._look_at_node(nodeid)
         return seen
 
-    def _look_at_member(
-        self, member: Membership, events: list[ConfigChange | Message], step: Step
-    ) -> dict[str, Any]:
+    def _look_at_member(self, member: Membership, events: list[ConfigChange | Message], step: Step) -> dict[str, Any]:
         seen: dict[str, Any] = {"members": sorted(self._view(member))}
         if step["do"] == "storm" and step["during"] is not None:
             return seen

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 import attrs
@@ -89,11 +89,13 @@ class _Generator:
         )
 
     def _one_of(self, weights: Mapping[Callable[[], Step | None], int]) -> Step:
+        makers = [make for make, weight in weights.items() for _ in range(weight)]
         while True:
-            (make,) = self._random.choices(list(weights), list(weights.values()))
+            make = self._random.choice(makers)
             step = make()
             if step is not None:
                 return step
+            makers = [other for other in makers if other != make]
 
     def _fault(self) -> Step:
         return self._one_of(
@@ -276,12 +278,3 @@ class _Generator:
 def node_of(client: str) -> int:
     """The node of a client."""
     return int(client[:-1])
-
-
-def shorter(program: Program) -> Iterator[Program]:
-    """Programs with fewer steps, the shortest first: what to try when looking for a small one that fails."""
-    size = len(program.steps) // 2
-    while size:
-        for start in range(0, len(program.steps), size):
-            yield program.without(start, start + size)
-        size //= 2

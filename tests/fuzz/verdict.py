@@ -8,9 +8,9 @@ from typing import Any, cast
 
 import attrs
 import trio
+
 from fuzz.driver import Outcome, run
 from fuzz.program import Program
-
 from triocoro.testing import FakeCluster, NetnsCluster, check, seeded_run
 
 SAME = "same"
@@ -77,6 +77,6 @@ def _differences(one: Any, other: Any, path: str = "") -> Iterator[tuple[str, An
         yield path, one, other
 
 
-async def _run(program: Program, kind: type[FakeCluster] | type[NetnsCluster]) -> Outcome:
+async def _run(program: Program, kind: type[FakeCluster | NetnsCluster]) -> Outcome:
     async with kind(nodes=program.nodes) as cluster:
         return await run(program, cluster)

@@ -120,8 +120,6 @@ class FakeNode(Node):
         self._daemon: Daemon | None = None
         self._endpoint = self._endpoint_of(os.getpid())
         self._log: list[str] = []
-        # What daemons keep in their state_dir.
-        self._disk: dict[str, int] = {}
 
     @property
     def endpoint(self) -> Endpoint:
@@ -195,7 +193,7 @@ class FakeNode(Node):
 
     def boot(self) -> None:
         """Start the daemon, alone in a ring for now."""
-        daemon = self._daemon = Daemon(self.nodeid, self._totem, self._write_log, self._disk)
+        daemon = self._daemon = Daemon(self.nodeid, self._totem, self._write_log)
         daemon.begin({service.name: service for service in services(daemon, self._cluster.options)})
 
     def crash(self) -> None:

@@ -85,11 +85,10 @@ class Synchronised(Service):
 class Daemon:
     """A corosync process, from its start to its death."""
 
-    def __init__(self, nodeid: int, totem: Totem, log: Callable[[str, str], None], disk: dict[str, int]) -> None:
+    def __init__(self, nodeid: int, totem: Totem, log: Callable[[str, str], None]) -> None:
         self.nodeid = nodeid
         self.totem = totem
         self.log = log
-        self.disk = disk
         self.frozen = False
         self.in_sync = False
         self.alive = True

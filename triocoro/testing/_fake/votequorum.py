@@ -87,7 +87,7 @@ class VotequorumService(Synchronised):
         self._in_sync = False
         self._window_timer: trio.CancelScope | None = None
         self.configuration = voteconfig.read(daemon.icmap, daemon.nodeid)
-        self.votes = Votes(daemon.nodeid, self.configuration, daemon.disk, self)
+        self.votes = Votes(daemon.nodeid, self.configuration, self)
         self.qdevice = Qdevice(self)
         self.votes.recalculate(allow_decrease=False)
         for key in ("nodelist.", "quorum."):

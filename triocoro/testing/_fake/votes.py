@@ -16,7 +16,6 @@ QDEVICE = 0
 
 _TWO = 2
 _LEAST_BESIDE_DEVICE = 2
-_BARRIER = "ev_tracking"
 
 
 class NodeFlag(IntFlag):
@@ -65,11 +64,10 @@ class Votes:
     Args:
         nodeid: our own id.
         configuration: what is configured at the start.
-        disk: what outlives the daemon.
         listener: is told of what changes.
     """
 
-    def __init__(self, nodeid: int, configuration: Configuration, disk: dict[str, int], listener: Listener) -> None:
+    def __init__(self, nodeid: int, configuration: Configuration, listener: Listener) -> None:
         self.two_node = False
         self.wait_for_all = bool(configuration.wait_for_all)
         self.last_man_standing = configuration.last_man_standing
@@ -86,7 +84,8 @@ class Votes:
         self._previous_ring: tuple[int, ...] = ()
         self._lowest = self._highest = -1
         self._tie_breakers = configuration.tie_breakers
-        self._disk = disk
+        # Corosync means to keep this on disk, for its next start; but it has closed the file by the time it writes.
+        self._most_expected = 0
         self._listener = listener
         listener.publish("this_node_id", nodeid)
         self.us = self.add(nodeid)
@@ -95,7 +94,7 @@ class Votes:
         if self.tie_breaker:
             listener.publish("atb_type", self.tie_breaker)
         if self.allow_downscale:
-            listener.publish("ev_tracking_barrier", disk.setdefault(_BARRIER, 0))
+            listener.publish("ev_tracking_barrier", self._most_expected)
         self._configure(configuration)
         if self.wait_for_all:
             self.set_waiting_for_all(waiting=True)
@@ -134,7 +133,7 @@ class Votes:
                 all_votes += device_votes
         if self.allow_downscale:
             # What was expected once counts for more than what is configured.
-            expected_votes = self._disk[_BARRIER]
+            expected_votes = self._most_expected
         self.us.votes = configuration.own_votes
         self.us.expected_votes = expected_votes or all_votes
         if device_votes is not None or not configuration.device:
@@ -198,7 +197,7 @@ class Votes:
     def respect_tracked(self) -> None:
         """With allow_downscale, no fewer votes are expected than there ever were."""
         if self.allow_downscale:
-            self.us.expected_votes = max(self.us.expected_votes, self._disk[_BARRIER])
+            self.us.expected_votes = max(self.us.expected_votes, self._most_expected)
 
     def calculate_quorum(
         self, *, allow_decrease: bool, max_expected: int = 0, allow_downscale: bool | None = None
@@ -228,8 +227,8 @@ class Votes:
         if total > self.us.expected_votes:
             self.us.expected_votes = total
             self._listener.expected_votes_changed()
-        if self.allow_downscale and self.us.expected_votes > self._disk[_BARRIER]:
-            self._disk[_BARRIER] = self.us.expected_votes
+        if self.allow_downscale and self.us.expected_votes > self._most_expected:
+            self._most_expected = self.us.expected_votes
             self._listener.publish("ev_tracking_barrier", self.us.expected_votes)
         heads = sum(1 for _ in self.members()) + bool(self.qdevice.votes) if by_nodes else 0
         # One byte, as votequorum has it.
