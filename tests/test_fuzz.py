@@ -1,0 +1,121 @@
+"""The fuzzer: its programs, what it says of them, and those that were kept."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import attrs
+import pytest
+from fuzz.__main__ import program_of
+from fuzz.program import Program, Step, generate
+from fuzz.shrink import shrink
+from fuzz.verdict import findings, judge, run_on_fake
+from hypothesis import HealthCheck, given, settings, strategies as st
+
+HERE = Path(__file__).parent
+KEPT = sorted((HERE / "fuzz" / "programs").glob("*.json"))
+SEED = 4
+SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
+
+
+def test_a_seed_stands_for_a_program() -> None:
+    program = program_of(SEED)
+    assert program == program_of(SEED)
+    assert program.steps != program_of(SEED + 1).steps
+    assert Program.from_json(program.to_json()) == program
+    assert len(program.steps) >= 25
+    assert {program_of(seed).nodes for seed in range(10)} == {3, 5}
+
+
+@pytest.mark.corosync_fake_only(reason="what it compares are two runs on the fake")
+def test_the_fake_does_the_same_again() -> None:
+    one, other = (run_on_fake(program_of(SEED)) for _ in range(2))
+    assert one.observations == other.observations
+    assert one.history.normalised().to_json_lines() == other.history.normalised().to_json_lines()
+    assert len(one.history) > 500
+
+
+@pytest.mark.corosync_fake_only(reason="it looks for what the fake alone does wrong")
+@settings(
+    max_examples=15,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
+)
+@given(choices=st.randoms(use_true_random=False), nodes=st.integers(2, 5), length=st.integers(1, 30))
+def test_nothing_that_the_fake_does_is_impossible(choices: Random, nodes: int, length: int) -> None:
+    program = generate(0, nodes=nodes, length=length, choices=choices)
+    assert judge(program, fake=True).findings == (), program.to_json()
+
+
+@pytest.mark.parametrize("path", KEPT, ids=lambda path: path.stem)
+def test_a_program_that_was_kept(path: Path, corosync_mode: str) -> None:
+    """In a process of its own, as its clients are."""
+    fake = ["--fake"] if corosync_mode == "fake" else []
+    command = [sys.executable, "-m", "fuzz", *fake, str(path)]
+    result = subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=False, timeout=120)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def change_first(value: Any, key: str, new: Any) -> bool:
+    """Change the first value of that key that there is somewhere within."""
+    if isinstance(value, list):
+        items: list[Any] = value
+        return any(change_first(item, key, new) for item in items)
+    if not isinstance(value, dict):
+        return False
+    mapping: dict[str, Any] = value
+    if key in mapping:
+        mapping[key] = new
+        return True
+    return any(change_first(item, key, new) for item in mapping.values())
+
+
+@pytest.mark.corosync_fake_only(reason="what it compares are two runs on the fake")
+@pytest.mark.parametrize(
+    "key,new",
+    [
+        ("members", ["4a"]),
+        ("messages", {"1a": ["7, 1 bytes"]}),
+        ("changes", [["left", "1a", "PROCDOWN"]]),
+        ("result", "AccessError"),
+        ("quorum", 9),
+        ("quorate", None),
+        ("groups", [["g", "9z"]]),
+        ("keys", {"fuzz.a": "7"}),
+    ],
+)
+def test_a_difference_is_found(key: str, new: object) -> None:
+    program = program_of(SEED)
+    one, other = (run_on_fake(program) for _ in range(2))
+    assert list(findings(program, one, other)) == []
+    assert change_first(other.observations, key, new)
+    (found, *_) = findings(program, one, other)
+    assert found.startswith("difference: step ")
+    assert key in found
+
+
+@pytest.mark.corosync_fake_only(reason="what it compares are two runs on the fake")
+def test_what_does_not_come_to_its_end_is_found() -> None:
+    program = program_of(SEED)
+    one = run_on_fake(program)
+    (found,) = findings(program, one, attrs.evolve(one, error="step 3: not quiet"))
+    assert found == "stuck: on the real one: step 3: not quiet"
+
+
+def test_the_fewest_steps_are_found() -> None:
+    """Two that are far apart, and need each other."""
+    needed: tuple[Step, Step] = {"do": "one"}, {"do": "other"}
+    steps = program_of(SEED).steps
+    program = Program(SEED, 3, (*steps[:3], needed[0], *steps[3:], needed[1], steps[0]))
+    tries: list[Program] = []
+
+    def fails(candidate: Program) -> bool:
+        tries.append(candidate)
+        return all(step in candidate.steps for step in needed)
+
+    assert shrink(program, fails).steps == needed
+    assert len(tries) < 200
