@@ -516,6 +516,30 @@ async def test_a_node_that_stops_says_so(corosync_cluster: Cluster) -> None:
             assert (await votequorum.info()).expected_votes == 2
 
 
+async def tracked(node: Node) -> int:
+    """The most votes that the node has ever expected."""
+    async with triocoro.open_cmap(endpoint=node.endpoint) as cmap:
+        number = await cmap.get("runtime.votequorum.ev_tracking_barrier")
+        assert isinstance(number, int)
+        return number
+
+
+@pytest.mark.corosync(nodes=2, allow_downscale=True)
+async def test_what_was_expected_once_does_not_outlive_the_daemon(corosync_cluster: Cluster) -> None:
+    """It is meant to, but Corosync has closed the file by the time it writes."""
+    one, two = corosync_cluster[1], corosync_cluster[2]
+    with trio.fail_after(_BOUND):
+        async with triocoro.open_votequorum(endpoint=two.endpoint) as votequorum, votequorum.track() as changes:
+            await votequorum.set_votes(1, 3)
+            await until(changes, _is_expected(4))
+            await one.kill()
+            await until(changes, is_change(quorate=False, members={2}))
+            await one.start()
+            await corosync_cluster.settled()
+            assert await expectations(corosync_cluster) == {1: (2, 4), 2: (2, 4)}
+        assert [await tracked(node) for node in (one, two)] == [2, 4]
+
+
 # -- the configuration, while the daemon runs --------------------------------------------------------------------------
 
 
