@@ -368,6 +368,22 @@ async def test_set_votes(corosync_cluster: Cluster) -> None:
             assert await votequorum.info(3) == info(3, votes=0, expected_votes=2, highest_expected=2, total_votes=2)
 
 
+async def test_the_arithmetic_of_votes_wraps_around(corosync: Node) -> None:
+    """More can be expected than there are numbers for; a bit less is refused, as it should be."""
+    del corosync
+    with trio.fail_after(_BOUND):
+        async with triocoro.open_votequorum() as votequorum, votequorum.track() as changes:
+            with pytest.raises(InvalidParamError):
+                await votequorum.set_expected(2**32 - 3)
+            for number in (2**32 - 2, 2**32 - 1):
+                await votequorum.set_expected(number)
+                await until(changes, _is_expected(number))
+                found = await votequorum.info()
+                assert found == info(
+                    1, expected_votes=number, highest_expected=number, total_votes=1, quorum=1, flags=_QUORATE
+                )
+
+
 async def expectations(cluster: Cluster) -> dict[int, tuple[int, ...]]:
     """What each node that is up says that the nodes of the cluster expect."""
     found: dict[int, tuple[int, ...]] = {}

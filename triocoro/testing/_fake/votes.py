@@ -15,6 +15,8 @@ QDEVICE = 0
 """The id of the quorum device."""
 
 _TWO = 2
+_MODULUS = 2**32
+"""Of the arithmetic of votes, as votequorum has it."""
 _LEAST_BESIDE_DEVICE = 2
 
 
@@ -177,7 +179,7 @@ class Votes:
     def total(self, device_of: ClusterNode | None = None) -> int:
         """The votes that are there; those of the quorum device are if that node says so."""
         device_votes = device_of is not None and NodeFlag.QDEVICE_CAST_VOTE in device_of.flags
-        return sum(node.votes for node in self.members()) + (self.qdevice.votes if device_votes else 0)
+        return (sum(node.votes for node in self.members()) + (self.qdevice.votes if device_votes else 0)) % _MODULUS
 
     def highest_expected(self) -> int:
         """The highest number of votes that a member expects."""
@@ -207,7 +209,7 @@ class Votes:
         if downscale and allow_decrease and max_expected:
             max_expected = max(self._barrier, max_expected)
         expected = max_expected or self.highest_expected()
-        quorum = max((expected + 2) // 2, (self.total(self.us) + 2) // 2)
+        quorum = max((votes + 2) % _MODULUS // 2 for votes in (expected, self.total(self.us)))
         if not allow_decrease:
             quorum = max(quorum, self.quorum)
         heads = sum(1 for _ in self.members()) + (NodeFlag.QDEVICE_CAST_VOTE in self.us.flags)
@@ -223,7 +225,7 @@ class Votes:
             by_nodes: whether as many votes are to be expected as nodes are there.
         """
         # The device's votes raise what is expected even while it casts none.
-        total = self.total() + self.qdevice.votes
+        total = (self.total() + self.qdevice.votes) % _MODULUS
         if total > self.us.expected_votes:
             self.us.expected_votes = total
             self._listener.expected_votes_changed()
