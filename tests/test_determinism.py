@@ -174,8 +174,8 @@ async def seen(seed: int, latency: float = 0.0, jitter: float = 0.0) -> str:
 
 def digests() -> list[str]:
     """Of histories with latency and without, and of another schedule."""
-    courses = [((1,), 1), ((1, 0.01, 0.02), 1), ((1,), 2)]
-    texts = [seeded_run(seen, *arguments, seed=seed) for arguments, seed in courses]
+    courses = [(partial(seen, 1), 1), (partial(seen, 1, 0.01, 0.02), 1), (partial(seen, 1), 2)]
+    texts = [seeded_run(course, seed=seed) for course, seed in courses]
     assert min(map(len, texts)) > 100_000
     return [hashlib.sha256(text.encode()).hexdigest() for text in texts]
 
