@@ -212,8 +212,8 @@ QUORUM = {
     "quorum_off_by_one": Mutant(
         "Half of the votes are enough.",
         "votes",
-        "        quorum = max((expected + 2) // 2, (self.total(self.us) + 2) // 2)\n",
-        "        quorum = max((expected + 1) // 2, (self.total(self.us) + 1) // 2)\n",
+        "max((votes + 2) % _MODULUS // 2 for votes in",
+        "max((votes + 1) % _MODULUS // 2 for votes in",
         Rule.QUORUM,
         {"nodes": 4},
     ),
