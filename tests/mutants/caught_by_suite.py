@@ -99,6 +99,13 @@ QUORUM = {
         'raise error_from_code(CsError.INVALID_PARAM, "votequorum_getinfo"',
         "tests/test_bad_input.py::test_errors_of_the_daemon_carry_their_code",
     ),
+    "who_speaks_first": Mutant(
+        "In a transition the nodes speak in the order of their ids for each service.",
+        "totem",
+        "            speakers.rotate()\n",
+        "",
+        "tests/test_votequorum.py::test_of_two_nodes_the_second_speaks_first",
+    ),
     "quorum_before_nodes": Mutant(
         "Tracking begins with the news of quorum, and the nodes come then.",
         "votequorum",
