@@ -131,6 +131,18 @@ async def test_what_a_node_is_asked_takes_none() -> None:
         assert trio.current_time() == now
 
 
+@seeded
+async def test_settling_takes_the_time_of_a_join_and_a_leave_whoever_dies_meanwhile() -> None:
+    async with FakeCluster(nodes=3, latency=LATENCY) as cluster:
+        await cluster.settled()
+        assert trio.current_time() == 2 * LATENCY
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(cluster.settled)
+            await trio.sleep(LATENCY / 2)
+            await cluster[2].kill()
+        assert trio.current_time() < 8 * LATENCY
+
+
 async def told_with(*, seed: int) -> list[list[tuple[float, str]]]:
     """What three nodes are told of thirty messages that set out within 0.3 s and take 0.5 to 1 s."""
     cluster = FakeCluster(nodes=3, latency=LATENCY, jitter=LATENCY, seed=seed)

@@ -300,7 +300,7 @@ class _Watch:
         async with trio.open_nursery() as nursery:
             for nodeid in up:
                 nursery.start_soon(self._send_around, self._cluster[nodeid], arrived)
-            while len(arrived) < len(up) and self._fits():
+            while len(arrived) < len(up) and up == self._up() and self._fits():
                 await self._wait()
             nursery.cancel_scope.cancel()
         return len(arrived) == len(up)
