@@ -6,11 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, TypeAlias
 
 import attrs
 import pytest
 from fuzz.__main__ import program_of
+from fuzz.excuses import Excuses
 from fuzz.program import Program, Step, generate
 from fuzz.shrink import shrink
 from fuzz.verdict import findings, judge, run_on_fake
@@ -104,6 +105,52 @@ def test_what_does_not_come_to_its_end_is_found() -> None:
     one = run_on_fake(program)
     (found,) = findings(program, one, attrs.evolve(one, error="step 3: not quiet"))
     assert found == "stuck: on the real one: step 3: not quiet"
+
+
+Seen: TypeAlias = dict[str, Any]
+
+
+def seen(rings: list[list[int]], *expected: int) -> Seen:
+    """What is to be seen of a cluster whose first nodes expect so many votes of each other."""
+    nodes = range(1, len(expected) + 1)
+    infos = {f"info {node}": {"expected votes": votes} for node, votes in zip(nodes, expected, strict=True)}
+    return {"rings": rings, **{f"node {node}": infos for node in nodes}}
+
+
+MEET: Step = {"do": "heal"}
+APART = [[1], [2], [3]]
+TOGETHER = [[1, 2, 3]]
+
+
+@pytest.mark.parametrize(
+    "before,step,after,varies",
+    [
+        (seen(APART, 3, 3, 4), MEET, TOGETHER, True),
+        (seen(APART, 3, 3, 3), MEET, TOGETHER, False),
+        (seen([[1, 2], [3]], 3, 3, 4), MEET, TOGETHER, False),
+        (seen([[1, 2], [3]], 3, 3, 4), MEET, [[1, 3], [2]], True),
+        (seen([[1, 2], [3]], 3, 3, 3), MEET, [[1, 3], [2]], False),
+        (seen(TOGETHER, 3, 3, 4), MEET, [[1, 2], [3]], False),
+        (seen([[1, 2]], 3, 3, 4), {"do": "thaw", "node": 3}, TOGETHER, True),
+        (seen([[1, 2]], 3, 3, 3), {"do": "thaw", "node": 3}, TOGETHER, False),
+        (seen([[1, 2]], 3, 3, 4), {"do": "storm", "during": {"do": "thaw", "node": 3}}, TOGETHER, True),
+        (seen([[1, 2]], 3, 3, 4), {"do": "start", "node": 3}, TOGETHER, False),
+    ],
+)
+def test_what_nodes_expect_is_excused_only_where_it_varies(
+    before: Seen,
+    step: Step,
+    after: list[list[int]],
+    varies: bool,  # noqa: FBT001 - it is compared
+) -> None:
+    excuses = Excuses()
+    excuses.follow({"do": "send"}, before)
+    assert not excuses.varies
+    excuses.follow(step, seen(after, 3, 3, 3))
+    assert excuses.varies is varies
+    excuses.agree_again()
+    excuses.follow(MEET, seen(APART, 3, 3, 3))
+    assert not excuses.varies
 
 
 def test_the_fewest_steps_are_found() -> None:

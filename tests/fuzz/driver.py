@@ -335,7 +335,7 @@ class _Driver:
 
     async def _look(self, step: Step, *, last: bool) -> dict[str, Any]:
         verb = step["do"]
-        seen: dict[str, Any] = {}
+        seen: dict[str, Any] = {"rings": self._rings()}
         for client in self._clients:
             if not self._usable(client.node):
                 continue
@@ -349,6 +349,10 @@ class _Driver:
                 if self._usable(nodeid):
                     seen[f"node {nodeid}"] = await self._look_at_node(nodeid)
         return seen
+
+    def _rings(self) -> list[list[int]]:
+        reachable = {self._cluster.reachable(nodeid) for nodeid in self._cluster.nodes}
+        return sorted(sorted(nodes) for nodes in reachable if nodes)
 
     def _look_at_member(self, member: Membership, events: list[ConfigChange | Message], step: Step) -> dict[str, Any]:
         seen: dict[str, Any] = {"members": sorted(self._view(member))}
@@ -439,6 +443,6 @@ def _look_at_tracker(service: str, told: list[Any]) -> Any:
         return changes
     if service == "quorum":
         last = _last(told, QuorumChange)
-        return [last.quorate, sorted(last.members)]
+        return {"quorate": last.quorate, "nodes": sorted(last.members)}
     last = _last(told, VotequorumChange)
-    return [last.quorate, sorted(_last(told, VotequorumNodelist).nodes)]
+    return {"quorate": last.quorate, "nodes": sorted(_last(told, VotequorumNodelist).nodes)}

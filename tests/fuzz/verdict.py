@@ -10,6 +10,7 @@ import attrs
 import trio
 
 from fuzz.driver import Outcome, run
+from fuzz.excuses import EXPECTATIONS, Excuses
 from fuzz.program import Program
 from triocoro.testing import FakeCluster, NetnsCluster, check, seeded_run
 
@@ -53,11 +54,19 @@ def findings(program: Program, fake: Outcome, real: Outcome) -> Iterator[str]:
     """All that is wrong."""
     yield from _complaints("real", program, real)
     yield from _complaints("fake", program, fake)
+    excuses = Excuses()
     for number, (step, ours, theirs) in enumerate(
         zip(program.steps, fake.observations, real.observations, strict=False)
     ):
-        for path, one, other in _differences(ours, theirs):
-            yield f"difference: step {number}, {dict(step)}: {path}: {one!r} on the fake, {other!r} on the real one"
+        excuses.follow(step, ours)
+        differences = list(_differences(ours, theirs))
+        excused = [path for path, _, _ in differences if path[-1] in EXPECTATIONS] if excuses.varies else []
+        if not excused and any(key.startswith("node ") for key in ours):
+            excuses.agree_again()
+        for path, one, other in differences:
+            if path not in excused:
+                where = f"step {number}, {dict(step)}: {', '.join(path)}"
+                yield f"difference: {where}: {one!r} on the fake, {other!r} on the real one"
 
 
 def _complaints(which: str, program: Program, outcome: Outcome) -> Iterator[str]:
@@ -67,12 +76,12 @@ def _complaints(which: str, program: Program, outcome: Outcome) -> Iterator[str]
         yield f"violation: on the {which} one: {violation}"
 
 
-def _differences(one: Any, other: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+def _differences(one: Any, other: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any, Any]]:
     """Where two observations differ."""
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         ours, theirs = cast("Mapping[str, Any]", one), cast("Mapping[str, Any]", other)
         for key in sorted(ours.keys() | theirs.keys()):
-            yield from _differences(ours.get(key), theirs.get(key), f"{path}, {key}" if path else key)
+            yield from _differences(ours.get(key), theirs.get(key), (*path, key))
     elif one != other:
         yield path, one, other
 
