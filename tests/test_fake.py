@@ -532,6 +532,22 @@ async def test_member_that_left_while_frozen(cluster: FakeCluster) -> None:
     close(watcher, stays)
 
 
+async def test_member_that_joined_while_frozen(cluster: FakeCluster) -> None:
+    """It joins in the old ring, in which nobody else is by then, and comes to the others with its node."""
+    watcher = await joined(cluster[1].endpoint)
+    newcomer = await cluster[2].endpoint.connect_cpg()
+    drain(watcher)
+    await cluster[2].freeze()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(newcomer.join, b"g")
+        await trio.testing.wait_all_tasks_blocked()
+        await cluster[2].thaw()
+    changes_seen = [event for event in drain(watcher) if isinstance(event, ConfigChange)]
+    one, two = (Address(nodeid, cluster[1].endpoint.pid) for nodeid in (1, 2))
+    assert changes_seen == [ConfigChange((one, two), changes([(two, Reason.NODEUP)]), ())]
+    close(watcher, newcomer)
+
+
 async def test_all_nodes_frozen_one_after_the_other(cluster: FakeCluster) -> None:
     handles = {nodeid: await joined(cluster[nodeid].endpoint) for nodeid in (1, 2, 3)}
     for nodeid in (1, 2, 3):

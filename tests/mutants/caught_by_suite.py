@@ -33,6 +33,13 @@ GROUPS = {
         "        if client.state is State.UNJOINED:\n",
         "tests/test_fake.py::test_handles_are_single_use",
     ),
+    "join_across_views": Mutant(
+        "What a node sends in its old ring when it thaws comes to those who have left that.",
+        "totem",
+        "            if daemon is not None and not daemon.frozen and daemon.ring is ring:\n",
+        "            if daemon is not None and not daemon.frozen:\n",
+        "tests/test_fake.py::test_member_that_joined_while_frozen",
+    ),
     "fragments_are_not_interrupted": Mutant(
         "A message in fragments goes on when the members change in between.",
         "cpg",
