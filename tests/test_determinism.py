@@ -239,6 +239,19 @@ async def test_in_a_test_of_pytest_trio() -> None:
     assert texts[0] == texts[1] != texts[2]
 
 
+@FAKE
+def test_hypothesis_gives_each_example_the_same_course() -> None:
+    raced: list[str] = []
+
+    @given(st.integers())
+    @settings(max_examples=5, deadline=None, database=None)
+    def example(_: int) -> None:
+        raced.append(trio.run(race))
+
+    example()
+    assert len(raced) > 1 == len(set(raced))
+
+
 # -- speed -------------------------------------------------------------------------------------------------------------
 
 

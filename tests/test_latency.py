@@ -254,13 +254,14 @@ async def test_behind_a_gap_only_those_who_go_along_count() -> None:
 @seeded
 async def test_who_was_frozen_has_its_own_and_what_has_come_meanwhile() -> None:
     async with FakeCluster(nodes=2, latency=LATENCY) as cluster, watchers(cluster) as watching:
-        delays(cluster, [0.9, 0.1], [0.9, 0.9], [0.9, 0.9])
+        delays(cluster, [0.9, 0.1], [0.9, 0.9], [0.9, 0.9], [0.3])
         await watching[1].group.send(b"come")
         await watching[1].group.send(b"late")
         await watching[2].group.send(b"own")
         await cluster[2].freeze()
+        await watching[1].group.send(b"on")
         await trio.sleep(0.5)
-        assert watching[1].texts == ["come of 1", "late of 1", "NODEDOWN 2"]
+        assert watching[1].texts == ["come of 1", "late of 1", "NODEDOWN 2", "on of 1"]
         assert watching[2].texts == []
         await cluster[2].thaw()
         await trio.testing.wait_all_tasks_blocked()
@@ -348,6 +349,7 @@ def test_what_is_in_flight_arrives_with_the_end_of_the_run(*, frozen: bool) -> N
         # This clock begins anew.
         await cluster[1].thaw()
         await trio.testing.wait_all_tasks_blocked()
+        assert told in cluster[1].log
 
     with FakeCluster(nodes=1, latency=1000) as cluster:
         seeded_run(ask, seed=1)
