@@ -1013,7 +1013,8 @@ _WINDOW: ClusterSettings = {"last_man_standing": True, "wait_for_all": True, "la
 
 
 async def test_the_window_of_last_man_standing(autojump_clock: trio.testing.MockClock) -> None:  # noqa: ARG001
-    async with FakeCluster(nodes=4, **{**_WINDOW, "last_man_standing_window": 2000}) as cluster:
+    settings: ClusterSettings = {**_WINDOW, "last_man_standing_window": 2000}
+    async with FakeCluster(nodes=4, **settings) as cluster:
         handle = await cluster[1].endpoint.connect_votequorum()
         await cluster[4].kill()
         await trio.sleep(1.9)
