@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections import deque
 from pathlib import Path
 from random import Random
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import attrs
 import pytest
@@ -61,18 +62,16 @@ def test_a_program_that_was_kept(path: Path, corosync_mode: str) -> None:
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-def change_first(value: Any, key: str, new: Any) -> bool:
+def change_first(observations: list[dict[str, Any]], key: str, new: object) -> bool:
     """Change the first value of that key that there is somewhere within."""
-    if isinstance(value, list):
-        items: list[Any] = value
-        return any(change_first(item, key, new) for item in items)
-    if not isinstance(value, dict):
-        return False
-    mapping: dict[str, Any] = value
-    if key in mapping:
-        mapping[key] = new
-        return True
-    return any(change_first(item, key, new) for item in mapping.values())
+    waiting: deque[dict[str, Any]] = deque(observations)
+    while waiting:
+        mapping = waiting.popleft()
+        if key in mapping:
+            mapping[key] = new
+            return True
+        waiting.extend(cast("dict[str, Any]", value) for value in mapping.values() if isinstance(value, dict))
+    return False
 
 
 @pytest.mark.corosync_fake_only(reason="what it compares are two runs on the fake")
@@ -110,11 +109,14 @@ def test_what_does_not_come_to_its_end_is_found() -> None:
 Seen: TypeAlias = dict[str, Any]
 
 
-def seen(rings: list[list[int]], *expected: int) -> Seen:
+def seen(rings: list[list[int]], *expected: int, quorum: int = 2, votes: int = 1) -> Seen:
     """What is to be seen of a cluster whose first nodes expect so many votes of each other."""
     nodes = range(1, len(expected) + 1)
-    infos = {f"info {node}": {"expected votes": votes} for node, votes in zip(nodes, expected, strict=True)}
-    return {"rings": rings, **{f"node {node}": infos for node in nodes}}
+    infos = {
+        f"info {node}": {"expected votes": of_it, "quorum": quorum, "votes": votes}
+        for node, of_it in zip(nodes, expected, strict=True)
+    }
+    return {"rings": rings, **{f"node {node}": {**infos, "info 9": "NotExistError"} for node in nodes}}
 
 
 MEET: Step = {"do": "heal"}
@@ -127,6 +129,8 @@ TOGETHER = [[1, 2, 3]]
     [
         (seen(APART, 3, 3, 4), MEET, TOGETHER, True),
         (seen(APART, 3, 3, 3), MEET, TOGETHER, False),
+        (seen(APART, 3, 3, 3, quorum=3), MEET, TOGETHER, True),
+        (seen(APART, 3, 3, 3, votes=2), MEET, TOGETHER, True),
         (seen([[1, 2], [3]], 3, 3, 4), MEET, TOGETHER, False),
         (seen([[1, 2], [3]], 3, 3, 4), MEET, [[1, 3], [2]], True),
         (seen([[1, 2], [3]], 3, 3, 3), MEET, [[1, 3], [2]], False),

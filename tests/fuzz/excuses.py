@@ -1,11 +1,13 @@
 """What is not determined, although all is quiet: what nodes expect, after they met in a way that may vary.
 
-See facts 72 to 75 (docs/facts.md).
+Nodes that lose some and meet others at the same time, that thaw, or of which three or more rings meet, do so at once or
+in steps (facts 73 to 75 in docs/facts.md). What they expect then depends on it (fact 72), unless all is plain before:
+all expect the same, quorum is the majority of that, and there are no more votes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from fuzz.program import Step
@@ -15,43 +17,55 @@ EXPECTATIONS = frozenset({"expected votes", "highest expected", "quorum", "flags
 
 
 class Excuses:
-    """Follows the two runs of a program."""
+    """Follows the run of a program on the fake."""
 
     def __init__(self) -> None:
         self.varies = False
-        """Whether the last steps leave open what nodes expect."""
-        self._rings: list[list[int]] = []
-        self._alike = True
+        """Whether the steps so far leave open what nodes expect."""
+        self._rings: Sequence[Sequence[int]] = ()
+        # What each node says of each other one, when it was last asked.
+        self._infos: dict[str, Mapping[str, Mapping[str, Any]]] = {}
 
     def follow(self, step: Step, seen: Mapping[str, Any]) -> None:
-        """This was seen on the fake after that step."""
-        rings: list[list[int]] = seen.get("rings", self._rings)
-        verbs = {step["do"], (step.get("during") or {}).get("do")}
-        if not self._alike and ("thaw" in verbs or _meet_in_steps(self._rings, rings)):
+        """This was seen after that step."""
+        rings: Sequence[Sequence[int]] = seen.get("rings", self._rings)
+        during: Step = step.get("during") or {}
+        thaws = "thaw" in {step["do"], during.get("do")}
+        if not self._is_plain() and (thaws or _meet_in_steps(self._rings, rings)):
             self.varies = True
         self._rings = rings
-        expected = [
-            info["expected votes"]
-            for key, node in seen.items()
-            if key.startswith("node ")
-            for about, info in node.items()
-            if about.startswith("info ") and isinstance(info, Mapping)
-        ]
-        if expected:
-            self._alike = len(set(expected)) == 1
+        for key, node in seen.items():
+            if key.startswith("node "):
+                self._infos[key] = dict(_infos(node))
 
     def agree_again(self) -> None:
-        """Both nodes expect the same after that step."""
+        """Real nodes expect the same as those of the fake after that step."""
         self.varies = False
+
+    def _is_plain(self) -> bool:
+        infos = [info for node in self._infos.values() for info in node.values()]
+        if not infos:
+            return True
+        expected: int = infos[0]["expected votes"]
+        votes: dict[str, int] = {about: info["votes"] for node in self._infos.values() for about, info in node.items()}
+        return (
+            all(info["expected votes"] == expected and info["quorum"] == (expected + 2) // 2 for info in infos)
+            and sum(votes.values()) <= expected
+        )
+
+
+def _infos(node: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for about, info in node.items():
+        if about.startswith("info ") and not isinstance(info, str):
+            yield about, info
 
 
 def _meet_in_steps(before: Sequence[Sequence[int]], after: Sequence[Sequence[int]]) -> bool:
     """Whether nodes of three or more rings meet, or of two, of which somebody stays behind."""
+    known = {nodeid for ring in before for nodeid in ring}
     for ring in after:
         origins = [set(old) for old in before if set(old) & set(ring)]
-        new = set(ring).difference(*map(set, before)) if before else set(ring)
-        parts = len(origins) + len(new)
-        left = any(old - set(ring) for old in origins)
-        if parts > 2 or (parts > 1 and left):
+        meeting = len(origins) + len(set(ring) - known)
+        if meeting > 2 or (meeting > 1 and any(old - set(ring) for old in origins)):
             return True
     return False
