@@ -298,6 +298,16 @@ class Errand(Generic[T]):
             self._unclaimed(None if isinstance(outcome, CorosyncError) else outcome)
 
 
+def in_run() -> bool:
+    """Whether this is called within a Trio run, where time passes."""
+    # trio.lowlevel.in_trio_run is younger than the oldest Trio that we support.
+    try:
+        trio.current_time()
+    except RuntimeError:
+        return False
+    return True
+
+
 def broken(function: str) -> CorosyncError:
     """What a call on a broken connection raises."""
     return error_from_code(CsError.LIBRARY, function)

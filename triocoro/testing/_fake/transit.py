@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
+from .daemon import Daemon, in_run
+
 if TYPE_CHECKING:
-    from .daemon import Daemon
     from .totem import Ring
 
 
@@ -68,7 +69,7 @@ class Transit:
     @property
     def takes_time(self) -> bool:
         """Whether messages are in flight at all. Outside of a Trio run no time passes."""
-        return (self._latency > 0 or self._jitter > 0) and _in_run()
+        return (self._latency > 0 or self._jitter > 0) and in_run()
 
     def send(self, multicast: Multicast, receivers: Iterator[Daemon]) -> None:
         """A message sets out to these daemons."""
@@ -164,11 +165,3 @@ class Transit:
         ]:
             _, daemon = min(due, key=lambda item: item[0])
             self._deliver(daemon, self._inboxes[daemon].popleft().multicast)
-
-
-def _in_run() -> bool:
-    try:
-        trio.current_time()
-    except RuntimeError:
-        return False
-    return True

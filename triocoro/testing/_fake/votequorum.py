@@ -24,7 +24,7 @@ from ..._types import (
     VotequorumNodelist,
 )
 from . import voteconfig
-from .daemon import Daemon, Synchronised
+from .daemon import Daemon, Synchronised, in_run
 from .icmap import Tracker
 from .qdevice import Qdevice, Registration, Renaming
 from .quorum import QuorumService
@@ -322,7 +322,7 @@ class VotequorumService(Synchronised):
     def _start_window(self) -> None:
         self._stop_window()
         # Outside of a Trio run no time passes; there, nobody has left yet either.
-        if trio.lowlevel.in_trio_run():
+        if in_run():
             self._window_timer = self.daemon.call_after(
                 self.configuration.last_man_standing_window / 1000, self._window_over
             )
