@@ -131,14 +131,16 @@ TOGETHER = [[1, 2, 3]]
         (seen(APART, 3, 3, 3), MEET, TOGETHER, False),
         (seen(APART, 3, 3, 3, quorum=3), MEET, TOGETHER, True),
         (seen(APART, 3, 3, 3, votes=2), MEET, TOGETHER, True),
-        (seen([[1, 2], [3]], 3, 3, 4), MEET, TOGETHER, False),
+        (seen([[1, 2], [3]], 3, 3, 4), MEET, TOGETHER, True),
+        (seen([[1, 2], [3]], 3, 3, 3), MEET, TOGETHER, False),
         (seen([[1, 2], [3]], 3, 3, 4), MEET, [[1, 3], [2]], True),
         (seen([[1, 2], [3]], 3, 3, 3), MEET, [[1, 3], [2]], False),
         (seen(TOGETHER, 3, 3, 4), MEET, [[1, 2], [3]], False),
         (seen([[1, 2]], 3, 3, 4), {"do": "thaw", "node": 3}, TOGETHER, True),
         (seen([[1, 2]], 3, 3, 3), {"do": "thaw", "node": 3}, TOGETHER, False),
         (seen([[1, 2]], 3, 3, 4), {"do": "storm", "during": {"do": "thaw", "node": 3}}, TOGETHER, True),
-        (seen([[1, 2]], 3, 3, 4), {"do": "start", "node": 3}, TOGETHER, False),
+        (seen([[1, 2]], 3, 3, 4), {"do": "start", "node": 3}, TOGETHER, True),
+        (seen(TOGETHER, 3, 3, 4), {"do": "freeze", "node": 3}, [[1, 2]], False),
     ],
 )
 def test_what_nodes_expect_is_excused_only_where_it_varies(

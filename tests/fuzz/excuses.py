@@ -1,8 +1,8 @@
 """What is not determined, although all is quiet: what nodes expect, after they met in a way that may vary.
 
-Nodes that lose some and meet others at the same time, that thaw, or of which three or more rings meet, do so at once or
-in steps (facts 73 to 75 in docs/facts.md). What they expect then depends on it (fact 72), unless all is plain before:
-all expect the same, quorum is the majority of that, and there are no more votes.
+Nodes that meet, or thaw, do so at once or in steps (facts 73 to 75 in docs/facts.md). What they expect then depends on
+it, and on who speaks first (facts 71 and 72), unless all is plain before: all expect the same, quorum is the majority
+of that, and there are no more votes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Excuses:
         rings: Sequence[Sequence[int]] = seen.get("rings", self._rings)
         during: Step = step.get("during") or {}
         thaws = "thaw" in {step["do"], during.get("do")}
-        if not self._is_plain() and (thaws or _meet_in_steps(self._rings, rings)):
+        if not self._is_plain() and (thaws or _meet(self._rings, rings)):
             self.varies = True
         self._rings = rings
         for key, node in seen.items():
@@ -60,12 +60,6 @@ def _infos(node: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
             yield about, info
 
 
-def _meet_in_steps(before: Sequence[Sequence[int]], after: Sequence[Sequence[int]]) -> bool:
-    """Whether nodes of three or more rings meet, or of two, of which somebody stays behind."""
-    known = {nodeid for ring in before for nodeid in ring}
-    for ring in after:
-        origins = [set(old) for old in before if set(old) & set(ring)]
-        meeting = len(origins) + len(set(ring) - known)
-        if meeting > 2 or (meeting > 1 and any(old - set(ring) for old in origins)):
-            return True
-    return False
+def _meet(before: Sequence[Sequence[int]], after: Sequence[Sequence[int]]) -> bool:
+    """Whether there is a ring now whose nodes were not all in one ring before."""
+    return not all(any(set(ring) <= set(old) for old in before) for ring in after)
