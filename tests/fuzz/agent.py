@@ -27,13 +27,14 @@ class Agent:
         self._endpoint = endpoint
         self._nursery = nursery
         self._members: dict[str, _Member] = {}
+        self._trackers: dict[str, tuple[trio.CancelScope, trio.Event]] = {}
 
     async def do(self, verb: str, arguments: dict[str, Any]) -> Any:
-        """Do it; returns what came of it: an exception's name, or whatever the verb gives."""
+        """Do it; returns what came of it: an error's name, or whatever the verb gives."""
         try:
             return await getattr(self, f"_do_{verb}")(**arguments)
         except EXPECTED as error:
-            return type(error).__name__
+            return name_of(error)
 
     async def _do_join(self, group: str, way: str) -> None:
         member = _Member(self._endpoint, group)
@@ -59,14 +60,24 @@ class Agent:
     async def _do_track(self, service: str) -> None:
         await self._nursery.start(self._track, service)
 
+    async def _do_untrack(self, service: str) -> None:
+        scope, ended = self._trackers.pop(service)
+        scope.cancel()
+        await ended.wait()
+
     async def _track(self, service: str, *, task_status: trio.TaskStatus[None]) -> None:
-        try:
-            async with self._changes(service) as changes:
-                task_status.started()
-                async for _ in changes:
-                    pass
-        except triocoro.ConnectionLostError:
-            await trio.lowlevel.checkpoint()
+        with trio.CancelScope() as scope:
+            ended = trio.Event()
+            try:
+                async with self._changes(service) as changes:
+                    self._trackers[service] = scope, ended
+                    task_status.started()
+                    async for _ in changes:
+                        pass
+            except triocoro.ConnectionLostError:
+                await trio.lowlevel.checkpoint()
+            finally:
+                ended.set()
 
     @asynccontextmanager
     async def _changes(self, service: str) -> AsyncGenerator[AsyncIterable[object], None]:
@@ -134,11 +145,17 @@ def contents(number: int, size: int) -> bytes:
     return f"{number}:".encode() + b"x" * size
 
 
+def name_of(error: BaseException) -> str:
+    """Its class, and its code if it has one."""
+    name = type(error).__name__
+    return f"{name} {error.code.name}" if isinstance(error, triocoro.CorosyncError) else name
+
+
 async def _outcome(call: Callable[[], Awaitable[object]]) -> str:
     try:
         return repr(await call())
     except EXPECTED as error:
-        return type(error).__name__
+        return name_of(error)
 
 
 class _Member:

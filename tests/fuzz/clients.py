@@ -6,6 +6,7 @@ import itertools
 import json
 import multiprocessing
 import os
+import signal
 import socket
 import time
 from abc import ABC, abstractmethod
@@ -18,7 +19,17 @@ import trio
 
 from fuzz.agent import Agent
 from fuzz.program import node_of
-from triocoro import Address, ConfigChange, Message, QuorumChange, VotequorumChange, VotequorumNodelist
+from triocoro import (
+    Address,
+    ConfigChange,
+    ExpectedVotesChange,
+    Message,
+    NodelistChange,
+    QuorumChange,
+    TotemChange,
+    VotequorumChange,
+    VotequorumNodelist,
+)
 from triocoro._corosync import CorosyncEndpoint
 from triocoro._types import CmapNotification
 from triocoro.testing import Call, Event, FakeCluster, History, Loss, NetnsCluster, RecordingEndpoint
@@ -42,6 +53,8 @@ class Membership:
     client: Client
     group: str
     members: frozenset[Address] = frozenset()
+    nodes: tuple[int, ...] = ()
+    """Those of its ring."""
     events: list[ConfigChange | Message] = attrs.field(factory=list[ConfigChange | Message])
     lost: bool = False
 
@@ -116,19 +129,20 @@ class Client(ABC):
 
     def _take_event(self, handle: int, event: object) -> None:
         membership = self._handles.get(handle)
-        if isinstance(event, (ConfigChange, Message)) and membership is not None:
+        if isinstance(event, TotemChange) and membership is not None:
+            membership.nodes = event.members
+        elif isinstance(event, (ConfigChange, Message)) and membership is not None:
             membership.events.append(event)
             if isinstance(event, ConfigChange):
                 membership.members = frozenset(event.members)
-            return
         for service, kinds in _TOLD.items():
             if isinstance(event, kinds) and service in self.tracked:
                 self.tracked[service].append(event)
 
 
 _TOLD: dict[str, tuple[type[Any], ...]] = {
-    "quorum": (QuorumChange,),
-    "votequorum": (VotequorumChange, VotequorumNodelist),
+    "quorum": (QuorumChange, NodelistChange),
+    "votequorum": (VotequorumChange, VotequorumNodelist, ExpectedVotesChange),
     "cmap": (CmapNotification,),
 }
 
@@ -193,6 +207,7 @@ class RealClient(Client):
         self._stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
         self._numbers = itertools.count(1)
         self._answers: dict[int, tuple[trio.Event, list[Any]]] = {}
+        self._killed = False
         self._dead = trio.Event()
         self._writing = trio.Lock()
 
@@ -216,6 +231,8 @@ class RealClient(Client):
             # It has ended: nobody else has the other end of the socket.
             self._process.join()
             self._process.close()
+        if not self._killed:
+            raise ClientDiedError(f"client {self.name} (pid {self.pid}) ended by itself")
 
     def _hear(self, kind: str, value: Any) -> None:
         if kind == "entry":
@@ -230,26 +247,34 @@ class RealClient(Client):
         """See `Client`."""
         number = next(self._numbers)
         done, results = self._answers[number] = trio.Event(), list[Any]()
-        async with self._writing:
-            await self._stream.send_all(json.dumps([number, verb, arguments]).encode() + b"\n")
-        await done.wait()
+        # Killed while it is told, it does not hear all.
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            async with self._writing:
+                await self._stream.send_all(json.dumps([number, verb, arguments]).encode() + b"\n")
+            await done.wait()
         if not results:
             raise ClientDiedError(f"client {self.name} (pid {self.pid}) died while it was told to {verb}")
         return results[0]
 
     async def die(self) -> None:
         """See `Client`."""
+        self._killed = True
         self._process.kill()
         await self._dead.wait()
 
 
 def _serve(channel: socket.socket, name: str, nodeid: int, holder: int) -> None:
-    """In the process."""
+    """In the process, which ends when nobody has the other end of the channel any more."""
+    # Control-C is for whoever has the other end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     pidfd = os.pidfd_open(holder)
     endpoint = CorosyncEndpoint(f"node {nodeid}", namespaces=lambda: pidfd)
 
     def say(kind: str, value: object) -> None:
-        channel.sendall(json.dumps([kind, value]).encode() + b"\n")
+        try:
+            channel.sendall(json.dumps([kind, value]).encode() + b"\n")
+        except OSError:
+            os._exit(1)
 
     tap = _Tap(lambda entry: say("entry", History([entry]).to_json_lines()), time.monotonic)
     recording = RecordingEndpoint(tap, endpoint, client=name, node=nodeid)
@@ -268,7 +293,7 @@ def _serve(channel: socket.socket, name: str, nodeid: int, holder: int) -> None:
                 for line in lines:
                     number, verb, arguments = json.loads(line)
                     nursery.start_soon(obey, agent, number, verb, arguments)
-            nursery.cancel_scope.cancel()
+            os._exit(0)
 
     trio.run(main)
 

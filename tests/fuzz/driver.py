@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -10,10 +11,19 @@ import attrs
 import trio
 
 import triocoro
-from fuzz.agent import EXPECTED, TRACKED_KEYS, contents
+from fuzz.agent import EXPECTED, TRACKED_KEYS, contents, name_of
 from fuzz.clients import Client, ClientDiedError, Clients, Membership
-from fuzz.program import Program, Step, node_of
-from triocoro import Address, ConfigChange, Message, QuorumChange, VotequorumChange, VotequorumNodelist
+from fuzz.program import GROUPS, Program, Step, node_of
+from triocoro import (
+    Address,
+    ConfigChange,
+    ExpectedVotesChange,
+    Message,
+    NodelistChange,
+    QuorumChange,
+    VotequorumChange,
+    VotequorumNodelist,
+)
 from triocoro.testing import FakeCluster, History, NetnsCluster
 
 MARKER = b"marker:"
@@ -23,8 +33,6 @@ SYNC_KEY = f"{TRACKED_KEYS}sync"
 LIMIT = 40.0
 """Seconds in which it must become so."""
 FAULTS = {"partition", "isolate", "heal", "stop", "kill", "start", "restart", "freeze", "thaw"}
-CHANGES_OF_ONE = {"join", "leave", "drop", "die"}
-"""Steps of which each member of the group is told by exactly one ConfigChange."""
 VOTES = {"set_votes", "set_expected"}
 NOTHING = "nothing"
 """What comes of a step that makes no sense where it comes."""
@@ -74,16 +82,14 @@ class _Driver:
     async def run(self, program: Program) -> None:
         """All steps; after each, wait until all is quiet, and look."""
         for number, step in enumerate(program.steps):
-            try:
-                with trio.fail_after(LIMIT):
-                    result = await self._do(step)
-            except trio.TooSlowError:
-                raise NotQuietError(f"step {number}, {dict(step)}: it takes more than {LIMIT:g} seconds") from None
+            with _limit(number, step, "it takes"):
+                result = await self._do(step)
             if result == NOTHING:
                 self.seen.append({"result": NOTHING})
                 continue
-            await self._quiet(number, step)
-            self.seen.append({"result": result, **await self._look(step, last=number == len(program.steps) - 1)})
+            await self._quiet(number, step, result)
+            with _limit(number, step, "to look takes"):
+                self.seen.append({"result": result, **await self._look(step, result)})
 
     # -- steps: each returns what came of it ---------------------------------------------------------------------------
 
@@ -182,6 +188,14 @@ class _Driver:
         process.tracked[service] = []
         return await process.do("track", service=service)
 
+    async def _do_untrack(self, client: str, service: str) -> Any:
+        process = self._clients.get(client)
+        if process is None or not self._usable(process.node) or service not in process.tracked:
+            return NOTHING
+        result = await process.do("untrack", service=service)
+        del process.tracked[service]
+        return result
+
     async def _do_mistake(self, client: str) -> Any:
         if not self._usable(node_of(client)):
             return NOTHING
@@ -215,7 +229,7 @@ class _Driver:
         try:
             await question()
         except EXPECTED as error:
-            return type(error).__name__
+            return name_of(error)
         return None
 
     async def _do_set_votes(self, node: int, of: int, votes: int) -> Any:
@@ -232,10 +246,17 @@ class _Driver:
 
         return await self._ask(node, ask)
 
-    async def _do_set_key(self, node: int, key: str, value: str | int) -> Any:
+    async def _do_set_key(self, node: int, key: str, value: str | float) -> Any:
         async def ask() -> None:
             async with triocoro.open_cmap(endpoint=self._admins[node]) as cmap:
                 await cmap.set(key, value)
+
+        return await self._ask(node, ask)
+
+    async def _do_count_key(self, node: int, key: str, *, up: bool) -> Any:
+        async def ask() -> None:
+            async with triocoro.open_cmap(endpoint=self._admins[node]) as cmap:
+                await (cmap.increment if up else cmap.decrement)(key)
 
         return await self._ask(node, ask)
 
@@ -248,7 +269,7 @@ class _Driver:
 
     # -- when all is quiet ---------------------------------------------------------------------------------------------
 
-    async def _quiet(self, number: int, step: Step) -> None:
+    async def _quiet(self, number: int, step: Step, result: Any) -> None:
         """Wait until every client has seen all that the steps so far can bring about."""
         if step["do"] in FAULTS | VOTES | {"storm"}:
             await self._cluster.settled()
@@ -270,11 +291,11 @@ class _Driver:
                 await self._until(member.client, partial(_has_marks, member, marker))
             for client in self._clients:
                 if self._usable(client.node) and client.tracked:
-                    await self._until_told(client)
+                    await self._until_told(client, told_of_votes=self._tells_of_votes(client, step, result))
         if limit.cancelled_caught:
             findings = "".join(
-                f"\n- {member.client.name} in {member.group}: members {sorted(self._view(member))}, wanted"
-                f" {sorted(self._peers(member))}"
+                f"\n- {member.client.name} in {member.group}: members {self._view(member)},"
+                f" wanted {self._peers(member)}"
                 for member in members
             )
             told = "".join(f"\n- {client.name} tracks {client.tracked}" for client in self._clients if client.tracked)
@@ -284,7 +305,11 @@ class _Driver:
         while not condition():
             await client.news.wait()
 
-    async def _until_told(self, client: Client) -> None:
+    def _tells_of_votes(self, client: Client, step: Step, result: Any) -> bool:
+        """Whether a step has each tracker on the client's node told of expected votes."""
+        return step["do"] == "set_expected" and result is None and step["node"] in self._cluster.reachable(client.node)
+
+    async def _until_told(self, client: Client, *, told_of_votes: bool) -> None:
         """Wait until the trackers of a client are up to date."""
         if "cmap" in client.tracked:
             async with triocoro.open_cmap(endpoint=self._admins[client.node]) as cmap:
@@ -302,6 +327,8 @@ class _Driver:
                     (last := _last(changes, QuorumChange)) is not None
                     and last.quorate == quorate
                     and frozenset(last.members) == nodes
+                    and (ring := _last(changes, NodelistChange)) is not None
+                    and frozenset(ring.members) == nodes
                 ),
             )
         if "votequorum" in client.tracked:
@@ -313,28 +340,29 @@ class _Driver:
                     and last.quorate == quorate
                     and (ring := _last(changes, VotequorumNodelist)) is not None
                     and frozenset(ring.nodes) == nodes
+                    and (not told_of_votes or _last(changes, ExpectedVotesChange) is not None)
                 ),
             )
 
     def _name(self, address: Address) -> str:
         return self._clients.names.get(address, str(address))
 
-    def _view(self, member: Membership) -> frozenset[str]:
-        return frozenset(self._name(address) for address in member.members)
+    def _view(self, member: Membership) -> list[str]:
+        # A process that has taken the place of a dead one has its name; that both are there must not be lost.
+        return sorted(self._name(address) for address in member.members)
 
     def _sees_its_peers(self, member: Membership) -> bool:
         return self._view(member) == self._peers(member)
 
-    def _peers(self, member: Membership) -> frozenset[str]:
+    def _peers(self, member: Membership) -> list[str]:
         reachable = self._cluster.reachable(member.client.node)
-        return frozenset(
+        return sorted(
             client.name for client in self._clients if client.node in reachable and member.group in client.memberships
         )
 
     # -- what is to be seen --------------------------------------------------------------------------------------------
 
-    async def _look(self, step: Step, *, last: bool) -> dict[str, Any]:
-        verb = step["do"]
+    async def _look(self, step: Step, result: Any) -> dict[str, Any]:
         seen: dict[str, Any] = {"rings": self._rings()}
         for client in self._clients:
             if not self._usable(client.node):
@@ -343,11 +371,11 @@ class _Driver:
                 events, member.events = member.events, []
                 seen[f"{client.name} in {group}"] = self._look_at_member(member, events, step)
             for service, told in client.tracked.items():
-                seen[f"{client.name} tracks {service}"] = _look_at_tracker(service, told)
-        if verb in FAULTS | VOTES | {"set_key", "delete_key", "storm"} or last:
-            for nodeid in sorted(self._cluster.nodes):
-                if self._usable(nodeid):
-                    seen[f"node {nodeid}"] = await self._look_at_node(nodeid)
+                told_of_votes = self._tells_of_votes(client, step, result)
+                seen[f"{client.name} tracks {service}"] = _look_at_tracker(service, told, told_of_votes=told_of_votes)
+        for nodeid in sorted(self._cluster.nodes):
+            if self._usable(nodeid):
+                seen[f"node {nodeid}"] = await self._look_at_node(nodeid)
         return seen
 
     def _rings(self) -> list[list[int]]:
@@ -355,7 +383,7 @@ class _Driver:
         return sorted(sorted(nodes) for nodes in reachable if nodes)
 
     def _look_at_member(self, member: Membership, events: list[ConfigChange | Message], step: Step) -> dict[str, Any]:
-        seen: dict[str, Any] = {"members": sorted(self._view(member))}
+        seen: dict[str, Any] = {"members": self._view(member), "nodes": sorted(member.nodes)}
         if step["do"] == "storm" and step["during"] is not None:
             return seen
         messages: dict[str, list[str]] = {}
@@ -373,7 +401,7 @@ class _Driver:
             for change in changes
         ]
         # Faults may take several rings; then only what has come of it is determined.
-        seen["changes"] = changes if step["do"] in CHANGES_OF_ONE else _net(changes)
+        seen["changes"] = _net(changes) if step["do"] in FAULTS else changes
         return seen
 
     async def _look_at_node(self, nodeid: int) -> dict[str, Any]:
@@ -384,7 +412,7 @@ class _Driver:
                 try:
                     info = await votequorum.info(other)
                 except triocoro.CorosyncError as error:
-                    seen[f"info {other}"] = type(error).__name__
+                    seen[f"info {other}"] = name_of(error)
                 else:
                     seen[f"info {other}"] = {
                         "state": info.state.name,
@@ -400,11 +428,22 @@ class _Driver:
         async with triocoro.open_cpg(endpoint=endpoint) as cpg:
             groups = await cpg.groups()
             seen["groups"] = sorted(
-                [member.group.decode(), self._name(member.address)] for member in groups if member.address is not None
+                [group, self._name(member.address)]
+                for member in groups
+                if member.address is not None and (group := member.group.decode()) in GROUPS
             )
+            seen["members"] = {group: sorted(map(self._name, await cpg.members(group))) for group in GROUPS}
         async with triocoro.open_cmap(endpoint=endpoint) as cmap:
             seen["keys"] = {key: repr(value) for key, value in await cmap.items(TRACKED_KEYS) if key != SYNC_KEY}
         return seen
+
+
+@contextmanager
+def _limit(number: int, step: Step, what: str) -> Iterator[None]:
+    with trio.move_on_after(LIMIT) as limit:
+        yield
+    if limit.cancelled_caught:
+        raise NotQuietError(f"step {number}, {dict(step)}: {what} more than {LIMIT:g} seconds")
 
 
 def _has_marks(member: Membership, marker: bytes) -> bool:
@@ -431,8 +470,8 @@ def _net(changes: list[list[str]]) -> dict[str, list[str]]:
     return dict(sorted(net.items()))
 
 
-def _look_at_tracker(service: str, told: list[Any]) -> Any:
-    """What it was told of last; of keys, all that is new."""
+def _look_at_tracker(service: str, told: list[Any], *, told_of_votes: bool) -> Any:
+    """What it was told of last; of keys, all that is new; of expected votes, what came first of a step that tells."""
     if service == "cmap":
         changes = [
             [event.change.event.name, event.change.key, repr(event.change.new), repr(event.change.old)]
@@ -445,4 +484,12 @@ def _look_at_tracker(service: str, told: list[Any]) -> Any:
         last = _last(told, QuorumChange)
         return {"quorate": last.quorate, "nodes": sorted(last.members)}
     last = _last(told, VotequorumChange)
-    return {"quorate": last.quorate, "nodes": sorted(_last(told, VotequorumNodelist).nodes)}
+    seen = {
+        "quorate": last.quorate,
+        "nodes": sorted(_last(told, VotequorumNodelist).nodes),
+        "states": {str(node.nodeid): node.state.name for node in last.nodes},
+    }
+    votes = [event.expected_votes for event in told if isinstance(event, ExpectedVotesChange)]
+    told[:] = [event for event in told if not isinstance(event, ExpectedVotesChange)]
+    # In a transition, how often it comes varies.
+    return {**seen, "expected votes": votes[0]} if told_of_votes else seen

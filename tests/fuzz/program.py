@@ -17,6 +17,8 @@ WAYS = ("sdk", "sdk", "sdk", "ONE", "ALL", "BLOCKING", "ONE_NONBLOCKING")
 """How a client is a member of a group: by `open_group`, or by a handle of `lowlevel` and a type of dispatch."""
 SERVICES = ("quorum", "votequorum", "cmap")
 """What a client can track."""
+VALUES = (0, 7, 7, 255, -7, 2**40, 1.5, "text", "")
+"""Of keys: few, as it matters whether one is what was there."""
 SIZES = (1, 1, 1, 10, 100, 2_000, 60_000)
 LARGE = 1_200_000
 """Above the atomic size: the library sends it in fragments."""
@@ -65,24 +67,27 @@ class _Generator:
         self._frozen: set[int] = set()
         self._members: set[tuple[str, str]] = set()
         self._trackers: set[tuple[str, str]] = set()
+        self._keys: set[tuple[int, str]] = set()
         self._cut = False
         self._numbers = 0
 
     def step(self) -> Step:
         return self._one_of(
             {
-                self._join: 7,
+                self._join: 9,
                 self._send: 6,
                 self._burst: 4,
                 self._storm: 4,
                 self._leave: 2,
                 self._drop: 1,
-                self._die: 2,
+                self._die: 1,
                 self._track: 2,
+                self._untrack: 1,
                 self._mistake: 1,
                 self._set_votes: 1,
                 self._set_expected: 1,
-                self._set_key: 1,
+                self._set_key: 2,
+                self._count_key: 1,
                 self._delete_key: 1,
                 self._fault: 10,
             }
@@ -191,16 +196,28 @@ class _Generator:
         self._trackers.add((client, service))
         return {"do": "track", "client": client, "service": service}
 
+    def _untrack(self) -> Step | None:
+        usable = self._usable()
+        alive = sorted(tracker for tracker in self._trackers if tracker[0] in usable)
+        if not alive:
+            return None
+        client, service = self._random.choice(alive)
+        self._trackers.discard((client, service))
+        return {"do": "untrack", "client": client, "service": service}
+
     def _mistake(self) -> Step | None:
         usable = self._usable()
         return {"do": "mistake", "client": self._random.choice(usable)} if usable else None
 
     def _partition(self) -> Step:
-        sides = [self._random.randrange(2) for _ in self._nodes]
+        number = self._random.choice([2, 2, 3])
+        sides = [self._random.randrange(number) for _ in self._nodes]
         self._cut = True
         return {
             "do": "partition",
-            "sides": [[n for n, side in zip(self._nodes, sides, strict=True) if side == which] for which in range(2)],
+            "sides": [
+                [n for n, side in zip(self._nodes, sides, strict=True) if side == which] for which in range(number)
+            ],
         }
 
     def _isolate(self) -> Step:
@@ -218,6 +235,7 @@ class _Generator:
     def _gone(self, node: int) -> None:
         self._members = {member for member in self._members if node_of(member[0]) != node}
         self._trackers = {tracker for tracker in self._trackers if node_of(tracker[0]) != node}
+        self._keys = {key for key in self._keys if key[0] != node}
 
     def _stop(self) -> Step | None:
         return self._end("stop")
@@ -268,11 +286,26 @@ class _Generator:
         return {"do": "set_expected", "node": self._some_up(), "votes": self._random.randint(0, 6)}
 
     def _set_key(self) -> Step:
-        value = self._random.choice([self._random.randint(0, 255), "text"])
-        return {"do": "set_key", "node": self._some_up(), "key": self._random.choice(KEYS), "value": value}
+        node, key = self._key()
+        self._keys.add((node, key))
+        return {"do": "set_key", "node": node, "key": key, "value": self._random.choice(VALUES)}
+
+    def _count_key(self) -> Step:
+        node, key = self._key()
+        return {"do": "count_key", "node": node, "key": key, "up": self._random.random() < 0.5}
 
     def _delete_key(self) -> Step:
-        return {"do": "delete_key", "node": self._some_up(), "key": self._random.choice(KEYS)}
+        node, key = self._key()
+        self._keys.discard((node, key))
+        return {"do": "delete_key", "node": node, "key": key}
+
+    def _key(self) -> tuple[int, str]:
+        """Mostly one that is there."""
+        up = self._up()
+        there = sorted(key for key in self._keys if key[0] in up)
+        if there and self._random.random() < 0.7:
+            return self._random.choice(there)
+        return self._random.choice(up), self._random.choice(KEYS)
 
 
 def node_of(client: str) -> int:

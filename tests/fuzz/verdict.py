@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
@@ -37,17 +38,31 @@ class Verdict:
 def judge(program: Program, *, fake: bool = False) -> Verdict:
     """Run it on both, or on a fake only."""
     start = time.monotonic()
-    ours = run_on_fake(program)
-    if fake:
-        found = tuple(_complaints("fake", program, ours))
+    runs = {"fake": run_on_fake} if fake else {"fake": run_on_fake, "real": run_on_real}
+    outcomes: dict[str, Outcome] = {}
+    found: list[str] = []
+    for which, run_it in runs.items():
+        try:
+            outcomes[which] = run_it(program)
+        except Exception:  # noqa: BLE001 - whatever it is, the other programs are to go on
+            found.append(f"crash: on the {which} one: {traceback.format_exc()}")
+    if len(outcomes) < len(runs):
+        found += [it for which, outcome in outcomes.items() for it in _complaints(which, program, outcome)]
+    elif fake:
+        found += _complaints("fake", program, outcomes["fake"])
     else:
-        found = tuple(findings(program, ours, trio.run(_run, program, NetnsCluster)))
-    return Verdict(program, found, time.monotonic() - start)
+        found += findings(program, outcomes["fake"], outcomes["real"])
+    return Verdict(program, tuple(found), time.monotonic() - start)
 
 
 def run_on_fake(program: Program) -> Outcome:
     """Run it on a fake; the same way each time."""
     return seeded_run(_run, program, FakeCluster, seed=program.seed)
+
+
+def run_on_real(program: Program) -> Outcome:
+    """Run it on a real cluster."""
+    return trio.run(_run, program, NetnsCluster)
 
 
 def findings(program: Program, fake: Outcome, real: Outcome) -> Iterator[str]:
