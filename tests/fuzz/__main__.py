@@ -6,11 +6,14 @@ import argparse
 import multiprocessing
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 from fuzz.program import Program, generate
@@ -26,7 +29,14 @@ TRIES = 3
 
 def main() -> int:
     """What the command does; returns its exit status."""
-    options = _parser().parse_args()
+    try:
+        return _run(_parser().parse_args())
+    except KeyboardInterrupt:
+        print("fuzz: interrupted")
+        return 130
+
+
+def _run(options: argparse.Namespace) -> int:
     if options.programs:
         programs = [Program.from_json(path.read_text(encoding="ascii")) for path in options.programs]
     else:
@@ -34,16 +44,17 @@ def main() -> int:
         print(f"fuzz: programs {seed} to {seed + options.number - 1}; --seed={seed} runs them again", flush=True)
         programs = [program_of(seed + index) for index in range(options.number)]
     failed: list[Verdict] = []
-    for verdict in _judged(programs, fake=options.fake, workers=options.workers):
-        _report(verdict)
-        if not options.fake and options.ledger:
-            _enter(verdict)
-        if verdict.findings:
-            failed.append(verdict)
+    with closing(_judged(programs, fake=options.fake, workers=options.workers)) as verdicts:
+        for verdict in verdicts:
+            _report(verdict)
+            if options.ledger and not (options.fake or options.programs):
+                _enter(verdict)
+            if verdict.findings:
+                failed.append(verdict)
     for verdict in failed:
         small = _shrunk(verdict, fake=options.fake, workers=options.workers) if options.shrink else verdict.program
-        path = options.keep / f"{small.seed}.json"
-        options.keep.mkdir(parents=True, exist_ok=True)
+        path = options.keep.absolute() / f"{small.seed}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(small.to_json(), encoding="ascii")
         print(f"fuzz: {len(small.steps)} steps are left of program {small.seed}: {path}")
     print(f"fuzz: {len(programs)} programs, {len(failed)} failed" + "".join(f" {v.program.seed}" for v in failed))
@@ -69,18 +80,23 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _judged(programs: Iterable[Program], *, fake: bool, workers: int) -> Iterator[Verdict]:
+def _judged(programs: Iterable[Program], *, fake: bool, workers: int) -> Generator[Verdict, None, None]:
     """The verdicts, as they come in."""
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("forkserver")) as pool:
-        for verdict in as_completed([pool.submit(judge, program, fake=fake) for program in programs]):
-            yield verdict.result()
+    # Control-C ends a worker at once. Its clients and nodes see that, and end as well.
+    die_of_it = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("forkserver"), die_of_it) as pool:
+        try:
+            for verdict in as_completed([pool.submit(judge, program, fake=fake) for program in programs]):
+                yield verdict.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _report(verdict: Verdict) -> None:
     program = verdict.program
     print(f"{program.seed}: {program.nodes} nodes, {len(program.steps)} steps, {verdict.seconds:.1f} s: {verdict.kind}")
     for finding in verdict.findings[:10]:
-        print("    " + finding[:1500].replace("\n", "\n    "))
+        print("    " + finding[:4000].replace("\n", "\n    "))
     sys.stdout.flush()
 
 
@@ -106,8 +122,8 @@ def _shrunk(verdict: Verdict, *, fake: bool, workers: int) -> Program:
     attempts = 1 if fake else TRIES
 
     def fails(program: Program) -> bool:
-        judged = _judged([program] * attempts, fake=fake, workers=workers)
-        return any(other.kind == verdict.kind for other in judged)
+        with closing(_judged([program] * attempts, fake=fake, workers=workers)) as judged:
+            return any(other.kind == verdict.kind for other in judged)
 
     return shrink(verdict.program, fails)
 

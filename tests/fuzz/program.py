@@ -211,14 +211,11 @@ class _Generator:
 
     def _partition(self) -> Step:
         number = self._random.choice([2, 2, 3])
-        sides = [self._random.randrange(number) for _ in self._nodes]
+        sides: list[list[int]] = [[] for _ in range(number)]
+        for node in self._nodes:
+            self._random.choice(sides).append(node)
         self._cut = True
-        return {
-            "do": "partition",
-            "sides": [
-                [n for n, side in zip(self._nodes, sides, strict=True) if side == which] for which in range(number)
-            ],
-        }
+        return {"do": "partition", "sides": sides}
 
     def _isolate(self) -> Step:
         self._cut = True
@@ -286,26 +283,29 @@ class _Generator:
         return {"do": "set_expected", "node": self._some_up(), "votes": self._random.randint(0, 6)}
 
     def _set_key(self) -> Step:
-        node, key = self._key()
+        node, key = self._some_up(), self._random.choice(KEYS)
         self._keys.add((node, key))
         return {"do": "set_key", "node": node, "key": key, "value": self._random.choice(VALUES)}
 
-    def _count_key(self) -> Step:
-        node, key = self._key()
-        return {"do": "count_key", "node": node, "key": key, "up": self._random.random() < 0.5}
+    def _count_key(self) -> Step | None:
+        return self._with_key({"do": "count_key", "up": self._random.random() < 0.5})
 
-    def _delete_key(self) -> Step:
-        node, key = self._key()
-        self._keys.discard((node, key))
-        return {"do": "delete_key", "node": node, "key": key}
+    def _delete_key(self) -> Step | None:
+        step = self._with_key({"do": "delete_key"})
+        if step is not None:
+            self._keys.discard((step["node"], step["key"]))
+        return step
 
-    def _key(self) -> tuple[int, str]:
-        """Mostly one that is there."""
+    def _with_key(self, step: Step) -> Step | None:
+        """Mostly about a key that is there."""
         up = self._up()
         there = sorted(key for key in self._keys if key[0] in up)
-        if there and self._random.random() < 0.7:
-            return self._random.choice(there)
-        return self._random.choice(up), self._random.choice(KEYS)
+        if self._random.random() < 0.2:
+            there = [(self._random.choice(up), self._random.choice(KEYS))]
+        if not there:
+            return None
+        node, key = self._random.choice(there)
+        return {**step, "node": node, "key": key}
 
 
 def node_of(client: str) -> int:
