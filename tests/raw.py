@@ -1,0 +1,109 @@
+"""Raw handles in tests that run in both modes: what a handle is told, waited for."""
+
+from __future__ import annotations
+
+import fcntl
+import select
+import struct
+import termios
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import trio
+
+from triocoro._raw import Endpoint, MulticastStatus, RawCpg, RawHandle
+from triocoro._types import Address, ConfigChange, CpgEvent, MemberChange, Message, Reason, TotemChange
+
+EventT = TypeVar("EventT")
+
+EVERYTHING = 2**30
+BOUND = 30
+"""Seconds for what takes a few at most."""
+
+
+async def joined(endpoint: Endpoint, group: bytes = b"g") -> RawCpg:
+    """A member that has taken the news of its join."""
+    handle = await endpoint.connect_cpg()
+    await handle.join(group)
+    address = Address(await handle.local_nodeid(), endpoint.pid)
+    join = MemberChange(address, Reason.JOIN)
+    await until(handle, lambda event: isinstance(event, ConfigChange) and join in event.joined)
+    return handle
+
+
+async def until(handle: RawHandle[EventT], last: Callable[[EventT], bool]) -> list[EventT]:
+    """The events up to the one that is the last, and no more."""
+    events: list[EventT] = []
+    with trio.fail_after(BOUND):  # noqa: ASYNC912 - it runs at least once
+        while not events or not last(events[-1]):
+            await trio.lowlevel.wait_readable(handle.fileno())
+            events += handle.dispatch(1, EVERYTHING)[1]
+    return events
+
+
+async def take(handle: RawHandle[EventT], count: int) -> list[EventT]:
+    """The next `count` events, and no more."""
+    left = iter(range(count - 1, -1, -1))
+    return await until(handle, lambda _: next(left) == 0)
+
+
+async def ring_of(handle: RawCpg, *nodeids: int) -> list[CpgEvent]:
+    """The events up to the news of the ring of these nodes."""
+    return await until(handle, lambda event: isinstance(event, TotemChange) and event.members == nodeids)
+
+
+async def view_of(handle: RawCpg, *members: Address) -> list[CpgEvent]:
+    """The events up to the change to these members."""
+    return await until(handle, lambda event: isinstance(event, ConfigChange) and event.members == members)
+
+
+async def multicast(handle: RawCpg, *messages: bytes) -> None:
+    """Send all, however often one has to try again."""
+    sent = 0
+    with trio.fail_after(BOUND):  # noqa: ASYNC912 - there are messages
+        while sent < len(messages):
+            count, status = handle.multicast(messages[sent:])
+            sent += count
+            if status is MulticastStatus.FULL:
+                await trio.lowlevel.wait_writable(handle.fileno())
+            elif status is MulticastStatus.TRY_AGAIN:
+                await trio.sleep(0.001)
+
+
+async def caught_up(handle: RawCpg, *others: RawCpg) -> list[list[CpgEvent]]:
+    """What each member has been told up to now: all of them have come to one more message, of the first one."""
+    mark = b"caught up"
+    await multicast(handle, mark)
+
+    def is_mark(event: CpgEvent) -> bool:
+        return isinstance(event, Message) and event.payload == mark
+
+    return [(await until(each, is_mark))[:-1] for each in (handle, *others)]
+
+
+def payloads(events: Sequence[CpgEvent]) -> list[bytes]:
+    return [event.payload for event in events if isinstance(event, Message)]
+
+
+def changes(reason: Reason, *addresses: Address) -> tuple[MemberChange, ...]:
+    return tuple(MemberChange(address, reason) for address in addresses)
+
+
+def waiting(handle: RawHandle[object]) -> int:
+    """How many events are there to be taken, as far as the fd tells."""
+    return int(struct.unpack("i", fcntl.ioctl(handle.fileno(), termios.FIONREAD, b"\0" * 4))[0])
+
+
+def poll(handle: RawHandle[object]) -> int:
+    """What the fd says."""
+    poller = select.poll()
+    poller.register(handle.fileno(), select.POLLIN | select.POLLOUT)
+    return sum(events for _, events in poller.poll(0))
+
+
+async def close(*handles: RawHandle[object]) -> None:
+    for handle in handles:
+        handle.close(leave=True)
+    with trio.fail_after(BOUND):  # noqa: ASYNC912 - there are handles
+        for handle in handles:
+            await handle.wait_closed()
