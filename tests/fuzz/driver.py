@@ -282,6 +282,9 @@ class _Driver:
         ]
         with trio.move_on_after(LIMIT) as limit:
             await trio.lowlevel.checkpoint()
+            # Of a group that the last member has left, only the nodes can tell.
+            for nodeid in filter(self._usable, sorted(self._cluster.nodes)):
+                await self._until_known(nodeid)
             for member in members:
                 await self._until(member.client, partial(self._sees_its_peers, member))
             marker = MARKER + str(self._marks).encode()
@@ -304,6 +307,22 @@ class _Driver:
     async def _until(self, client: Client, condition: Callable[[], bool]) -> None:
         while not condition():
             await client.news.wait()
+
+    async def _until_known(self, nodeid: int) -> None:
+        """Wait until a node knows who is in the groups."""
+        async with triocoro.open_cpg(endpoint=self._admins[nodeid]) as cpg:
+            while await self._groups(cpg) != [  # noqa: ASYNC110 - nobody tells of it
+                [group, name] for group in GROUPS for name in self._members_for(nodeid, group)
+            ]:
+                await trio.sleep(0.01)
+
+    async def _groups(self, cpg: triocoro.Cpg) -> list[list[str]]:
+        # Whoever waits for the cluster to settle has a group, too.
+        return sorted(
+            [group, self._name(member.address)]
+            for member in await cpg.groups()
+            if member.address is not None and (group := member.group.decode()) in GROUPS
+        )
 
     def _tells_of_votes(self, client: Client, step: Step, result: Any) -> bool:
         """Whether a step has each tracker on the client's node told of expected votes."""
@@ -355,9 +374,13 @@ class _Driver:
         return self._view(member) == self._peers(member)
 
     def _peers(self, member: Membership) -> list[str]:
-        reachable = self._cluster.reachable(member.client.node)
+        return self._members_for(member.client.node, member.group)
+
+    def _members_for(self, nodeid: int, group: str) -> list[str]:
+        """Who should be in a group, as that node sees it."""
+        reachable = self._cluster.reachable(nodeid)
         return sorted(
-            client.name for client in self._clients if client.node in reachable and member.group in client.memberships
+            client.name for client in self._clients if client.node in reachable and group in client.memberships
         )
 
     # -- what is to be seen --------------------------------------------------------------------------------------------
@@ -426,12 +449,7 @@ class _Driver:
         async with triocoro.open_quorum(endpoint=endpoint) as quorum:
             seen["quorate"] = await quorum.is_quorate()
         async with triocoro.open_cpg(endpoint=endpoint) as cpg:
-            groups = await cpg.groups()
-            seen["groups"] = sorted(
-                [group, self._name(member.address)]
-                for member in groups
-                if member.address is not None and (group := member.group.decode()) in GROUPS
-            )
+            seen["groups"] = await self._groups(cpg)
             seen["members"] = {group: sorted(map(self._name, await cpg.members(group))) for group in GROUPS}
         async with triocoro.open_cmap(endpoint=endpoint) as cmap:
             seen["keys"] = {key: repr(value) for key, value in await cmap.items(TRACKED_KEYS) if key != SYNC_KEY}
