@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import re
+import signal
 import subprocess
 import sys
+import uuid
 from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 from typing import Any, TypeAlias, cast
@@ -12,15 +17,25 @@ from typing import Any, TypeAlias, cast
 import attrs
 import pytest
 from fuzz.__main__ import program_of
+from fuzz.agent import name_of
+from fuzz.clients import ClientDiedError
+from fuzz.driver import Outcome
 from fuzz.excuses import Excuses
 from fuzz.program import Program, Step, generate
 from fuzz.shrink import shrink
 from fuzz.verdict import findings, judge, run_on_fake
 from hypothesis import HealthCheck, given, settings, strategies as st
+from traces import Marked, wait_until
 
+import triocoro
+
+VERBS = """
+    join send storm leave drop die track untrack mistake set_votes set_expected set_key count_key delete_key
+    partition isolate heal stop kill start restart freeze thaw
+"""
 HERE = Path(__file__).parent
 KEPT = sorted((HERE / "fuzz" / "programs").glob("*.json"))
-SEED = 4
+SEED = 1
 SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
 
 
@@ -41,6 +56,21 @@ def test_the_fake_does_the_same_again() -> None:
     assert len(one.history) > 500
 
 
+@pytest.mark.corosync_fake_only(reason="it looks at programs")
+def test_programs_do_everything_and_no_step_does_nothing() -> None:
+    steps: list[tuple[Step, Any]] = []
+    for seed in range(SEED, SEED + 12):
+        program = program_of(seed)
+        outcome = run_on_fake(program)
+        assert outcome.error == ""
+        results = [observation["result"] for observation in outcome.observations]
+        steps += zip(program.steps, results, strict=True)
+    assert {step["do"] for step, _ in steps} == set(VERBS.split())
+    assert [step for step, result in steps if result == "nothing"] == []
+    assert len([step for step, _ in steps if step.get("during")]) > 5
+    assert len([step for step, _ in steps if step["do"] == "join"]) > len(steps) / 10
+
+
 @pytest.mark.corosync_fake_only(reason="it looks for what the fake alone does wrong")
 @settings(
     max_examples=15,
@@ -51,6 +81,12 @@ def test_the_fake_does_the_same_again() -> None:
 def test_nothing_that_the_fake_does_is_impossible(choices: Random, nodes: int, length: int) -> None:
     program = generate(0, nodes=nodes, length=length, choices=choices)
     assert judge(program, fake=True).findings == (), program.to_json()
+
+
+def test_errors_differ_if_their_codes_do() -> None:
+    assert name_of(ValueError("no")) == "ValueError"
+    assert name_of(triocoro.KeyNotFoundError("no")) == "KeyNotFoundError NOT_EXIST"
+    assert name_of(triocoro.CorosyncError("no", code=triocoro.CsError.BUSY)) == "CorosyncError BUSY"
 
 
 @pytest.mark.parametrize("path", KEPT, ids=lambda path: path.stem)
@@ -79,6 +115,8 @@ def change_first(observations: list[dict[str, Any]], key: str, new: object) -> b
     "key,new",
     [
         ("members", ["4a"]),
+        ("nodes", [7]),
+        ("states", {"1": "DEAD"}),
         ("messages", {"1a": ["7, 1 bytes"]}),
         ("changes", [["left", "1a", "PROCDOWN"]]),
         ("result", "AccessError"),
@@ -104,6 +142,75 @@ def test_what_does_not_come_to_its_end_is_found() -> None:
     one = run_on_fake(program)
     (found,) = findings(program, one, attrs.evolve(one, error="step 3: not quiet"))
     assert found == "stuck: on the real one: step 3: not quiet"
+
+
+@pytest.mark.corosync_fake_only(reason="it needs no real nodes")
+def test_a_crash_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other programs go on, and what the other cluster does is looked at all the same."""
+
+    def crash(_: Program) -> Outcome:
+        raise ClientDiedError("client 1a ended by itself")
+
+    monkeypatch.setattr("fuzz.verdict.run_on_real", crash)
+    verdict = judge(program_of(SEED))
+    (found,) = verdict.findings
+    assert verdict.kind == "crash"
+    assert found.startswith("crash: on the real one: Traceback")
+    assert "client 1a ended by itself" in found
+
+
+@pytest.mark.corosync_real_only(reason="the clients of a fake are no processes")
+def test_a_client_that_ends_by_itself_is_noticed() -> None:
+    """In a process of its own, as above."""
+    code = """
+import os, signal, trio
+from fuzz.clients import Clients
+from triocoro.testing import NetnsCluster
+
+async def main():
+    async with NetnsCluster(nodes=1) as cluster, trio.open_nursery() as nursery:
+        client = await Clients(cluster, nursery).called("1a")
+        os.kill(client.pid, signal.SIGKILL)
+        await trio.sleep_forever()
+
+trio.run(main)
+"""
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=False, timeout=60)
+    assert re.search(r"ClientDiedError: client 1a \(pid \d+\) ended by itself", result.stderr)
+
+
+@pytest.fixture
+def marked(monkeypatch: pytest.MonkeyPatch) -> Iterator[Marked]:
+    """The processes that this test starts, and their children."""
+    marked = Marked(uuid.uuid4().hex)
+    monkeypatch.setenv("TRIOCORO_TEST_FUZZ", marked.mark)
+    yield marked
+    marked.kill()
+
+
+def test_control_c_ends_it_and_leaves_nothing(marked: Marked, tmp_path: Path, corosync_mode: str) -> None:
+    """In the middle of programs, with clients where they are processes."""
+    log = tmp_path / "log"
+    # It may have been started by something that ignores Control-C.
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from fuzz.__main__ import main;"
+    command = [sys.executable, "-c", f"{code} exit(main())", "--number=200", f"--seed={SEED}", "--workers=2"]
+    with log.open("w", encoding="utf-8") as output:
+        process = subprocess.Popen(
+            command if corosync_mode == "real" else [*command, "--fake"],
+            cwd=HERE,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    # Two workers, their forkserver, and more: each of their clusters has at least seven processes.
+    begun = (lambda: len(marked.processes()) > 20) if corosync_mode == "real" else (lambda: ": same" in log.read_text())
+    assert wait_until(begun, 60)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(20) == 130
+    assert wait_until(lambda: not marked.processes(), 5)
+    assert log.read_text(encoding="utf-8").endswith("fuzz: interrupted\n")
+    assert "Traceback" not in log.read_text(encoding="utf-8")
 
 
 Seen: TypeAlias = dict[str, Any]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Generator, Iterable
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -457,7 +457,7 @@ class _Driver:
 
 
 @contextmanager
-def _limit(number: int, step: Step, what: str) -> Iterator[None]:
+def _limit(number: int, step: Step, what: str) -> Generator[None, None, None]:
     with trio.move_on_after(LIMIT) as limit:
         yield
     if limit.cancelled_caught:
