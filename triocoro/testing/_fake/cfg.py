@@ -11,7 +11,7 @@ import trio
 from ..._errors import CsError, error_from_code
 from ..._types import CmapType, IPAddress, LinkStatus, NodeStatus, RingStatus, ShutdownFlag
 from .._options import ClusterOptions
-from . import coroparse
+from . import coroparse, totemconfig
 from .daemon import Answer, Daemon, Service
 from .stats import MTU, OWN_MTU
 
@@ -151,7 +151,7 @@ class CfgService(Service):
                     icmap.delete(key)
         position = coroparse.own_position(configured, self.daemon.nodeid)
         icmap.set("nodelist.local_node_pos", CmapType.UINT32, position)
-        for key, typed in configured.items():
+        for key, typed in sorted({**dict(configured.items()), **dict(totemconfig.runtime(configured))}.items()):
             icmap.set(key, typed.type, typed.value)
         icmap.set("config.reload_status", CmapType.INT32, CsError.OK.value)
         icmap.set("config.totemconfig_reload_in_progress", CmapType.UINT8, 0)

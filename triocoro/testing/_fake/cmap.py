@@ -11,7 +11,7 @@ import attrs
 from ..._errors import CorosyncError, CsError, KeyNotFoundError, error_from_code
 from ..._types import CmapChange, CmapMap, CmapNotification, CmapTrack, CmapType, CmapValue, RingId, TypedValue
 from .._options import ClusterOptions
-from . import coroparse
+from . import coroparse, totemconfig
 from .daemon import Daemon, Synchronised
 from .icmap import Tracker
 
@@ -44,6 +44,8 @@ _READ_ONLY_PREFIXES: Final = (
     *("internal_configuration.", "uidgid.config.", "system.", "nodelist."),
 )
 _ALL_CHANGES: Final = CmapTrack.ADD | CmapTrack.MODIFY | CmapTrack.DELETE
+_GATHER: Final = "runtime.force_gather"
+_NO: Final = TypedValue(CmapType.STRING, "no")
 
 
 class Map(Protocol):
@@ -74,12 +76,17 @@ class CmapService(Synchronised):
     def __init__(self, daemon: Daemon, options: ClusterOptions) -> None:
         super().__init__(daemon)
         self._members: tuple[int, ...] = ()
+        # Whether we come to others, and what the highest version of a configuration is among them; and whether we have.
+        self._meets = self._has_met = False
+        self._highest_version = 0
         self._trackers: dict[tuple[Connection, int], tuple[Map, Tracker]] = {}
         icmap = daemon.icmap
         icmap.load(_initial(options))
         icmap.load(_own(daemon.nodeid, options))
         icmap.protect(keys=_READ_ONLY, prefixes=_READ_ONLY_PREFIXES)
         icmap.track(Tracker("totem.config_version", _ALL_CHANGES, self._config_version_changed))
+        icmap.track(Tracker("totem.", _ALL_CHANGES | CmapTrack.PREFIX, self._totem_changed))
+        icmap.track(Tracker(_GATHER, _ALL_CHANGES, self._gather))
 
     def map(self, which: CmapMap) -> Map:
         """One of the maps."""
@@ -146,6 +153,9 @@ class CmapService(Synchronised):
         ring_id: RingId,  # noqa: ARG002 - the map does not tell it
     ) -> None:
         icmap = self.daemon.icmap
+        # The ring that a daemon makes for itself when it starts does not count.
+        self._meets = bool(self._members)
+        self._highest_version = self._config_version()
         stayed = transitional.intersection(self._members)
         for nodeid in self._members:
             if nodeid not in stayed:
@@ -169,32 +179,63 @@ class CmapService(Synchronised):
         self._send_config_version()
 
     def sync_activate(self) -> None:
-        """Clients hear of it through the keys."""
+        """Clients hear of it through the keys. Whoever comes with an old configuration goes."""
+        if not self._meets or self._has_met:
+            return
+        self._has_met = True
+        own, highest = self._config_version(), self._highest_version
+        if own not in (0, highest):
+            daemon = self.daemon
+            daemon.log(
+                "CMAP", f"Received config version ({highest}) is different than my config version ({own})! Exiting"
+            )
+            daemon.totem.afterwards(daemon.shut_down)
 
     def deliver(self, message: object, sender: int) -> None:
         match message:
             case _ConfigVersion(version):
                 key = f"runtime.members.{sender}.config_version"
+                self._highest_version = max(self._highest_version, version)
                 self.daemon.icmap.set(key, CmapType.UINT64, version)
             case _:
                 raise AssertionError(message)
 
-    def _config_version_changed(self, change: CmapChange) -> None:
-        # Of a deletion Corosync hears while the key is still there, and sends the old version once more.
-        if change.event is not CmapTrack.DELETE:
-            self._send_config_version()
+    def _config_version_changed(self, _: CmapChange) -> None:
+        self._send_config_version()
 
     def _send_config_version(self) -> None:
+        self.multicast(_ConfigVersion(self._config_version()))
+
+    def _config_version(self) -> int:
         typed = self.daemon.icmap.get("totem.config_version")
-        known = typed is not None and typed.type is CmapType.UINT64
-        self.multicast(_ConfigVersion(int(typed.value) if typed is not None and known else 0))
+        return int(typed.value) if typed is not None and typed.type is CmapType.UINT64 else 0
+
+    # Keys on which the daemon acts.
+
+    def _totem_changed(self, change: CmapChange) -> None:
+        icmap = self.daemon.icmap
+        reloading = icmap.get("config.reload_in_progress")
+        if reloading is not None and reloading.value:
+            return
+        known = icmap.get(f"runtime.config.{change.key}") is not None or change.key == "totem.token_coefficient"
+        if known and not change.key.startswith("totem.interface."):
+            deleted = change.key if change.event is CmapTrack.DELETE else ""
+            for key, typed in totemconfig.runtime(icmap, deleted=deleted):
+                icmap.set(key, typed.type, typed.value)
+
+    def _gather(self, _: CmapChange) -> None:
+        daemon = self.daemon
+        if daemon.icmap.get(_GATHER) != _NO:
+            daemon.icmap.set(_GATHER, _NO.type, _NO.value)
+            daemon.log("MAIN", "Forcing into GATHER state")
+            daemon.totem.gather(daemon)
 
 
 @lru_cache(maxsize=8)
 def _initial(options: ClusterOptions) -> tuple[tuple[str, TypedValue], ...]:
     """The keys of every daemon that starts."""
     configured = coroparse.configuration(options)
-    return (*configured.items(), *coroparse.runtime(configured), *_constant())
+    return (*configured.items(), *totemconfig.runtime(configured), *coroparse.pings(configured), *_constant())
 
 
 def _own(nodeid: int, options: ClusterOptions) -> Iterator[tuple[str, TypedValue]]:

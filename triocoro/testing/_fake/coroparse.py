@@ -1,4 +1,4 @@
-"""What a daemon makes of its corosync.conf, as keys of its map: exec/coroparse.c and exec/totemconfig.c."""
+"""What a daemon makes of its corosync.conf, as keys of its map: exec/coroparse.c."""
 
 from __future__ import annotations
 
@@ -24,33 +24,6 @@ _NUMBERS: Final = (
     r"|nodelist\.node\.\d+\.(nodeid|quorum_votes)"
     r"|quorum\.(expected_votes|last_man_standing_window|device\.(votes|timeout|sync_timeout))"
 )
-
-# The token takes longer by totem.token_coefficient for each node above this number.
-_COEFFICIENT_ABOVE: Final = 2
-
-# What of totem takes effect, with the value that it has unless it is configured.
-_TOTEM: Final = {
-    "block_unlisted_ips": 1,
-    "cancel_token_hold_on_retransmit": 0,
-    "consensus": 3600,
-    "downcheck": 1000,
-    "fail_recv_const": 2500,
-    "heartbeat_failures_allowed": 0,
-    "join": 50,
-    "knet_compression_threshold": 0,
-    "knet_mtu": 0,
-    "knet_pmtud_interval": 30,
-    "max_messages": 17,
-    "max_network_delay": 50,
-    "merge": 200,
-    "miss_count_const": 5,
-    "send_join": 0,
-    "seqno_unchanged_const": 30,
-    "token": 3000,
-    "token_retransmits_before_loss_const": 4,
-    "token_warning": 75,
-    "window_size": 50,
-}
 
 
 @lru_cache(maxsize=8)
@@ -112,26 +85,8 @@ def addresses(icmap: Icmap) -> dict[int, dict[int, str]]:
     }
 
 
-def runtime(icmap: Icmap) -> Iterator[tuple[str, TypedValue]]:
-    """What totem makes of its part: runtime.config."""
-    totem = {name: _configured(icmap, name, default) for name, default in _TOTEM.items()}
-    token = totem["token"]
-    if len(addresses(icmap)) > _COEFFICIENT_ABOVE:
-        token += (len(addresses(icmap)) - _COEFFICIENT_ABOVE) * _configured(icmap, "token_coefficient", 650)
-    retransmit = int(token / (totem["token_retransmits_before_loss_const"] + 0.2))
-    totem["token"] = token
-    totem["token_retransmit"] = retransmit
-    # 10 ms are a tick of the clock that Corosync reckons with.
-    totem["hold"] = int(retransmit * 0.8 - 10)
-    for name, value in totem.items():
-        yield f"runtime.config.totem.{name}", TypedValue(CmapType.UINT32, value)
-    yield "runtime.config.totem.knet_compression_level", TypedValue(CmapType.INT32, 0)
-    yield "runtime.config.totem.knet_compression_model", TypedValue(CmapType.STRING, "none")
+def pings(icmap: Icmap) -> Iterator[tuple[str, TypedValue]]:
+    """What the links make of their part, once and for all."""
     for key, typed in icmap.items("totem.interface."):
         if ".knet_ping_" in key:
             yield f"runtime.config.{key}", typed
-
-
-def _configured(icmap: Icmap, name: str, default: int) -> int:
-    typed = icmap.get(f"totem.{name}")
-    return default if typed is None else int(typed.value)

@@ -54,7 +54,7 @@ class FakeEndpoint:
     @property
     def label(self) -> str:
         """Names the daemon in messages."""
-        return f"node {self._nodeid} (fake)"
+        return f"node {self._nodeid}"
 
     @property
     def pid(self) -> int:

@@ -103,9 +103,11 @@ class Icmap:
 
     def delete(self, key: str) -> bool:
         """Remove a key; returns whether there was one."""
-        old = self._items.pop(key, None)
+        old = self._items.get(key)
         if old is not None:
+            # The services that hear of it still find the key.
             self._trackers.notify(CmapTrack.DELETE, key, new=None, old=old)
+            del self._items[key]
         return old is not None
 
     def adjust(self, key: str, step: int) -> bool:

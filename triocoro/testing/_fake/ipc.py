@@ -14,10 +14,13 @@ from contextlib import suppress
 
 from .daemon import Daemon, Job, Service
 
-RING_BYTES = 1024 * 1024 + 4096
+RING_BYTES = 1024 * 1024 + 4096 - 8
 """What each of the two rings holds."""
-HEADER_BYTES = 200
-"""What a message takes in a ring on top of its payload, roughly."""
+REQUEST_BYTES = 48
+"""What a message of ours takes in a ring on top of its payload."""
+EVENT_BYTES = 192
+"""What one that is delivered takes, and roughly what other events do."""
+_WORD = 4
 
 
 class Connection:
@@ -47,7 +50,7 @@ class Connection:
 
     def send(self, record: object, *, size: int = 0) -> None:
         """Queue an event, with `size` bytes of payload, for the client."""
-        self._queue.append((record, HEADER_BYTES + size))
+        self._queue.append((record, _taken(EVENT_BYTES, size)))
         self.events += 1
         self.notify()
 
@@ -95,7 +98,7 @@ class Connection:
 
     def has_room(self, size: int) -> bool:
         """Whether a request of `size` bytes fits into the ring, and no transition keeps requests out of it."""
-        return not self.daemon.in_sync and self._request_bytes + HEADER_BYTES + size <= RING_BYTES
+        return not self.daemon.in_sync and self._request_bytes + _taken(REQUEST_BYTES, size) <= RING_BYTES
 
     def submit(self, job: Job, *, size: int = 0) -> None:
         """Put a request into the ring; a daemon that is not frozen works on it at once."""
@@ -130,7 +133,7 @@ class Connection:
 
     def announce(self, size: int) -> bool:
         """Write a request's byte. Where the real library would spin until there is room, the byte is left out."""
-        self._request_bytes += HEADER_BYTES + size
+        self._request_bytes += _taken(REQUEST_BYTES, size)
         try:
             return self._client.send(b"\0") == 1
         except (BlockingIOError, ConnectionError):
@@ -138,7 +141,7 @@ class Connection:
 
     def fetch(self, size: int, *, announced: bool) -> None:
         """Read a request's byte."""
-        self._request_bytes -= HEADER_BYTES + size
+        self._request_bytes -= _taken(REQUEST_BYTES, size)
         self.requests += 1
         if announced:
             self._server.recv(1)
@@ -177,3 +180,8 @@ class _Goodbye:
 
     def abort(self) -> None:
         pass  # The daemon died first, and hung up.
+
+
+def _taken(header: int, size: int) -> int:
+    """What something takes in a ring, which counts in words."""
+    return header + (size + _WORD - 1) // _WORD * _WORD

@@ -81,12 +81,19 @@ class Totem:
             self._reform()
         self._transit.wake()
 
-    def _reform(self) -> None:
+    def gather(self, daemon: Daemon) -> None:
+        """Give up that daemon's ring, and form one anew."""
+        with self._undisturbed():
+            self._reform(given_up=daemon.ring)
+        self._transit.wake()
+
+    def _reform(self, *, given_up: Ring | None = None) -> None:
         awake = {daemon.nodeid: daemon for daemon in self._daemons.values() if not daemon.frozen}
 
         def stands(members: tuple[int, ...]) -> bool:
-            first = awake[members[0]]
-            return first.ring.members == members and all(awake[nodeid].ring is first.ring for nodeid in members)
+            ring = awake[members[0]].ring
+            agreed = ring.members == members and all(awake[nodeid].ring is ring for nodeid in members)
+            return agreed and ring is not given_up
 
         for members in list(self._network.rings(awake, stands)):
             if not stands(members):
@@ -158,7 +165,9 @@ class Totem:
             # The token goes around in the order of the ids: who spoke last of this service speaks first of the next.
             speakers.rotate()
         for daemon in daemons:
-            daemon.end_sync()
+            # What one of them has to do now may lead to yet another ring.
+            if daemon.ring is ring:
+                daemon.end_sync()
 
     def _deliver(self) -> None:
         self._holding = True
