@@ -65,6 +65,14 @@ BAD: dict[Rule, dict[str, str]] = {
         "a gap between two of one node": (
             f"{PAIR}; A join aAb; A ring 4 123; a +A aAb; b +A aAb; b send x y z; a got b x y z; A got b x z"
         ),
+        "a gap of one that leaves, between two of one node": (
+            f"{PAIR}; A join aAb; A ring 4 123; a +A aAb; b +A aAb; b send x y; a send z; a got b x y; a got a z;"
+            " A got b x; A got a z; A leave; A -A ab"
+        ),
+        "a gap where a node has gone, between two of one node": (
+            f"{PAIR}; A join aAb; A ring 4 123; a +A aAb; b +A aAb; b send x y; a send z; a got b x y; a got a z;"
+            " A got b x; A got a z; A down b aA; A ring 8 1"
+        ),
         "a gap although the node has not gone": (
             f"{TOGETHER}; c send y; a send x z; a got a x; a got c y; a got a z; b got a x z; c got c y"
         ),

@@ -141,14 +141,17 @@ def _is_excused(delivery: Delivery, has: Segment, lacks: Segment, rest: Iterable
     At the end of a ring totem leaves out what is missing, and what comes from nodes that do not go along
     (exec/totemsrp.c, messages_deliver_to_app). So there is nothing more of that node in the rest, unless it came back
     at once: what it sends in the new ring may come before the transition is told of. Whoever leaves may do so just
-    there, and is told of no node that is down any more; of one without known members, nobody is.
+    there, and is told of no node that is down any more; of one without known members, nobody is. Members on one node
+    are told the same, however the ring ends.
     """
+    if has.member.address.nodeid == lacks.member.address.nodeid or has.goes_with(lacks):
+        return False
     nodes = _authors(delivery)
     if lacks.ends_with_leave:
         nodes -= {lacks.member.address.nodeid}
     else:
         nodes &= lacks.parted | lacks.gone | _elsewhere(has, lacks)
-    if not nodes or has.goes_with(lacks):
+    if not nodes:
         return False
     gone = nodes if lacks.ends_with_leave else nodes & lacks.gone
     return not gone or all(gone.isdisjoint(_authors(later)) for later in rest)
