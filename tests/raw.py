@@ -6,10 +6,11 @@ import fcntl
 import select
 import struct
 import termios
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 import trio
+import trio.testing
 
 from triocoro._raw import Endpoint, MulticastStatus, RawCpg, RawHandle
 from triocoro._types import Address, ConfigChange, CpgEvent, MemberChange, Message, Reason, TotemChange
@@ -19,6 +20,10 @@ EventT = TypeVar("EventT")
 EVERYTHING = 2**30
 BOUND = 30
 """Seconds for what takes a few at most."""
+
+
+CAUGHT_UP = b"caught up"
+"""The payload of `caught_up`."""
 
 
 async def joined(endpoint: Endpoint, group: bytes = b"g") -> RawCpg:
@@ -72,13 +77,20 @@ async def multicast(handle: RawCpg, *messages: bytes) -> None:
 
 async def caught_up(handle: RawCpg, *others: RawCpg) -> list[list[CpgEvent]]:
     """What each member has been told up to now: all of them have come to one more message, of the first one."""
-    mark = b"caught up"
-    await multicast(handle, mark)
+    await multicast(handle, CAUGHT_UP)
 
     def is_mark(event: CpgEvent) -> bool:
-        return isinstance(event, Message) and event.payload == mark
+        return isinstance(event, Message) and event.payload == CAUGHT_UP
 
     return [(await until(each, is_mark))[:-1] for each in (handle, *others)]
+
+
+async def given_up(call: Callable[[], Awaitable[object]]) -> None:
+    """Call, and lose patience once there is nothing but to wait."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(call)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
 
 
 def payloads(events: Sequence[CpgEvent]) -> list[bytes]:
@@ -87,6 +99,11 @@ def payloads(events: Sequence[CpgEvent]) -> list[bytes]:
 
 def changes(reason: Reason, *addresses: Address) -> tuple[MemberChange, ...]:
     return tuple(MemberChange(address, reason) for address in addresses)
+
+
+def closed(handle: RawHandle[object]) -> bool:
+    # mypy believes that a property which was False once stays so.
+    return handle.closed
 
 
 def waiting(handle: RawHandle[object]) -> int:
@@ -107,3 +124,4 @@ async def close(*handles: RawHandle[object]) -> None:
     with trio.fail_after(BOUND):  # noqa: ASYNC912 - there are handles
         for handle in handles:
             await handle.wait_closed()
+            assert handle.closed

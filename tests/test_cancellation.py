@@ -17,7 +17,7 @@ import trio
 import triocoro
 from triocoro import Group, Message, lowlevel
 from triocoro.lowlevel import Dispatch
-from triocoro.testing import Cluster, FakeCluster
+from triocoro.testing import Cluster
 
 LIMIT = 120
 MESSAGES = 20_000
@@ -129,7 +129,7 @@ def check(got: dict[str, Received], sent: dict[int, Sent]) -> None:
     assert len(messages) == sum(len(of_one.accepted) for of_one in sent.values())
 
 
-@pytest.mark.corosync_fake_only(reason="it is about a moment in the SDK, whatever is below")
+@pytest.mark.usefixtures("corosync")
 def test_an_interrupt_from_the_keyboard_loses_no_event() -> None:
     """It comes when the event has been taken, and is about to be returned."""
     got: list[triocoro.GroupEvent] = []
@@ -144,7 +144,7 @@ def test_an_interrupt_from_the_keyboard_loses_no_event() -> None:
         return trace
 
     async def main() -> None:
-        async with FakeCluster(nodes=1) as cluster, triocoro.open_group("g", endpoint=cluster[1].endpoint) as group:
+        async with triocoro.open_group("g") as group:
             before = sys.gettrace()
             sys.settrace(trace)
             try:

@@ -397,7 +397,8 @@ async def test_whoever_goes_away_agrees(corosync: Node) -> None:
         await shut_down_by_itself(corosync)
 
 
-async def test_a_daemon_that_is_stopped_meanwhile(corosync: Node) -> None:
+@pytest.mark.parametrize("end", ["stop", "kill"])
+async def test_a_daemon_that_ends_meanwhile(corosync: Node, end: str) -> None:
     """Its parting from its clients is no agreement of theirs."""
     with trio.fail_after(_BOUND):
         trackers = [await corosync.endpoint.connect_cfg() for _ in range(2)]
@@ -413,11 +414,34 @@ async def test_a_daemon_that_is_stopped_meanwhile(corosync: Node) -> None:
             nursery.start_soon(ask)
             for tracker in trackers:
                 await trio.lowlevel.wait_readable(tracker.fileno())
-            await corosync.stop()
+            await getattr(corosync, end)()
         assert "shut down by sysadmin" not in corosync.log
         for handle in (asker, *trackers):
             handle.close()
             await handle.wait_closed()
+
+
+@pytest.mark.parametrize("how", ["shutdown", "kill"])
+async def test_a_frozen_daemon_that_was_asked_to_end_is_stopped(corosync: Node, how: str) -> None:
+    """It may do what it was asked for before it comes to the signal."""
+    with trio.fail_after(_BOUND):
+        raw = await corosync.endpoint.connect_cfg()
+        await corosync.freeze()
+
+        async def ask() -> None:
+            with suppress(LibraryError):
+                if how == "shutdown":
+                    await raw.try_shutdown(ShutdownFlag.IMMEDIATE)
+                else:
+                    await raw.kill_node(1, "")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            await wait_all_tasks_blocked()
+            await corosync.stop()
+        assert not corosync.running
+        raw.close()
+        await raw.wait_closed()
 
 
 async def test_a_newcomer_is_asked_too(corosync: Node) -> None:

@@ -6,10 +6,10 @@ from typing import cast
 
 import pytest
 import trio
-from trio.testing import MockClock, wait_all_tasks_blocked
+from trio.testing import MockClock
 
 import triocoro
-from triocoro import BusyError, CmapMap, CmapTrack, CmapType, LibraryError, NotExistError, ShutdownFlag, TypedValue
+from triocoro import BusyError, CmapMap, CmapType, LibraryError, NotExistError, ShutdownFlag
 from triocoro.testing import FakeCluster
 from triocoro.testing._fake.libcfg import CfgHandle
 
@@ -90,72 +90,6 @@ async def test_a_client_that_dies_ends_its_negotiation() -> None:
                         await cfg.try_shutdown()
             dying.close()
             await dying.wait_closed()
-
-
-async def test_a_negotiation_ends_with_the_daemon() -> None:
-    with trio.fail_after(_BOUND):
-        async with FakeCluster(nodes=1) as cluster:
-            raw = await cluster[1].endpoint.connect_cfg()
-            tracker = await cluster[1].endpoint.connect_cfg()
-            await tracker.trackstart()
-            async with trio.open_nursery() as nursery:
-
-                async def ask() -> None:
-                    with pytest.raises(LibraryError):
-                        await raw.try_shutdown(ShutdownFlag.REQUEST)
-
-                nursery.start_soon(ask)
-                await wait_all_tasks_blocked()
-                await cluster[1].kill()
-            for handle in (raw, tracker):
-                handle.close()
-                await handle.wait_closed()
-
-
-@pytest.mark.parametrize("request_", ["shutdown", "kill"])
-async def test_a_frozen_daemon_that_was_asked_to_end_is_stopped(request_: str) -> None:
-    with trio.fail_after(_BOUND):
-        async with FakeCluster(nodes=2) as cluster:
-            raw = await cluster[1].endpoint.connect_cfg()
-            await cluster[1].freeze()
-            async with trio.open_nursery() as nursery:
-                if request_ == "shutdown":
-                    nursery.start_soon(raw.try_shutdown, ShutdownFlag.IMMEDIATE)
-                else:
-                    nursery.start_soon(raw.kill_node, 1, "")
-                await wait_all_tasks_blocked()
-                await cluster[1].stop()
-            assert not cluster[1].running
-            raw.close()
-            await raw.wait_closed()
-
-
-async def test_a_tracker_that_was_cancelled_in_a_frozen_daemon_is_gone_when_it_thaws() -> None:
-    with trio.fail_after(_BOUND):
-        async with FakeCluster(nodes=1) as cluster:
-            raw = await cluster[1].endpoint.connect_cmap(CmapMap.ICMAP)
-            await cluster[1].freeze()
-            with trio.CancelScope() as scope:
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(raw.track_add, 1, "test.key", CmapTrack.ADD)
-                    await wait_all_tasks_blocked()
-                    scope.cancel()
-            await cluster[1].thaw()
-            await raw.set("test.key", TypedValue(CmapType.UINT8, 1))
-            assert raw.dispatch(10, 1000) == (0, [])
-            raw.close()
-            await raw.wait_closed()
-
-
-async def test_what_waits_for_a_tracker_that_is_deleted_is_dropped() -> None:
-    async with FakeCluster(nodes=1) as cluster:
-        raw = await cluster[1].endpoint.connect_cmap(CmapMap.ICMAP)
-        await raw.track_add(1, "test.key", CmapTrack.ADD)
-        await raw.set("test.key", TypedValue(CmapType.UINT8, 1))
-        await raw.track_delete(1)
-        assert raw.dispatch(10, 1000) == (1, [])
-        raw.close()
-        await raw.wait_closed()
 
 
 async def test_more_nodes_than_a_digit_counts() -> None:

@@ -83,6 +83,7 @@ async def test_multicast_without_a_group_is_dropped(corosync: Node) -> None:
         await handle.multicast_fragmented(bytes(2_000_000))
     with pytest.raises(ValueError, match="multicast_fragmented"):
         handle.multicast([bytes(2_000_000)])
+    assert "can't mcast" in corosync.log
     # It is not kept for the group that is joined then.
     await handle.join(b"g")
     assert payloads((await caught_up(handle))[0]) == []

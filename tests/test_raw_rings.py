@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from raw import caught_up, changes, close, joined, ring_of, until, waiting
+from raw import caught_up, changes, close, joined, payloads, ring_of, until, view_of, waiting
 
 from triocoro._raw import RawCpg
 from triocoro._types import (
@@ -132,3 +132,41 @@ async def test_the_first_view_comes_with_the_ring(corosync_cluster: Cluster) -> 
     assert handle.max_atomic_message_size == 1_047_552
     assert await handle.local_nodeid() == 2
     await close(handle)
+
+
+async def test_a_node_that_was_frozen_hears_of_what_it_missed(corosync_cluster: Cluster) -> None:
+    """The others have gone on in a ring of their own: first it loses them all, then it meets those who are there."""
+    handles, (one, two, three) = await members(corosync_cluster)
+    await corosync_cluster[1].freeze()
+    assert corosync_cluster[1].running
+    assert corosync_cluster.reachable(1) == frozenset()
+    assert corosync_cluster.reachable(2) == {2, 3}
+    change, _ = await ring_of(handles[2], 2, 3)
+    assert change == ConfigChange((two, three), (), changes(Reason.NODEDOWN, one))
+    await close(handles.pop(3))
+    await handles[2].multicast_fragmented(bytes(2_000_000))
+    await view_of(handles[2], two)
+    await corosync_cluster[1].thaw()
+    # No message that it has missed, whole or in part.
+    assert [event for event in await view_of(handles[1], one, two) if not isinstance(event, TotemChange)] == [
+        ConfigChange((one,), (), changes(Reason.NODEDOWN, two, three)),
+        ConfigChange((one, two), changes(Reason.NODEUP, two), ()),
+    ]
+    await ring_of(handles[1], 1, 2, 3)
+    assert await view_of(handles[2], one, two) != []
+    await ring_of(handles[2], 1, 2, 3)
+    assert payloads((await caught_up(*handles.values()))[0]) == []
+    await close(*handles.values())
+
+
+async def test_all_nodes_frozen_one_after_the_other(corosync_cluster: Cluster) -> None:
+    handles, addresses = await members(corosync_cluster)
+    for node in corosync_cluster.nodes.values():
+        await node.freeze()
+    for node in corosync_cluster.nodes.values():
+        await node.thaw()
+    await corosync_cluster.settled()
+    await caught_up(*handles.values())
+    for handle in handles.values():
+        assert await handle.membership(b"g") == tuple(addresses)
+    await close(*handles.values())

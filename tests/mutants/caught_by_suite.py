@@ -31,7 +31,7 @@ GROUPS = {
         "cpg",
         "        if client.state in (State.UNJOINED, State.LEAVE_STARTED):\n",
         "        if client.state is State.UNJOINED:\n",
-        "tests/test_fake.py::test_handles_are_single_use",
+        "tests/test_raw_groups.py::test_handles_are_single_use",
     ),
     "join_across_views": Mutant(
         "What a node sends in its old ring when it thaws comes to those who have left that.",
@@ -52,14 +52,14 @@ GROUPS = {
         "daemon",
         "        for connection in connections:\n            connection.hang_up()\n",
         "",
-        "tests/test_fake.py::test_dead_daemon",
+        "tests/test_raw_handles.py::test_a_daemon_that_dies",
     ),
     "freeze_loses_events": Mutant(
         "What waited in the daemon when it was frozen stays there.",
         "daemon",
         "        for connection in list(self.connections):\n            connection.notify()\n        self.work()\n",
         "        self.work()\n",
-        "tests/test_fake.py::test_what_waits_in_a_frozen_daemon_comes_after_the_thaw",
+        "tests/test_raw_handles.py::test_what_waits_in_a_frozen_daemon_comes_after_the_thaw",
     ),
 }
 
@@ -69,7 +69,7 @@ QUORUM = {
         "votes",
         "        if self.wait_for_all and self.waiting_for_all:\n",
         "        if not self.wait_for_all and self.waiting_for_all:\n",
-        "tests/test_fake.py::test_wait_for_all",
+        "tests/test_votequorum.py::test_wait_for_all",
     ),
     "two_node_ignored": Mutant(
         "Of two nodes, one is not enough.",
