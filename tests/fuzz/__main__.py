@@ -123,7 +123,10 @@ def _shrunk(verdict: Verdict, *, fake: bool, workers: int) -> Program:
 
     def fails(program: Program) -> bool:
         with closing(_judged([program] * attempts, fake=fake, workers=workers)) as judged:
-            return any(other.kind == verdict.kind for other in judged)
+            again = any(other.kind == verdict.kind for other in judged)
+        if again:
+            print(f"fuzz: {len(program.steps)} steps of program {program.seed} fail as well", flush=True)
+        return again
 
     return shrink(verdict.program, fails)
 
