@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Generator, Iterable
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import AbstractAsyncContextManager, contextmanager
 from functools import partial
 from typing import Any
 
@@ -11,12 +11,13 @@ import attrs
 import trio
 
 import triocoro
-from fuzz.agent import EXPECTED, TRACKED_KEYS, contents, name_of
+from fuzz import observe
+from fuzz.agent import EXPECTED, contents, name_of
 from fuzz.clients import Client, ClientDiedError, Clients, Membership
+from fuzz.observe import FAULTS, MARKER, SYNC_KEY
 from fuzz.program import GROUPS, Program, Step, node_of
 from triocoro import (
     Address,
-    ConfigChange,
     ExpectedVotesChange,
     Message,
     NodelistChange,
@@ -26,13 +27,8 @@ from triocoro import (
 )
 from triocoro.testing import FakeCluster, History, NetnsCluster
 
-MARKER = b"marker:"
-"""Begins the payloads that show that all is quiet."""
-SYNC_KEY = f"{TRACKED_KEYS}sync"
-"""Set to show that all earlier changes of keys have been told of."""
 LIMIT = 40.0
 """Seconds in which it must become so."""
-FAULTS = {"partition", "isolate", "heal", "stop", "kill", "start", "restart", "freeze", "thaw"}
 VOTES = {"set_votes", "set_expected"}
 NOTHING = "nothing"
 """What comes of a step that makes no sense where it comes."""
@@ -223,49 +219,37 @@ class _Driver:
                     client.tracked.clear()
         return None
 
-    async def _ask(self, node: int, question: Callable[[], Awaitable[None]]) -> Any:
+    async def _ask(
+        self,
+        node: int,
+        open_service: Callable[..., AbstractAsyncContextManager[Any]],
+        question: Callable[[Any], Awaitable[object]],
+    ) -> Any:
         if not self._usable(node):
             return NOTHING
         try:
-            await question()
+            async with open_service(endpoint=self._admins[node]) as service:
+                await question(service)
         except EXPECTED as error:
             return name_of(error)
         return None
 
     async def _do_set_votes(self, node: int, of: int, votes: int) -> Any:
-        async def ask() -> None:
-            async with triocoro.open_votequorum(endpoint=self._admins[node]) as votequorum:
-                await votequorum.set_votes(of, votes)
-
-        return await self._ask(node, ask)
+        return await self._ask(node, triocoro.open_votequorum, lambda votequorum: votequorum.set_votes(of, votes))
 
     async def _do_set_expected(self, node: int, votes: int) -> Any:
-        async def ask() -> None:
-            async with triocoro.open_votequorum(endpoint=self._admins[node]) as votequorum:
-                await votequorum.set_expected(votes)
-
-        return await self._ask(node, ask)
+        return await self._ask(node, triocoro.open_votequorum, lambda votequorum: votequorum.set_expected(votes))
 
     async def _do_set_key(self, node: int, key: str, value: str | float) -> Any:
-        async def ask() -> None:
-            async with triocoro.open_cmap(endpoint=self._admins[node]) as cmap:
-                await cmap.set(key, value)
-
-        return await self._ask(node, ask)
+        return await self._ask(node, triocoro.open_cmap, lambda cmap: cmap.set(key, value))
 
     async def _do_count_key(self, node: int, key: str, *, up: bool) -> Any:
-        async def ask() -> None:
-            async with triocoro.open_cmap(endpoint=self._admins[node]) as cmap:
-                await (cmap.increment if up else cmap.decrement)(key)
-
-        return await self._ask(node, ask)
+        return await self._ask(
+            node, triocoro.open_cmap, lambda cmap: cmap.increment(key) if up else cmap.decrement(key)
+        )
 
     async def _do_delete_key(self, node: int, key: str) -> Any:
-        async def ask() -> None:
-            async with triocoro.open_cmap(endpoint=self._admins[node]) as cmap:
-                await cmap.delete(key)
-
-        return await self._ask(node, ask)
+        return await self._ask(node, triocoro.open_cmap, lambda cmap: cmap.delete(key))
 
     # -- when all is quiet ---------------------------------------------------------------------------------------------
 
@@ -311,18 +295,10 @@ class _Driver:
     async def _until_known(self, nodeid: int) -> None:
         """Wait until a node knows who is in the groups."""
         async with triocoro.open_cpg(endpoint=self._admins[nodeid]) as cpg:
-            while await self._groups(cpg) != [  # noqa: ASYNC110 - nobody tells of it
+            while await observe.groups_of(cpg, self._name) != [  # noqa: ASYNC110 - nobody tells of it
                 [group, name] for group in GROUPS for name in self._members_for(nodeid, group)
             ]:
                 await trio.sleep(0.01)
-
-    async def _groups(self, cpg: triocoro.Cpg) -> list[list[str]]:
-        # Whoever waits for the cluster to settle has a group, too.
-        return sorted(
-            [group, self._name(member.address)]
-            for member in await cpg.groups()
-            if member.address is not None and (group := member.group.decode()) in GROUPS
-        )
 
     def _tells_of_votes(self, client: Client, step: Step, result: Any) -> bool:
         """Whether a step has each tracker on the client's node told of expected votes."""
@@ -343,10 +319,10 @@ class _Driver:
             await self._until(
                 client,
                 lambda: (
-                    (last := _last(changes, QuorumChange)) is not None
+                    (last := observe.last(changes, QuorumChange)) is not None
                     and last.quorate == quorate
                     and frozenset(last.members) == nodes
-                    and (ring := _last(changes, NodelistChange)) is not None
+                    and (ring := observe.last(changes, NodelistChange)) is not None
                     and frozenset(ring.members) == nodes
                 ),
             )
@@ -355,11 +331,11 @@ class _Driver:
             await self._until(
                 client,
                 lambda: (
-                    (last := _last(changes, VotequorumChange)) is not None
+                    (last := observe.last(changes, VotequorumChange)) is not None
                     and last.quorate == quorate
-                    and (ring := _last(changes, VotequorumNodelist)) is not None
+                    and (ring := observe.last(changes, VotequorumNodelist)) is not None
                     and frozenset(ring.nodes) == nodes
-                    and (not told_of_votes or _last(changes, ExpectedVotesChange) is not None)
+                    and (not told_of_votes or observe.last(changes, ExpectedVotesChange) is not None)
                 ),
             )
 
@@ -392,68 +368,18 @@ class _Driver:
                 continue
             for group, member in sorted(client.memberships.items()):
                 events, member.events = member.events, []
-                seen[f"{client.name} in {group}"] = self._look_at_member(member, events, step)
+                seen[f"{client.name} in {group}"] = observe.member(member, events, step, self._view(member), self._name)
             for service, told in client.tracked.items():
                 told_of_votes = self._tells_of_votes(client, step, result)
-                seen[f"{client.name} tracks {service}"] = _look_at_tracker(service, told, told_of_votes=told_of_votes)
+                seen[f"{client.name} tracks {service}"] = observe.tracker(service, told, told_of_votes=told_of_votes)
         for nodeid in sorted(self._cluster.nodes):
             if self._usable(nodeid):
-                seen[f"node {nodeid}"] = await self._look_at_node(nodeid)
+                seen[f"node {nodeid}"] = await observe.node(self._admins[nodeid], self._cluster.nodes, self._name)
         return seen
 
     def _rings(self) -> list[list[int]]:
         reachable = {self._cluster.reachable(nodeid) for nodeid in self._cluster.nodes}
         return sorted(sorted(nodes) for nodes in reachable if nodes)
-
-    def _look_at_member(self, member: Membership, events: list[ConfigChange | Message], step: Step) -> dict[str, Any]:
-        seen: dict[str, Any] = {"members": self._view(member), "nodes": sorted(member.nodes)}
-        if step["do"] == "storm" and step["during"] is not None:
-            return seen
-        messages: dict[str, list[str]] = {}
-        for event in events:
-            if isinstance(event, Message) and not event.payload.startswith(MARKER):
-                number = event.payload.partition(b":")[0].decode()
-                # In the order of each sender. That of all together is left to the checkers.
-                messages.setdefault(self._name(event.sender), []).append(f"{number}, {len(event.payload)} bytes")
-        seen["messages"] = messages
-        changes = [
-            [kind, self._name(change.address), change.reason.name]
-            for event in events
-            if isinstance(event, ConfigChange)
-            for kind, changes in (("joined", event.joined), ("left", event.left))
-            for change in changes
-        ]
-        # Faults may take several rings; then only what has come of it is determined.
-        seen["changes"] = _net(changes) if step["do"] in FAULTS else changes
-        return seen
-
-    async def _look_at_node(self, nodeid: int) -> dict[str, Any]:
-        endpoint = self._admins[nodeid]
-        seen: dict[str, Any] = {}
-        async with triocoro.open_votequorum(endpoint=endpoint) as votequorum:
-            for other in self._cluster.nodes:
-                try:
-                    info = await votequorum.info(other)
-                except triocoro.CorosyncError as error:
-                    seen[f"info {other}"] = name_of(error)
-                else:
-                    seen[f"info {other}"] = {
-                        "state": info.state.name,
-                        "votes": info.votes,
-                        "expected votes": info.expected_votes,
-                        "highest expected": info.highest_expected,
-                        "total votes": info.total_votes,
-                        "quorum": info.quorum,
-                        "flags": repr(info.flags),
-                    }
-        async with triocoro.open_quorum(endpoint=endpoint) as quorum:
-            seen["quorate"] = await quorum.is_quorate()
-        async with triocoro.open_cpg(endpoint=endpoint) as cpg:
-            seen["groups"] = await self._groups(cpg)
-            seen["members"] = {group: sorted(map(self._name, await cpg.members(group))) for group in GROUPS}
-        async with triocoro.open_cmap(endpoint=endpoint) as cmap:
-            seen["keys"] = {key: repr(value) for key, value in await cmap.items(TRACKED_KEYS) if key != SYNC_KEY}
-        return seen
 
 
 @contextmanager
@@ -471,43 +397,3 @@ def _has_marks(member: Membership, marker: bytes) -> bool:
 
 def _is_sync(told: Any, mark: int) -> bool:
     return bool(told.change.key == SYNC_KEY and told.change.new == mark)
-
-
-def _last(events: Iterable[Any], kind: type[Any]) -> Any:
-    return next((event for event in reversed(list(events)) if isinstance(event, kind)), None)
-
-
-def _net(changes: list[list[str]]) -> dict[str, list[str]]:
-    """Of each member that comes up an odd number of times, the last change: the others are as they were."""
-    net: dict[str, list[str]] = {}
-    for kind, name, reason in changes:
-        if name in net:
-            del net[name]
-        else:
-            net[name] = [kind, reason]
-    return dict(sorted(net.items()))
-
-
-def _look_at_tracker(service: str, told: list[Any], *, told_of_votes: bool) -> Any:
-    """What it was told of last; of keys, all that is new; of expected votes, what came first of a step that tells."""
-    if service == "cmap":
-        changes = [
-            [event.change.event.name, event.change.key, repr(event.change.new), repr(event.change.old)]
-            for event in told
-            if event.change.key != SYNC_KEY
-        ]
-        told.clear()
-        return changes
-    if service == "quorum":
-        last = _last(told, QuorumChange)
-        return {"quorate": last.quorate, "nodes": sorted(last.members)}
-    last = _last(told, VotequorumChange)
-    seen = {
-        "quorate": last.quorate,
-        "nodes": sorted(_last(told, VotequorumNodelist).nodes),
-        "states": {str(node.nodeid): node.state.name for node in last.nodes},
-    }
-    votes = [event.expected_votes for event in told if isinstance(event, ExpectedVotesChange)]
-    told[:] = [event for event in told if not isinstance(event, ExpectedVotesChange)]
-    # In a transition, how often it comes varies.
-    return {**seen, "expected votes": votes[0]} if told_of_votes else seen
