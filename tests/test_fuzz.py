@@ -115,6 +115,7 @@ def change_first(observations: list[dict[str, Any]], key: str, new: object) -> b
     "key,new",
     [
         ("members", ["4a"]),
+        ("ring", [7]),
         ("nodes", [7]),
         ("states", {"1": "DEAD"}),
         ("messages", {"1a": ["7, 1 bytes"]}),

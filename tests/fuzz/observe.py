@@ -34,7 +34,7 @@ def member(
     membership: Membership, events: Iterable[ConfigChange | Message], step: Step, view: list[str], name: Name
 ) -> dict[str, Any]:
     """What a client has been told in a group; of a fault in the middle of a storm, only what has come of it."""
-    seen: dict[str, Any] = {"members": view, "nodes": sorted(membership.nodes)}
+    seen: dict[str, Any] = {"members": view, "ring": sorted(membership.nodes)}
     if step["do"] == "storm" and step["during"] is not None:
         return seen
     messages: dict[str, list[str]] = {}
