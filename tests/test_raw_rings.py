@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 
-from raw import caught_up, changes, close, joined, payloads, ring_of, until, view_of, waiting
+import trio
+import trio.testing
+from raw import caught_up, changes, close, joined, multicast, payloads, ring_of, take, until, view_of, waiting
 
 from triocoro._raw import RawCpg
 from triocoro._types import (
     Address,
     ConfigChange,
     FlowControlState,
+    Message,
     Reason,
     TotemChange,
     Track,
@@ -157,6 +160,30 @@ async def test_a_node_that_was_frozen_hears_of_what_it_missed(corosync_cluster: 
     await ring_of(handles[2], 1, 2, 3)
     assert payloads((await caught_up(*handles.values()))[0]) == []
     await close(*handles.values())
+
+
+async def test_what_waits_in_a_frozen_node_is_sent_in_the_ring_that_it_comes_to(corosync_cluster: Cluster) -> None:
+    at_once = False
+    # A real one may be alone first, and that is the ring that it comes to.
+    while not at_once:
+        handles, (one, _, three) = await members(corosync_cluster)
+        newcomer = await corosync_cluster[1].endpoint.connect_cpg()
+        watcher = await joined(corosync_cluster[3].endpoint, b"other")
+        await corosync_cluster[1].freeze()
+        for handle in (handles[2], watcher):
+            await ring_of(handle, 2, 3)
+        await multicast(handles[1], b"stale")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(newcomer.join, b"other")
+            await trio.testing.wait_all_tasks_blocked()
+            await corosync_cluster[1].thaw()
+        rings = [event for event in await ring_of(handles[1], 1, 2, 3) if isinstance(event, TotemChange)]
+        at_once = len(rings) == 1
+        if at_once:
+            assert payloads(await ring_of(handles[2], 1, 2, 3)) == []
+            assert await take(handles[2], 1) == [Message(one, b"stale")]
+            assert (await view_of(watcher, one, three))[-1] == ConfigChange((one, three), changes(Reason.JOIN, one), ())
+        await close(newcomer, watcher, *handles.values())
 
 
 async def test_all_nodes_frozen_one_after_the_other(corosync_cluster: Cluster) -> None:

@@ -34,11 +34,11 @@ GROUPS = {
         "tests/test_raw_groups.py::test_handles_are_single_use",
     ),
     "join_across_views": Mutant(
-        "What a node sends in its old ring when it thaws comes to those who have left that.",
+        "What a node sends in its old ring when it is stopped comes to those who have left that.",
         "totem",
         "            if daemon is not None and not daemon.frozen and daemon.ring is ring:\n",
         "            if daemon is not None and not daemon.frozen:\n",
-        "tests/test_fake.py::test_member_that_joined_while_frozen",
+        "tests/test_fake.py::test_a_frozen_node_that_is_stopped_tells_the_others_nothing",
     ),
     "fragments_are_not_interrupted": Mutant(
         "A message in fragments goes on when the members change in between.",

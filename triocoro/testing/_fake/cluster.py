@@ -188,8 +188,7 @@ class FakeNode(Node):
         """Let a frozen daemon go on: it works off what has come in, and then finds out what it has missed."""
         await trio.lowlevel.checkpoint()
         if self.daemon is not None and self.daemon.frozen:
-            self.daemon.thaw()
-            self._totem.reform()
+            self._totem.thaw(self.daemon)
 
     def boot(self) -> None:
         """Start the daemon, alone in a ring for now."""

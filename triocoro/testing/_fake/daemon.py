@@ -195,7 +195,7 @@ class Daemon:
         self.frozen = True
 
     def thaw(self) -> None:
-        """SIGCONT: work off what has come in, still in the ring of before."""
+        """SIGCONT: work off what has come in, as far as we know still in the ring of before."""
         self.frozen = False
         for connection in list(self.connections):
             connection.notify()

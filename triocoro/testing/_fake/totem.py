@@ -52,6 +52,9 @@ class Totem:
         self._holding = False
         self._afterwards: deque[Callable[[], None]] = deque()
         self._busy = False
+        # What a daemon sends that thaws out of a broken ring.
+        self._thawing: Daemon | None = None
+        self._unsent: list[tuple[str, object]] = []
         # The transitions that wait for something.
         self._syncs: dict[Ring, Iterator[object]] = {}
 
@@ -99,8 +102,25 @@ class Totem:
             if not stands(members):
                 self._form([awake[nodeid] for nodeid in members])
 
+    def thaw(self, daemon: Daemon) -> None:
+        """Let a frozen daemon go on. If others have left its ring, what it sends now waits for the next one."""
+        broken = any(
+            other is None or other.ring is not daemon.ring for other in map(self._daemons.get, daemon.ring.members)
+        )
+        self._thawing = daemon if broken else None
+        daemon.thaw()
+        self._thawing = None
+        self.reform()
+        unsent, self._unsent = self._unsent, []
+        for service, message in unsent:
+            if daemon.alive:
+                self.multicast(daemon, service, message)
+
     def multicast(self, sender: Daemon, service: str, message: object) -> None:
         """Send `message` to `service` on every member of the sender's ring, itself included."""
+        if sender is self._thawing:
+            self._unsent.append((service, message))
+            return
         multicast = Multicast(sender.ring, sender.nodeid, service, message)
         # Nothing is in transit to a ring before its services have synchronised.
         if self._transit.takes_time and not sender.in_sync:
@@ -202,7 +222,7 @@ class Totem:
     def _receivers(self, ring: Ring) -> Iterator[Daemon]:
         for nodeid in ring.members:
             daemon = self._daemons.get(nodeid)
-            # A daemon that thaws after the others have gone is alone in the old ring, and hears only itself.
+            # A daemon that was frozen and is stopped is alone in the old ring, and hears only itself.
             if daemon is not None and not daemon.frozen and daemon.ring is ring:
                 yield daemon
 
