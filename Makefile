@@ -57,7 +57,7 @@ fuzz: setup
 	@PYTHONPATH=tests $(BIN)/python -m fuzz --number=$(N) $(if $(SEED),--seed=$(SEED)) --shrink --ledger $(ARGS)
 
 fuzz-smoke: setup
-	@PYTHONPATH=tests $(BIN)/python -m fuzz --number=4 --seed=1003 $(ARGS)
+	@PYTHONPATH=tests $(BIN)/python -m fuzz --number=3 --seed=1300 $(ARGS)
 
 unprivileged:
 	@tools/unprivileged.sh $(ARGS)
