@@ -140,12 +140,9 @@ class _Checker:
             return Violation(Rule.QUORUM, f"{answer.client!r}, with nodes {sorted(nodes)}: {what}", (ring, answer))
 
         if not least <= info.total_votes <= most:
-            violation = wrong(f"{info.total_votes} votes, which should be {_range(least, most)}")
-            if info.total_votes > most:
-                yield violation
-            else:
-                # Whoever has left counts no more a moment before the nodes of the new ring are told.
-                handle.suspect = handle.suspect or violation
+            # Whoever has left or come is counted a moment, or longer, before the nodes of the new ring are told.
+            text = f"{info.total_votes} votes, which should be {_range(least, most)}"
+            handle.suspect = handle.suspect or wrong(text)
             return
         least, most = electorate.quorum(nodes, info.total_votes, handle.expected)
         if not least <= info.quorum <= most:
