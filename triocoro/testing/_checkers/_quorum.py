@@ -132,7 +132,8 @@ class _Checker:
     def _info(self, handle: _Handle, ring: Event, answer: Return, info: VotequorumInfo) -> Iterator[Violation]:
         """What a node says of itself, while no transition is under way."""
         nodes, electorate = handle.nodes, self._electorate
-        least, most = electorate.votes(nodes, device=VotequorumFlag.QDEVICE_CAST_VOTE in info.flags)
+        device = VotequorumFlag.QDEVICE_CAST_VOTE in info.flags
+        least, most = electorate.votes(nodes, device=device)
         if self._options.allow_downscale:
             least = 0  # somebody may be about to leave
 
@@ -140,9 +141,12 @@ class _Checker:
             return Violation(Rule.QUORUM, f"{answer.client!r}, with nodes {sorted(nodes)}: {what}", (ring, answer))
 
         if not least <= info.total_votes <= most:
-            # Whoever has left or come is counted a moment, or longer, before the nodes of the new ring are told.
-            text = f"{info.total_votes} votes, which should be {_range(least, most)}"
-            handle.suspect = handle.suspect or wrong(text)
+            violation = wrong(f"{info.total_votes} votes, which should be {_range(least, most)}")
+            if info.total_votes > electorate.votes(range(1, self._options.nodes + 1), device=device)[1]:
+                yield violation
+            else:
+                # Who has left or come is counted a moment, or longer, before the nodes of the new ring are told.
+                handle.suspect = handle.suspect or violation
             return
         least, most = electorate.quorum(nodes, info.total_votes, handle.expected)
         if not least <= info.quorum <= most:
