@@ -164,6 +164,7 @@ BAD: dict[Rule, dict[str, str]] = {
 }
 
 # All three nodes are there, and four; what tracking begins with may be in the middle of a transition, and counts less.
+ONE = "v1 nodes 2 1; v1 no 1; v1 nodes 4 1; v1 no 1"
 ALL = "v1 nodes 2 123; v1 yes 123; v1 nodes 4 123; v1 yes 123"
 FOUR = "v1 nodes 2 1234; v1 yes 1234; v1 nodes 4 1234; v1 yes 1234"
 FIVE = "v1 nodes 2 12345; v1 yes 12345; v1 nodes 4 12345; v1 yes 12345"
@@ -236,6 +237,12 @@ BAD_QUORUM: dict[str, tuple[str, dict[str, Any]]] = {
     "quorum does not follow": (f"{ALL}; v1 nodes 8 1; v1 no 1 23; v1 info no 1 1 3", {}),
     "too many votes": (f"{ALL}; v1 info yes 4 3 3", {}),
     "too few votes": (f"{ALL}; v1 info yes 2 2 3; v1 expected 3", {}),
+    "votes of who does not come": (f"{ONE}; v1 info no 2 2 3; v1 nodes 8 1; v1 no 1 23", {}),
+    "votes that come and go in one ring": (
+        f"{ONE}; v1 info no 2 2 3; v1 info no 1 2 3; v1 nodes 8 12; v1 yes 12 3",
+        {},
+    ),
+    "votes that come and go, and nothing else": (f"{ONE}; v1 info no 2 2 3; v1 info no 1 2 3", {}),
     "quorate without quorum": (f"{ALL}; v1 nodes 8 1; v1 no 1 23; v1 info yes 1 2 3", {}),
     "not quorate with quorum": (f"{ALL}; v1 info no 3 2 3", {}),
     "two_node needs one": ("v1 nodes 4 12; v1 yes 12; v1 info yes 2 2 2", {"nodes": 2, "two_node": True}),
@@ -346,6 +353,14 @@ GOOD_QUORUM: dict[str, tuple[str, dict[str, Any]]] = {
     "an answer in a transition": (f"{ALL}; v1 nodes 8 1; v1 info yes 1 2 3; v1 no 1 23", {}),
     "an answer before a transition is told of": (
         f"{ALL}; v1 info yes 1 2 3; v1 info yes 1 2 3; v1 nodes 8 1; v1 no 1 23",
+        {},
+    ),
+    "newcomers are counted before the ring is told": (
+        f"{ONE}; v1 info no 2 2 3; v1 info yes 2 2 3; v1 nodes 8 12; v1 yes 12 3",
+        {},
+    ),
+    "newcomers who come and go before a ring is told": (
+        f"{ONE}; v1 info no 2 2 3; v1 info no 1 2 3; v1 nodes 12 1; v1 no 1 23",
         {},
     ),
     "an answer from who was told of nothing": ("v1 info yes 7 7 7; q1 quorate yes", {}),

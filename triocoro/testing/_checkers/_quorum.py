@@ -5,7 +5,7 @@ Where the outcome depends on something that a history does not tell, all that co
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import attrs
 
@@ -38,6 +38,21 @@ def _refused(history: Iterable[Entry]) -> set[tuple[str, int]]:
     }
 
 
+_STEP = 4
+"""By how much the sequence of a ring is above the highest that its nodes have seen, at least."""
+
+
+@attrs.define(eq=False)
+class _Suspect:
+    """Votes that are not those of the ring that was told of: a transition counts before it tells of its ring."""
+
+    violation: Violation
+    """What is wrong unless a transition had begun."""
+    info: VotequorumInfo
+    retracted: bool = False
+    """Whether a later answer had the votes of the ring."""
+
+
 @attrs.define(eq=False)
 class _Handle:
     """A connection to votequorum or quorum, and what its client was told."""
@@ -58,8 +73,8 @@ class _Handle:
     """What clients want to be expected, and was not told of yet."""
     events: int = 0
     """How many there were."""
-    suspect: Violation | None = None
-    """What is wrong unless a transition had begun, as the next event will show."""
+    suspect: _Suspect | None = None
+    """What the next event will show to be right or wrong."""
 
     @property
     def nodes(self) -> tuple[int, ...]:
@@ -68,6 +83,14 @@ class _Handle:
             return ()
         told: VotequorumNodelist = self.nodelist.event
         return told.nodes
+
+    @property
+    def seq(self) -> int:
+        """The number of the latest ring."""
+        if self.nodelist is None:
+            return 0
+        told: VotequorumNodelist = self.nodelist.event
+        return told.ring_id.seq
 
     @property
     def settled(self) -> bool:
@@ -79,6 +102,7 @@ class _Checker:
     def __init__(self, options: ClusterOptions, refused: set[tuple[str, int]]) -> None:
         self._electorate = Electorate(options)
         self._options = options
+        self._everybody = set(range(1, options.nodes + 1))
         self._refused = refused
         self._handles: dict[tuple[str, int], _Handle] = {}
         self._calls: dict[tuple[str, int], tuple[Call, int]] = {}
@@ -94,9 +118,13 @@ class _Checker:
                 self._call(entry)
             elif isinstance(entry, Return):
                 yield from self._return(entry)
+        if self._electorate.unknown:
+            return
         for handle in self._handles.values():
-            if handle.initial is not None and not self._electorate.unknown:
+            if handle.initial is not None:
                 yield from self._votequorum_decision(handle, handle.initial)
+            if handle.suspect is not None and handle.suspect.retracted:
+                yield handle.suspect.violation
 
     def _handle(self, entry: Call | Return | Event) -> _Handle:
         return self._handles.setdefault((entry.client, entry.handle), _Handle())
@@ -132,22 +160,20 @@ class _Checker:
     def _info(self, handle: _Handle, ring: Event, answer: Return, info: VotequorumInfo) -> Iterator[Violation]:
         """What a node says of itself, while no transition is under way."""
         nodes, electorate = handle.nodes, self._electorate
-        device = VotequorumFlag.QDEVICE_CAST_VOTE in info.flags
-        least, most = electorate.votes(nodes, device=device)
-        if self._options.allow_downscale:
-            least = 0  # somebody may be about to leave
 
         def wrong(what: str) -> Violation:
             return Violation(Rule.QUORUM, f"{answer.client!r}, with nodes {sorted(nodes)}: {what}", (ring, answer))
 
+        least, most = self._votes(nodes, nodes, info)
         if not least <= info.total_votes <= most:
             violation = wrong(f"{info.total_votes} votes, which should be {_range(least, most)}")
-            if info.total_votes > electorate.votes(range(1, self._options.nodes + 1), device=device)[1]:
+            if info.total_votes > self._votes(nodes, self._everybody, info)[1]:
                 yield violation
             else:
-                # Who has left or come is counted a moment, or longer, before the nodes of the new ring are told.
-                handle.suspect = handle.suspect or violation
+                handle.suspect = handle.suspect or _Suspect(violation, info)
             return
+        if handle.suspect is not None:
+            handle.suspect.retracted = True
         least, most = electorate.quorum(nodes, info.total_votes, handle.expected)
         if not least <= info.quorum <= most:
             yield wrong(f"a quorum of {info.quorum}, which should be {_range(least, most)}")
@@ -160,6 +186,14 @@ class _Checker:
         elif not info.quorate and info.total_votes >= info.quorum and not electorate.waits_for_all:
             yield wrong(f"not quorate with {info.total_votes} votes, where {info.quorum} are needed")
 
+    def _votes(self, fewest: Collection[int], most: Collection[int], info: VotequorumInfo) -> tuple[int, int]:
+        """The fewest and the most votes there may be, where at least those nodes are counted, and at most these."""
+        device = VotequorumFlag.QDEVICE_CAST_VOTE in info.flags
+        least = self._electorate.votes(fewest, device=device)[0]
+        if self._options.allow_downscale:
+            least = 0  # somebody may be about to leave
+        return least, self._electorate.votes(most, device=device)[1]
+
     # -- what clients are told -----------------------------------------------------------------------------------------
 
     def _event(self, event: Event) -> Iterator[Violation]:
@@ -167,8 +201,10 @@ class _Checker:
         handle.events += 1
         what = event.event
         suspect, handle.suspect = handle.suspect, None
-        if suspect is not None and not isinstance(what, VotequorumNodelist):
-            yield suspect
+        if suspect is not None and not (
+            isinstance(what, VotequorumNodelist) and self._was_in_transition(handle, what, suspect)
+        ):
+            yield suspect.violation
         if isinstance(what, VotequorumNodelist):
             self._nodelist(handle, event)
         elif isinstance(what, VotequorumChange):
@@ -188,6 +224,17 @@ class _Checker:
             # Who is about to stop is in the ring still, and has no votes any more.
             if what.members and not self._options.allow_downscale:
                 yield from self._decision((event,), what.members, quorate=what.quorate, expected=None)
+
+    def _was_in_transition(self, handle: _Handle, ring: VotequorumNodelist, suspect: _Suspect) -> bool:
+        """Whether what led to that ring explains votes that were not those of the ring before it."""
+        before, after = set(handle.nodes), set(ring.nodes)
+        if ring.ring_id.seq - handle.seq >= 2 * _STEP:
+            # Others may have come, been counted and left in rings that nobody was told of.
+            before, after = set(), self._everybody
+        elif suspect.retracted:
+            return False
+        least, most = self._votes(before & after, before | after, suspect.info)
+        return least <= suspect.info.total_votes <= most
 
     def _nodelist(self, handle: _Handle, event: Event) -> None:
         told: VotequorumNodelist = event.event
