@@ -509,14 +509,15 @@ async def test_several_tasks_may_wait_for_a_daemon_that_reads_no_requests(corosy
             assert payloads(record) == sent
 
 
-async def test_a_dead_daemon_is_a_lost_connection(corosync: Node) -> None:
+@pytest.mark.parametrize("kind", [Dispatch.ONE, Dispatch.ALL, Dispatch.BLOCKING, Dispatch.ONE_NONBLOCKING])
+async def test_a_dead_daemon_is_a_lost_connection(corosync: Node, kind: Dispatch) -> None:
     record: Record = []
     with trio.fail_after(LIMIT):
         async with joined(record) as handle:
             await corosync.kill()
-            for kind in Dispatch:
-                with pytest.raises(triocoro.ConnectionLostError):
-                    await handle.dispatch(kind)
+            await trio.lowlevel.wait_readable(handle.fd)
+            with pytest.raises(triocoro.ConnectionLostError):
+                await handle.dispatch(kind)
             with pytest.raises(triocoro.ConnectionLostError):
                 await handle.local_get()
             with pytest.raises(triocoro.ConnectionLostError):

@@ -85,7 +85,8 @@ class Handle(Generic[EventT]):
                 await self._dispatch_blocking()
 
     async def _dispatch_all(self) -> None:  # noqa: ASYNC910 - `dispatch` has been a checkpoint
-        waiting = self._connection.waiting()
+        # Look at least once: if the daemon has died, nothing waits, and only fetching tells.
+        waiting = max(1, self._connection.waiting())
         while waiting > 0 and not self._connection.closed:
             taken, _ = await self._fetch_and_call()
             if not taken:
