@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from triocoro.testing._netns.requirements import find_program
+
 pytestmark = pytest.mark.corosync_real_only  # a fake cannot be kept
 
 RunKeeping = Callable[..., pytest.RunResult]
@@ -97,7 +99,9 @@ def test_failed_tests(run_keeping: RunKeeping, workers: tuple[str, ...]) -> None
     assert len(names) == 2
     assert failed in names
     (enter,) = commands(report, "look into node 1")
-    ask = [*enter[: enter.index("--") + 1], "corosync-cmapctl", "-g", "myapp.failed"]
+    tool = find_program("corosync-cmapctl")
+    assert tool is not None
+    ask = [*enter[: enter.index("--") + 1], tool, "-g", "myapp.failed"]
     assert subprocess.run(ask, check=True, capture_output=True, text=True).stdout == "myapp.failed (str) = failed\n"
     (log,) = commands(report, "read its log")
     assert "Corosync Cluster Engine" in subprocess.run(log, check=True, capture_output=True, text=True).stdout
