@@ -13,16 +13,21 @@
 
 static int created, under_way;
 
-/* The creator's last call before it looks at what came of the creation. */
-static int mask_late(int how, const sigset_t *mask, sigset_t *before)
+static void wait_for(const int *event)
 {
 	const struct timespec moment = {.tv_nsec = 100 * 1000};
 
+	while (!__atomic_load_n(event, __ATOMIC_SEQ_CST)) {
+		nanosleep(&moment, NULL);
+	}
+}
+
+/* The creator's last call before it looks at what came of the creation. */
+static int mask_late(int how, const sigset_t *mask, sigset_t *before)
+{
 	if (before == NULL) {
 		__atomic_store_n(&created, 1, __ATOMIC_SEQ_CST);
-		while (!__atomic_load_n(&under_way, __ATOMIC_SEQ_CST)) {
-			nanosleep(&moment, NULL);
-		}
+		wait_for(&under_way);
 	}
 	return pthread_sigmask(how, mask, before);
 }
@@ -200,12 +205,8 @@ static void listing(void)
 
 static uint32_t iteration_initialize(uint64_t handle, uint32_t kind, const tc_cpg_name_t *group, uint64_t *iteration)
 {
-	const struct timespec moment = {.tv_nsec = 100 * 1000};
-
 	(void)handle, (void)kind, (void)group;
-	while (!__atomic_load_n(&created, __ATOMIC_SEQ_CST)) {
-		nanosleep(&moment, NULL);
-	}
+	wait_for(&created);
 	*iteration = 1;
 	return TC_CS_OK;
 }
