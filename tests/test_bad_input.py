@@ -13,10 +13,11 @@ import warnings
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from functools import partial
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import pytest
 import trio
+from proxy import FaultyEndpoint
 from trio.testing import wait_all_tasks_blocked
 
 import triocoro
@@ -599,6 +600,19 @@ async def test_no_daemon(corosync: Node) -> None:
     await corosync.start()
     async with triocoro.open_group("g") as group:
         await still_works(group)
+
+
+async def test_a_daemon_that_is_about_to_end(corosync: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may have removed its files already, of which the library says that they do not exist."""
+
+    async def ending(*_: object, **__: object) -> NoReturn:
+        await trio.lowlevel.checkpoint()
+        raise NotExistError("it has no files any more", function="cpg_model_initialize")
+
+    endpoint = FaultyEndpoint(corosync.endpoint)
+    monkeypatch.setattr(endpoint, "connect_cpg", ending)
+    with pytest.raises(CorosyncUnavailableError, match=r"node 1: no Corosync daemon answers there.*no files any more"):
+        await lowlevel.cpg_initialize(endpoint=endpoint)
 
 
 # -- fork --------------------------------------------------------------------------------------------------------------

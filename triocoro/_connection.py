@@ -31,6 +31,7 @@ from ._errors import (
     CorosyncUnavailableError,
     CsError,
     LibraryError,
+    NotExistError,
     SlowConsumerError,
     TryAgainError,
 )
@@ -70,7 +71,8 @@ async def connect(call: Callable[[], Awaitable[T]], endpoint: Endpoint, *, retry
     """Connect with `call`; while the daemon is busy starting, try again, if `retrying`."""
     try:
         return await (retry(call) if retrying else call())
-    except LibraryError as exc:
+    except (LibraryError, NotExistError) as exc:
+        # The latter is of a daemon that is about to end, and has removed its files.
         raise CorosyncUnavailableError(
             f"cannot connect to {endpoint.label}: no Corosync daemon answers there; start it, then try again ({exc})",
             function=exc.function,

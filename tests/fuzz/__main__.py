@@ -29,6 +29,8 @@ TRIES = 3
 
 def main() -> int:
     """What the command does; returns its exit status."""
+    # The workers end with the programs that they are at.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         return _run(_parser().parse_args())
     except KeyboardInterrupt:

@@ -315,6 +315,7 @@ class _Watch:
                 self._errors[node.nodeid] = error
                 await trio.sleep(_POLL)
             else:
+                self._errors.pop(node.nodeid, None)
                 arrived.add(node.nodeid)
                 self._news.set()
 
