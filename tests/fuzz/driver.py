@@ -71,6 +71,8 @@ class _Driver:
         self.history = History(clock=clients.clock)
         self.seen: list[dict[str, Any]] = []
         self._marks = 0
+        # The messages of storms in which there was a fault. Those that a frozen node has may come much later.
+        self._undetermined: set[int] = set()
         self._admins = {
             nodeid: self.history.endpoint(cluster[nodeid], client=f"admin{nodeid}") for nodeid in cluster.nodes
         }
@@ -140,6 +142,7 @@ class _Driver:
             for index, send in enumerate(sends):
                 nursery.start_soon(one, index, send)
             if during is not None:
+                self._undetermined.update(number for send in sends for number, _ in send["payloads"])
                 await self._begun(sends)
                 await self._do(during)
         return results if during is None else None
@@ -368,7 +371,10 @@ class _Driver:
                 continue
             for group, member in sorted(client.memberships.items()):
                 events, member.events = member.events, []
-                seen[f"{client.name} in {group}"] = observe.member(member, events, step, self._view(member), self._name)
+                determined = [event for event in events if not self._is_undetermined(event)]
+                seen[f"{client.name} in {group}"] = observe.member(
+                    member, determined, step, self._view(member), self._name
+                )
             for service, told in client.tracked.items():
                 told_of_votes = self._tells_of_votes(client, step, result)
                 seen[f"{client.name} tracks {service}"] = observe.tracker(service, told, told_of_votes=told_of_votes)
@@ -376,6 +382,9 @@ class _Driver:
             if self._usable(nodeid):
                 seen[f"node {nodeid}"] = await observe.node(self._admins[nodeid], self._cluster.nodes, self._name)
         return seen
+
+    def _is_undetermined(self, event: object) -> bool:
+        return isinstance(event, Message) and observe.number_of(event) in self._undetermined
 
     def _rings(self) -> list[list[int]]:
         reachable = {self._cluster.reachable(nodeid) for nodeid in self._cluster.nodes}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias
 
 import triocoro
@@ -31,7 +31,7 @@ Name: TypeAlias = "Callable[[Address], str]"
 
 
 def member(
-    membership: Membership, events: Iterable[ConfigChange | Message], step: Step, view: list[str], name: Name
+    membership: Membership, events: Sequence[ConfigChange | Message], step: Step, view: list[str], name: Name
 ) -> dict[str, Any]:
     """What a client has been told in a group; of a fault in the middle of a storm, only what has come of it."""
     seen: dict[str, Any] = {"members": view, "ring": sorted(membership.nodes)}
@@ -39,8 +39,7 @@ def member(
         return seen
     messages: dict[str, list[str]] = {}
     for event in events:
-        if isinstance(event, Message) and not event.payload.startswith(MARKER):
-            number = event.payload.partition(b":")[0].decode()
+        if isinstance(event, Message) and (number := number_of(event)) is not None:
             # In the order of each sender. That of all together is left to the checkers.
             messages.setdefault(name(event.sender), []).append(f"{number}, {len(event.payload)} bytes")
     seen["messages"] = messages
@@ -54,6 +53,11 @@ def member(
     # Faults may take several rings; then only what has come of it is determined.
     seen["changes"] = _net(changes) if step["do"] in FAULTS else changes
     return seen
+
+
+def number_of(message: Message) -> int | None:
+    """The number of a payload that the program sends; `None` of those of ours."""
+    return None if message.payload.startswith(MARKER) else int(message.payload.partition(b":")[0])
 
 
 async def node(endpoint: Endpoint, nodeids: Iterable[int], name: Name) -> dict[str, Any]:
