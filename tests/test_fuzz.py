@@ -18,7 +18,7 @@ import attrs
 import pytest
 from fuzz.__main__ import program_of
 from fuzz.agent import name_of
-from fuzz.clients import ClientDiedError
+from fuzz.clients import Client, ClientDiedError, Membership
 from fuzz.driver import Outcome
 from fuzz.excuses import Excuses
 from fuzz.program import Program, Step, generate
@@ -28,6 +28,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from traces import Marked, wait_until
 
 import triocoro
+from triocoro.testing import Call, History
 
 VERBS = """
     join send storm leave drop die track untrack mistake set_votes set_expected set_key count_key delete_key
@@ -179,6 +180,35 @@ trio.run(main)
     command = [sys.executable, "-c", code]
     result = subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=False, timeout=60)
     assert re.search(r"ClientDiedError: client 1a \(pid \d+\) ended by itself", result.stderr)
+
+
+class Dead(Client):
+    """A client process that has died."""
+
+    async def do(self, verb: str, **arguments: Any) -> Any:
+        raise NotImplementedError
+
+    async def die(self) -> None:
+        raise NotImplementedError
+
+
+def test_what_a_client_sent_in_its_last_moments_comes_after_what_it_has_recorded() -> None:
+    client = Dead("1a", "1a0", pid=7)
+    client.memberships["g"] = Membership(client, "g")
+    client.sending.append((1.0, "g", [b"1", b"2", b"3"]))
+
+    def take(time: float, function: str, **arguments: Any) -> None:
+        call = Call(time=time, client="1a0", node=1, handle=1, number=1, function=function, arguments=arguments)
+        client.take(call)
+
+    take(0.0, "join", group=b"g")
+    take(2.0, "multicast", payloads=(b"1",))
+    merged = History.merge([History(client.entries), *client.unwritten()])
+    assert [entry.arguments.get("payloads") for entry in merged if isinstance(entry, Call)] == [
+        None,
+        (b"1",),
+        (b"2", b"3"),
+    ]
 
 
 @pytest.fixture

@@ -88,20 +88,22 @@ class Client(ABC):
     def unwritten(self) -> Iterator[History]:
         """What it may have sent in its last moments, before it could record that."""
         written = {
-            payload
+            payload: entry.time
             for entry in self.entries
             if isinstance(entry, Call)
             for payload in (*entry.arguments.get("payloads", ()), entry.arguments.get("payload"))
         }
         for number, (time_told, group, payloads) in enumerate(self.sending):
             rest = tuple(payload for payload in payloads if payload not in written)
+            # It sent them in this order.
+            time = max([time_told, *(written[payload] for payload in payloads if payload in written)])
             for handle, membership in self._handles.items():
                 if rest and membership.group == group and not membership.lost:
                     arguments = {"payloads": rest}
                     yield History(
                         [
                             Call(
-                                time=time_told,
+                                time=time,
                                 client=self.full_name,
                                 node=self.node,
                                 handle=handle,
