@@ -220,7 +220,10 @@ def marked(monkeypatch: pytest.MonkeyPatch) -> Iterator[Marked]:
     marked.kill()
 
 
-def test_control_c_ends_it_and_leaves_nothing(marked: Marked, tmp_path: Path, corosync_mode: str) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Control-C", "SIGTERM"])
+def test_a_signal_ends_it_and_leaves_nothing(
+    number: signal.Signals, marked: Marked, tmp_path: Path, corosync_mode: str
+) -> None:
     """In the middle of programs, with clients where they are processes."""
     log = tmp_path / "log"
     # It may have been started by something that ignores Control-C.
@@ -237,8 +240,11 @@ def test_control_c_ends_it_and_leaves_nothing(marked: Marked, tmp_path: Path, co
     # Two workers, their forkserver, and more: each of their clusters has at least seven processes.
     begun = (lambda: len(marked.processes()) > 20) if corosync_mode == "real" else (lambda: ": same" in log.read_text())
     assert wait_until(begun, 60)
-    os.killpg(process.pid, signal.SIGINT)
-    assert process.wait(20) == 130
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)
+    else:
+        process.terminate()
+    assert process.wait(20) == 128 + number
     assert wait_until(lambda: not marked.processes(), 5)
     assert log.read_text(encoding="utf-8").endswith("fuzz: interrupted\n")
     assert "Traceback" not in log.read_text(encoding="utf-8")

@@ -15,6 +15,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 from fuzz.program import Program, generate
 from fuzz.shrink import shrink
@@ -29,13 +30,17 @@ TRIES = 3
 
 def main() -> int:
     """What the command does; returns its exit status."""
-    # The workers end with the programs that they are at.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         return _run(_parser().parse_args())
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         print("fuzz: interrupted")
-        return 130
+        (number,) = interrupt.args or (signal.SIGINT,)
+        return 128 + int(number)
+
+
+def _interrupt(number: int, _: object) -> NoReturn:
+    raise KeyboardInterrupt(number)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -84,14 +89,18 @@ def _parser() -> argparse.ArgumentParser:
 
 def _judged(programs: Iterable[Program], *, fake: bool, workers: int) -> Generator[Verdict, None, None]:
     """The verdicts, as they come in."""
-    # Control-C ends a worker at once. Its clients and nodes see that, and end as well.
     die_of_it = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("forkserver"), die_of_it) as pool:
-        try:
-            for verdict in as_completed([pool.submit(judge, program, fake=fake) for program in programs]):
-                yield verdict.result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("forkserver"), die_of_it)
+    try:
+        for verdict in as_completed([pool.submit(judge, program, fake=fake) for program in programs]):
+            yield verdict.result()
+    except BaseException:
+        # Nobody wants the others. Clients and nodes see that their worker ends, and end as well.
+        for worker in multiprocessing.active_children():
+            worker.terminate()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _report(verdict: Verdict) -> None:
