@@ -1,7 +1,7 @@
 # make demo     a cluster of real Corosync daemons at work
 # make test     all checks, then all tests, against the fake and against real daemons
 # make setup    only what these two need; they call it themselves, and it does nothing the second time
-# make lint, make fake, make real     parts of make test; ARGS="-k name" goes to pytest
+# make lint, make fake, make real     parts of make test; ARGS="-k name" goes to pytest, which uses all cores
 # make flake        the tests ten times in a row in both modes, under load; N=3 and ARGS say otherwise
 # make flake-smoke  that in a minute: one round of a few tests
 # make fuzz         N random programs on real clusters and on fakes, compared; SEED=... runs the same ones again
@@ -45,7 +45,7 @@ lint: setup
 	$(BIN)/flake8 .
 
 fake real: setup
-	$(BIN)/python -m pytest --corosync=$@ $(ARGS)
+	$(BIN)/python -m pytest --corosync=$@ --numprocesses=auto --dist=worksteal $(ARGS)
 
 flake: setup
 	@BIN=$(BIN) N=$(N) tools/flake.sh $(ARGS)
