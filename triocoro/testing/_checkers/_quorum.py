@@ -230,7 +230,7 @@ class _Checker:
         before, after = set(handle.nodes), set(ring.nodes)
         if ring.ring_id.seq - handle.seq >= 2 * _STEP:
             # Others may have come, been counted and left in rings that nobody was told of.
-            before, after = set(), self._everybody
+            before, after = set[int](), self._everybody
         elif suspect.retracted:
             return False
         least, most = self._votes(before & after, before | after, suspect.info)
