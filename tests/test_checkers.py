@@ -355,6 +355,10 @@ GOOD_QUORUM: dict[str, tuple[str, dict[str, Any]]] = {
         f"{ALL}; v1 info yes 1 2 3; v1 info yes 1 2 3; v1 nodes 8 1; v1 no 1 23",
         {},
     ),
+    "who leaves is counted no longer, and quorum was not counted yet, with allow_downscale": (
+        f"{ALL}; v1 info yes 1 2 3; v1 nodes 8 1; v1 no 1 23",
+        {"allow_downscale": True},
+    ),
     "newcomers are counted before the ring is told": (
         f"{ONE}; v1 info no 2 2 3; v1 info yes 2 2 3; v1 nodes 8 12; v1 yes 12 3",
         {},

@@ -159,12 +159,14 @@ class _Checker:
 
     def _info(self, handle: _Handle, ring: Event, answer: Return, info: VotequorumInfo) -> Iterator[Violation]:
         """What a node says of itself, while no transition is under way."""
-        nodes, electorate = handle.nodes, self._electorate
+        nodes = handle.nodes
 
         def wrong(what: str) -> Violation:
             return Violation(Rule.QUORUM, f"{answer.client!r}, with nodes {sorted(nodes)}: {what}", (ring, answer))
 
         least, most = self._votes(nodes, nodes, info)
+        if info.total_votes < least and self._options.allow_downscale:
+            return  # somebody leaves, in good order or not: no other event need come of it
         if not least <= info.total_votes <= most:
             violation = wrong(f"{info.total_votes} votes, which should be {_range(least, most)}")
             if info.total_votes > self._votes(nodes, self._everybody, info)[1]:
@@ -174,25 +176,28 @@ class _Checker:
             return
         if handle.suspect is not None:
             handle.suspect.retracted = True
-        least, most = electorate.quorum(nodes, info.total_votes, handle.expected)
+        for what in self._wrong_quorum(nodes, info, handle.expected):
+            yield wrong(what)
+
+    def _wrong_quorum(self, nodes: Collection[int], info: VotequorumInfo, expected: int | None) -> Iterator[str]:
+        """What does not follow from the votes."""
+        electorate = self._electorate
+        least, most = electorate.quorum(nodes, info.total_votes, expected)
         if not least <= info.quorum <= most:
-            yield wrong(f"a quorum of {info.quorum}, which should be {_range(least, most)}")
+            yield f"a quorum of {info.quorum}, which should be {_range(least, most)}"
         if not electorate.is_plain(nodes):
             return
         if info.quorate and info.total_votes < info.quorum:
             half = self._options.auto_tie_breaker and info.total_votes == info.expected_votes // 2
             if not half:
-                yield wrong(f"quorate with {info.total_votes} votes, where {info.quorum} are needed")
+                yield f"quorate with {info.total_votes} votes, where {info.quorum} are needed"
         elif not info.quorate and info.total_votes >= info.quorum and not electorate.waits_for_all:
-            yield wrong(f"not quorate with {info.total_votes} votes, where {info.quorum} are needed")
+            yield f"not quorate with {info.total_votes} votes, where {info.quorum} are needed"
 
     def _votes(self, fewest: Collection[int], most: Collection[int], info: VotequorumInfo) -> tuple[int, int]:
         """The fewest and the most votes there may be, where at least those nodes are counted, and at most these."""
         device = VotequorumFlag.QDEVICE_CAST_VOTE in info.flags
-        least = self._electorate.votes(fewest, device=device)[0]
-        if self._options.allow_downscale:
-            least = 0  # somebody may be about to leave
-        return least, self._electorate.votes(most, device=device)[1]
+        return self._electorate.votes(fewest, device=device)[0], self._electorate.votes(most, device=device)[1]
 
     # -- what clients are told -----------------------------------------------------------------------------------------
 
