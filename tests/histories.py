@@ -17,6 +17,7 @@ from triocoro import (
     MemberChange,
     Message,
     MessageLost,
+    NodelistChange,
     NodeState,
     QuorumChange,
     Reason,
@@ -147,6 +148,13 @@ class _Teller:
     def _quorum(self, client: str, answer: str, seq: str, nodes: str) -> Iterator[Entry]:
         members = _nodes(nodes)
         yield self._event(client, QuorumChange(answer == "yes", RingId(members[0], int(seq)), members))
+
+    def _track(self, client: str) -> Iterator[Entry]:
+        yield from self._call(client, "trackstart", flags=2)
+
+    def _list(self, client: str, seq: str, nodes: str) -> Iterator[Entry]:
+        members = _nodes(nodes)
+        yield self._event(client, NodelistChange(RingId(members[0], int(seq)), members, (), ()))
 
     def _quorate(self, client: str, answer: str) -> Iterator[Entry]:
         yield from self._call(client, "is_quorate", answer == "yes")

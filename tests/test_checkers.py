@@ -131,6 +131,10 @@ BAD: dict[Rule, dict[str, str]] = {
         "votequorum has other nodes": f"{PAIR}; v1 nodes 8 12; a ring 8 123",
         "quorum has other nodes": f"{PAIR}; q2 quorum yes 8 12; a ring 8 123",
         "an older ring of votequorum": "v1 nodes 8 123; v1 nodes 4 123",
+        "an older ring of quorum": "q1 track; q1 list 8 123; q1 quorum yes 8 123; q1 quorum yes 4 123",
+        "an older ring of quorum, after a change": "q1 track; q1 list 4 123; q1 list 8 123; q1 quorum yes 4 123",
+        "an older list of nodes": "q1 track; q1 list 8 123; q1 list 4 123",
+        "an older ring of quorum, with other nodes": "v2 nodes 4 23; q2 track; q2 list 8 123; q2 quorum no 4 2",
         "one on the node was not told of a ring": (
             f"{PAIR}; A join A h; A ring 4 123; a ring 8 123; A ring 12 123; a ring 12 123"
         ),
@@ -338,6 +342,10 @@ GOOD = {
     ),
     "two groups": f"{PAIR}; A join A h; A ring 4 123; A send x; A got A x; a send x; a got a x; b got a x",
     "a process that its node forgets in a transition": f"{TOGETHER}; a !c ab; a ring 12 12; b !c ab; b ring 12 12",
+    "quorum is tracked from a transition on": (
+        "q3 track; q3 list 8 123; q3 quorum no 4 3; q3 list 8 123; q3 quorum yes 8 123"
+    ),
+    "quorum is tracked from a transition's end on": "q3 track; q3 list 8 123; q3 quorum no 4 3; q3 quorum yes 8 123",
     "the state before the first ring": "q1 quorum no 4 1; v1 nodes 4 1; a join a; a ring 4 1",
 }
 
@@ -351,6 +359,11 @@ GOOD_QUORUM: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "in the middle of a transition": ("v1 nodes 8 12; v1 no 12 3; v1 nodes 8 12; v1 yes 12 3", {}),
     "an answer in a transition": (f"{ALL}; v1 nodes 8 1; v1 info yes 1 2 3; v1 no 1 23", {}),
+    "an answer in a transition that tracking begins in": (
+        as_node(3, "v1 nodes 8 123; v1 no 3; v1 info no 1 2 3; v1 info no 2 2 3; v1 nodes 8 123; v1 yes 123"),
+        {},
+    ),
+    "tracking that ends in the transition that it begins in": ("v1 nodes 8 12; v1 no 1 23; v1 info no 1 2 3", {}),
     "an answer before a transition is told of": (
         f"{ALL}; v1 info yes 1 2 3; v1 info yes 1 2 3; v1 nodes 8 1; v1 no 1 23",
         {},

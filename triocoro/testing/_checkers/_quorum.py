@@ -95,7 +95,10 @@ class _Handle:
     @property
     def settled(self) -> bool:
         """Whether no transition is under way."""
-        return self.decision is not None and self.nodelist is not None and self.rings == 0
+        if self.decision is None or self.nodelist is None or self.rings:
+            return False
+        # Tracking that begins in a transition is told of the ring to come, and of quorum in the ring before.
+        return self.initial is None or set(_members(self.initial)) == set(self.nodes)
 
 
 class _Checker:
@@ -121,7 +124,7 @@ class _Checker:
         if self._electorate.unknown:
             return
         for handle in self._handles.values():
-            if handle.initial is not None:
+            if handle.initial is not None and handle.settled:
                 yield from self._votequorum_decision(handle, handle.initial)
             if handle.suspect is not None and handle.suspect.retracted:
                 yield handle.suspect.violation
@@ -256,7 +259,7 @@ class _Checker:
         told: VotequorumChange = event.event
         if handle.nodelist is None:
             return
-        members = tuple(node.nodeid for node in told.nodes if node.state is NodeState.MEMBER and node.nodeid)
+        members = _members(event)
         if set(members) != set(handle.nodes) and not self._options.allow_downscale:
             text = (
                 f"{event.client!r} was told of the ring of {sorted(handle.nodes)}, but of the members {sorted(members)}"
@@ -284,7 +287,7 @@ class _Checker:
     ) -> Iterator[Violation]:
         """Quorum after nodes have left, in the light of what it was before."""
         old: VotequorumChange = before.event
-        old_members = tuple(node.nodeid for node in old.nodes if node.state is NodeState.MEMBER and node.nodeid)
+        old_members = _members(before)
         verdict = self._electorate.verdict_after(old_members, members, was_quorate=old.quorate)
         if verdict is not None and verdict is not told.quorate:
             text = (
@@ -292,6 +295,12 @@ class _Checker:
                 f" {_quorate(old.quorate)} with {sorted(old_members)}: it should be otherwise"
             )
             yield Violation(Rule.QUORUM, text, (before, *evidence))
+
+
+def _members(decision: Event) -> tuple[int, ...]:
+    """The nodes that count, the quorum device not among them."""
+    told: VotequorumChange = decision.event
+    return tuple(node.nodeid for node in told.nodes if node.state is NodeState.MEMBER and node.nodeid)
 
 
 def _quorate(quorate: bool) -> str:  # noqa: FBT001 - it says what it is

@@ -7,13 +7,17 @@ from collections.abc import Iterable, Iterator, Sequence
 import attrs
 
 from ..._types import ConfigChange, NodelistChange, QuorumChange, RingId, TotemChange, VotequorumNodelist
-from .._history import Entry, Event
+from .._history import Call, Entry, Event
 from ._violation import Rule, Violation
 
 
 def show_ring(ring_id: RingId) -> str:
     """Which ring that is, in a sentence."""
     return f"{ring_id.nodeid}.{ring_id.seq}"
+
+
+_INITIAL = 2
+"""How many events tracking of quorum begins with: a node list and a QuorumChange."""
 
 
 @attrs.define(eq=False)
@@ -26,6 +30,8 @@ class _Handle:
     """Whether that may be the one that is told with the own join."""
     since_join: int | None = None
     """How many events came after the own join."""
+    since_track: int | None = None
+    """How many events came after tracking was asked for."""
 
     def count(self, event: Event) -> None:
         """Another event."""
@@ -33,6 +39,17 @@ class _Handle:
             self.since_join += 1
         elif isinstance(event.event, ConfigChange):
             self.since_join = 0
+        if self.since_track is not None:
+            self.since_track += 1
+
+    def is_quorum_of_old(self, event: Event) -> bool:
+        """Whether that is how tracking begins in a transition: the ring to come, then quorum in the one before."""
+        return (
+            self.since_track == _INITIAL
+            and isinstance(event.event, QuorumChange)
+            and self.last is not None
+            and isinstance(self.last.event, NodelistChange)
+        )
 
 
 class Rings:
@@ -54,14 +71,19 @@ class Rings:
         for position, entry in enumerate(history):
             if isinstance(entry, Event):
                 yield from self._event(entry, position)
+            elif isinstance(entry, Call) and entry.function == "trackstart":
+                self._handle(entry).since_track = 0
         for told in self._told.values():
             yield from self._gaps(told)
         for event in self._initial:
             if not self._may_be_of_old(event):
                 yield from self._one_ring(event)
 
+    def _handle(self, entry: Call | Event) -> _Handle:
+        return self._handles.setdefault((entry.client, entry.handle), _Handle())
+
     def _event(self, event: Event, position: int) -> Iterator[Violation]:
-        handle = self._handles.setdefault((event.client, event.handle), _Handle())
+        handle = self._handle(event)
         handle.count(event)
         told = ring_of(event.event)
         if told is None:
@@ -74,6 +96,9 @@ class Rings:
         initial = is_totem and handle.since_join in {None, 1}
         if handle.last is not None:
             before, _ = ring_of(handle.last.event) or told
+            if ring_id.seq < before.seq and handle.is_quorum_of_old(event):
+                yield from self._one_ring(event)
+                return
             if ring_id.seq < before.seq or (ring_id.seq == before.seq and ring_id != before):
                 text = f"{event.client!r} came from ring {show_ring(before)} to {show_ring(ring_id)}, which is older"
                 yield Violation(Rule.VIEW_AGREEMENT, text, (handle.last, event))
