@@ -6,6 +6,7 @@
 # make flake-smoke  that in a minute: one round of a few tests
 # make fuzz         N random programs on real clusters and on fakes, compared; SEED=... runs the same ones again
 # make fuzz-smoke   a few of them
+# make recordings   N recordings of real clusters to which everything happens: the checkers find nothing in them
 # make unprivileged make real as an ordinary user, whom root makes for it; ARGS goes to pytest
 #
 # PYTHON=python3.13 takes another interpreter, with a virtual environment of its own.
@@ -18,7 +19,7 @@ READY := $(VENV)/.ready
 # The extension module is built anew when one of its sources changes.
 SOURCES := $(filter-out %/_shim.c,$(wildcard $(addprefix triocoro/_corosync/,*.c *.h *.cdef *.txt *build*.py)))
 
-.PHONY: setup demo test lint fake real flake flake-smoke fuzz fuzz-smoke unprivileged
+.PHONY: setup demo test lint fake real flake flake-smoke fuzz fuzz-smoke recordings unprivileged
 
 setup: $(READY)
 
@@ -58,6 +59,9 @@ fuzz: setup
 
 fuzz-smoke: setup
 	@PYTHONPATH=tests $(BIN)/python -m fuzz --number=3 --seed=1300 $(ARGS)
+
+recordings: setup
+	@PYTHONPATH=tests $(BIN)/python -m recordings --number=$(N) $(ARGS)
 
 unprivileged:
 	@tools/unprivileged.sh $(ARGS)

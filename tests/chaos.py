@@ -26,7 +26,7 @@ _GOES_WRONG = (triocoro.ConnectionLostError, triocoro.CorosyncUnavailableError, 
 
 
 async def chaos(cluster: Cluster) -> History:
-    """Every verb of a cluster of three nodes once, while two members and two observers live on each node.
+    """Every verb of a cluster of three nodes or more once, while two members and two observers live on each node.
 
     The last word of all is that the cluster is whole again.
     """
