@@ -9,15 +9,17 @@ import subprocess
 import sys
 import uuid
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from random import Random
 from typing import Any, TypeAlias, cast
 
 import attrs
 import pytest
+import trio
 from fuzz.__main__ import program_of
-from fuzz.agent import name_of
+from fuzz.agent import Agent, name_of
 from fuzz.clients import Client, ClientDiedError, Membership
 from fuzz.driver import Outcome
 from fuzz.excuses import Excuses
@@ -37,7 +39,8 @@ VERBS = """
 HERE = Path(__file__).parent
 KEPT = sorted((HERE / "fuzz" / "programs").glob("*.json"))
 SEED = 1
-SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
+VARIED = 4
+"""Stands for a program in which everything that is looked at is there."""
 
 
 def test_a_seed_stands_for_a_program() -> None:
@@ -67,7 +70,8 @@ def test_programs_do_everything_and_no_step_does_nothing() -> None:
         results = [observation["result"] for observation in outcome.observations]
         steps += zip(program.steps, results, strict=True)
     assert {step["do"] for step, _ in steps} == set(VERBS.split())
-    assert [step for step, result in steps if result == "nothing"] == []
+    assert [step for step, result in steps if "nothing" in (result if isinstance(result, list) else [result])] == []
+    assert {str(result["during"]) for step, result in steps if step.get("during")} == {"None"}
     assert len([step for step, _ in steps if step.get("during")]) > 5
     assert len([step for step, _ in steps if step["do"] == "join"]) > len(steps) / 10
 
@@ -76,6 +80,7 @@ def test_programs_do_everything_and_no_step_does_nothing() -> None:
 @settings(
     max_examples=15,
     deadline=None,
+    derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
 )
 @given(choices=st.randoms(use_true_random=False), nodes=st.integers(2, 5), length=st.integers(1, 30))
@@ -116,20 +121,21 @@ def change_first(observations: list[dict[str, Any]], key: str, new: object) -> b
     "key,new",
     [
         ("members", ["4a"]),
-        ("ring", [7]),
+        ("ring", [7, 7]),
         ("nodes", [7]),
-        ("states", {"1": "DEAD"}),
+        ("states", ["1 DEAD"]),
         ("messages", {"1a": ["7, 1 bytes"]}),
         ("changes", [["left", "1a", "PROCDOWN"]]),
         ("result", "AccessError"),
         ("quorum", 9),
         ("quorate", None),
         ("groups", [["g", "9z"]]),
-        ("keys", {"fuzz.a": "7"}),
+        ("keys", {"fuzz.a": "INT8 7"}),
+        ("errors", ["TypeError"]),
     ],
 )
 def test_a_difference_is_found(key: str, new: object) -> None:
-    program = program_of(SEED)
+    program = program_of(VARIED)
     one, other = (run_on_fake(program) for _ in range(2))
     assert list(findings(program, one, other)) == []
     assert change_first(other.observations, key, new)
@@ -159,6 +165,47 @@ def test_a_crash_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
     assert verdict.kind == "crash"
     assert found.startswith("crash: on the real one: Traceback")
     assert "client 1a ended by itself" in found
+
+
+@pytest.mark.corosync_fake_only(reason="it needs no real nodes")
+def test_what_is_no_answer_is_a_crash(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a bug of the SDK would be the same on both."""
+
+    async def send_batch(*_: object) -> None:
+        await trio.lowlevel.checkpoint()
+        raise ValueError("a bug")
+
+    program = program_of(VARIED)
+    monkeypatch.setattr(triocoro.Group, "send_batch", send_batch)
+    assert judge(program, fake=True).kind == "crash"
+
+
+class Lost(AsyncIterator[object]):
+    """What a connection that is lost after the first change gives."""
+
+    def __init__(self, changes: AsyncIterable[object]) -> None:
+        self._changes: AsyncIterator[object] | None = aiter(changes)
+
+    async def __anext__(self) -> object:
+        if self._changes is None:
+            raise triocoro.ConnectionLostError("lost")
+        changes, self._changes = self._changes, None
+        return await anext(changes)
+
+
+@pytest.mark.corosync_fake_only(reason="it needs no real nodes")
+def test_tracking_that_ends_by_itself_is_a_crash(monkeypatch: pytest.MonkeyPatch) -> None:
+    tracked = Agent._changes
+
+    @asynccontextmanager
+    async def lost_soon(agent: Agent, service: str) -> AsyncGenerator[AsyncIterable[object], None]:
+        async with tracked(agent, service) as changes:
+            yield Lost(changes)
+
+    monkeypatch.setattr(Agent, "_changes", lost_soon)
+    steps: tuple[Step, ...] = ({"do": "track", "client": "1a", "service": "quorum"},)
+    (found,) = judge(Program(0, 1, steps), fake=True).findings
+    assert "RuntimeError: tracking of quorum ended, although its daemon did not" in found
 
 
 @pytest.mark.corosync_real_only(reason="the clients of a fake are no processes")
@@ -257,10 +304,11 @@ def seen(rings: list[list[int]], *expected: int, quorum: int = 2, votes: int = 1
     """What is to be seen of a cluster whose first nodes expect so many votes of each other."""
     nodes = range(1, len(expected) + 1)
     infos = {
-        f"info {node}": {"expected votes": of_it, "quorum": quorum, "votes": votes}
+        f"info {node}": {"state": "MEMBER", "expected votes": of_it, "quorum": quorum, "votes": votes}
         for node, of_it in zip(nodes, expected, strict=True)
     }
-    return {"rings": rings, **{f"node {node}": {**infos, "info 9": "NotExistError"} for node in nodes}}
+    others = {"info 8": {"state": "DEAD", "expected votes": 7, "quorum": 7, "votes": 7}, "info 9": "NotExistError"}
+    return {"rings": rings, **{f"node {node}": {**infos, **others} for node in nodes}}
 
 
 MEET: Step = {"do": "heal"}
@@ -301,6 +349,16 @@ def test_what_nodes_expect_is_excused_only_where_it_varies(
     excuses.agree_again()
     excuses.follow(MEET, seen(APART, 3, 3, 3))
     assert not excuses.varies
+
+
+def test_what_a_node_expected_is_gone_with_it() -> None:
+    for verb, varies in (("kill", False), ("stop", False), ("freeze", True)):
+        excuses = Excuses()
+        excuses.follow({"do": "send"}, seen([[1, 2], [3]], 3, 3, 4))
+        rest = seen([[1], [2]], 3, 3)
+        excuses.follow({"do": verb, "node": 3}, rest)
+        excuses.follow(MEET, {**rest, "rings": [[1, 2]]})
+        assert excuses.varies is varies
 
 
 def test_the_fewest_steps_are_found() -> None:

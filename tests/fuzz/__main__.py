@@ -105,7 +105,9 @@ def _judged(programs: Iterable[Program], *, fake: bool, workers: int) -> Generat
 
 def _report(verdict: Verdict) -> None:
     program = verdict.program
-    print(f"{program.seed}: {program.nodes} nodes, {len(program.steps)} steps, {verdict.seconds:.1f} s: {verdict.kind}")
+    excused = f", {verdict.excused} differences excused" if verdict.excused else ""
+    size = f"{program.nodes} nodes, {len(program.steps)} steps"
+    print(f"{program.seed}: {size}, {verdict.seconds:.1f} s: {verdict.kind}{excused}")
     for finding in verdict.findings[:10]:
         print("    " + finding[:4000].replace("\n", "\n    "))
     sys.stdout.flush()
@@ -114,10 +116,11 @@ def _report(verdict: Verdict) -> None:
 def _enter(verdict: Verdict) -> None:
     program = verdict.program
     if not LEDGER.exists():
-        LEDGER.write_text("day,commit,seed,nodes,steps,verdict\n", encoding="ascii")
+        LEDGER.write_text("day,commit,seed,nodes,steps,verdict,excused\n", encoding="ascii")
     with LEDGER.open("a", encoding="ascii") as ledger:
         day = time.strftime("%Y-%m-%d")
-        ledger.write(f"{day},{_commit()},{program.seed},{program.nodes},{len(program.steps)},{verdict.kind}\n")
+        what = f"{program.seed},{program.nodes},{len(program.steps)},{verdict.kind},{verdict.excused}"
+        ledger.write(f"{day},{_commit()},{what}\n")
 
 
 def _commit() -> str:

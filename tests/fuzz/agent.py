@@ -13,8 +13,10 @@ from triocoro import ConfigChange, GroupEvent, MessageLost, lowlevel
 from triocoro.lowlevel import Dispatch
 from triocoro.testing import RecordingEndpoint
 
-EXPECTED = (triocoro.CorosyncError, ValueError, TypeError, RuntimeError, trio.ClosedResourceError)
-"""Errors that are an answer."""
+ANSWERS = (triocoro.CorosyncError, trio.ClosedResourceError)
+"""Errors that are an answer; others are a bug, which ends the client."""
+OBJECTIONS = (*ANSWERS, ValueError, TypeError, RuntimeError)
+"""Those that are one to a mistake."""
 TRACKED_KEYS = "fuzz."
 NOBODY = "nobody"
 """A group without members."""
@@ -33,7 +35,7 @@ class Agent:
         """Do it; returns what came of it: an error's name, or whatever the verb gives."""
         try:
             return await getattr(self, f"_do_{verb}")(**arguments)
-        except EXPECTED as error:
+        except ANSWERS as error:
             return name_of(error)
 
     async def _do_join(self, group: str, way: str) -> None:
@@ -62,7 +64,14 @@ class Agent:
 
     async def _do_untrack(self, service: str) -> None:
         scope, ended = self._trackers.pop(service)
+        if ended.is_set():
+            raise RuntimeError(f"tracking of {service} ended, although its daemon did not")
         scope.cancel()
+        await ended.wait()
+
+    async def _do_lose_track(self, service: str) -> None:
+        """Wait until that connection is known to be lost."""
+        _, ended = self._trackers.pop(service)
         await ended.wait()
 
     async def _track(self, service: str, *, task_status: trio.TaskStatus[None]) -> None:
@@ -154,7 +163,7 @@ def name_of(error: BaseException) -> str:
 async def _outcome(call: Callable[[], Awaitable[object]]) -> str:
     try:
         return repr(await call())
-    except EXPECTED as error:
+    except OBJECTIONS as error:
         return name_of(error)
 
 

@@ -52,9 +52,9 @@ class Membership:
 
     client: Client
     group: str
-    members: frozenset[Address] = frozenset()
-    nodes: tuple[int, ...] = ()
-    """Those of its ring."""
+    members: tuple[Address, ...] = ()
+    ring: TotemChange | None = None
+    """The last one."""
     events: list[ConfigChange | Message] = attrs.field(factory=list[ConfigChange | Message])
     lost: bool = False
 
@@ -132,11 +132,11 @@ class Client(ABC):
     def _take_event(self, handle: int, event: object) -> None:
         membership = self._handles.get(handle)
         if isinstance(event, TotemChange) and membership is not None:
-            membership.nodes = event.members
+            membership.ring = event
         elif isinstance(event, (ConfigChange, Message)) and membership is not None:
             membership.events.append(event)
             if isinstance(event, ConfigChange):
-                membership.members = frozenset(event.members)
+                membership.members = event.members
         for service, kinds in _TOLD.items():
             if isinstance(event, kinds) and service in self.tracked:
                 self.tracked[service].append(event)

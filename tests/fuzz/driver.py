@@ -12,7 +12,7 @@ import trio
 
 import triocoro
 from fuzz import observe
-from fuzz.agent import EXPECTED, contents, name_of
+from fuzz.agent import OBJECTIONS, contents, name_of
 from fuzz.clients import Client, ClientDiedError, Clients, Membership
 from fuzz.observe import FAULTS, MARKER, SYNC_KEY
 from fuzz.program import GROUPS, Program, Step, node_of
@@ -32,6 +32,10 @@ LIMIT = 40.0
 VOTES = {"set_votes", "set_expected"}
 NOTHING = "nothing"
 """What comes of a step that makes no sense where it comes."""
+DIED = "died"
+"""What comes of a send whose client is killed meanwhile."""
+MAY_BE = {DIED, NOTHING, "ClosedResourceError", "ConnectionLostError LIBRARY"}
+"""What may come of a send in a storm with a fault."""
 
 
 class NotQuietError(Exception):
@@ -88,6 +92,9 @@ class _Driver:
             await self._quiet(number, step, result)
             with _limit(number, step, "to look takes"):
                 self.seen.append({"result": result, **await self._look(step, result)})
+        for client in self._clients:
+            for service in client.tracked if self._usable(client.node) else ():
+                await client.do("untrack", service=service)
 
     # -- steps: each returns what came of it ---------------------------------------------------------------------------
 
@@ -128,14 +135,15 @@ class _Driver:
         except ClientDiedError:
             if self._clients.get(client) is not None:
                 raise
-            return "died"
+            return DIED
         member.client.sending.remove(sending)
         return result
 
-    async def _do_storm(self, sends: list[dict[str, Any]], during: Step | None) -> Any:
+    async def _do_storm(self, sends: list[Step], during: Step | None) -> Any:
         results: list[Any] = [NOTHING for _ in sends]
+        result: Any = None
 
-        async def one(index: int, send: dict[str, Any]) -> None:
+        async def one(index: int, send: Step) -> None:
             results[index] = await self._do_send(**send)
 
         async with trio.open_nursery() as nursery:
@@ -144,10 +152,13 @@ class _Driver:
             if during is not None:
                 self._undetermined.update(number for send in sends for number, _ in send["payloads"])
                 await self._begun(sends)
-                await self._do(during)
-        return results if during is None else None
+                result = await self._do(during)
+        if during is None:
+            return results
+        # Which of them came too late is not determined.
+        return {"during": result, "errors": sorted({it for it in results if it is not None} - MAY_BE)}
 
-    async def _begun(self, sends: list[dict[str, Any]]) -> None:
+    async def _begun(self, sends: list[Step]) -> None:
         """Wait until one of the senders has got a message, for as long as that may take."""
         with trio.move_on_after(0.2):
             async with trio.open_nursery() as nursery:
@@ -219,7 +230,9 @@ class _Driver:
                     for group in list(client.memberships):
                         await client.do("lose", group=group)
                         del client.memberships[group]
-                    client.tracked.clear()
+                    for service in list(client.tracked):
+                        await client.do("lose_track", service=service)
+                        del client.tracked[service]
         return None
 
     async def _ask(
@@ -233,7 +246,7 @@ class _Driver:
         try:
             async with open_service(endpoint=self._admins[node]) as service:
                 await question(service)
-        except EXPECTED as error:
+        except OBJECTIONS as error:
             return name_of(error)
         return None
 
@@ -243,8 +256,9 @@ class _Driver:
     async def _do_set_expected(self, node: int, votes: int) -> Any:
         return await self._ask(node, triocoro.open_votequorum, lambda votequorum: votequorum.set_expected(votes))
 
-    async def _do_set_key(self, node: int, key: str, value: str | float) -> Any:
-        return await self._ask(node, triocoro.open_cmap, lambda cmap: cmap.set(key, value))
+    async def _do_set_key(self, node: int, key: str, value: str | float, type: str | None = None) -> Any:  # noqa: A002
+        as_type = None if type is None else triocoro.CmapType[type]
+        return await self._ask(node, triocoro.open_cmap, lambda cmap: cmap.set(key, value, as_type))
 
     async def _do_count_key(self, node: int, key: str, *, up: bool) -> Any:
         return await self._ask(
@@ -401,7 +415,7 @@ def _limit(number: int, step: Step, what: str) -> Generator[None, None, None]:
 
 def _has_marks(member: Membership, marker: bytes) -> bool:
     senders = {event.sender for event in member.events if isinstance(event, Message) and event.payload == marker}
-    return member.members <= senders
+    return senders.issuperset(member.members)
 
 
 def _is_sync(told: Any, mark: int) -> bool:

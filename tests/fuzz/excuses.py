@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from fuzz.program import Step
+from triocoro import NodeState
 
 EXPECTATIONS = frozenset({"expected votes", "highest expected", "quorum", "flags", "quorate"})
 """What an observation has of it."""
@@ -28,9 +29,12 @@ class Excuses:
 
     def follow(self, step: Step, seen: Mapping[str, Any]) -> None:
         """This was seen after that step."""
+        during: Step = step.get("during") or step
+        if during["do"] in {"stop", "kill"}:
+            # What it expected is gone with it.
+            self._infos.pop(f"node {during['node']}", None)
         rings: Sequence[Sequence[int]] = seen.get("rings", self._rings)
-        during: Step = step.get("during") or {}
-        thaws = "thaw" in {step["do"], during.get("do")}
+        thaws = during["do"] == "thaw"
         if not self._is_plain() and (thaws or _meet(self._rings, rings)):
             self.varies = True
         self._rings = rings
@@ -56,7 +60,8 @@ class Excuses:
 
 def _infos(node: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     for about, info in node.items():
-        if about.startswith("info ") and not isinstance(info, str):
+        # What is noted of nodes elsewhere does not count.
+        if about.startswith("info ") and not isinstance(info, str) and info["state"] == NodeState.MEMBER.name:
             yield about, info
 
 

@@ -15,7 +15,9 @@ from triocoro import (
     Endpoint,
     ExpectedVotesChange,
     Message,
+    NodelistChange,
     QuorumChange,
+    RingId,
     VotequorumChange,
     VotequorumNodelist,
 )
@@ -34,7 +36,9 @@ def member(
     membership: Membership, events: Sequence[ConfigChange | Message], step: Step, view: list[str], name: Name
 ) -> dict[str, Any]:
     """What a client has been told in a group; of a fault in the middle of a storm, only what has come of it."""
-    seen: dict[str, Any] = {"members": view, "ring": sorted(membership.nodes)}
+    seen: dict[str, Any] = {"members": view, "nodes": [member.nodeid for member in membership.members]}
+    if membership.ring is not None:
+        seen["ring"] = _ring(membership.ring.ring_id, membership.ring.members)
     if step["do"] == "storm" and step["during"] is not None:
         return seen
     messages: dict[str, list[str]] = {}
@@ -85,7 +89,8 @@ async def node(endpoint: Endpoint, nodeids: Iterable[int], name: Name) -> dict[s
         seen["groups"] = await groups_of(cpg, name)
         seen["members"] = {group: sorted(map(name, await cpg.members(group))) for group in GROUPS}
     async with triocoro.open_cmap(endpoint=endpoint) as cmap:
-        seen["keys"] = {key: repr(value) for key, value in await cmap.items(TRACKED_KEYS) if key != SYNC_KEY}
+        keys = await cmap.items_typed(TRACKED_KEYS)
+        seen["keys"] = {key: f"{typed.type.name} {typed.value!r}" for key, typed in keys if key != SYNC_KEY}
     return seen
 
 
@@ -111,12 +116,17 @@ def tracker(service: str, told: list[Any], *, told_of_votes: bool) -> Any:
         return changes
     if service == "quorum":
         change = last(told, QuorumChange)
-        return {"quorate": change.quorate, "nodes": sorted(change.members)}
-    change = last(told, VotequorumChange)
+        nodes = last(told, NodelistChange)
+        return {
+            "quorate": change.quorate,
+            "ring": _ring(change.ring_id, change.members),
+            "nodes": _ring(nodes.ring_id, nodes.members),
+        }
+    change, nodes = last(told, VotequorumChange), last(told, VotequorumNodelist)
     seen = {
         "quorate": change.quorate,
-        "nodes": sorted(last(told, VotequorumNodelist).nodes),
-        "states": {str(node.nodeid): node.state.name for node in change.nodes},
+        "nodes": _ring(nodes.ring_id, nodes.nodes),
+        "states": [f"{node.nodeid} {node.state.name}" for node in change.nodes],
     }
     votes = [event.expected_votes for event in told if isinstance(event, ExpectedVotesChange)]
     told[:] = [event for event in told if not isinstance(event, ExpectedVotesChange)]
@@ -127,6 +137,11 @@ def tracker(service: str, told: list[Any], *, told_of_votes: bool) -> Any:
 def last(events: Iterable[Any], kind: type[Any]) -> Any:
     """The last one of a kind; `None` if there is none."""
     return next((event for event in reversed(list(events)) if isinstance(event, kind)), None)
+
+
+def _ring(ring_id: RingId, nodes: Sequence[int]) -> list[int]:
+    """Its representative, and its nodes in the order in which they are told; its number differs."""
+    return [ring_id.nodeid, *nodes]
 
 
 def _net(changes: list[list[str]]) -> dict[str, list[str]]:

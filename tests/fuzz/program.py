@@ -9,6 +9,8 @@ from typing import Any, TypeAlias
 
 import attrs
 
+from triocoro import CmapType
+
 GROUPS = ("g", "h")
 LETTERS = "ab"
 """A client process is named by its node and one of these: 1a, 1b, 2a, ..."""
@@ -19,6 +21,8 @@ SERVICES = ("quorum", "votequorum", "cmap")
 """What a client can track."""
 VALUES = (0, 7, 7, 255, -7, 2**40, 1.5, "text", "")
 """Of keys: few, as it matters whether one is what was there."""
+TYPES = tuple(CmapType.__members__)
+"""Of keys; mostly none is named."""
 SIZES = (1, 1, 1, 10, 100, 2_000, 60_000)
 LARGE = 1_200_000
 """Above the atomic size: the library sends it in fragments."""
@@ -81,12 +85,12 @@ class _Generator:
                 self._leave: 2,
                 self._drop: 1,
                 self._die: 1,
-                self._track: 2,
+                self._track: 3,
                 self._untrack: 1,
                 self._mistake: 1,
                 self._set_votes: 1,
                 self._set_expected: 1,
-                self._set_key: 2,
+                self._set_key: 3,
                 self._count_key: 1,
                 self._delete_key: 1,
                 self._fault: 10,
@@ -283,9 +287,13 @@ class _Generator:
         return {"do": "set_expected", "node": self._some_up(), "votes": self._random.randint(0, 6)}
 
     def _set_key(self) -> Step:
-        node, key = self._some_up(), self._random.choice(KEYS)
+        # Mostly where somebody is told of it.
+        told = sorted({node_of(client) for client, service in self._trackers if service == "cmap"} & set(self._up()))
+        node = self._random.choice(told) if told and self._random.random() < 0.7 else self._some_up()
+        key = self._random.choice(KEYS)
         self._keys.add((node, key))
-        return {"do": "set_key", "node": node, "key": key, "value": self._random.choice(VALUES)}
+        step = {"do": "set_key", "node": node, "key": key, "value": self._random.choice(VALUES)}
+        return {**step, "type": self._random.choice(TYPES)} if self._random.random() < 0.3 else step
 
     def _count_key(self) -> Step | None:
         return self._with_key({"do": "count_key", "up": self._random.random() < 0.5})

@@ -17,6 +17,8 @@ from triocoro.testing import FakeCluster, NetnsCluster, check, seeded_run
 
 SAME = "same"
 """The verdict on a program that does the same on both, and violates nothing."""
+_EXCUSED = "excused: "
+"""Begins what is no finding."""
 
 
 @attrs.frozen
@@ -28,6 +30,8 @@ class Verdict:
     """Differences and violations; none if all is well."""
     seconds: float = 0.0
     """What it took."""
+    excused: int = 0
+    """How many differences are none, as nothing determines what nodes expect there."""
 
     @property
     def kind(self) -> str:
@@ -41,6 +45,7 @@ def judge(program: Program, *, fake: bool = False) -> Verdict:
     runs = {"fake": run_on_fake} if fake else {"fake": run_on_fake, "real": run_on_real}
     outcomes: dict[str, Outcome] = {}
     found: list[str] = []
+    excused: list[str] = []
     for which, run_it in runs.items():
         try:
             outcomes[which] = run_it(program)
@@ -51,8 +56,9 @@ def judge(program: Program, *, fake: bool = False) -> Verdict:
     elif fake:
         found += _complaints("fake", program, outcomes["fake"])
     else:
-        found += findings(program, outcomes["fake"], outcomes["real"])
-    return Verdict(program, tuple(found), time.monotonic() - start)
+        for finding in findings(program, outcomes["fake"], outcomes["real"]):
+            (excused if finding.startswith(_EXCUSED) else found).append(finding)
+    return Verdict(program, tuple(found), time.monotonic() - start, len(excused))
 
 
 def run_on_fake(program: Program) -> Outcome:
@@ -66,7 +72,7 @@ def run_on_real(program: Program) -> Outcome:
 
 
 def findings(program: Program, fake: Outcome, real: Outcome) -> Iterator[str]:
-    """All that is wrong."""
+    """All that is wrong, and all that differs where it may."""
     yield from _complaints("real", program, real)
     yield from _complaints("fake", program, fake)
     excuses = Excuses()
@@ -79,9 +85,9 @@ def findings(program: Program, fake: Outcome, real: Outcome) -> Iterator[str]:
         if not excused and any(key.startswith("node ") for key in ours):
             excuses.agree_again()
         for path, one, other in differences:
-            if path not in excused:
-                where = f"step {number}, {dict(step)}: {', '.join(path)}"
-                yield f"difference: {where}: {one!r} on the fake, {other!r} on the real one"
+            kind = _EXCUSED if path in excused else "difference: "
+            where = f"step {number}, {dict(step)}: {', '.join(path)}"
+            yield f"{kind}{where}: {one!r} on the fake, {other!r} on the real one"
 
 
 def _complaints(which: str, program: Program, outcome: Outcome) -> Iterator[str]:
