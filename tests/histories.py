@@ -108,6 +108,12 @@ class _Teller:
         yield from self._call(client, "connect_cpg", _address(client), initial_totem_conf=True)
         yield from self._call(client, "join", group=group.encode())
 
+    def _connects(self, client: str) -> Iterator[Entry]:
+        """And its join is refused."""
+        self._handles[client] = self._handles.get(client, 0) + 1
+        yield from self._call(client, "connect_cpg", _address(client), initial_totem_conf=True)
+        yield from self._call(client, "join", error="ExistError", group=b"g")
+
     def _join(self, client: str, members: str, group: str = "g") -> Iterator[Entry]:
         yield from self._connect(client, group)
         yield self._event(client, _change(Reason.JOIN, client, members))

@@ -109,6 +109,10 @@ BAD: dict[Rule, dict[str, str]] = {
         "another client's is reported": f"{PAIR}; a send x; b lost x; a send y; a got a y",
         "in another ring": f"{PAIR}; a send x; a ring 8 123; a send y; a got a y",
         "others have it": f"{PAIR}; a send x; b got a x; a leave; a -a b",
+        "one of two memberships is reported": (
+            f"{PAIR}; a send x y; a lost x; a got a y; a leave; a -a b; a join ab; a send x y; a got a y"
+        ),
+        "one of two that may have been sent": f"{PAIR}; a maybe x; a send x x y; a got a x y",
         "in the second membership": f"{PAIR}; a leave; a -a b; a join ab; a send x; a leave; a -a b",
     },
     Rule.VIEW_AGREEMENT: {
@@ -128,6 +132,8 @@ BAD: dict[Rule, dict[str, str]] = {
         "not the own join": "a connect; a +b ab",
         "an own join without oneself": "a connect; a +a b",
         "a message in a transition": f"{THREE}; b send x; a down c ab; a got b x; a ring 8 12",
+        "a join in a transition": f"{THREE}; A join A h; a down c ab; a +A aAb; a ring 8 12",
+        "a leave in a transition": f"{THREE}; a down c ab; a -b a; a ring 8 12",
         "votequorum has other nodes": f"{PAIR}; v1 nodes 8 12; a ring 8 123",
         "quorum has other nodes": f"{PAIR}; q2 quorum yes 8 12; a ring 8 123",
         "an older ring of votequorum": "v1 nodes 8 123; v1 nodes 4 123",
@@ -231,7 +237,7 @@ BAD_QUORUM: dict[str, tuple[str, dict[str, Any]]] = {
         {"nodes": 4, "auto_tie_breaker": True, "auto_tie_breaker_node": "3 1"},
     ),
     "last_man_standing, and all are there": (f"{ALL}; v1 nodes 8 123; v1 no 123", {"last_man_standing": True}),
-    "allow_downscale": (f"{ALL}; v1 nodes 8 1; v1 yes 1 23", {"allow_downscale": True}),
+    "allow_downscale, and all are there": (f"{ALL}; v1 nodes 8 123; v1 no 123", {"allow_downscale": True}),
     "a quorum device is not enough": (f"{ALL}; v1 nodes 8 1; v1 yes 1 2", {"qdevice_votes": 1, "nodes": 4}),
     "a quorum device is not needed": (f"{ALL}; v1 nodes 8 123; v1 no 123", {"qdevice_votes": 1}),
     # What is asked.
@@ -292,7 +298,7 @@ GOOD = {
         f"{TOGETHER}; {APART}; c send x; c got c x; a send y; a got a y; b got a y; a up c abc; a ring 20 123;"
         " b up c abc; b ring 20 123; c up ab abc; c ring 20 123"
     ),
-    # Two changes, one totem change; and what the paused node had sent in the meantime is its own (facts 25 and 26).
+    # Two changes, one totem change; and what the paused node had sent in the meantime is its own (facts 85 and 86).
     "a node that was paused": (
         f"{TOGETHER}; a send x; a got a x; b got a x; c send y z; a down c ab; a ring 12 12; b down c ab; b ring 12 12;"
         " a up c abc; a ring 20 123; b up c abc; b ring 20 123;"
@@ -341,6 +347,10 @@ GOOD = {
         f"{PAIR}; a !d ab; a up e abe; a ring 8 12345; b !d ab; b up e abe; b ring 8 12345"
     ),
     "two groups": f"{PAIR}; A join A h; A ring 4 123; A send x; A got A x; a send x; a got a x; b got a x",
+    "sent again, as nobody knows whether it was sent": f"{PAIR}; a maybe x; a send x y; a got a x y; a leave; a -a b",
+    "who joins in vain, and another one of the process is a member": (
+        "b join b; a connects; b +a ab; b got a x; a send y; b got a y"
+    ),
     "a process that its node forgets in a transition": f"{TOGETHER}; a !c ab; a ring 12 12; b !c ab; b ring 12 12",
     "quorum is tracked from a transition on": (
         "q3 track; q3 list 8 123; q3 quorum no 4 3; q3 list 8 123; q3 quorum yes 8 123"
@@ -358,6 +368,26 @@ GOOD_QUORUM: dict[str, tuple[str, dict[str, Any]]] = {
         {},
     ),
     "in the middle of a transition": ("v1 nodes 8 12; v1 no 12 3; v1 nodes 8 12; v1 yes 12 3", {}),
+    "votes are counted before quorum is": (f"{ALL}; v1 vote 1 4; v1 info yes 6 2 3; v1 info yes 6 4 6", {}),
+    "allow_downscale, and fewer are expected": (
+        (
+            f"{FOUR}; v1 nodes 8 123; v1 yes 123 4; v1 nodes 12 12; v1 no 12 34; v1 nodes 16 123; v1 yes 123 4;"
+            " v1 nodes 20 12; v1 yes 12 34; v1 info yes 2 2 3"
+        ),
+        {"nodes": 4, "allow_downscale": True},
+    ),
+    "a device's votes, and fewer are set": (
+        f"{ALL}; v1 expect 3; v1 expected 3; v1 info no 3 4 6",
+        {"qdevice_votes": 3},
+    ),
+    "allow_downscale, and fewer are set": (
+        f"{FOUR}; v1 nodes 8 12; v1 no 12 34; v1 expect 2; v1 expected 2; v1 info no 2 3 4",
+        {"nodes": 4, "allow_downscale": True},
+    ),
+    "last_man_standing, and more were set": (
+        f"{FIVE}; v1 nodes 8 1234; v1 yes 1234 5; v1 expect 7; v1 expected 7; v1 info yes 4 3 4",
+        {"nodes": 5, "last_man_standing": True},
+    ),
     "an answer in a transition": (f"{ALL}; v1 nodes 8 1; v1 info yes 1 2 3; v1 no 1 23", {}),
     "an answer in a transition that tracking begins in": (
         as_node(3, "v1 nodes 8 123; v1 no 3; v1 info no 1 2 3; v1 info no 2 2 3; v1 nodes 8 123; v1 yes 123"),

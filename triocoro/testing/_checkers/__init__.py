@@ -19,16 +19,17 @@ def check(history: History, *, options: ClusterOptions | None = None) -> list[Vi
     docs/histories.md has their definitions.
 
     Args:
-        history: as recorded, not normalised.
+        history: as recorded, not normalised, of all clients of a process or none, and of all who set votes.
         options: how the cluster was configured; without them, what nodes say of quorum is not checked.
     """
-    everybody = members(history)
+    entries = list(history)
+    everybody = members(entries)
     messages = Messages(everybody)
     violations = [
         *messages.violations(),
         *order_violations(everybody, messages),
-        *view_violations(history, everybody),
+        *view_violations(entries, everybody),
     ]
     if options is not None:
-        violations += quorum_violations(list(history), options)
+        violations += quorum_violations(entries, options)
     return violations

@@ -57,15 +57,24 @@ class Electorate:
         """The fewest and the most votes that may be expected."""
         # Whoever sees more votes than it expected expects that many from then on; a device's count as seen.
         most = max(*self._expected, self.votes(self._votes)[1])
-        # Whom last_man_standing has given up is not in the record.
-        return (1 if self._options.last_man_standing else min(self._expected)), most
+        return (1 if self.falls else min(self._expected)), most
 
-    def quorum(self, nodes: Collection[int], total: int, expected: int | None) -> tuple[int, int]:
-        """The lowest and the highest quorum that may be, with that many votes present."""
+    @property
+    def is_told(self) -> bool:
+        """Whether what is expected is what the daemon tells of; else votes that it sees or gives up count as well."""
+        return self._options.qdevice_votes is None and not self.falls
+
+    @property
+    def falls(self) -> bool:
+        """Whether fewer votes may be expected without a word: of whom was given up, or left in good order."""
+        return self._options.last_man_standing or self._options.allow_downscale
+
+    def quorum(self, nodes: Collection[int], fewest: int, total: int, expected: int | None) -> tuple[int, int]:
+        """The lowest and the highest quorum that may be, with at least and at most that many votes present."""
         if self._options.two_node and len(nodes) <= _TWO:
             return 1, 1
         least, most = self.expected() if expected is None else (expected, expected)
-        return (max(least, total) + 2) // 2, (max(most, total) + 2) // 2
+        return (max(least, fewest) + 2) // 2, (max(most, total) + 2) // 2
 
     def is_plain(self, nodes: Collection[int]) -> bool:
         """Whether the votes of these nodes never changed, and nothing else has a vote."""
@@ -74,8 +83,8 @@ class Electorate:
     def verdict(self, nodes: Collection[int], expected: int | None) -> bool | None:
         """Whether these nodes are quorate; `None` where that cannot be told from the votes alone."""
         least, most = self.votes(nodes)
-        enough = least >= self.quorum(nodes, least, expected)[1]
-        too_few = most < self.quorum(nodes, most, expected)[0]
+        enough = least >= self.quorum(nodes, least, least, expected)[1]
+        too_few = most < self.quorum(nodes, most, most, expected)[0]
         if enough:
             fewest, highest = self.expected() if expected is None else (expected, expected)
             everybody = least == most == fewest == highest
@@ -105,7 +114,7 @@ class Electorate:
         if fewest != highest or not self.is_plain(before):
             return None
         total = self.votes(nodes)[0]
-        quorum = self.quorum(nodes, total, None)[0]
+        quorum = self.quorum(nodes, total, total, None)[0]
         if not was_quorate:
             # Nobody becomes quorate by a loss; where one waits for all, not with enough votes either.
             return False if not options.auto_tie_breaker else None

@@ -15,6 +15,7 @@ import attrs
 
 from ..._types import Address, ConfigChange, Message, MessageLost, Reason, RingId, TotemChange
 from .._history import Call, Entry, Event, Return
+from ._refusals import refusals
 
 _SENDS = ("multicast", "multicast_fragmented", "zcb_mcast_joined")
 _PARTING = (Reason.NODEDOWN, Reason.NODEUP)
@@ -150,13 +151,13 @@ class _Handle:
     lost: Counter[bytes] = attrs.field(factory=Counter[bytes])
 
 
-def members(history: Iterable[Entry]) -> list[Member]:
+def members(history: Sequence[Entry]) -> list[Member]:
     """All members of all groups, in the order of their connecting."""
     return [member for handle in _handles(history) if (member := _member(handle)) is not None]
 
 
-def _handles(history: Iterable[Entry]) -> Iterable[_Handle]:
-    reader = _Reader()
+def _handles(history: Sequence[Entry]) -> Iterable[_Handle]:
+    reader = _Reader(refusals(history))
     for position, entry in enumerate(history):
         if isinstance(entry, Event):
             reader.event(entry, position)
@@ -170,7 +171,8 @@ def _handles(history: Iterable[Entry]) -> Iterable[_Handle]:
 class _Reader:
     """Reads a history, and finds the handles of CPG in it."""
 
-    def __init__(self) -> None:
+    def __init__(self, refused: set[tuple[str, int]]) -> None:
+        self._refused = refused
         self.handles: dict[tuple[str, int], _Handle] = {}
         self._losses: dict[str, Counter[bytes]] = {}
         self._calls: dict[tuple[str, int], tuple[Call, list[Send]]] = {}
@@ -185,7 +187,8 @@ class _Reader:
 
     def call(self, call: Call, position: int) -> None:
         handle = self.handles.get((call.client, call.handle))
-        sends = [] if handle is None else _begin(handle, call, position)
+        refused_join = call.function == "join" and (call.client, call.number) in self._refused
+        sends = [] if handle is None or refused_join else _begin(handle, call, position)
         self._calls[call.client, call.number] = call, sends
 
     def answer(self, answer: Return) -> None:

@@ -37,12 +37,39 @@ class _Sender:
         return indices[at] if at < len(indices) else None
 
 
+@attrs.define(eq=False)
+class _Excuses:
+    """Why something that a member sent need not come back to it."""
+
+    lost: Counter[bytes]
+    """What the client was told that it lost."""
+    others: Counter[bytes] = attrs.field(factory=Counter[bytes])
+    """What may have come back as an earlier one of the same payload, of which it is not known that it was sent."""
+
+    def came_back(self, send: Send) -> None:
+        """That one did, or a later one of the same payload."""
+        if not send.certain:
+            self.others[send.payload] += 1
+
+    def fail(self, send: Send) -> bool:
+        """Whether that one is missing without an excuse. Each counts once."""
+        if not send.certain:
+            return False
+        for excuse in (self.others, self.lost):
+            if excuse[send.payload]:
+                excuse[send.payload] -= 1
+                return False
+        return True
+
+
 class Messages:
     """Checks what members delivered against what was sent."""
 
     def __init__(self, members: Sequence[Member]) -> None:
         self._members = members
         self._senders: dict[tuple[bytes, Address], _Sender] = {}
+        # Of each client, who may have been a member several times: what it was told that it lost.
+        self._lost = {member.client: Counter(member.lost) for member in members}
         for member in members:
             self._senders.setdefault((member.group, member.address), _Sender())
         everything = [(send.position, index, send) for index, member in enumerate(members) for send in member.sends]
@@ -124,8 +151,7 @@ class Messages:
         own = _Sender()
         for send in member.sends:
             own.add(send)
-        reported = Counter(member.lost)
-        missing: list[int] = []
+        excuses = _Excuses(self._lost[member.client])
         index = -1
         for event in member.events:
             what = event.event
@@ -134,7 +160,7 @@ class Messages:
             found = own.next(what.payload, index)
             if found is not None:
                 for lost in range(index + 1, found):
-                    if self._is_missing(own.sends[lost], reported):
+                    if excuses.fail(own.sends[lost]):
                         yield Violation(
                             Rule.SELF_DELIVERY,
                             f"{member} sent {show_payload(own.sends[lost].payload)},"
@@ -142,21 +168,12 @@ class Messages:
                             (own.sends[lost].call, own.sends[found].call, event),
                         )
                 index = found
+                excuses.came_back(own.sends[found])
         if member.leave is None:
             return
-        missing = [lost for lost in range(index + 1, len(own.sends)) if self._is_missing(own.sends[lost], reported)]
-        for lost in missing:
+        for send in filter(excuses.fail, own.sends[index + 1 :]):
             yield Violation(
                 Rule.SELF_DELIVERY,
-                f"{member} sent {show_payload(own.sends[lost].payload)}, and had left the group before it came back",
-                (own.sends[lost].call, member.leave),
+                f"{member} sent {show_payload(send.payload)}, and had left the group before it came back",
+                (send.call, member.leave),
             )
-
-    @staticmethod
-    def _is_missing(send: Send, reported: Counter[bytes]) -> bool:
-        if not send.certain:
-            return False
-        if reported[send.payload]:
-            reported[send.payload] -= 1
-            return False
-        return True

@@ -8,10 +8,11 @@ from itertools import combinations
 
 import attrs
 
-from ..._types import Address, Message, RingId
+from ..._types import Address, Message, RingId, show_payload
 from .._history import Event
 from ._members import Delivery, Key, Member, Segment, show
 from ._messages import Messages
+from ._rings import show_ring
 from ._violation import Rule, Violation
 
 
@@ -175,10 +176,8 @@ def _authors(delivery: Delivery) -> frozenset[int]:
 def _virtual_synchrony(segments: Sequence[Segment]) -> Iterator[Violation]:
     told: set[object] = set()
     for one, other in combinations([segment for segment in segments if segment.next is not None], 2):
-        if not one.goes_with(other):
-            continue
-        pair = _common_part(one, other)
-        if pair is None:
+        pair = _common_part(one, other) if one.goes_with(other) else None
+        if pair is None or one.next_ring is None:
             continue
         for has, lacks, mine, theirs in ((one, other, *pair), (other, one, pair[1], pair[0])):
             for delivery in _surplus(mine, theirs):
@@ -187,8 +186,8 @@ def _virtual_synchrony(segments: Sequence[Segment]) -> Iterator[Violation]:
                     told.add(subject)
                     yield Violation(
                         Rule.VIRTUAL_SYNCHRONY,
-                        f"{has.member} and {lacks.member} went together from ring {_ring(one.change.ring_id)} to ring"
-                        f" {_ring(one.next_ring)}, but only the first had {_what(delivery)} in between",
+                        f"{has.member} and {lacks.member} went together from ring {show_ring(one.change.ring_id)} to"
+                        f" ring {show_ring(one.next_ring)}, but only the first had {_what(delivery)} in between",
                         (delivery.event, *_ends(has), *_ends(lacks)),
                     )
 
@@ -231,8 +230,4 @@ def _what(delivery: Delivery) -> str:
     if delivery.change is not None:
         return f"the change to {len(delivery.change.members)} members"
     message: Message = delivery.event.event
-    return f"{message.payload!r} from {show(message.sender)}"
-
-
-def _ring(ring_id: RingId | None) -> str:
-    return "?" if ring_id is None else f"{ring_id.nodeid}.{ring_id.seq}"
+    return f"{show_payload(message.payload)} from {show(message.sender)}"

@@ -18,24 +18,16 @@ from ..._types import (
     VotequorumInfo,
     VotequorumNodelist,
 )
-from .._history import Call, Entry, Event, Failure, Return
+from .._history import Call, Entry, Event, Return
 from .._options import ClusterOptions
 from ._electorate import Electorate
+from ._refusals import refusals
 from ._violation import Rule, Violation
 
 
 def quorum_violations(history: Sequence[Entry], options: ClusterOptions) -> Iterator[Violation]:
     """What is wrong with quorum."""
-    return _Checker(options, _refused(history)).run(history)
-
-
-def _refused(history: Iterable[Entry]) -> set[tuple[str, int]]:
-    """The calls that changed nothing for sure: a connection that breaks leaves it open."""
-    return {
-        (entry.client, entry.number)
-        for entry in history
-        if isinstance(entry, Failure) and entry.error != "LibraryError"
-    }
+    return _Checker(options, refusals(history)).run(history)
 
 
 _STEP = 4
@@ -179,13 +171,15 @@ class _Checker:
             return
         if handle.suspect is not None:
             handle.suspect.retracted = True
-        for what in self._wrong_quorum(nodes, info, handle.expected):
+        for what in self._wrong_quorum(nodes, least, info, handle.expected):
             yield wrong(what)
 
-    def _wrong_quorum(self, nodes: Collection[int], info: VotequorumInfo, expected: int | None) -> Iterator[str]:
-        """What does not follow from the votes."""
+    def _wrong_quorum(
+        self, nodes: Collection[int], fewest: int, info: VotequorumInfo, expected: int | None
+    ) -> Iterator[str]:
+        """What does not follow from the votes; a change of theirs shows before quorum is counted anew."""
         electorate = self._electorate
-        least, most = electorate.quorum(nodes, info.total_votes, expected)
+        least, most = electorate.quorum(nodes, min(fewest, info.total_votes), info.total_votes, expected)
         if not least <= info.quorum <= most:
             yield f"a quorum of {info.quorum}, which should be {_range(least, most)}"
         if not electorate.is_plain(nodes):
@@ -224,7 +218,7 @@ class _Checker:
             handle.decision = event
             handle.rings = 0
         elif isinstance(what, ExpectedVotesChange):
-            if handle.pending == {what.expected_votes}:
+            if handle.pending == {what.expected_votes} and self._electorate.is_told:
                 handle.expected = what.expected_votes
             handle.pending.clear()
         elif isinstance(what, QuorumChange):

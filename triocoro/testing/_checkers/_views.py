@@ -59,7 +59,12 @@ def _own_view(member: Member) -> Iterator[Violation]:
         elif isinstance(what, ConfigChange):
             yield from _step(member, last, event, nodes)
             last = event
-            if any(one.reason in {Reason.NODEDOWN, Reason.NODEUP} for one in (*what.joined, *what.left)):
+            reasons = {one.reason for one in (*what.joined, *what.left)}
+            if open_since is not None and reasons & {Reason.JOIN, Reason.LEAVE}:
+                text = f"{member} was told that somebody joined or left in a transition that no totem change had closed"
+                yield Violation(Rule.VIEW_AGREEMENT, text, (open_since, event))
+                open_since = None
+            if reasons & {Reason.NODEDOWN, Reason.NODEUP}:
                 open_since = event
 
 
