@@ -193,6 +193,8 @@ async def test_what_waits_in_a_frozen_node_is_sent_in_the_ring_that_it_comes_to(
             assert await take(handles[2], 1) == [Message(one, b"stale")]
             assert (await view_of(watcher, one, three))[-1] == ConfigChange((one, three), changes(Reason.JOIN, one), ())
         await close(newcomer, watcher, *handles.values())
+        # Who joins in a transition may be told to try again.
+        await corosync_cluster.settled()
 
 
 async def test_all_nodes_frozen_one_after_the_other(corosync_cluster: Cluster) -> None:
