@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any
 
 import trio
+from observers import again, quorum, votes
 
 import triocoro
 from triocoro.testing import Cluster, History, RecordingEndpoint
@@ -22,8 +20,6 @@ _LOAD = 0.1
 
 _numbers = itertools.count(1)
 
-_GOES_WRONG = (triocoro.ConnectionLostError, triocoro.CorosyncUnavailableError, triocoro.ExistError)
-
 
 async def chaos(cluster: Cluster) -> History:
     """Every verb of a cluster of three nodes or more once, while two members and two observers live on each node.
@@ -33,9 +29,12 @@ async def chaos(cluster: Cluster) -> History:
     history = History()
     async with trio.open_nursery() as nursery:
         for nodeid, node in cluster.nodes.items():
-            for role, client in (("a", _member), ("b", _member), ("v", _votes), ("q", _quorum)):
-                endpoint = history.endpoint(node, client=f"{role}{nodeid}")
-                nursery.start_soon(_again, partial(client, endpoint, role))
+            for group in ("a", "b"):
+                member = history.endpoint(node, client=f"{group}{nodeid}")
+                nursery.start_soon(again, partial(_member, member, group))
+            for role, observe in (("v", votes), ("q", quorum)):
+                observer = history.endpoint(node, client=f"{role}{nodeid}")
+                nursery.start_soon(again, partial(observe, observer, lambda: _PACE))
         await _faults(cluster, history)
         nursery.cancel_scope.cancel()
     return history
@@ -77,15 +76,6 @@ async def _faults(cluster: Cluster, history: History) -> None:
     await settled()
 
 
-async def _again(client: Callable[[], Awaitable[None]]) -> None:  # noqa: ASYNC910 - until cancelled
-    """Be that client, whatever happens to its connection."""
-    while True:
-        try:
-            await client()
-        except _GOES_WRONG:
-            await trio.sleep(_PACE)
-
-
 async def _member(endpoint: RecordingEndpoint, group: str) -> None:
     try:
         async with triocoro.open_group(group, endpoint=endpoint) as member:
@@ -98,29 +88,3 @@ async def _member(endpoint: RecordingEndpoint, group: str) -> None:
     except triocoro.MessageLostError as error:
         for payload in error.payloads:
             endpoint.lost(payload)
-
-
-@asynccontextmanager
-async def _tracked(service: Any) -> AsyncGenerator[Any, None]:
-    async with service.track() as changes:
-
-        async def look() -> None:
-            with trio.move_on_after(_PACE):
-                async for _ in changes:
-                    pass
-
-        yield look
-
-
-async def _votes(endpoint: RecordingEndpoint, _: str) -> None:
-    async with triocoro.open_votequorum(endpoint=endpoint) as votequorum, _tracked(votequorum) as look:
-        while True:
-            await look()
-            await votequorum.info()
-
-
-async def _quorum(endpoint: RecordingEndpoint, _: str) -> None:
-    async with triocoro.open_quorum(endpoint=endpoint) as quorum, _tracked(quorum) as look:
-        while True:
-            await look()
-            await quorum.is_quorate()

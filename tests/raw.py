@@ -48,8 +48,12 @@ async def until(handle: RawHandle[EventT], last: Callable[[EventT], bool]) -> li
 
 async def take(handle: RawHandle[EventT], count: int) -> list[EventT]:
     """The next `count` events, and no more."""
-    left = iter(range(count - 1, -1, -1))
-    return await until(handle, lambda _: next(left) == 0)
+    events: list[EventT] = []
+    with trio.fail_after(BOUND):  # noqa: ASYNC912 - it runs at least once
+        while len(events) < count:
+            await trio.lowlevel.wait_readable(handle.fileno())
+            events += handle.dispatch(count - len(events), EVERYTHING)[1]
+    return events
 
 
 async def ring_of(handle: RawCpg, *nodeids: int) -> list[CpgEvent]:
@@ -121,6 +125,7 @@ def poll(handle: RawHandle[object]) -> int:
 async def close(*handles: RawHandle[object]) -> None:
     for handle in handles:
         handle.close(leave=True)
+        handle.close()  # once more does nothing
     with trio.fail_after(BOUND):  # noqa: ASYNC912 - there are handles
         for handle in handles:
             await handle.wait_closed()

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from typing import TypeVar
+from collections.abc import AsyncGenerator, Awaitable, Callable
 
 import pytest
 import trio
 import trio.testing
 from conftest import Figure
-from raw import closed, given_up, payloads
+from raw import EVERYTHING, EventT, changes, closed, given_up, payloads
 
 import triocoro
 from triocoro._errors import (
@@ -21,7 +20,6 @@ from triocoro._raw import Endpoint, RawCpg, RawHandle, RawVotequorum
 from triocoro._types import (
     Address,
     ConfigChange,
-    MemberChange,
     Reason,
     RingId,
     TotemChange,
@@ -32,9 +30,6 @@ from triocoro.testing._fake.libvotequorum import VotequorumHandle
 
 pytestmark = pytest.mark.corosync_fake_only(reason="it makes its own fakes, and looks into them")
 
-EventT = TypeVar("EventT")
-
-EVERYTHING = 2**30
 START_BOUND = 0.01
 """Seconds of the CPU, which has a quarter of that to do when nobody else is in its caches."""
 
@@ -45,7 +40,8 @@ async def cluster() -> AsyncGenerator[FakeCluster, None]:
         yield cluster
 
 
-async def joined(endpoint: Endpoint, group: bytes = b"g") -> RawCpg:
+async def member(endpoint: Endpoint, group: bytes = b"g") -> RawCpg:
+    """One that has not taken the news of its join."""
     handle = await endpoint.connect_cpg()
     await handle.join(group)
     return handle
@@ -63,10 +59,6 @@ def drain(handle: RawHandle[EventT]) -> list[EventT]:
 def close(*handles: RawCpg | RawVotequorum) -> None:
     for handle in handles:
         handle.close()
-
-
-def changes(pairs: Sequence[tuple[Address, Reason]]) -> tuple[MemberChange, ...]:
-    return tuple(MemberChange(address, reason) for address, reason in pairs)
 
 
 # A frozen daemon.
@@ -118,8 +110,8 @@ async def test_connect_waits_for_thaw(cluster: FakeCluster, service: str) -> Non
 
 @pytest.mark.parametrize("leave, reason", [(True, Reason.LEAVE), (False, Reason.PROCDOWN)])
 async def test_close_waits_for_thaw(cluster: FakeCluster, leave: bool, reason: Reason) -> None:  # noqa: FBT001
-    watcher = await joined(cluster[1].client())
-    handle = await joined(cluster[1].endpoint)
+    watcher = await member(cluster[1].client())
+    handle = await member(cluster[1].endpoint)
     await cluster[1].freeze()
     drain(watcher)
     handle.close(leave=leave)
@@ -132,7 +124,7 @@ async def test_close_waits_for_thaw(cluster: FakeCluster, leave: bool, reason: R
     assert closed(handle)
     address = Address(1, cluster[1].endpoint.pid)
     lefts = [event.left for event in drain(watcher) if isinstance(event, ConfigChange) and event.left]
-    assert lefts == [changes([(address, reason)])]
+    assert lefts == [changes(reason, address)]
     close(watcher)
 
 
@@ -158,7 +150,7 @@ async def test_close_of_votequorum_asks_nobody(cluster: FakeCluster) -> None:
 
 
 async def test_regrouping_changes_a_ring_in_one_step(cluster: FakeCluster) -> None:
-    handles = {nodeid: await joined(cluster[nodeid].endpoint) for nodeid in (1, 2, 3)}
+    handles = {nodeid: await member(cluster[nodeid].endpoint) for nodeid in (1, 2, 3)}
     await cluster.partition({1}, {2, 3})
     for handle in handles.values():
         drain(handle)
@@ -172,7 +164,7 @@ async def test_regrouping_changes_a_ring_in_one_step(cluster: FakeCluster) -> No
 
 async def test_a_frozen_node_that_is_stopped_tells_the_others_nothing(cluster: FakeCluster) -> None:
     """It does what it was asked for in the old ring, in which nobody else is by then."""
-    watcher = await joined(cluster[1].endpoint)
+    watcher = await member(cluster[1].endpoint)
     newcomer = await cluster[2].endpoint.connect_cpg()
     await cluster[2].freeze()
     drain(watcher)
@@ -186,7 +178,7 @@ async def test_a_frozen_node_that_is_stopped_tells_the_others_nothing(cluster: F
 
 async def test_the_seq_of_a_ring(cluster: FakeCluster) -> None:
     """4 above the highest of its members'; a start adds 1. Real ones may need several rings to come together."""
-    handle = await joined(cluster[1].endpoint)
+    handle = await member(cluster[1].endpoint)
     drain(handle)
     await cluster.partition({1}, {2, 3})
     await cluster.heal()
@@ -205,7 +197,7 @@ async def test_the_seq_of_a_ring(cluster: FakeCluster) -> None:
 
 async def test_a_handle_that_has_left_joins_no_other_group(cluster: FakeCluster) -> None:
     """An error, where the C library would ask again for ever."""
-    handle = await joined(cluster[1].endpoint)
+    handle = await member(cluster[1].endpoint)
     await handle.leave(b"g")
     with pytest.raises(BusyError):
         await handle.join(b"other")
@@ -215,7 +207,7 @@ async def test_a_handle_that_has_left_joins_no_other_group(cluster: FakeCluster)
 async def test_configuration_change_interrupts_fragments() -> None:
     # Of several nodes there would be a new ring after the thaw, which is another change.
     async with FakeCluster(nodes=1) as cluster:
-        sender = await joined(cluster[1].endpoint)
+        sender = await member(cluster[1].endpoint)
         joiner = await cluster[1].client().connect_cpg()
         await cluster[1].freeze()
 
@@ -260,7 +252,7 @@ def test_entered_outside_of_a_run() -> None:
     with FakeCluster(nodes=2) as cluster:
 
         async def main() -> int:
-            handle = await joined(cluster[1].endpoint)
+            handle = await member(cluster[1].endpoint)
             await cluster[2].freeze()
             await cluster[2].thaw()
             count = len(drain(handle))
@@ -333,7 +325,7 @@ def test_timers_end_with_their_run() -> None:
 def test_handle_outlives_the_cluster() -> None:
     async def main() -> None:
         with FakeCluster(nodes=1) as cluster:
-            handle = await joined(cluster[1].endpoint)
+            handle = await member(cluster[1].endpoint)
             await cluster[1].freeze()
             await given_up(handle.local_nodeid)
             handle.close()
@@ -345,7 +337,7 @@ def test_handle_outlives_the_cluster() -> None:
 def test_virtual_time_is_exact() -> None:
     async def main() -> None:
         async with FakeCluster(nodes=3) as cluster:
-            handle = await joined(cluster[1].endpoint)
+            handle = await member(cluster[1].endpoint)
             begin = trio.current_time()
             await cluster.partition({1}, {2, 3})
             await cluster.heal()

@@ -30,33 +30,40 @@ async def members(cluster: Cluster) -> tuple[dict[int, RawCpg], list[Address]]:
     return handles, addresses
 
 
-async def test_a_ring_parts_and_meets(corosync_cluster: Cluster) -> None:
+async def test_a_ring_parts_and_meets(corosync_cluster: Cluster, corosync_mode: str) -> None:
     handles, (one, two, three) = await members(corosync_cluster)
     idle = await corosync_cluster[1].endpoint.connect_cpg()
+    at_once = False
+    # Real ones may meet in steps, and then it is another story.
+    while not at_once:
+        await corosync_cluster.partition({1}, {2, 3})
+        change, alone = await ring_of(handles[1], 1)
+        assert change == ConfigChange((one,), (), changes(Reason.NODEDOWN, two, three))
+        change, ring = await ring_of(handles[2], 2, 3)
+        assert change == ConfigChange((two, three), (), changes(Reason.NODEDOWN, one))
+        assert await ring_of(handles[3], 2, 3) == [change, ring]
+        assert isinstance(alone, TotemChange)
+        assert isinstance(ring, TotemChange)
+        assert (alone.ring_id.nodeid, ring.ring_id.nodeid) == (1, 2)
+        # Every connection to the service hears of the ring.
+        assert await ring_of(idle, 1) == [alone]
 
-    await corosync_cluster.partition({1}, {2, 3})
-    change, alone = await ring_of(handles[1], 1)
-    assert change == ConfigChange((one,), (), changes(Reason.NODEDOWN, two, three))
-    change, ring = await ring_of(handles[2], 2, 3)
-    assert change == ConfigChange((two, three), (), changes(Reason.NODEDOWN, one))
-    assert isinstance(alone, TotemChange)
-    assert isinstance(ring, TotemChange)
-    assert (alone.ring_id.nodeid, ring.ring_id.nodeid) == (1, 2)
-    # Every connection to the service hears of the ring.
-    assert await ring_of(idle, 1) == [alone]
-
-    await corosync_cluster.heal()
-    change, meeting = await ring_of(handles[1], 1, 2, 3)
-    assert isinstance(change, ConfigChange)
-    assert change.members == (one, two, three)
-    assert set(change.joined) == {*changes(Reason.NODEUP, two, three)}
-    assert isinstance(meeting, TotemChange)
-    assert meeting.ring_id.nodeid == 1
-    assert meeting.ring_id.seq > max(alone.ring_id.seq, ring.ring_id.seq)
-    assert (await ring_of(handles[3], 1, 2, 3))[-2:] == [
-        ConfigChange((one, two, three), changes(Reason.NODEUP, one), ()),
-        meeting,
-    ]
+        await corosync_cluster.heal()
+        await corosync_cluster.settled()
+        met = [await ring_of(handle, 1, 2, 3) for handle in (*handles.values(), idle)]
+        at_once = all(sum(isinstance(event, TotemChange) for event in events) == 1 for events in met)
+        assert at_once or corosync_mode == "real"
+        if at_once:
+            change, meeting = met[0]
+            assert isinstance(change, ConfigChange)
+            assert change.members == (one, two, three)
+            assert set(change.joined) == {*changes(Reason.NODEUP, two, three)}
+            assert change.left == ()
+            assert isinstance(meeting, TotemChange)
+            assert meeting.ring_id.nodeid == 1
+            assert meeting.ring_id.seq > max(alone.ring_id.seq, ring.ring_id.seq)
+            met_one = [ConfigChange((one, two, three), changes(Reason.NODEUP, one), ()), meeting]
+            assert met[1:] == [met_one, met_one, [meeting]]
     # What is as it should be is not changed.
     await corosync_cluster.heal()
     await corosync_cluster.settled()
@@ -186,6 +193,8 @@ async def test_what_waits_in_a_frozen_node_is_sent_in_the_ring_that_it_comes_to(
             assert await take(handles[2], 1) == [Message(one, b"stale")]
             assert (await view_of(watcher, one, three))[-1] == ConfigChange((one, three), changes(Reason.JOIN, one), ())
         await close(newcomer, watcher, *handles.values())
+        # Who joins in a transition may be told to try again.
+        await corosync_cluster.settled()
 
 
 async def test_all_nodes_frozen_one_after_the_other(corosync_cluster: Cluster) -> None:

@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable
 from functools import partial
 
 import trio
+from observers import again, quorum, votes
 
 import triocoro
 from triocoro.testing import FakeCluster, History, RecordingEndpoint
-
-_GOES_WRONG = (
-    triocoro.ConnectionLostError,
-    triocoro.CorosyncUnavailableError,
-    triocoro.ExistError,
-    triocoro.MessageLostError,  # never: the fake loses none, and who reads the history will complain
-)
 
 
 async def weather(cluster: FakeCluster, seed: int, *, seconds: float = 3) -> History:
@@ -24,10 +17,14 @@ async def weather(cluster: FakeCluster, seed: int, *, seconds: float = 3) -> His
     history = History()
     async with trio.open_nursery() as nursery:
         for nodeid, node in cluster.nodes.items():
-            for number, (role, client) in enumerate((("a", _member), ("b", _member), ("v", _votes), ("q", _quorum))):
-                endpoint = history.endpoint(node, client=f"{role}{nodeid}", via=node.client())
-                chance = random.Random(f"{seed} {nodeid} {number}")
-                nursery.start_soon(_again, partial(client, endpoint, role, chance))
+            for group in ("a", "b"):
+                member = history.endpoint(node, client=f"{group}{nodeid}", via=node.client())
+                chance = random.Random(f"{seed} {nodeid} {group}")
+                nursery.start_soon(again, partial(_member, member, group, chance))
+            for role, observe in (("v", votes), ("q", quorum)):
+                observer = history.endpoint(node, client=f"{role}{nodeid}", via=node.client())
+                chance = random.Random(f"{seed} {nodeid} {role}")
+                nursery.start_soon(again, partial(observe, observer, partial(chance.expovariate, 10)))
         await _faults(cluster, history, random.Random(seed), seconds)
         nursery.cancel_scope.cancel()
     return history
@@ -62,15 +59,6 @@ async def _fault(cluster: FakeCluster, history: History, chance: random.Random) 
         history.fault(verb, node=nodeid)
 
 
-async def _again(client: Callable[[], Awaitable[None]]) -> None:
-    """Be that client, whatever happens to its connection."""
-    while True:
-        try:
-            await client()
-        except _GOES_WRONG:
-            await trio.sleep(0.01)
-
-
 async def _member(endpoint: RecordingEndpoint, group: str, chance: random.Random) -> None:
     async with triocoro.open_group(group, endpoint=endpoint) as member:
         for number in range(chance.randint(1, 100)):
@@ -78,21 +66,3 @@ async def _member(endpoint: RecordingEndpoint, group: str, chance: random.Random
             with trio.move_on_after(chance.expovariate(50)):
                 async for _event in member:
                     pass
-
-
-async def _votes(endpoint: RecordingEndpoint, _: str, chance: random.Random) -> None:
-    async with triocoro.open_votequorum(endpoint=endpoint) as votequorum, votequorum.track() as changes:
-        while True:
-            with trio.move_on_after(chance.expovariate(10)):
-                async for _change in changes:
-                    pass
-            await votequorum.info()
-
-
-async def _quorum(endpoint: RecordingEndpoint, _: str, chance: random.Random) -> None:
-    async with triocoro.open_quorum(endpoint=endpoint) as quorum, quorum.track() as changes:
-        while True:
-            with trio.move_on_after(chance.expovariate(10)):
-                async for _change in changes:
-                    pass
-            await quorum.is_quorate()

@@ -73,5 +73,6 @@ def pytest_addoption() -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Do not wait for what a test that fails leaves behind."""
-    sys.modules["conftest"].__dict__["_GRACE"] = 0.0
+    """Do not wait for what a test leaves behind that fails because of a mutant."""
+    if VARIABLE in os.environ:
+        sys.modules["conftest"].__dict__["_GRACE"] = 0.0
