@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 import triocoro
 import triocoro.lowlevel
@@ -139,6 +140,24 @@ async def test_a_message_by_zero_copy(corosync_cluster: Cluster) -> None:
     assert [call.arguments for call in sent] == [{"payload": b"hello"}]
     assert check(history) == []
     assert History.from_json_lines(history.to_json_lines()) == history
+
+
+@pytest.mark.corosync_fake_only(reason="a real daemon answers when it likes")
+async def test_an_answer_that_comes_when_the_handle_is_closed(corosync_cluster: Cluster) -> None:
+    history = History()
+    answers: list[triocoro.VotequorumInfo] = []
+
+    async def ask(votequorum: triocoro.Votequorum) -> None:
+        answers.append(await votequorum.info())
+
+    async with trio.open_nursery() as nursery:
+        endpoint = history.endpoint(corosync_cluster[1], client="a")
+        async with triocoro.open_votequorum(endpoint=endpoint) as votequorum:
+            await corosync_cluster[1].freeze()
+            nursery.start_soon(ask, votequorum)  # noqa: ASYNC111 - it outlives the connection
+            await trio.testing.wait_all_tasks_blocked()
+            await corosync_cluster[1].thaw()
+    assert [entry.result for entry in history if isinstance(entry, Return)][1:] == answers != []
 
 
 async def test_a_cancelled_call(corosync_cluster: Cluster) -> None:

@@ -178,6 +178,9 @@ class _RecordingHandle:
         return recorded
 
     def _waiting(self) -> bool:
+        # An answer may come when its handle has been given up: no fd is left then.
+        if self._closing:
+            return False
         poll = select.poll()
         poll.register(self._raw.fileno(), select.POLLIN)
         return bool(poll.poll(0))
