@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+from raw import caught_up, close
 
 import triocoro
 import triocoro.lowlevel
 from triocoro import ConfigChange, Message, QuorumChange, TotemChange, VotequorumNodelist
+from triocoro._raw import RawCpg
 from triocoro.lowlevel import Dispatch
-from triocoro.testing import Call, Cancellation, Cluster, Event, Fault, History, Loss, Return, check
+from triocoro.testing import Call, Cancellation, Cluster, Event, FakeCluster, Fault, History, Loss, Return, check
 
 _BOUND = 60
 """Seconds for what takes a few at most."""
@@ -114,6 +116,83 @@ async def test_a_client_is_not_told_what_it_has_not_asked_for(corosync_cluster: 
         raw.close()
         await raw.wait_closed()
     assert len(events(history, TotemChange)) == 2
+
+
+def told(events: Iterable[object]) -> list[object]:
+    """What does not depend on whose group it is."""
+    return [event if isinstance(event, TotemChange) else type(event) for event in events]
+
+
+async def join_again(handle: RawCpg, group: bytes) -> None:
+    """Join a group that this pid has left just now."""
+    with trio.fail_after(_BOUND):  # noqa: ASYNC912 - it joins at least once
+        while True:
+            try:
+                return await handle.join(group)
+            except (triocoro.ExistError, triocoro.TryAgainError):
+                await trio.sleep(0.01)
+
+
+async def test_a_client_is_told_what_it_would_be_told_without(corosync_cluster: Cluster) -> None:
+    endpoints = (corosync_cluster[1].endpoint, History().endpoint(corosync_cluster[1], client="one"))
+
+    async def members(rings: str = "", *, are_taken: bool = False) -> tuple[list[RawCpg], list[list[object]]]:
+        """Two new ones, without the recording and with it, in groups of their own."""
+        handles = [await endpoint.connect_cpg() for endpoint in endpoints]
+        if rings:
+            await change(rings)
+        seen = [told(handle.dispatch(100, 10_000)[1]) if are_taken else [] for handle in handles]
+        for handle, group, events in zip(handles, (b"plain", b"recorded"), seen, strict=True):
+            await join_again(handle, group)
+            events.extend(told((await caught_up(handle))[0]))
+        return handles, seen
+
+    async def change(verb: str) -> None:
+        await (corosync_cluster.isolate(3) if verb == "isolate" else corosync_cluster.heal())
+        await corosync_cluster.settled()
+
+    handles, (without, recorded) = await members()
+    assert without == recorded == [ConfigChange]
+    await change("isolate")
+    without, recorded = [told((await caught_up(handle))[0]) for handle in handles]
+    assert without == recorded != []
+    await close(*handles)
+
+    handles, (without, recorded) = await members("heal", are_taken=True)
+    assert without == recorded != [ConfigChange]
+    await close(*handles)
+
+    handles, (without, recorded) = await members("isolate")
+    assert without == recorded != [ConfigChange]
+    await change("heal")
+    without, recorded = [told((await caught_up(handle))[0]) for handle in handles]
+    assert without == recorded != []
+    await close(*handles)
+
+
+@pytest.mark.corosync_fake_only(reason="nobody else may join in the moment of a real join")
+@pytest.mark.parametrize("knows_a_ring", [False, True])
+async def test_another_group_changes_before_the_own_join(
+    autojump_clock: trio.testing.MockClock,  # noqa: ARG001 - it is in force
+    *,
+    knows_a_ring: bool,
+) -> None:
+    async with FakeCluster(nodes=2, latency=1) as cluster:
+        endpoints = (cluster[1].endpoint, History().endpoint(cluster[1], client="one"))
+        handles = [await endpoint.connect_cpg() for endpoint in endpoints]
+        if knows_a_ring:
+            await cluster.isolate(2)
+            await cluster.heal()
+        other = await cluster[2].endpoint.connect_cpg()
+        await other.join(b"other")
+        await trio.sleep(0.5)
+        for number, handle in enumerate(handles):
+            await handle.join(b"%d" % number)
+        await trio.sleep(2)
+        await cluster.isolate(2)
+        without, recorded = [told(handle.dispatch(100, 10_000)[1]) for handle in handles]
+        assert without == recorded
+        await close(*handles, other)
 
 
 async def test_a_message_by_zero_copy(corosync_cluster: Cluster) -> None:
