@@ -95,6 +95,23 @@ def test_a_client_has_a_name_of_its_own(corosync_cluster: Cluster) -> None:
         history.endpoint(corosync_cluster[2], client="a")
 
 
+async def test_names_of_clients_that_were_recorded_before(corosync_cluster: Cluster) -> None:
+    parts = [History(), History()]
+    for part in parts:
+        async with triocoro.open_votequorum(endpoint=part.endpoint(corosync_cluster[1], client="a")):
+            pass
+    for history in (History(parts[0]), History.merge([parts[0], History()])):
+        with pytest.raises(ValueError, match="has a client 'a' already"):
+            history.endpoint(corosync_cluster[1], client="a")
+        history.endpoint(corosync_cluster[1], client="b")
+    with pytest.raises(ValueError, match="two histories have a client 'a' each"):
+        History.merge(parts)
+    # A client may come in parts.
+    middle = len(parts[0]) // 2
+    halves = [History(list(parts[0])[:middle]), History(list(parts[0])[middle:])]
+    assert History.merge(halves) == parts[0]
+
+
 @pytest.mark.parametrize("line", ["", "x", "1", "{}", '{"class":"Nobody"}', '{"class":"Call"}'])
 def test_no_history(line: str) -> None:
     with pytest.raises(ValueError, match="this is no line of a history"):

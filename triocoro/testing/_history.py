@@ -172,12 +172,13 @@ class History:
             via: another endpoint of that node than its own, such as one that has a pid of its own.
 
         Raises:
-            ValueError: there is a client of that name already.
+            ValueError: there is a client of that name already, or an entry of one.
         """
         # Only here, since that module needs this one.
         from ._recording import RecordingEndpoint
 
-        if client in self._clients:
+        recorded = {entry.client for entry in self._entries if not isinstance(entry, Fault)}
+        if client in self._clients | recorded:
             raise ValueError(f"this history has a client {client!r} already; each needs a name of its own")
         self._clients.add(client)
         return RecordingEndpoint(self, via or node.endpoint, client=client, node=node.nodeid)
@@ -190,9 +191,25 @@ class History:
     def merge(cls, histories: Iterable[History]) -> History:
         """All entries of several histories, in the order of their times; the order within each stays.
 
-        Clients keep their names, so those must differ.
+        Clients keep their names. What has the same name is taken for parts of one client, which counted its connections
+        and calls through.
+
+        Raises:
+            ValueError: clients of the same name connected in two histories as the same handle, so they are two.
         """
-        return cls(heapq.merge(*histories, key=lambda entry: entry.time))
+        parts = list(histories)
+        connected: set[tuple[str, int]] = set()
+        for part in parts:
+            own = {
+                (entry.client, entry.handle)
+                for entry in part
+                if isinstance(entry, Call) and entry.function.startswith("connect_")
+            }
+            if own & connected:
+                client, _ = min(own & connected)
+                raise ValueError(f"two histories have a client {client!r} each; give them names of their own")
+            connected |= own
+        return cls(heapq.merge(*parts, key=lambda entry: entry.time))
 
     def normalised(self) -> History:
         """The same with other pids, times and rings, so that two runs that did the same are equal.
