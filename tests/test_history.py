@@ -256,6 +256,22 @@ async def test_an_answer_that_comes_when_the_handle_is_closed(corosync_cluster: 
     assert [entry.result for entry in history if isinstance(entry, Return)][1:] == answers != []
 
 
+async def test_what_is_printed_of_large_messages(corosync_cluster: Cluster) -> None:
+    history = History()
+    large = bytes(100_000)
+    async with triocoro.open_group("g", endpoint=history.endpoint(corosync_cluster[1], client="a")) as group:
+        with trio.fail_after(_BOUND):
+            for payload in (b"small", large, bytes(2_000_000)):
+                await group.send_and_wait(payload)
+    lines = [repr(entry) for entry in history]
+    assert max(map(len, lines)) < 500
+    assert any("arguments={'payloads': (b'small',)}" in line for line in lines)
+    assert any("<2000000 bytes: b" in line for line in lines)
+    # Nothing else is another than before.
+    two = Call(time=0, client="a", node=1, handle=1, number=1, function="f", arguments={"x": (1, b"y"), "z": {}})
+    assert repr(two).endswith("arguments={'x': (1, b'y'), 'z': {}})")
+
+
 async def test_a_cancelled_call(corosync_cluster: Cluster) -> None:
     history = History()
     async with triocoro.open_votequorum(endpoint=history.endpoint(corosync_cluster[1], client="a")) as votequorum:

@@ -16,11 +16,24 @@ import trio
 
 from .. import _types  # pyright: ignore[reportPrivateUsage]  # of our own package
 from .._raw import Endpoint
-from .._types import Address, RingId
+from .._types import Address, RingId, show_payload
 from ._cluster import Node
 
 if TYPE_CHECKING:
     from ._recording import RecordingEndpoint
+
+
+def _show(value: object) -> str:
+    """Arguments as a repr shows them, with payloads as in that of a `Message`."""
+    if isinstance(value, bytes):
+        return show_payload(value)
+    if isinstance(value, tuple):
+        items = [_show(item) for item in cast("tuple[object, ...]", value)]
+        return f"({items[0]},)" if len(items) == 1 else f"({', '.join(items)})"
+    if isinstance(value, Mapping):
+        pairs = cast("Mapping[object, object]", value).items()
+        return f"{{{', '.join(f'{key!r}: {_show(item)}' for key, item in pairs)}}}"
+    return repr(value)
 
 
 @attrs.frozen(kw_only=True)
@@ -39,7 +52,7 @@ class Call:
     """The client's calls are counted from 1."""
     function: str
     """A method of the raw handles (`triocoro._raw`), or ``connect_cpg`` and the like."""
-    arguments: Mapping[str, Any] = attrs.field(factory=dict[str, Any])
+    arguments: Mapping[str, Any] = attrs.field(factory=dict[str, Any], repr=_show)
     """By name; payloads are `bytes`."""
 
 
