@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -210,6 +212,40 @@ async def test_another_group_changes_before_the_own_join(
         without, recorded = [told(handle.dispatch(100, 10_000)[1]) for handle in handles]
         assert without == recorded
         await close(*handles, other)
+
+
+async def test_numbers_that_json_has_none_of(corosync_cluster: Cluster) -> None:
+    history = History()
+    with trio.fail_after(_BOUND):
+        async with triocoro.open_cmap(endpoint=history.endpoint(corosync_cluster[1], client="a")) as cmap:
+            for value in (math.inf, -math.inf, 1.5):
+                await cmap.set("myapp.key", value)
+                assert await cmap.get("myapp.key") == value
+
+    def refuse(constant: str) -> None:
+        pytest.fail(f"{constant} is not JSON")
+
+    for line in history.to_json_lines().splitlines():
+        json.loads(line, parse_constant=refuse)
+    assert History.from_json_lines(history.to_json_lines()) == history
+    nan = History([Fault(time=0, verb="x", arguments={"number": math.nan})])
+    text = nan.to_json_lines()
+    json.loads(text, parse_constant=refuse)
+    (fault,) = History.from_json_lines(text)
+    assert isinstance(fault, Fault)
+    assert math.isnan(fault.arguments["number"])
+
+
+def test_what_is_kept_of_values() -> None:
+    history = History(clock=lambda: 0.0)
+    history.fault("x", votes={1: 2}, nodes={3, 1}, sides=[[1], [2, 3]])
+    assert history[0] == Fault(
+        time=0.0, verb="x", arguments={"votes": {"1": 2}, "nodes": (1, 3), "sides": ((1,), (2, 3))}
+    )
+    assert History.from_json_lines(history.to_json_lines()) == history
+    history.append(Fault(time=0.0, verb="x", arguments={"sides": [[1], [2, 3]]}))
+    with pytest.raises(TypeError, match=r"a history cannot keep \[\[1\], \[2, 3\]\]"):
+        history.to_json_lines()
 
 
 async def test_a_message_by_zero_copy(corosync_cluster: Cluster) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum
 from ipaddress import IPv4Address, IPv6Address
@@ -134,7 +135,7 @@ _ENTRIES = (Call, Return, Failure, Cancellation, Event, Loss, Fault)
 _TYPES: Mapping[str, Any] = MappingProxyType(
     {
         **{name: value for name, value in vars(_types).items() if isinstance(value, type)},
-        **{cls.__name__: cls for cls in (*_ENTRIES, IPv4Address, IPv6Address)},
+        **{cls.__name__: cls for cls in (*_ENTRIES, IPv4Address, IPv6Address, float)},
     }
 )
 
@@ -197,7 +198,12 @@ class History:
         return RecordingEndpoint(self, via or node.endpoint, client=client, node=node.nodeid)
 
     def fault(self, verb: str, **arguments: object) -> None:
-        """Say what has been done to the cluster, for those who read the history; `check` does not need it."""
+        """Say what has been done to the cluster, for those who read the history; `check` does not need it.
+
+        Args:
+            verb: what.
+            arguments: to whom, and how. Lists and sets become tuples, and the keys of mappings text.
+        """
         self.append(Fault(time=self.clock(), verb=verb, arguments=kept(arguments)))
 
     @classmethod
@@ -235,7 +241,11 @@ class History:
         return History(names.entry(time, entry) for time, entry in enumerate(self._entries, start=1))
 
     def to_json_lines(self) -> str:
-        """One JSON object a line."""
+        """One JSON object a line.
+
+        Raises:
+            TypeError: an entry that somebody made holds what no recording does, such as a list.
+        """
         return "".join(f"{json.dumps(_encoded(entry), separators=(',', ':'))}\n" for entry in self._entries)
 
     @classmethod
@@ -248,7 +258,7 @@ class History:
         return cls(_entry(line) for line in text.splitlines())
 
     def save(self, path: str | Path) -> None:
-        """Write it to a file of JSON lines."""
+        """Write it to a file of JSON lines. Errors are those of `to_json_lines`."""
         Path(path).write_text(self.to_json_lines(), encoding="ascii")
 
     @classmethod
@@ -318,9 +328,11 @@ def _encoded(value: object) -> Any:  # noqa: ANN401 - JSON may be anything
     """A value as JSON has it: what it has no type of is an object that names its class."""
     if isinstance(value, tuple):
         return [_encoded(item) for item in cast("tuple[object, ...]", value)]
+    if isinstance(value, float) and math.isfinite(value):
+        return value  # JSON has no others
     if type(value).__name__ in _TYPES:
         return {"class": type(value).__name__, **_fields(value)}
-    if value is None or isinstance(value, (bool, int, float, str)):
+    if value is None or isinstance(value, (bool, int, str)):
         return value
     if isinstance(value, bytes):
         # Most of it is text, and a reader wants to see that.
