@@ -48,7 +48,7 @@ class Call:
     node: int
     """The node that the client talks to."""
     handle: int
-    """The client's connection, counted from 1; what belongs to none is 0."""
+    """The client's connection, counted from 1; the call that makes it has its number already."""
     number: int
     """The client's calls are counted from 1."""
     function: str
@@ -59,7 +59,7 @@ class Call:
 
 @attrs.frozen(kw_only=True)
 class Return:
-    """A call returned."""
+    """A call returned. Attributes that `Call` has are as there; the number is that of the call."""
 
     time: float
     client: str
@@ -74,7 +74,7 @@ class Return:
 
 @attrs.frozen(kw_only=True)
 class Failure:
-    """A call raised an error."""
+    """A call raised an error. Attributes that `Call` has are as there; the number is that of the call."""
 
     time: float
     client: str
@@ -87,7 +87,7 @@ class Failure:
 
 @attrs.frozen(kw_only=True)
 class Cancellation:
-    """A call was cancelled."""
+    """A call was cancelled. Attributes that `Call` has are as there; the number is that of the call."""
 
     time: float
     client: str
@@ -98,19 +98,20 @@ class Cancellation:
 
 @attrs.frozen(kw_only=True)
 class Event:
-    """A client took an event from a connection."""
+    """A client took an event from a connection. Attributes that `Call` has are as there."""
 
     time: float
     client: str
     node: int
     handle: int
     event: Any
-    """A `Message`, `ConfigChange`, `TotemChange`, `QuorumChange`, ...; see also `RecordingEndpoint.lost`."""
+    """A `Message`, `ConfigChange`, `TotemChange`, `QuorumChange`, ...; or a `MessageLost` that `RecordingEndpoint.lost`
+    wrote down, with handle 0, as it comes from no connection."""
 
 
 @attrs.frozen(kw_only=True)
 class Loss:
-    """A client found a connection broken."""
+    """A client found a connection broken. Attributes are as in `Call`."""
 
     time: float
     client: str
@@ -120,12 +121,13 @@ class Loss:
 
 @attrs.frozen(kw_only=True)
 class Fault:
-    """Somebody did something to the cluster, and it was done by then."""
+    """Somebody did something to the cluster, and it was done by then. The time is as in `Call`."""
 
     time: float
     verb: str
     """``partition``, ``heal``, ``kill``, ..."""
-    arguments: Mapping[str, Any] = attrs.field(factory=dict[str, Any])
+    arguments: Mapping[str, Any] = attrs.field(factory=dict[str, Any], repr=_show)
+    """To whom, and how, as `History.fault` keeps it."""
 
 
 Entry: TypeAlias = "Call | Return | Failure | Cancellation | Event | Loss | Fault"
