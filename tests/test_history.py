@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Iterable
 from typing import Any
 
 import pytest
 import trio
+import trio.testing
+from raw import caught_up, close
 
 import triocoro
 import triocoro.lowlevel
 from triocoro import ConfigChange, Message, QuorumChange, TotemChange, VotequorumNodelist
+from triocoro._raw import RawCpg
 from triocoro.lowlevel import Dispatch
-from triocoro.testing import Call, Cancellation, Cluster, Event, Fault, History, Loss, Return, check
+from triocoro.testing import Call, Cancellation, Cluster, Event, FakeCluster, Fault, History, Loss, Return, check
 
 _BOUND = 60
 """Seconds for what takes a few at most."""
@@ -92,6 +97,23 @@ def test_a_client_has_a_name_of_its_own(corosync_cluster: Cluster) -> None:
         history.endpoint(corosync_cluster[2], client="a")
 
 
+async def test_names_of_clients_that_were_recorded_before(corosync_cluster: Cluster) -> None:
+    parts = [History(), History()]
+    for part in parts:
+        async with triocoro.open_votequorum(endpoint=part.endpoint(corosync_cluster[1], client="a")):
+            pass
+    for history in (History(parts[0]), History.merge([parts[0], History()])):
+        with pytest.raises(ValueError, match="has a client 'a' already"):
+            history.endpoint(corosync_cluster[1], client="a")
+        history.endpoint(corosync_cluster[1], client="b")
+    with pytest.raises(ValueError, match="two histories have a client 'a' each"):
+        History.merge(parts)
+    # A client may come in parts.
+    middle = len(parts[0]) // 2
+    halves = [History(list(parts[0])[:middle]), History(list(parts[0])[middle:])]
+    assert History.merge(halves) == parts[0]
+
+
 @pytest.mark.parametrize("line", ["", "x", "1", "{}", '{"class":"Nobody"}', '{"class":"Call"}'])
 def test_no_history(line: str) -> None:
     with pytest.raises(ValueError, match="this is no line of a history"):
@@ -113,6 +135,117 @@ async def test_a_client_is_not_told_what_it_has_not_asked_for(corosync_cluster: 
         raw.close()
         await raw.wait_closed()
     assert len(events(history, TotemChange)) == 2
+
+
+def told(events: Iterable[object]) -> list[object]:
+    """What does not depend on whose group it is."""
+    return [event if isinstance(event, TotemChange) else type(event) for event in events]
+
+
+async def join_again(handle: RawCpg, group: bytes) -> None:
+    """Join a group that this pid has left just now."""
+    with trio.fail_after(_BOUND):  # noqa: ASYNC912 - it joins at least once
+        while True:
+            try:
+                return await handle.join(group)
+            except (triocoro.ExistError, triocoro.TryAgainError):
+                await trio.sleep(0.01)
+
+
+async def test_a_client_is_told_what_it_would_be_told_without(corosync_cluster: Cluster) -> None:
+    endpoints = (corosync_cluster[1].endpoint, History().endpoint(corosync_cluster[1], client="one"))
+
+    async def members(rings: str = "", *, are_taken: bool = False) -> tuple[list[RawCpg], list[list[object]]]:
+        """Two new ones, without the recording and with it, in groups of their own."""
+        handles = [await endpoint.connect_cpg() for endpoint in endpoints]
+        if rings:
+            await change(rings)
+        seen = [told(handle.dispatch(100, 10_000)[1]) if are_taken else [] for handle in handles]
+        for handle, group, events in zip(handles, (b"plain", b"recorded"), seen, strict=True):
+            await join_again(handle, group)
+            events.extend(told((await caught_up(handle))[0]))
+        return handles, seen
+
+    async def change(verb: str) -> None:
+        await (corosync_cluster.isolate(3) if verb == "isolate" else corosync_cluster.heal())
+        await corosync_cluster.settled()
+
+    handles, (without, recorded) = await members()
+    assert without == recorded == [ConfigChange]
+    await change("isolate")
+    without, recorded = [told((await caught_up(handle))[0]) for handle in handles]
+    assert without == recorded != []
+    await close(*handles)
+
+    handles, (without, recorded) = await members("heal", are_taken=True)
+    assert without == recorded != [ConfigChange]
+    await close(*handles)
+
+    handles, (without, recorded) = await members("isolate")
+    assert without == recorded != [ConfigChange]
+    await change("heal")
+    without, recorded = [told((await caught_up(handle))[0]) for handle in handles]
+    assert without == recorded != []
+    await close(*handles)
+
+
+@pytest.mark.corosync_fake_only(reason="nobody else may join in the moment of a real join")
+@pytest.mark.parametrize("knows_a_ring", [False, True])
+async def test_another_group_changes_before_the_own_join(
+    autojump_clock: trio.testing.MockClock,  # noqa: ARG001 - it is in force
+    *,
+    knows_a_ring: bool,
+) -> None:
+    async with FakeCluster(nodes=2, latency=1) as cluster:
+        endpoints = (cluster[1].endpoint, History().endpoint(cluster[1], client="one"))
+        handles = [await endpoint.connect_cpg() for endpoint in endpoints]
+        if knows_a_ring:
+            await cluster.isolate(2)
+            await cluster.heal()
+        other = await cluster[2].endpoint.connect_cpg()
+        await other.join(b"other")
+        await trio.sleep(0.5)
+        for number, handle in enumerate(handles):
+            await handle.join(b"%d" % number)
+        await trio.sleep(2)
+        await cluster.isolate(2)
+        without, recorded = [told(handle.dispatch(100, 10_000)[1]) for handle in handles]
+        assert without == recorded
+        await close(*handles, other)
+
+
+async def test_numbers_that_json_has_none_of(corosync_cluster: Cluster) -> None:
+    history = History()
+    with trio.fail_after(_BOUND):
+        async with triocoro.open_cmap(endpoint=history.endpoint(corosync_cluster[1], client="a")) as cmap:
+            for value in (math.inf, -math.inf, 1.5):
+                await cmap.set("myapp.key", value)
+                assert await cmap.get("myapp.key") == value
+
+    def refuse(constant: str) -> None:
+        pytest.fail(f"{constant} is not JSON")
+
+    for line in history.to_json_lines().splitlines():
+        json.loads(line, parse_constant=refuse)
+    assert History.from_json_lines(history.to_json_lines()) == history
+    nan = History([Fault(time=0, verb="x", arguments={"number": math.nan})])
+    text = nan.to_json_lines()
+    json.loads(text, parse_constant=refuse)
+    (fault,) = History.from_json_lines(text)
+    assert isinstance(fault, Fault)
+    assert math.isnan(fault.arguments["number"])
+
+
+def test_what_is_kept_of_values() -> None:
+    history = History(clock=lambda: 0.0)
+    history.fault("x", votes={1: 2}, nodes={3, 1}, sides=[[1], [2, 3]])
+    assert history[0] == Fault(
+        time=0.0, verb="x", arguments={"votes": {"1": 2}, "nodes": (1, 3), "sides": ((1,), (2, 3))}
+    )
+    assert History.from_json_lines(history.to_json_lines()) == history
+    history.append(Fault(time=0.0, verb="x", arguments={"sides": [[1], [2, 3]]}))
+    with pytest.raises(TypeError, match=r"a history cannot keep \[\[1\], \[2, 3\]\]"):
+        history.to_json_lines()
 
 
 async def test_a_message_by_zero_copy(corosync_cluster: Cluster) -> None:
@@ -139,6 +272,40 @@ async def test_a_message_by_zero_copy(corosync_cluster: Cluster) -> None:
     assert [call.arguments for call in sent] == [{"payload": b"hello"}]
     assert check(history) == []
     assert History.from_json_lines(history.to_json_lines()) == history
+
+
+@pytest.mark.corosync_fake_only(reason="a real daemon answers when it likes")
+async def test_an_answer_that_comes_when_the_handle_is_closed(corosync_cluster: Cluster) -> None:
+    history = History()
+    answers: list[triocoro.VotequorumInfo] = []
+
+    async def ask(votequorum: triocoro.Votequorum) -> None:
+        answers.append(await votequorum.info())
+
+    async with trio.open_nursery() as nursery:
+        endpoint = history.endpoint(corosync_cluster[1], client="a")
+        async with triocoro.open_votequorum(endpoint=endpoint) as votequorum:
+            await corosync_cluster[1].freeze()
+            nursery.start_soon(ask, votequorum)  # noqa: ASYNC111 - it outlives the connection
+            await trio.testing.wait_all_tasks_blocked()
+            await corosync_cluster[1].thaw()
+    assert [entry.result for entry in history if isinstance(entry, Return)][1:] == answers != []
+
+
+async def test_what_is_printed_of_large_messages(corosync_cluster: Cluster) -> None:
+    history = History()
+    large = bytes(100_000)
+    async with triocoro.open_group("g", endpoint=history.endpoint(corosync_cluster[1], client="a")) as group:
+        with trio.fail_after(_BOUND):
+            for payload in (b"small", large, bytes(2_000_000)):
+                await group.send_and_wait(payload)
+    lines = [repr(entry) for entry in history]
+    assert max(map(len, lines)) < 500
+    assert any("arguments={'payloads': (b'small',)}" in line for line in lines)
+    assert any("<2000000 bytes: b" in line for line in lines)
+    # Nothing else is another than before.
+    two = Call(time=0, client="a", node=1, handle=1, number=1, function="f", arguments={"x": (1, b"y"), "z": {}})
+    assert repr(two).endswith("arguments={'x': (1, b'y'), 'z': {}})")
 
 
 async def test_a_cancelled_call(corosync_cluster: Cluster) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum
 from ipaddress import IPv4Address, IPv6Address
@@ -16,11 +17,24 @@ import trio
 
 from .. import _types  # pyright: ignore[reportPrivateUsage]  # of our own package
 from .._raw import Endpoint
-from .._types import Address, RingId
+from .._types import Address, RingId, show_payload
 from ._cluster import Node
 
 if TYPE_CHECKING:
     from ._recording import RecordingEndpoint
+
+
+def _show(value: object) -> str:
+    """Arguments as a repr shows them, with payloads as in that of a `Message`."""
+    if isinstance(value, bytes):
+        return show_payload(value)
+    if isinstance(value, tuple):
+        items = [_show(item) for item in cast("tuple[object, ...]", value)]
+        return f"({items[0]},)" if len(items) == 1 else f"({', '.join(items)})"
+    if isinstance(value, Mapping):
+        pairs = cast("Mapping[object, object]", value).items()
+        return f"{{{', '.join(f'{key!r}: {_show(item)}' for key, item in pairs)}}}"
+    return repr(value)
 
 
 @attrs.frozen(kw_only=True)
@@ -34,18 +48,18 @@ class Call:
     node: int
     """The node that the client talks to."""
     handle: int
-    """The client's connection, counted from 1; what belongs to none is 0."""
+    """The client's connection, counted from 1; the call that makes it has its number already."""
     number: int
     """The client's calls are counted from 1."""
     function: str
     """A method of the raw handles (`triocoro._raw`), or ``connect_cpg`` and the like."""
-    arguments: Mapping[str, Any] = attrs.field(factory=dict[str, Any])
+    arguments: Mapping[str, Any] = attrs.field(factory=dict[str, Any], repr=_show)
     """By name; payloads are `bytes`."""
 
 
 @attrs.frozen(kw_only=True)
 class Return:
-    """A call returned."""
+    """A call returned. Attributes that `Call` has are as there; the number is that of the call."""
 
     time: float
     client: str
@@ -60,7 +74,7 @@ class Return:
 
 @attrs.frozen(kw_only=True)
 class Failure:
-    """A call raised an error."""
+    """A call raised an error. Attributes that `Call` has are as there; the number is that of the call."""
 
     time: float
     client: str
@@ -73,7 +87,7 @@ class Failure:
 
 @attrs.frozen(kw_only=True)
 class Cancellation:
-    """A call was cancelled."""
+    """A call was cancelled. Attributes that `Call` has are as there; the number is that of the call."""
 
     time: float
     client: str
@@ -84,19 +98,20 @@ class Cancellation:
 
 @attrs.frozen(kw_only=True)
 class Event:
-    """A client took an event from a connection."""
+    """A client took an event from a connection. Attributes that `Call` has are as there."""
 
     time: float
     client: str
     node: int
     handle: int
     event: Any
-    """A `Message`, `ConfigChange`, `TotemChange`, `QuorumChange`, ...; see also `RecordingEndpoint.lost`."""
+    """A `Message`, `ConfigChange`, `TotemChange`, `QuorumChange`, ...; or a `MessageLost` that `RecordingEndpoint.lost`
+    wrote down, with handle 0, as it comes from no connection."""
 
 
 @attrs.frozen(kw_only=True)
 class Loss:
-    """A client found a connection broken."""
+    """A client found a connection broken. Attributes are as in `Call`."""
 
     time: float
     client: str
@@ -106,12 +121,13 @@ class Loss:
 
 @attrs.frozen(kw_only=True)
 class Fault:
-    """Somebody did something to the cluster, and it was done by then."""
+    """Somebody did something to the cluster, and it was done by then. The time is as in `Call`."""
 
     time: float
     verb: str
     """``partition``, ``heal``, ``kill``, ..."""
-    arguments: Mapping[str, Any] = attrs.field(factory=dict[str, Any])
+    arguments: Mapping[str, Any] = attrs.field(factory=dict[str, Any], repr=_show)
+    """To whom, and how, as `History.fault` keeps it."""
 
 
 Entry: TypeAlias = "Call | Return | Failure | Cancellation | Event | Loss | Fault"
@@ -121,7 +137,7 @@ _ENTRIES = (Call, Return, Failure, Cancellation, Event, Loss, Fault)
 _TYPES: Mapping[str, Any] = MappingProxyType(
     {
         **{name: value for name, value in vars(_types).items() if isinstance(value, type)},
-        **{cls.__name__: cls for cls in (*_ENTRIES, IPv4Address, IPv6Address)},
+        **{cls.__name__: cls for cls in (*_ENTRIES, IPv4Address, IPv6Address, float)},
     }
 )
 
@@ -172,27 +188,49 @@ class History:
             via: another endpoint of that node than its own, such as one that has a pid of its own.
 
         Raises:
-            ValueError: there is a client of that name already.
+            ValueError: there is a client of that name already, or an entry of one.
         """
         # Only here, since that module needs this one.
         from ._recording import RecordingEndpoint
 
-        if client in self._clients:
+        recorded = {entry.client for entry in self._entries if not isinstance(entry, Fault)}
+        if client in self._clients | recorded:
             raise ValueError(f"this history has a client {client!r} already; each needs a name of its own")
         self._clients.add(client)
         return RecordingEndpoint(self, via or node.endpoint, client=client, node=node.nodeid)
 
     def fault(self, verb: str, **arguments: object) -> None:
-        """Say what has been done to the cluster, for those who read the history; `check` does not need it."""
+        """Say what has been done to the cluster, for those who read the history; `check` does not need it.
+
+        Args:
+            verb: what.
+            arguments: to whom, and how. Lists and sets become tuples, and the keys of mappings text.
+        """
         self.append(Fault(time=self.clock(), verb=verb, arguments=kept(arguments)))
 
     @classmethod
     def merge(cls, histories: Iterable[History]) -> History:
         """All entries of several histories, in the order of their times; the order within each stays.
 
-        Clients keep their names, so those must differ.
+        Clients keep their names. What has the same name is taken for parts of one client, which counted its connections
+        and calls through.
+
+        Raises:
+            ValueError: clients of the same name connected in two histories as the same handle, so they are two.
         """
-        return cls(heapq.merge(*histories, key=lambda entry: entry.time))
+        parts = list(histories)
+        connected: set[tuple[str, int]] = set()
+        for part in parts:
+            own = {
+                (entry.client, entry.handle)
+                for entry in part
+                if isinstance(entry, Call) and entry.function.startswith("connect_")
+            }
+            if own & connected:
+                client, _ = min(own & connected)
+                raise ValueError(f"two histories have a client {client!r} each; give them names of their own")
+            connected |= own
+        return cls(heapq.merge(*parts, key=lambda entry: entry.time))
 
     def normalised(self) -> History:
         """The same with other pids, times and rings, so that two runs that did the same are equal.
@@ -205,7 +243,11 @@ class History:
         return History(names.entry(time, entry) for time, entry in enumerate(self._entries, start=1))
 
     def to_json_lines(self) -> str:
-        """One JSON object a line."""
+        """One JSON object a line.
+
+        Raises:
+            TypeError: an entry that somebody made holds what no recording does, such as a list.
+        """
         return "".join(f"{json.dumps(_encoded(entry), separators=(',', ':'))}\n" for entry in self._entries)
 
     @classmethod
@@ -218,7 +260,7 @@ class History:
         return cls(_entry(line) for line in text.splitlines())
 
     def save(self, path: str | Path) -> None:
-        """Write it to a file of JSON lines."""
+        """Write it to a file of JSON lines. Errors are those of `to_json_lines`."""
         Path(path).write_text(self.to_json_lines(), encoding="ascii")
 
     @classmethod
@@ -288,9 +330,11 @@ def _encoded(value: object) -> Any:  # noqa: ANN401 - JSON may be anything
     """A value as JSON has it: what it has no type of is an object that names its class."""
     if isinstance(value, tuple):
         return [_encoded(item) for item in cast("tuple[object, ...]", value)]
+    if isinstance(value, float) and math.isfinite(value):
+        return value  # JSON has no others
     if type(value).__name__ in _TYPES:
         return {"class": type(value).__name__, **_fields(value)}
-    if value is None or isinstance(value, (bool, int, float, str)):
+    if value is None or isinstance(value, (bool, int, str)):
         return value
     if isinstance(value, bytes):
         # Most of it is text, and a reader wants to see that.

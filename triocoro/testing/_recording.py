@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import inspect
 import itertools
+import math
 import select
+import struct
+import termios
 from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial, wraps
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import attrs
 import trio
@@ -16,7 +20,7 @@ import trio
 from .._endpoint import default_endpoint
 from .._errors import CorosyncError
 from .._raw import Endpoint, MulticastStatus, RawCfg, RawCmap, RawCpg, RawQuorum, RawVotequorum
-from .._types import Address, CmapMap, MessageLost, TotemChange
+from .._types import Address, CmapMap, ConfigChange, MessageLost, TotemChange
 from ._history import Call, Cancellation, Entry, Event, Failure, History, Loss, Return, kept
 
 T = TypeVar("T")
@@ -103,9 +107,8 @@ class RecordingEndpoint:
     async def connect_cpg(self, *, initial_totem_conf: bool = False) -> RawCpg:
         """Connect to the daemon's CPG service."""
         # Whoever reads the history wants to know in which ring a member began, even if the client does not.
-        make = partial(_RecordingHandle, hides_totem=not initial_totem_conf)
-        raw: RawCpg = await self._connect("connect_cpg", {"initial_totem_conf": True}, make)
-        return raw
+        raw: RawCpg = await self._connect("connect_cpg", {"initial_totem_conf": True})
+        return raw if initial_totem_conf else cast("RawCpg", _WithoutInitialTotem(raw))
 
     async def connect_votequorum(self) -> RawVotequorum:
         """Connect to the daemon's votequorum service."""
@@ -127,9 +130,7 @@ class RecordingEndpoint:
         raw: RawCfg = await self._connect("connect_cfg", {})
         return raw
 
-    async def _connect(
-        self, function: str, arguments: dict[str, Any], make: Callable[[Any, _Client, int], Any] | None = None
-    ) -> Any:  # noqa: ANN401 - as many as services
+    async def _connect(self, function: str, arguments: dict[str, Any]) -> Any:  # noqa: ANN401 - as many as services
         client = self._client
         handle = next(client.handles)
         raws: list[Any] = []
@@ -139,7 +140,7 @@ class RecordingEndpoint:
             return Address(client.node, self.pid)
 
         await client.call(handle, function, arguments, action)
-        return (make or _RecordingHandle)(raws[0], client, handle)
+        return _RecordingHandle(raws[0], client, handle)
 
 
 class _RecordingHandle:
@@ -149,14 +150,12 @@ class _RecordingHandle:
         raw: the handle.
         client: whose it is.
         number: its number.
-        hides_totem: whether the client has not asked for the totem change that comes with its join.
     """
 
-    def __init__(self, raw: Any, client: _Client, number: int, *, hides_totem: bool = False) -> None:  # noqa: ANN401
+    def __init__(self, raw: Any, client: _Client, number: int) -> None:  # noqa: ANN401
         self._raw = raw
         self._client = client
         self._number = number
-        self._hides_totem = hides_totem
         self._lost = False
         self._closing = False
 
@@ -178,6 +177,9 @@ class _RecordingHandle:
         return recorded
 
     def _waiting(self) -> bool:
+        # An answer may come when its handle has been given up: no fd is left then.
+        if self._closing:
+            return False
         poll = select.poll()
         poll.register(self._raw.fileno(), select.POLLIN)
         return bool(poll.poll(0))
@@ -216,14 +218,7 @@ class _RecordingHandle:
         time = self._client.history.clock()
         for event in events:
             self._client.write(Event, self._number, time=time, event=event)
-        return taken, [event for event in events if not self._is_hidden(event)]
-
-    def _is_hidden(self, event: object) -> bool:
-        # It is the first one, or the first one says the same: it comes as soon as any group changes.
-        hidden = self._hides_totem and isinstance(event, TotemChange)
-        if hidden:
-            self._hides_totem = False
-        return hidden
+        return taken, events
 
     def close(self, *, leave: bool = False) -> None:
         """Give the handle up."""
@@ -232,3 +227,58 @@ class _RecordingHandle:
             number = next(self._client.numbers)
             self._client.write(Call, self._number, number=number, function="close", arguments={"leave": leave})
         self._raw.close(leave=leave)
+
+
+class _WithoutInitialTotem:
+    """A handle of CPG for a client that has not asked for the totem change that comes with a join.
+
+    All others it is told of anyway. The one to hide comes once the join is accepted, with the first change of any group
+    on the node: right behind the first `ConfigChange` at the latest (exec/cpg.c: notify_lib_joinlist). It says the same
+    as the one before, if there was any on this handle.
+
+    Where the ring changes between the join and its `ConfigChange`, and the handle was told of none before, it looks the
+    same whether that change or the one to hide comes first. We hide the first then, so the client may be told of its
+    ring right behind its own join and not right before.
+    """
+
+    def __init__(self, recording: Any) -> None:  # noqa: ANN401 - it stands for a RawCpg
+        self._recording = recording
+        # How many events came before the join; all, while nobody has joined.
+        self._earlier: float = math.inf
+        self._last: TotemChange | None = None
+        self._is_member = False
+        self._over = False
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the handle has
+        return getattr(self._recording, name)
+
+    async def join(self, group: bytes) -> None:
+        """Join."""
+        is_first = self._earlier == math.inf
+        if is_first:
+            (self._earlier,) = struct.unpack("i", fcntl.ioctl(self.fileno(), termios.FIONREAD, b"\0" * 4))
+        try:
+            await self._recording.join(group)
+        except CorosyncError:
+            if is_first:
+                self._earlier = math.inf
+            raise
+
+    def dispatch(self, max_events: int, max_bytes: int) -> tuple[int, Sequence[Any]]:
+        """Take what waits."""
+        taken, events = self._recording.dispatch(max_events, max_bytes)
+        return taken, [event for event in events if self._over or not self._is_hidden(event)]
+
+    def _is_hidden(self, event: object) -> bool:
+        if self._is_member:
+            # The first one behind the own join, which nothing was hidden before.
+            self._over = True
+            return isinstance(event, TotemChange)
+        self._is_member = isinstance(event, ConfigChange)
+        if not isinstance(event, TotemChange):
+            return False
+        self._earlier -= 1
+        # What differs from the last is a new ring's own; the next one says the same if this one was ours after all.
+        self._over = self._earlier < 0 and self._last in (None, event)
+        self._last = event
+        return self._over

@@ -37,8 +37,11 @@ class FakeCluster(Cluster):
         nodes: how many nodes; their ids are 1 to that number.
         latency: how many seconds a message takes to each node, its sender's included.
         jitter: up to how many seconds more it takes, by chance, for each message and node.
-        seed: of that chance; any number.
+        seed: of that chance; an integer, whose sign does not count.
         settings: the further fields of `ClusterOptions`.
+
+    Raises:
+        ValueError: a latency or jitter is negative or not finite, or the options are contradictory.
     """
 
     def __init__(

@@ -48,8 +48,11 @@ class Transit:
     Args:
         latency: how many seconds a message takes to each node.
         jitter: up to how many seconds more, by chance, for each message and node.
-        seed: of that chance.
+        seed: of that chance; -1 is the same as 1.
         deliver: hands a message to a daemon's service.
+
+    Raises:
+        ValueError: a time is negative or not finite.
     """
 
     def __init__(
