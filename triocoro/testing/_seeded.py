@@ -31,7 +31,7 @@ def seeded(seed: int) -> Generator[None, None, None]:
     What was in force before, such as Hypothesis's seed, is so again afterwards.
 
     Args:
-        seed: any number.
+        seed: an integer, whose sign does not count.
 
     Raises:
         RuntimeError: this Trio is none that can be seeded.
@@ -67,7 +67,7 @@ def seeded_run(
     Args:
         async_fn: as for `trio.run`.
         args: its arguments.
-        seed: any number.
+        seed: an integer, whose sign does not count.
         clock: by default a `trio.testing.MockClock` that jumps to what is waited for, so that no time passes. For real
             time, have a `trio.run` within `seeded`.
 
