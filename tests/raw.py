@@ -12,6 +12,7 @@ from typing import TypeVar
 import trio
 import trio.testing
 
+from triocoro import ExistError, TryAgainError
 from triocoro._raw import Endpoint, MulticastStatus, RawCpg, RawHandle
 from triocoro._types import Address, ConfigChange, CpgEvent, MemberChange, Message, Reason, TotemChange
 
@@ -29,11 +30,21 @@ CAUGHT_UP = b"caught up"
 async def joined(endpoint: Endpoint, group: bytes = b"g") -> RawCpg:
     """A member that has taken the news of its join."""
     handle = await endpoint.connect_cpg()
-    await handle.join(group)
+    await join(handle, group)
     address = Address(await handle.local_nodeid(), endpoint.pid)
-    join = MemberChange(address, Reason.JOIN)
-    await until(handle, lambda event: isinstance(event, ConfigChange) and join in event.joined)
+    own = MemberChange(address, Reason.JOIN)
+    await until(handle, lambda event: isinstance(event, ConfigChange) and own in event.joined)
     return handle
+
+
+async def join(handle: RawCpg, group: bytes) -> None:
+    """Join a group, however often one has to try again: in a transition, or when this pid has left it just now."""
+    with trio.fail_after(BOUND):  # noqa: ASYNC912 - it tries at least once
+        while True:
+            try:
+                return await handle.join(group)
+            except (ExistError, TryAgainError):
+                await trio.sleep(0.01)
 
 
 async def until(handle: RawHandle[EventT], last: Callable[[EventT], bool]) -> list[EventT]:

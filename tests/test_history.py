@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from raw import caught_up, close
+from raw import caught_up, close, join
 
 import triocoro
 import triocoro.lowlevel
@@ -125,7 +125,7 @@ async def test_a_client_is_not_told_what_it_has_not_asked_for(corosync_cluster: 
     history = History()
     for asks in (False, True):
         raw = await history.endpoint(corosync_cluster[1], client=str(asks)).connect_cpg(initial_totem_conf=asks)
-        await raw.join(b"g")
+        await join(raw, b"g")
         kinds: list[type[Any]] = []
         with trio.fail_after(_BOUND):  # noqa: ASYNC912 - an event is missing when it begins
             while len([entry for entry in history if isinstance(entry, Event) and entry.client == str(asks)]) < 2:
@@ -142,16 +142,6 @@ def told(events: Iterable[object]) -> list[object]:
     return [event if isinstance(event, TotemChange) else type(event) for event in events]
 
 
-async def join_again(handle: RawCpg, group: bytes) -> None:
-    """Join a group that this pid has left just now."""
-    with trio.fail_after(_BOUND):  # noqa: ASYNC912 - it joins at least once
-        while True:
-            try:
-                return await handle.join(group)
-            except (triocoro.ExistError, triocoro.TryAgainError):
-                await trio.sleep(0.01)
-
-
 async def test_a_client_is_told_what_it_would_be_told_without(corosync_cluster: Cluster) -> None:
     endpoints = (corosync_cluster[1].endpoint, History().endpoint(corosync_cluster[1], client="one"))
 
@@ -162,7 +152,7 @@ async def test_a_client_is_told_what_it_would_be_told_without(corosync_cluster: 
             await change(rings)
         seen = [told(handle.dispatch(100, 10_000)[1]) if are_taken else [] for handle in handles]
         for handle, group, events in zip(handles, (b"plain", b"recorded"), seen, strict=True):
-            await join_again(handle, group)
+            await join(handle, group)
             events.extend(told((await caught_up(handle))[0]))
         return handles, seen
 
@@ -203,7 +193,7 @@ async def test_another_group_changes_before_the_own_join(
             await cluster.isolate(2)
             await cluster.heal()
         other = await cluster[2].endpoint.connect_cpg()
-        await other.join(b"other")
+        await join(other, b"other")
         await trio.sleep(0.5)
         for number, handle in enumerate(handles):
             await handle.join(b"%d" % number)
