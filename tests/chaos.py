@@ -14,7 +14,7 @@ from triocoro.testing import Cluster, History, RecordingEndpoint
 _PACE = 0.01
 """Seconds between two messages of a member, or two questions."""
 _LIFE = 50
-"""Messages that a member sends before it leaves, and comes again."""
+"""Messages that a member of group b sends before it leaves, and comes again; those of a stay, if they can."""
 _LOAD = 0.1
 """Seconds for which things are left as they are once they have settled."""
 
@@ -79,7 +79,7 @@ async def _faults(cluster: Cluster, history: History) -> None:
 async def _member(endpoint: RecordingEndpoint, group: str) -> None:
     try:
         async with triocoro.open_group(group, endpoint=endpoint) as member:
-            for number in itertools.islice(_numbers, _LIFE):
+            for number in itertools.islice(_numbers, None if group == "a" else _LIFE):
                 await member.send(f"message {number}".encode())
                 with trio.move_on_after(_PACE):
                     async for event in member:

@@ -169,6 +169,23 @@ def closing(forge: Forge) -> Forge:
     return inner
 
 
+def compared(forge: Forge) -> Forge:
+    """Only where others of CPG on the node were told of that ring, and this handle of an earlier and a later one."""
+
+    def inner(entries: Sequence[Entry], index: int) -> list[Entry] | None:
+        forged = forge(entries, index)
+        here = entries[index]
+        if forged is None or not isinstance(here, Event):
+            return None
+        rings = [(place, it) for place, it in enumerate(entries) if isinstance(it, Event) and it.node == here.node]
+        rings = [(place, it) for place, it in rings if isinstance(it.event, TotemChange)]
+        own = [place for place, it in rings if (it.client, it.handle) == (here.client, here.handle)]
+        others = [place for place, it in rings if it.event.ring_id == here.event.ring_id and place != index]
+        return forged if any(own[0] < place < own[-1] for place in others) and own[0] < index < own[-1] else None
+
+    return inner
+
+
 def of_members(forge: Forge) -> Forge:
     """Only where the handle has not left: it may go on hearing its group for a while, and no rule is about that."""
 
@@ -230,9 +247,9 @@ FORGERIES = {
     "a change of the members comes twice": Forgery(between(times(2, ConfigChange)), _MEMBERS, 0.5),
     "a member is another": Forgery(between(told(ConfigChange, _another_member)), _MEMBERS, 0.5),
     # Who is alone on its node has nobody to be compared with; nor has the last ring of a handle.
-    "a ring is missing": Forgery(closing(times(0, TotemChange)), _VIEWS, 0.5),
+    "a ring is missing": Forgery(closing(compared(times(0, TotemChange))), _VIEWS, 0.5),
     "a ring comes twice": Forgery(closing(times(2, TotemChange)), _VIEWS),
-    "a ring is another": Forgery(closing(told(TotemChange, _another_ring)), _VIEWS, 0.1),
+    "a ring is another": Forgery(closing(compared(told(TotemChange, _another_ring))), _VIEWS, 0.5),
     "a ring has other nodes": Forgery(
         closing(told(TotemChange, lambda change: TotemChange(change.ring_id, (*change.members, 4)))), _VIEWS
     ),
