@@ -307,8 +307,7 @@ def seen(rings: list[list[int]], *expected: int, quorum: int = 2, votes: int = 1
         f"info {node}": {"state": "MEMBER", "expected votes": of_it, "quorum": quorum, "votes": votes}
         for node, of_it in zip(nodes, expected, strict=True)
     }
-    others = {"info 8": {"state": "DEAD", "expected votes": 7, "quorum": 7, "votes": 7}, "info 9": "NotExistError"}
-    return {"rings": rings, **{f"node {node}": {**infos, **others} for node in nodes}}
+    return {"rings": rings, **{f"node {node}": {**infos, "info 9": "NotExistError"} for node in nodes}}
 
 
 MEET: Step = {"do": "heal"}
@@ -349,6 +348,19 @@ def test_what_nodes_expect_is_excused_only_where_it_varies(
     excuses.agree_again()
     excuses.follow(MEET, seen(APART, 3, 3, 3))
     assert not excuses.varies
+
+
+def test_what_is_noted_of_a_node_elsewhere_counts_if_nobody_has_asked_it() -> None:
+    first = seen([[1, 2]], 3, 3)
+    dead = {"state": "DEAD", "expected votes": 4, "quorum": 2, "votes": 1}
+    elsewhere = {**first, **{f"node {node}": {**first[f"node {node}"], "info 3": dead} for node in (1, 2)}}
+    for asked, varies in ((False, True), (True, False)):
+        excuses = Excuses()
+        if asked:
+            excuses.follow({"do": "send"}, seen(TOGETHER, 3, 3, 3))
+        excuses.follow({"do": "freeze", "node": 3}, elsewhere)
+        excuses.follow({"do": "thaw", "node": 3}, seen(TOGETHER, 3, 3, 3))
+        assert excuses.varies is varies
 
 
 def test_what_a_node_expected_is_gone_with_it() -> None:

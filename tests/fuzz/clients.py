@@ -290,11 +290,13 @@ def _serve(channel: socket.socket, name: str, nodeid: int, holder: int) -> None:
         async with trio.open_nursery() as nursery:
             agent = Agent(recording, nursery)
             rest = b""
-            while chunk := await trio.to_thread.run_sync(reader.recv, 2**16, abandon_on_cancel=True):
-                *lines, rest = (rest + chunk).split(b"\n")
-                for line in lines:
-                    number, verb, arguments = json.loads(line)
-                    nursery.start_soon(obey, agent, number, verb, arguments)
+            # Whoever has the other end may be killed.
+            with suppress(ConnectionResetError):
+                while chunk := await trio.to_thread.run_sync(reader.recv, 2**16, abandon_on_cancel=True):
+                    *lines, rest = (rest + chunk).split(b"\n")
+                    for line in lines:
+                        number, verb, arguments = json.loads(line)
+                        nursery.start_soon(obey, agent, number, verb, arguments)
             os._exit(0)
 
     trio.run(main)

@@ -26,13 +26,15 @@ class Excuses:
         self._rings: Sequence[Sequence[int]] = ()
         # What each node says of each other one, when it was last asked.
         self._infos: dict[str, Mapping[str, Mapping[str, Any]]] = {}
+        self._ended: set[str] = set()
 
     def follow(self, step: Step, seen: Mapping[str, Any]) -> None:
         """This was seen after that step."""
         during: Step = step.get("during") or step
         if during["do"] in {"stop", "kill"}:
             # What it expected is gone with it.
-            self._infos.pop(f"node {during['node']}", None)
+            self._infos.pop(str(during["node"]), None)
+            self._ended.add(str(during["node"]))
         rings: Sequence[Sequence[int]] = seen.get("rings", self._rings)
         thaws = during["do"] == "thaw"
         if not self._is_plain() and (thaws or _meet(self._rings, rings)):
@@ -40,29 +42,36 @@ class Excuses:
         self._rings = rings
         for key, node in seen.items():
             if key.startswith("node "):
-                self._infos[key] = dict(_infos(node))
+                nodeid = key.removeprefix("node ")
+                self._infos[nodeid] = dict(_infos(node))
+                self._ended.discard(nodeid)
 
     def agree_again(self) -> None:
         """Real nodes expect the same as those of the fake after that step."""
         self.varies = False
 
     def _is_plain(self) -> bool:
-        infos = [info for node in self._infos.values() for info in node.values()]
+        infos = [
+            (about, info)
+            for node in self._infos.values()
+            for about, info in node.items()
+            # What is noted of nodes elsewhere counts only of those that were frozen before anybody asked them.
+            if info["state"] == NodeState.MEMBER.name or about not in self._infos.keys() | self._ended
+        ]
         if not infos:
             return True
-        expected: int = infos[0]["expected votes"]
-        votes: dict[str, int] = {about: info["votes"] for node in self._infos.values() for about, info in node.items()}
+        expected: int = infos[0][1]["expected votes"]
+        votes: dict[str, int] = {about: info["votes"] for about, info in infos}
         return (
-            all(info["expected votes"] == expected and info["quorum"] == (expected + 2) // 2 for info in infos)
+            all(info["expected votes"] == expected and info["quorum"] == (expected + 2) // 2 for _, info in infos)
             and sum(votes.values()) <= expected
         )
 
 
 def _infos(node: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     for about, info in node.items():
-        # What is noted of nodes elsewhere does not count.
-        if about.startswith("info ") and not isinstance(info, str) and info["state"] == NodeState.MEMBER.name:
-            yield about, info
+        if about.startswith("info ") and not isinstance(info, str):
+            yield about.removeprefix("info "), info
 
 
 def _meet(before: Sequence[Sequence[int]], after: Sequence[Sequence[int]]) -> bool:
