@@ -256,7 +256,7 @@ class _Driver:
     async def _do_set_expected(self, node: int, votes: int) -> Any:
         return await self._ask(node, triocoro.open_votequorum, lambda votequorum: votequorum.set_expected(votes))
 
-    async def _do_set_key(self, node: int, key: str, value: str | float, type: str | None = None) -> Any:  # noqa: A002
+    async def _do_set_key(self, node: int, key: str, value: str | float, type: str | None = None) -> Any:  # noqa: A002 - as in the step
         as_type = None if type is None else triocoro.CmapType[type]
         return await self._ask(node, triocoro.open_cmap, lambda cmap: cmap.set(key, value, as_type))
 

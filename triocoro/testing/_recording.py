@@ -152,7 +152,7 @@ class _RecordingHandle:
         number: its number.
     """
 
-    def __init__(self, raw: Any, client: _Client, number: int) -> None:  # noqa: ANN401
+    def __init__(self, raw: Any, client: _Client, number: int) -> None:  # noqa: ANN401 - of any service
         self._raw = raw
         self._client = client
         self._number = number
