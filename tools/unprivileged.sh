@@ -5,6 +5,7 @@
 #   PYTHON  an interpreter that everybody can run (/usr/bin/python3)
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. tools/environment.sh
 python=${PYTHON:-/usr/bin/python3}
 if [ "$(id -u)" != 0 ]; then
     echo "unprivileged: only root can make a user; an ordinary one just runs make real" >&2
@@ -44,13 +45,9 @@ git clone --quiet --no-local . "$home/triocoro"
 mkdir "$home/tmp"
 chown -R "$user:" "$home"
 
-# What pip and git need to reach a package index from here, and nothing else of our environment.
-environment=(HOME="$home" USER="$user" TMPDIR="$home/tmp" PATH=/usr/local/bin:/usr/bin:/bin LANG=C.UTF-8)
+environment+=(HOME="$home" USER="$user" TMPDIR="$home/tmp" PATH=/usr/local/bin:/usr/bin:/bin)
 # Nobody installs with this pip a second time.
 environment+=(PIP_NO_CACHE_DIR=1 PIP_NO_COMPILE=1)
-while IFS= read -r variable; do
-    environment+=("$variable")
-done < <(env | grep -iE '^(PIP_[A-Z_]+|SSL_CERT_(FILE|DIR)|REQUESTS_CA_BUNDLE|(HTTPS?|NO)_PROXY|CI)=' || true)
 
 # make hands ARGS to a shell.
 arguments=${*@Q}
