@@ -50,10 +50,17 @@ fi
 root=$(mktemp --directory "$folder/$suite-XXXXXX")
 cp --archive --reflink=auto "$pristine/." "$root"
 git clone --quiet --no-local . "$root/root/triocoro"
-# What a command needs to reach the network as we do.
-for file in /etc/resolv.conf /etc/hosts "${SSL_CERT_FILE:-}" "${PIP_CERT:-}"; do
-    [ ! -f "$file" ] || install -D --mode=644 "$file" "$root$file"
+# What a command needs to reach the network as we do. Packages rewrite the usual file of certificates.
+for file in /etc/resolv.conf /etc/hosts; do
+    [ ! -f "$file" ] || install --mode=644 "$file" "$root$file"
 done
+certificates=${PIP_CERT:-${SSL_CERT_FILE:-}}
+if [ -f "$certificates" ]; then
+    install --mode=644 "$certificates" "$root/usr/local/share/certificates.pem"
+    for variable in PIP_CERT SSL_CERT_FILE REQUESTS_CA_BUNDLE; do
+        environment+=("$variable=/usr/local/share/certificates.pem")
+    done
+fi
 
 # A plain chroot would not do: who enters a node's mount namespace finds himself in the root of that namespace.
 enter='
