@@ -78,6 +78,7 @@ umount --lazy /mnt
 cd /root/triocoro
 exec "$@"
 '
+environment+=(PIP_FIND_LINKS=) # a folder of this machine
 environment+=(HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin)
 status=0
 # In the background, so that our traps need not wait for it; but then bash has it ignore interrupts. When unshare(1) is

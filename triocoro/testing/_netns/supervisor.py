@@ -102,6 +102,8 @@ def hold(nodeid: str, spec: dict[str, Any], node: dict[str, Any], log: int, resu
     """The life of a holder, in a forked child: make the node's namespaces, say so on `result`, and stay."""
     try:
         call("prctl", PR_SET_NAME, f"node{nodeid}".encode(), 0, 0, 0)
+        hub = os.open("/proc/self/ns/net", os.O_RDONLY)
+        os.set_inheritable(hub, True)  # noqa: FBT003 - the standard library's signature
         call("unshare", CLONE_NEWNET | CLONE_NEWNS)
         mount_private(spec["private"])
         write_files(node["files"])
@@ -109,8 +111,9 @@ def hold(nodeid: str, spec: dict[str, Any], node: dict[str, Any], log: int, resu
             spec["ip"],
             ["ip", "-batch", "-"],
             [
-                # The other end goes to the hub: our pid 1.
-                f"link add eth0 type veth peer name node{nodeid} netns 1",
+                # The other end goes to the hub. A pid would not do: iproute2 looks it up in /proc from 6.12 on, and
+                # that /proc counts processes as they are counted outside.
+                f"link add eth0 type veth peer name node{nodeid} netns /proc/self/fd/{hub}",
                 f"address add {node['address']} dev eth0",
                 "link set lo up",
                 "link set eth0 up",
