@@ -102,8 +102,8 @@ class FaultyEndpoint:
         raw = await self._endpoint.connect_cpg(initial_totem_conf=initial_totem_conf)
         return cast("RawCpg", _CpgProxy(raw, self.faults))
 
-    async def connect_votequorum(self) -> RawVotequorum:
-        return await self._endpoint.connect_votequorum()
+    async def connect_votequorum(self, *, extra_info: bool = False) -> RawVotequorum:
+        return await self._endpoint.connect_votequorum(extra_info=extra_info)
 
     async def connect_quorum(self) -> RawQuorum:
         return await self._endpoint.connect_quorum()

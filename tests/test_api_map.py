@@ -4,28 +4,18 @@ from __future__ import annotations
 
 import inspect
 import re
-import subprocess
-from collections.abc import Mapping
-from ctypes import CDLL
 from pathlib import Path
 from types import ModuleType
 from typing import cast
 
 import attrs
+import installed
 import pytest
 
 import triocoro
 import triocoro.lowlevel
 
 _MAP = Path(__file__).parents[1] / "docs" / "api.md"
-
-_LIBRARIES: Mapping[str, str] = {
-    "libcpg": "libcpg.so.4",
-    "libvotequorum": "libvotequorum.so.8",
-    "libquorum": "libquorum.so.5",
-    "libcmap": "libcmap.so.4",
-    "libcfg": "libcfg.so.7",
-}
 
 
 @attrs.frozen
@@ -62,20 +52,11 @@ def _exists(module: ModuleType, name: str) -> bool:
     return any(attribute in vars(kind) or attribute in inspect.get_annotations(kind) for kind in kinds)
 
 
-def _exported(soname: str) -> set[str]:
-    """The functions that a library exports, as the dynamic linker finds it."""
-    CDLL(soname)
-    (path,) = {line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if f"/{soname}" in line}
-    lines = subprocess.run(["nm", "-D", "--defined-only", path], capture_output=True, text=True, check=True).stdout
-    # Those of type A are the names of versions, such as COROSYNC_CPG_1.0.
-    return {name.split("@")[0] for _, kind, name in map(str.split, lines.splitlines()) if kind == "T"}
-
-
 @pytest.mark.corosync_real_only(reason="it reads the installed libraries")
-@pytest.mark.parametrize("library", _LIBRARIES)
+@pytest.mark.parametrize("library", installed.LIBRARIES)
 def test_every_exported_function_is_mapped(library: str) -> None:
     mapped = {row.function for row in _TABLES[library]}
-    exported = _exported(_LIBRARIES[library])
+    exported = installed.functions(library)
     assert exported, "the library was not read"
     assert exported - mapped == set(), "docs/api.md lacks them"
     assert mapped - exported <= {row.function for row in _TABLES[library] if row.newer}, "the library lacks them"
@@ -87,7 +68,7 @@ def test_no_function_is_mapped_twice() -> None:
 
 
 def test_the_libraries_are_all_there() -> None:
-    assert [title for title, rows in _TABLES.items() if rows] == [*_LIBRARIES]
+    assert [title for title, rows in _TABLES.items() if rows] == [*installed.LIBRARIES]
 
 
 @pytest.mark.parametrize("row", _ROWS, ids=lambda row: row.function)

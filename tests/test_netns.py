@@ -229,16 +229,17 @@ async def test_a_cluster_with_large_files_and_rules(monkeypatch: pytest.MonkeyPa
 
 
 def use_conf(monkeypatch: pytest.MonkeyPatch, edit: Callable[[str], str]) -> None:
-    def edited(options: ClusterOptions, name: str) -> str:
-        return edit(corosync_conf(options, name))
+    def edited(options: ClusterOptions, name: str, *, key: str | None) -> str:
+        return edit(corosync_conf(options, name, key=key))
 
     monkeypatch.setattr(netns_cluster, "corosync_conf", edited)
 
 
 def use_program(monkeypatch: pytest.MonkeyPatch, folder: Path, script: str) -> None:
-    """Put another corosync first on PATH."""
+    """Put another corosync first on PATH; it says the same of its version."""
     program = folder / "corosync"
-    program.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+    version = f'[ "$1" != -v ] || exec {requirements.find_program("corosync")} -v'
+    program.write_text(f"#!/bin/sh\n{version}\n{script}\n", encoding="utf-8")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
 

@@ -159,11 +159,12 @@ def test_header(run: Run) -> None:
     version = subprocess.run([program, "-v"], check=True, capture_output=True, text=True).stdout
     (number,) = re.findall(r"version '(.*)'", version)
     libraries = [ctypes.CDLL(library.soname) for library in _libraries.LIBRARIES]
-    files = [Path(os.fsdecode(path_of(library))).resolve().name for library in libraries]
+    files = [Path(os.fsdecode(path_of(library))).resolve() for library in libraries]
+    (folder,) = {file.parent for file in files}
     user = "root" if os.geteuid() == 0 else f"user {getpass.getuser()} ({os.geteuid()}) in a user namespace"
     result = run("def test_it(): pass")
     assert f"corosync: real, {program} {number}, as {user}" in result.outlines
-    assert f"corosync libraries: {', '.join(files)}" in result.outlines
+    assert f"corosync libraries: {', '.join(file.name for file in files)} in {folder}" in result.outlines
 
 
 @pytest.mark.parametrize("uid,name", [(33, "www-data (33)"), (4_000_000, "4000000")])
@@ -200,7 +201,7 @@ def test_header_where_corosync_hangs(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     program.write_text("#!/bin/sh\nexec sleep 60\n", encoding="utf-8")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    monkeypatch.setattr(_header, "_LIMIT", 0.1)
+    monkeypatch.setattr(requirements, "_DESCRIBE_LIMIT", 0.1)
     assert f"{program} (does not tell its version within 0.1 seconds), as " in _header.lines("real")[0]
 
 

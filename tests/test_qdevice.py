@@ -20,7 +20,6 @@ from triocoro import (
     MessageError,
     NodeState,
     NotExistError,
-    NotSupportedError,
     RingId,
     TryAgainError,
     Votequorum,
@@ -426,23 +425,8 @@ async def test_the_calls_one_to_one(corosync: Node) -> None:
                 await handle.qdevice_unregister("disk")
             await handle.qdevice_unregister("lamp")
             await until_info(lambda: handle.getinfo(0), qdevice_name="")
-            with pytest.raises(NotSupportedError):
-                await handle.get_qdevice_extra_info(0)
-            with pytest.raises(NotSupportedError):
-                await handle.set_qdevice_extra_info(b"x")
         finally:
             await handle.finalize()
-
-
-@pytest.mark.usefixtures("corosync")
-async def test_extra_info_is_younger() -> None:
-    with trio.fail_after(_BOUND):
-        async with triocoro.open_votequorum() as votequorum:
-            with pytest.raises(NotSupportedError):
-                await votequorum.qdevice_extra_info()
-            with pytest.raises(NotSupportedError):
-                await votequorum.set_qdevice_extra_info(b"x")
-            assert (await votequorum.info()).nodeid == 1
 
 
 @pytest.mark.corosync_real_only(reason="Corosync's tool cannot ask the fake")

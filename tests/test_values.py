@@ -8,10 +8,10 @@ import pickle
 import re
 from collections.abc import Callable
 from enum import IntEnum, IntFlag
-from pathlib import Path
 from typing import cast
 
 import attrs
+import installed
 import pytest
 import trio
 
@@ -60,7 +60,7 @@ from triocoro._errors import error_from_code
 from triocoro.lowlevel import CpgModelFlag, Dispatch, FlowControlState, IterationType, Track
 from triocoro.testing import ClusterOptions
 
-_HEADERS = Path("/usr/include/corosync")
+_HEADERS = installed.include() / "corosync"
 
 _OWN = (
     CorosyncUnavailableError,
@@ -299,6 +299,7 @@ _VALUES: list[attrs.AttrsInstance] = [
     _LINK,
     NodeStatus(2, True, False, False, 0, 1, 1, (_LINK,)),  # noqa: FBT003 - as they come
     RingStatus("0 192.0.2.1", "n33"),
+    triocoro.QdeviceExtraInfo(2, b"x"),
     ClusterOptions(nodes=3),
     triocoro.StreamStatistics(1, 2, 3, 4),
     triocoro.GroupStatistics(1, 2, 3, 4, 5, triocoro.StreamStatistics(1, 2, 3, 4)),

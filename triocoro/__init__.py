@@ -72,6 +72,7 @@ from ._types import (
     NodelistChange as NodelistChange,
     NodeState as NodeState,
     NodeStatus as NodeStatus,
+    QdeviceExtraInfo as QdeviceExtraInfo,
     QuorumChange as QuorumChange,
     QuorumEvent as QuorumEvent,
     QuorumType as QuorumType,

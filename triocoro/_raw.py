@@ -220,11 +220,11 @@ class RawVotequorum(RawHandle[VotequorumEvent], RawTracking, Protocol):
         ...
 
     async def get_qdevice_extra_info(self, nodeid: int) -> bytes:
-        """votequorum_get_qdevice_extra_info. `NotSupportedError`: the library is too old (3.1 is)."""
+        """votequorum_get_qdevice_extra_info; 0 is the daemon's own node. `NotSupportedError`: the library lacks it."""
         ...
 
     async def set_qdevice_extra_info(self, extra_info: bytes) -> None:
-        """votequorum_set_qdevice_extra_info. `NotSupportedError`: the library is too old (3.1 is)."""
+        """votequorum_set_qdevice_extra_info. `NotSupportedError`: the library lacks it."""
         ...
 
 
@@ -358,8 +358,11 @@ class Endpoint(Protocol):
         """
         ...
 
-    async def connect_votequorum(self) -> RawVotequorum:
-        """votequorum_initialize(3); otherwise as `connect_cpg`."""
+    async def connect_votequorum(self, *, extra_info: bool = False) -> RawVotequorum:
+        """votequorum_model_initialize(3), or where the library lacks it votequorum_initialize(3).
+
+        It is as `connect_cpg`, but for `NotSupportedError`: with `extra_info`, the library must not lack it.
+        """
         ...
 
     async def connect_quorum(self) -> RawQuorum:

@@ -24,19 +24,22 @@ class Tracker(Generic[EventT]):
         raw: the handle; nobody else may start tracking on it.
         connection: its connection.
         state: the types of the events that tell the present state, in the order in which the daemon sends them, each
-            with what makes an event of the past into one that tells how things stand.
+            with what makes an event of the past into one that tells how things stand, or into `None`.
+        subject: what an event is about; the latest one about it tells how that stands.
     """
 
     def __init__(
         self,
         raw: RawTracking,
         connection: Connection[EventT],
-        state: Sequence[tuple[type, Callable[[Any], EventT]]],
+        state: Sequence[tuple[type, Callable[[Any], EventT | None]]],
+        subject: Callable[[EventT], object] = type,
     ) -> None:
         self._raw = raw
         self._connection = connection
         self._state = state
-        self._latest: dict[type, EventT] = {}
+        self._subject = subject
+        self._latest: dict[object, EventT] = {}
         self._streams: list[EventStream[EventT]] = []
         self._starting = trio.Lock()
         self._started = False
@@ -44,7 +47,7 @@ class Tracker(Generic[EventT]):
     def handle(self, events: Sequence[EventT]) -> None:
         """Take a batch of what the daemon sent."""
         for event in events:
-            self._latest[type(event)] = event
+            self._latest[self._subject(event)] = event
         for stream in self._streams:
             stream.put(events)
 
@@ -57,11 +60,18 @@ class Tracker(Generic[EventT]):
         stream: EventStream[EventT] = EventStream(self._connection, MAX_CHANGES_BYTES)
         self._streams.append(stream)
         try:
-            stream.put(present(self._latest[kind]) for kind, present in self._state if kind in self._latest)
+            stream.put(self._present())
             yield stream
         finally:
             self._streams.remove(stream)
             stream.close()
+
+    def _present(self) -> list[EventT]:
+        """The present state, as far as the daemon has told it."""
+        events = [
+            present(event) for kind, present in self._state for event in self._latest.values() if type(event) is kind
+        ]
+        return [event for event in events if event is not None]
 
     async def _start(self) -> None:
         """Have the daemon tell of changes, and `_latest` be the present state."""

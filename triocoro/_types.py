@@ -307,7 +307,20 @@ class ExpectedVotesChange:
     """The new number."""
 
 
-VotequorumEvent: TypeAlias = "VotequorumChange | VotequorumNodelist | ExpectedVotesChange"
+@attrs.frozen
+class QdeviceExtraInfo:
+    """What a node's quorum device tells of itself; Corosync newer than 3.1.10 only.
+
+    It comes when it is set, and again in each transition, whether it has changed or not.
+    """
+
+    nodeid: int
+    """The node."""
+    extra_info: bytes
+    """The extra information; empty if there is none any longer."""
+
+
+VotequorumEvent: TypeAlias = "VotequorumChange | VotequorumNodelist | ExpectedVotesChange | QdeviceExtraInfo"
 """What `Votequorum.track` yields."""
 
 

@@ -13,7 +13,15 @@ from ._errors import CsError
 from ._raw import Endpoint, RawVotequorum
 from ._stream import EventStream
 from ._tracking import Tracker
-from ._types import Buffer, RingId, VotequorumChange, VotequorumEvent, VotequorumInfo, VotequorumNodelist
+from ._types import (
+    Buffer,
+    QdeviceExtraInfo,
+    RingId,
+    VotequorumChange,
+    VotequorumEvent,
+    VotequorumInfo,
+    VotequorumNodelist,
+)
 
 _QDEVICE: Final = {
     CsError.ACCESS: (
@@ -29,6 +37,22 @@ _QDEVICE: Final = {
 
 def _as_it_is(event: VotequorumEvent) -> VotequorumEvent:
     return event
+
+
+def _if_there_is_any(event: QdeviceExtraInfo) -> QdeviceExtraInfo | None:
+    return event if event.extra_info else None
+
+
+def _subject(event: VotequorumEvent) -> object:
+    """What an event is about: extra information is each node's own."""
+    return (QdeviceExtraInfo, event.nodeid) if isinstance(event, QdeviceExtraInfo) else type(event)
+
+
+_STATE: Final = (
+    (VotequorumNodelist, _as_it_is),
+    (VotequorumChange, _as_it_is),
+    (QdeviceExtraInfo, _if_there_is_any),
+)
 
 
 @final
@@ -188,31 +212,47 @@ class Votequorum:
         await self._connection.request(lambda: self._raw.qdevice_master_wins(text, allow), explain=_QDEVICE)
 
     async def qdevice_extra_info(self, nodeid: int | None = None) -> bytes:
-        """Return what the quorum device of a node has told of itself.
+        """Return what the quorum device of a node tells of itself; `track` tells of changes, as `QdeviceExtraInfo`.
 
         Args:
             nodeid: the node; `None` is the daemon's own.
 
-        Raises:
-            NotSupportedError: the installed libvotequorum has no such call (Corosync 3.1 has not).
+        Returns:
+            At most 4,096 bytes; empty if it tells nothing.
 
-        Source: corosync/votequorum.h, votequorum_get_qdevice_extra_info.
+        Raises:
+            NotSupportedError: the installed libvotequorum has no such call; those up to Corosync 3.1.10 have not.
+            NotExistError: votequorum has never seen that node.
+            AccessError: as `qdevice_register`.
+
+        Source: votequorum_get_qdevice_extra_info(3).
         """
         number = 0 if nodeid is None else _validate.uint32(nodeid, "nodeid", minimum=1)
-        return await self._connection.request(lambda: self._raw.get_qdevice_extra_info(number))
+        return await self._connection.request(
+            lambda: self._raw.get_qdevice_extra_info(number),
+            explain={
+                **_QDEVICE,
+                CsError.NOT_EXIST: f"votequorum on {self._connection.label} has never seen a node {nodeid}",
+            },
+        )
 
     async def set_qdevice_extra_info(self, extra_info: Buffer) -> None:
-        """Have the quorum device of this node tell something of itself, at most 4,096 bytes.
+        """Tell something of this node's quorum device to all nodes, until the device is unregistered.
+
+        Args:
+            extra_info: at most 4,096 bytes; none at all takes back what was told.
 
         Raises:
             NotSupportedError: as `qdevice_extra_info`.
+            NotExistError: no quorum device is registered on this node; register it first.
+            AccessError: as `qdevice_register`.
 
         Cancelled: it may be set.
 
-        Source: corosync/votequorum.h, votequorum_set_qdevice_extra_info.
+        Source: votequorum_set_qdevice_extra_info(3).
         """
         payload = _validate.extra_info(extra_info)
-        await self._connection.request(lambda: self._raw.set_qdevice_extra_info(payload))
+        await self._connection.request(lambda: self._raw.set_qdevice_extra_info(payload), explain=_QDEVICE)
 
     async def wait_quorate(self) -> None:
         """Return once our partition is quorate; at once if it is so already.
@@ -228,8 +268,9 @@ class Votequorum:
     async def track(self) -> AsyncGenerator[EventStream[VotequorumEvent], None]:
         """Follow the changes: first the present state (node list, then quorum), then what happens.
 
-        Any number of trackers may be open; each gets everything. A transition begins with a `VotequorumNodelist` and
-        ends with a `VotequorumChange`. The stream's `receive` raises as `Group.receive` does.
+        The present state ends with a `QdeviceExtraInfo` of each node that has one, if the library is new enough. Any
+        number of trackers may be open; each gets everything. A transition begins with a `VotequorumNodelist` and ends
+        with a `VotequorumChange`. The stream's `receive` raises as `Group.receive` does.
 
         Cancelled: nothing is left behind.
 
@@ -255,6 +296,6 @@ async def open_votequorum(*, endpoint: Endpoint | None = None) -> AsyncGenerator
     endpoint = resolve_endpoint(endpoint)
     raw = await connect(endpoint.connect_votequorum, endpoint)
     connection: Connection[VotequorumEvent] = Connection(raw, endpoint)
-    tracker = Tracker(raw, connection, ((VotequorumNodelist, _as_it_is), (VotequorumChange, _as_it_is)))
+    tracker = Tracker(raw, connection, _STATE, _subject)
     async with connection.serving(tracker.handle):
         yield Votequorum(raw, connection, tracker)

@@ -52,11 +52,11 @@ class CorosyncEndpoint:
 
         return await self._connect(CpgHandle, INITIAL_TOTEM_CONF if initial_totem_conf else 0)
 
-    async def connect_votequorum(self) -> RawVotequorum:
+    async def connect_votequorum(self, *, extra_info: bool = False) -> RawVotequorum:
         _require_extension()
-        from ._votequorum import VotequorumHandle
+        from ._votequorum import NEEDS_EXTRA_INFO, VotequorumHandle
 
-        return await self._connect(VotequorumHandle)
+        return await self._connect(VotequorumHandle, NEEDS_EXTRA_INFO if extra_info else 0)
 
     async def connect_quorum(self) -> RawQuorum:
         _require_extension()

@@ -142,6 +142,7 @@ class Lib:
     TC_CMAP_CHANGE: Final[int]
     TC_SHUTDOWN: Final[int]
     TC_RING_STATUS: Final[int]
+    TC_EXTRA_INFO: Final[int]
     TC_CMAP_ROOM: Final[int]
     TC_CFG_NODE_STATUS_V1: Final[int]
 
@@ -179,7 +180,7 @@ class Lib:
     def votequorum_qdevice_update(self, handle: int, old_name: bytes, new_name: bytes) -> int: ...
     def votequorum_qdevice_poll(self, handle: int, name: bytes, cast_vote: int, ring_id: VotequorumRingId) -> int: ...
     def votequorum_qdevice_master_wins(self, handle: int, name: bytes, allow: int) -> int: ...
-    def votequorum_get_qdevice_extra_info(
+    def tc_votequorum_get_extra_info(
         self, handle: int, nodeid: int, length: Pointer[int], extra_info: CharPointer
     ) -> int: ...
     def votequorum_set_qdevice_extra_info(self, handle: int, length: int, extra_info: bytes) -> int: ...

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, final
 from .._types import (
     ExpectedVotesChange,
     NodeState,
+    QdeviceExtraInfo,
     RingId,
     Track,
     VotequorumChange,
@@ -27,8 +28,13 @@ if TYPE_CHECKING:
 
 _QUORUM = lib.TC_QUORUM
 _NODELIST = lib.TC_NODELIST
+_EXTRA_INFO = lib.TC_EXTRA_INFO
 # VOTEQUORUM_QDEVICE_EXTRA_NODEINFO_MAXSIZE; the library fills in a buffer of that size.
 _MAX_EXTRA_INFO = 4096
+
+NEEDS_EXTRA_INFO = 0x01
+"""The flag of a connect that fails unless the library tells of extra information."""
+
 _STATES = {int(state): state for state in NodeState}
 
 
@@ -61,6 +67,8 @@ class VotequorumHandle(Handle[VotequorumEvent]):
             elif kind == _NODELIST:
                 seq, nodes = _arena.ring(data[at : at + length])
                 events.append(VotequorumNodelist(RingId(who, seq), nodes))
+            elif kind == _EXTRA_INFO:
+                events.append(QdeviceExtraInfo(n, data[at : at + length]))
             else:
                 events.append(ExpectedVotesChange(n))
         return events
@@ -130,7 +138,7 @@ class VotequorumHandle(Handle[VotequorumEvent]):
         length = ffi.new("uint32_t *")
         await self._request(
             "votequorum_get_qdevice_extra_info",
-            lambda: lib.votequorum_get_qdevice_extra_info(self._handle, nodeid, length, info),
+            lambda: lib.tc_votequorum_get_extra_info(self._handle, nodeid, length, info),
         )
         return ffi.buffer(info, min(length[0], _MAX_EXTRA_INFO))[:]
 

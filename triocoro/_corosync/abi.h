@@ -24,6 +24,8 @@ enum {
 enum { TC_DISPATCH_ONE_NONBLOCKING = 4 };
 enum { TC_CPG_TYPE_AGREED = 2 };
 enum { TC_CPG_MODEL_V1 = 1 };
+enum { TC_VOTEQUORUM_MODEL_V1 = 1 };
+enum { TC_VOTEQUORUM_HAS_EXTRA_INFO = 1024 };
 enum { TC_QUORUM_MODEL_V1 = 1 };
 enum { TC_CFG_NODE_STATUS_V1 = 1 };
 
@@ -113,6 +115,8 @@ typedef void (*tc_votequorum_quorum_t)(uint64_t handle, uint64_t context, uint32
 typedef void (*tc_votequorum_nodelist_t)(uint64_t handle, uint64_t context, tc_votequorum_ring_id_t ring_id,
 	uint32_t count, uint32_t nodes[]);
 typedef void (*tc_votequorum_expectedvotes_t)(uint64_t handle, uint64_t context, uint32_t expected_votes);
+typedef void (*tc_votequorum_extra_info_t)(uint64_t handle, uint64_t context, uint32_t nodeid, uint32_t length,
+	void *extra_info);
 
 #ifndef TC_REAL_TYPES
 
@@ -121,6 +125,14 @@ typedef struct {
 	tc_votequorum_expectedvotes_t expectedvotes;
 	tc_votequorum_nodelist_t nodelist;
 } tc_votequorum_callbacks_t;
+
+typedef struct {
+	uint32_t model;
+	tc_votequorum_quorum_t quorum;
+	tc_votequorum_expectedvotes_t expectedvotes;
+	tc_votequorum_nodelist_t nodelist;
+	tc_votequorum_extra_info_t extra_info;
+} tc_votequorum_model_v1_data_t;
 
 #endif
 

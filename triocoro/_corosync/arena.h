@@ -25,6 +25,7 @@ enum {
 	TC_CMAP_CHANGE = 12,  /* n: event; who: tracker; u32 new and old type, u32 length of key and new; key, new, old */
 	TC_SHUTDOWN = 13,     /* n: flags */
 	TC_RING_STATUS = 14,  /* who: length of the name; the name, the status */
+	TC_EXTRA_INFO = 15,   /* n: nodeid; the extra information */
 };
 
 /* Above this size a payload gets a block of its own: nothing is moved when the arena grows, and none of it is kept. */

@@ -30,14 +30,34 @@ static void tc_on_expectedvotes(uint64_t handle, uint64_t context, uint32_t expe
 	(void)tc_arena_add(tc_current, TC_EXPECTED, expected_votes, 0, 0);
 }
 
+static void tc_on_extra_info(uint64_t handle, uint64_t context, uint32_t nodeid, uint32_t length, void *extra_info)
+{
+	char *bytes = tc_arena_add(tc_current, TC_EXTRA_INFO, nodeid, 0, length);
+
+	(void)handle;
+	(void)context;
+	if (bytes != NULL) {
+		(void)tc_put(bytes, extra_info, length);
+	}
+}
+
+/* With flags, the library must know of extra information; without, it may. */
 static void tc_open_votequorum(void *pointer)
 {
 	struct tc_connection *out = pointer;
 	tc_votequorum_callbacks_t callbacks = {.quorum = tc_on_votequorum,
 		.expectedvotes = tc_on_expectedvotes, .nodelist = tc_on_votequorum_nodelist};
+	tc_votequorum_model_v1_data_t data = {.model = TC_VOTEQUORUM_MODEL_V1, .quorum = tc_on_votequorum,
+		.expectedvotes = tc_on_expectedvotes, .nodelist = tc_on_votequorum_nodelist,
+		.extra_info = tc_on_extra_info};
 
-	out->function = "votequorum_initialize";
-	out->code = votequorum_initialize(&out->handle, &callbacks);
+	if (out->flags != 0 || tc_table.votequorum_model_initialize != NULL) {
+		out->function = "votequorum_model_initialize";
+		out->code = votequorum_model_initialize(&out->handle, &data);
+	} else {
+		out->function = "votequorum_initialize";
+		out->code = votequorum_initialize(&out->handle, &callbacks);
+	}
 }
 
 /* The library copies the name of the device unbounded, and for an unknown node from what the daemon left unset. */
@@ -54,6 +74,35 @@ static int tc_votequorum_getinfo(uint64_t handle, uint32_t nodeid, tc_votequorum
 	roomy.info.qdevice_name[sizeof roomy.info.qdevice_name - 1] = 0;
 	*out = roomy.info;
 	return code;
+}
+
+/* Node 0 is our own, as for votequorum_getinfo.
+ *
+ * When the daemon refuses, it leaves the length unset in its reply, and the library copies that many bytes all the same.
+ * So nothing is asked for that could be refused: whether there is any is a flag of the node, and CS_ERR_ACCESS comes to
+ * each call about the device alike, this one being without effect as no device has such a name.
+ */
+static int tc_votequorum_get_extra_info(uint64_t handle, uint32_t nodeid, uint32_t *length, void *extra_info)
+{
+	tc_votequorum_info_t info;
+	int code;
+
+	*length = 0;
+	if (tc_table.votequorum_get_qdevice_extra_info == NULL) {
+		return TC_MISSING;
+	}
+	code = tc_votequorum_getinfo(handle, nodeid, &info);
+	if (code != TC_CS_OK) {
+		return code;
+	}
+	code = votequorum_qdevice_master_wins(handle, "\001", 0);
+	if (code != TC_CS_NOT_EXIST && code != TC_CS_INVALID_PARAM) {
+		return code;
+	}
+	if ((info.flags & TC_VOTEQUORUM_HAS_EXTRA_INFO) == 0) {
+		return TC_CS_OK;
+	}
+	return votequorum_get_qdevice_extra_info(handle, info.node_id, length, extra_info);
 }
 
 #endif

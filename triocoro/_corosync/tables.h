@@ -38,6 +38,7 @@
 
 #define TC_VOTEQUORUM_FUNCTIONS(F) \
 	F(votequorum_initialize, (uint64_t *handle, tc_votequorum_callbacks_t *callbacks), (handle, callbacks)) \
+	F(votequorum_model_initialize, (uint64_t *handle, const tc_votequorum_model_v1_data_t *data), (handle, data)) \
 	F(votequorum_finalize, (uint64_t handle), (handle)) \
 	F(votequorum_dispatch, (uint64_t handle, uint32_t how), (handle, how)) \
 	F(votequorum_fd_get, (uint64_t handle, int *fd), (handle, fd)) \

@@ -13,6 +13,7 @@ from .._raw import Endpoint, RawVotequorum
 from .._types import (
     Buffer,
     ExpectedVotesChange,
+    QdeviceExtraInfo,
     RingId,
     Track,
     VotequorumChange,
@@ -145,16 +146,25 @@ class VotequorumHandle(Handle[VotequorumEvent]):
         await self._request(lambda: self._raw.qdevice_master_wins(text, allow))
 
     async def get_qdevice_extra_info(self, nodeid: int) -> bytes:
-        """Return what a node's quorum device has told; 0 is the daemon's own node (corosync/votequorum.h).
+        """Return what a node's quorum device has told (votequorum_get_qdevice_extra_info(3)).
+
+        Node 0 is the daemon's own, as for `getinfo`; in C it is none, and gives nothing.
 
         Raises:
-            NotSupportedError: the installed library has no such call (Corosync 3.1 has not).
+            NotSupportedError: the installed library has no such call; those up to Corosync 3.1.10 have not.
+            NotExistError: votequorum has never seen that node.
+            AccessError: as `qdevice_register`.
         """
         _validate.uint32(nodeid, "nodeid")
         return await self._request(lambda: self._raw.get_qdevice_extra_info(nodeid))
 
     async def set_qdevice_extra_info(self, extra_info: Buffer) -> None:
-        """Have this node's quorum device tell something, at most 4,096 bytes. Raises: as `get_qdevice_extra_info`."""
+        """Have this node's quorum device tell something, at most 4,096 bytes (votequorum_set_qdevice_extra_info(3)).
+
+        Raises:
+            NotSupportedError, AccessError: as `get_qdevice_extra_info`.
+            NotExistError: no quorum device is registered on this node.
+        """
         payload = _validate.extra_info(extra_info)
         await self._request(lambda: self._raw.set_qdevice_extra_info(payload))
 
@@ -164,25 +174,33 @@ async def votequorum_initialize(
     quorum_notify: Callable[[VotequorumChange], Awaitable[object]] | None = None,
     expectedvotes_notify: Callable[[ExpectedVotesChange], Awaitable[object]] | None = None,
     nodelist_notify: Callable[[VotequorumNodelist], Awaitable[object]] | None = None,
+    qdevice_extra_info: Callable[[QdeviceExtraInfo], Awaitable[object]] | None = None,
     context: object = None,
     endpoint: Endpoint | None = None,
 ) -> VotequorumHandle:
-    """Connect to the votequorum service (votequorum_initialize(3)).
+    """Connect to the votequorum service (votequorum_initialize(3), or votequorum_model_initialize(3) where it exists).
 
     Args:
         quorum_notify: called with each `VotequorumChange`.
         expectedvotes_notify: called with each `ExpectedVotesChange`.
         nodelist_notify: called with each `VotequorumNodelist`.
+        qdevice_extra_info: called with each `QdeviceExtraInfo`, of which only newer libraries tell.
         context: the handle's `context`.
         endpoint: the daemon; without it, the default one.
 
-    Raises, Cancelled: as `cpg_initialize`.
+    Raises:
+        NotSupportedError: the installed library knows of no extra information, and `qdevice_extra_info` was given.
+        CorosyncUnavailableError, TryAgainError: as `cpg_initialize`.
+
+    Cancelled: as `cpg_initialize`.
     """
     endpoint = resolve_endpoint(endpoint)
-    raw = await connect(endpoint.connect_votequorum, endpoint, retrying=False)
+    needed = qdevice_extra_info is not None
+    raw = await connect(lambda: endpoint.connect_votequorum(extra_info=needed), endpoint, retrying=False)
     callbacks = {
         VotequorumChange: quorum_notify,
         ExpectedVotesChange: expectedvotes_notify,
         VotequorumNodelist: nodelist_notify,
+        QdeviceExtraInfo: qdevice_extra_info,
     }
     return VotequorumHandle(raw, Connection(raw, endpoint), callbacks, context)

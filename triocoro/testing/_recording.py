@@ -110,9 +110,9 @@ class RecordingEndpoint:
         raw: RawCpg = await self._connect("connect_cpg", {"initial_totem_conf": True})
         return raw if initial_totem_conf else cast("RawCpg", _WithoutInitialTotem(raw))
 
-    async def connect_votequorum(self) -> RawVotequorum:
+    async def connect_votequorum(self, *, extra_info: bool = False) -> RawVotequorum:
         """Connect to the daemon's votequorum service."""
-        raw: RawVotequorum = await self._connect("connect_votequorum", {})
+        raw: RawVotequorum = await self._connect("connect_votequorum", {"extra_info": extra_info})
         return raw
 
     async def connect_quorum(self) -> RawQuorum:

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import trio
 
+from ..._errors import CsError, error_from_code
 from ..._raw import RawCfg, RawCmap, RawCpg, RawQuorum, RawVotequorum
 from ..._types import CmapMap
 from .._options import ClusterOptions
@@ -20,7 +21,7 @@ from .libcfg import CfgHandle
 from .libcmap import CmapHandle
 from .libcpg import CpgHandle
 from .libquorum import QuorumHandle
-from .libvotequorum import VotequorumHandle
+from .libvotequorum import TOO_OLD, VotequorumHandle
 from .quorum import QuorumService
 from .votequorum import VotequorumService
 
@@ -69,8 +70,11 @@ class FakeEndpoint:
 
         return await self._connect("cpg_model_initialize", CpgService, make)
 
-    async def connect_votequorum(self) -> RawVotequorum:
+    async def connect_votequorum(self, *, extra_info: bool = False) -> RawVotequorum:
         """Connect to the daemon's votequorum service."""
+        if extra_info:
+            await trio.lowlevel.checkpoint()
+            raise error_from_code(CsError.NOT_SUPPORTED, "votequorum_model_initialize", TOO_OLD)
         return await self._connect("votequorum_initialize", VotequorumService, VotequorumHandle)
 
     async def connect_quorum(self) -> RawQuorum:

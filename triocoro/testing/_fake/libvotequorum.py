@@ -10,7 +10,8 @@ from .handle import Handle
 from .ipc import Connection
 from .votequorum import VotequorumService
 
-_TOO_OLD = "the library of Corosync 3.1.7, whom the fake follows, has no such function"
+TOO_OLD = "the library of Corosync 3.1.7, whom the fake follows, has no such function"
+"""Why the functions for extra information are not supported."""
 
 
 class VotequorumHandle(Handle[VotequorumEvent, VotequorumEvent]):
@@ -61,11 +62,11 @@ class VotequorumHandle(Handle[VotequorumEvent, VotequorumEvent]):
 
     async def get_qdevice_extra_info(self, nodeid: int) -> bytes:  # noqa: ARG002 - as below
         await trio.lowlevel.checkpoint()
-        raise error_from_code(CsError.NOT_SUPPORTED, "votequorum_get_qdevice_extra_info", _TOO_OLD)
+        raise error_from_code(CsError.NOT_SUPPORTED, "votequorum_get_qdevice_extra_info", TOO_OLD)
 
     async def set_qdevice_extra_info(self, extra_info: bytes) -> None:  # noqa: ARG002 - whatever it is
         await trio.lowlevel.checkpoint()
-        raise error_from_code(CsError.NOT_SUPPORTED, "votequorum_set_qdevice_extra_info", _TOO_OLD)
+        raise error_from_code(CsError.NOT_SUPPORTED, "votequorum_set_qdevice_extra_info", TOO_OLD)
 
     def _size(self, record: VotequorumEvent) -> int:  # noqa: ARG002 - none has a payload
         return 0

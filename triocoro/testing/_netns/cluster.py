@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import secrets
 import shlex
 import signal
 import threading
@@ -19,7 +20,7 @@ from .._network import Network
 from .._options import ClusterOptions, ClusterSettings
 from . import requirements
 from .apart import Apart
-from .config import STATE_DIR, address, corosync_conf, filter_rules
+from .config import KEY_BYTES, STATE_DIR, address, corosync_conf, filter_rules
 from .hub import Hub
 from .machine import Daemon, Machine, pid_of
 from .readiness import Readiness, describe_log
@@ -324,7 +325,8 @@ class NetnsCluster(Cluster):
     def _create(self, hub: Hub, programs: requirements.Programs) -> None:
         self._argv = [programs.corosync, "-f", "-c", _CONF]
         self._nft = programs.nft
-        conf = corosync_conf(self.options, self.name)
+        key = secrets.token_hex(KEY_BYTES) if programs.enforces_encryption() else None
+        conf = corosync_conf(self.options, self.name, key=key)
         _, holders = hub.request(
             "create",
             [machine.open_log() for machine in self._machines],

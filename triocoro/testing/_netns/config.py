@@ -11,6 +11,9 @@ from .._options import ClusterOptions, LogLevel
 STATE_DIR = "/run/triocoro"
 """Where the daemon works: on the node's own tmpfs, as is the configuration file."""
 
+KEY_BYTES: Final = 64
+"""Half of the length of a key that knet accepts at least: it stands in the file in hexadecimal digits."""
+
 _SHARES: Final = 100 * ALL
 """Packets are counted off in hundredths of a per cent."""
 
@@ -24,8 +27,14 @@ def address(nodeid: int) -> str:
     return f"192.0.2.{nodeid}"
 
 
-def corosync_conf(options: ClusterOptions, cluster_name: str) -> str:
-    """The text of corosync.conf, the same on every node."""
+def corosync_conf(options: ClusterOptions, cluster_name: str, *, key: str | None = None) -> str:
+    """The text of corosync.conf, the same on every node.
+
+    Args:
+        options: what the cluster is like.
+        cluster_name: its name.
+        key: what messages are encrypted with; without it they are not, which some daemons refuse.
+    """
     token = options.token
     interface: list[_Entry] = [
         ("linknumber", 0),
@@ -38,8 +47,9 @@ def corosync_conf(options: ClusterOptions, cluster_name: str) -> str:
         ("version", 2),
         ("cluster_name", cluster_name),
         ("transport", "knet"),
-        ("crypto_cipher", "none"),
-        ("crypto_hash", "none"),
+        ("crypto_cipher", "none" if key is None else "aes256"),
+        ("crypto_hash", "none" if key is None else "sha256"),
+        *([] if key is None else [("key", key)]),
         ("token", token),
         # No allowance for the number of nodes: the token is what the test asks for.
         ("token_coefficient", 0),

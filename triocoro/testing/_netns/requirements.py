@@ -22,6 +22,9 @@ _PACKAGES = {
 _DEVICES = "link add probe0 type bridge\nlink add probe1 type veth peer name probe2\n"
 _SHARED_MEMORY = "/dev/shm"
 
+_DESCRIBE_LIMIT = 10.0
+"""Seconds that `corosync -v` may take."""
+
 _SYSCTL = Path("/proc/sys")
 # How many namespaces each user may have. Who has too many is told that no space is left on the device.
 _LIMITS = ("user.max_net_namespaces", "user.max_mnt_namespaces", "user.max_pid_namespaces")
@@ -54,16 +57,27 @@ class Programs:
         user = () if os.geteuid() == 0 else ("--user", "--preserve-credentials")
         return ["nsenter", "--target", str(pid), *user, "--net", "--mount", "--", *command]
 
+    def enforces_encryption(self) -> bool:
+        """Whether the daemon was built such that it refuses to run without encryption."""
+        try:
+            return "enforce_encryption" in describe_corosync(self.corosync).split()
+        except (OSError, subprocess.TimeoutExpired):
+            return False  # the start will tell what is wrong with it
+
+    def lock_folder(self) -> Path | None:
+        """The folder of the daemon's lock file, which is compiled in; `None` if it is below /run, as it mostly is."""
+        found = re.search(rb"(/[\x20-\x7e]*)/corosync\.pid\0", Path(self.corosync).read_bytes())
+        if found is None:
+            return None
+        folder = Path(os.fsdecode(found[1])).resolve()
+        return None if folder.is_relative_to("/run") else folder
+
     def private_directories(self) -> list[str]:
         """What each node needs to itself."""
-        directories = ["/run", _SHARED_MEMORY]
-        # Where the daemon keeps its lock file is compiled in; /var/run is /run on most systems.
-        found = re.search(rb"(/[\x20-\x7e]*)/corosync\.pid\0", Path(self.corosync).read_bytes())
-        if found is not None:
-            folder = Path(os.fsdecode(found[1])).resolve()
-            if folder.is_dir() and not folder.is_relative_to("/run"):
-                directories.append(str(folder))
-        return directories
+        folder = self.lock_folder()
+        if folder is not None and not folder.is_dir():
+            raise unavailable("no real Corosync cluster can be started")
+        return ["/run", _SHARED_MEMORY, *([] if folder is None else [str(folder)])]
 
 
 def find_program(name: str) -> str | None:
@@ -83,18 +97,39 @@ def find_programs() -> Programs:
 
 def missing() -> list[str]:
     """What this machine lacks to run real clusters, each with what to do about it; empty if nothing."""
-    programs = [
+    absent = [
         f"the program {name} is neither on PATH nor in {', '.join(_SBIN)}: install the package {package}"
         for name, package in _PACKAGES.items()
         if find_program(name) is None
     ]
-    return [*programs, *([] if programs else _missing_permissions(find_programs())), *_missing_client()]
+    if absent:
+        return [*absent, *_missing_client()]
+    programs = find_programs()
+    return [*_missing_folder(programs), *_missing_permissions(programs), *_missing_client()]
 
 
 def unavailable(symptom: str) -> CorosyncUnavailableError:
     """The error for a cluster that cannot be had, with what is missing."""
     # Looking takes longer than trying, so this is done only when something has failed.
     return CorosyncUnavailableError("\n".join([symptom, *(f"- {item}" for item in missing())]))
+
+
+def describe_corosync(program: str) -> str:
+    """What the daemon says of its version, and of how it was built.
+
+    Raises:
+        OSError: it cannot be executed.
+        subprocess.TimeoutExpired: it says nothing.
+    """
+    command = [program, "-v"]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=_DESCRIBE_LIMIT).stdout
+
+
+def _missing_folder(programs: Programs) -> list[str]:
+    folder = programs.lock_folder()
+    if folder is None or folder.is_dir():
+        return []
+    return [f"the folder {folder}, where {programs.corosync} keeps its lock file, is not there: mkdir -p {folder}"]
 
 
 def _missing_permissions(programs: Programs) -> list[str]:
