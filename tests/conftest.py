@@ -1,5 +1,5 @@
-"""What all tests share: `figure`, which reports a measurement; the count of what runs on real Corosync, on the fake and
-on both; and the check that nothing is left behind.
+"""What all tests share: `figure` and `bound`, which report measurements; the count of what runs on real Corosync, on
+the fake and on both; and the check that nothing is left behind.
 """
 
 from __future__ import annotations
@@ -23,12 +23,18 @@ pytest_plugins = ["pytester"]
 Figure: TypeAlias = Callable[[str, str], None]
 """What the fixture `figure` gives: call it with a name and a value."""
 
+Bound: TypeAlias = Callable[[str, float, float], None]
+"""What the fixture `bound` gives: call it with a name, a number, and what that may be at most."""
+
 Run: TypeAlias = Callable[..., pytest.RunResult]
 """What the fixture `run` gives."""
 
 # Every process that a test starts inherits this, whoever adopts it when its parent dies, so it tells ours from others'.
 _TOKEN = uuid.uuid4().hex
 os.environ["TRIOCORO_TEST_RUN"] = _TOKEN
+
+_BOUNDS_ONLY = os.environ.get("BOUNDS") == "only"
+"""Run only the tests that measure bounds of the product, and have them hold; `make bounds` sets it."""
 
 _GRACE = 10.0
 """Seconds that what ends by itself, such as a killed process, may take to do so."""
@@ -42,6 +48,21 @@ def figure(request: pytest.FixtureRequest) -> Figure:
     def report(name: str, value: str) -> None:
         # A property of the test, since those find their way from xdist's workers to the terminal.
         item.user_properties.append(("figure", f"{name}: {value}"))
+
+    return report
+
+
+@pytest.fixture
+def bound(figure: Figure) -> Bound:
+    """Report a measurement of the product, and what it may be on a quiet machine.
+
+    It fails the test under `make bounds` only: elsewhere, others may be at work.
+    """
+
+    def report(name: str, value: float, at_most: float) -> None:
+        exceeded = value > at_most
+        figure(name, f"{value:.4g} (at most {at_most:g}){', EXCEEDED' if exceeded else ''}")
+        assert not (exceeded and _BOUNDS_ONLY), f"{name}: {value:.4g} is more than {at_most:g}"
 
     return report
 
@@ -73,6 +94,8 @@ def _kind(item: pytest.Item) -> str:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Note of each test what it runs on; as with figures, xdist's workers tell the terminal."""
+    if _BOUNDS_ONLY:
+        items[:] = [item for item in items if "bound" in getattr(item, "fixturenames", ())]
     for item in items:
         item.user_properties.append(("kind", _kind(item)))
 

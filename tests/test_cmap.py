@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import pytest
 import trio
-from conftest import Figure
+from conftest import Bound, Figure
 from trio.testing import wait_all_tasks_blocked
 from witness import ask
 
@@ -952,12 +952,12 @@ def is_of_another(key: str, ours: Mapping[str, object]) -> bool:
 
 _MANY = 3_000
 _AT_MOST = 1.5
-_TIMES = range(5, 30)
-"""How often to look: more often only where a machine that is busy with something else has come between."""
+_TIMES = 5
+"""How often to look."""
 
 
 @pytest.mark.corosync_real_only(reason="Corosync's tool cannot ask the fake")
-async def test_a_large_map_is_listed_as_fast_as_by_the_tool(corosync: Node, figure: Figure) -> None:
+async def test_a_large_map_is_listed_as_fast_as_by_the_tool(corosync: Node, figure: Figure, bound: Bound) -> None:
     """The time on the clock for the listing alone, best of several, taken in turns.
 
     Off the tool's time goes that of a run that prints one key: its start, nsenter's, and its connect, as we have
@@ -979,13 +979,11 @@ async def test_a_large_map_is_listed_as_fast_as_by_the_tool(corosync: Node, figu
             alls: list[float] = []
             ones: list[float] = []
             ours: list[float] = []
-            ratio = theirs = float("inf")
-            while len(ours) < _TIMES.start or (ratio > _AT_MOST and len(ours) < _TIMES.stop):
+            for _ in range(_TIMES):
                 alls.append(await timed(tool))
                 ones.append(await timed(partial(tool, "-g", "totem.token")))
                 ours.append(await timed(cmap.items_typed))
-                theirs = min(alls) - min(ones)
-                ratio = min(ours) / theirs
+            theirs = min(alls) - min(ones)
             assert len(await cmap.items()) == len((await tool()).splitlines()) == _MANY
-    figure(f"listing {_MANY} keys", f"{min(ours) * 1e3:.1f} ms, corosync-cmapctl {theirs * 1e3:.1f} ms, {ratio:.2f} x")
-    assert ratio <= _AT_MOST
+    figure(f"listing {_MANY} keys", f"{min(ours) * 1e3:.1f} ms, corosync-cmapctl {theirs * 1e3:.1f} ms")
+    bound(f"listing {_MANY} keys, in times of corosync-cmapctl's", min(ours) / theirs, _AT_MOST)

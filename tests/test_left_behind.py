@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 import signal
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from pathlib import Path
 import attrs
 import pytest
 import trio
-from conftest import Figure
+from conftest import Bound, Figure
 from traces import (
     Machine,
     Marked,
@@ -116,10 +115,9 @@ os.kill(child, 0)
 """
 
 
-def test_a_forked_child_does_not_hold_up_the_end(marked: Marked, figure: Figure) -> None:
+def test_a_forked_child_does_not_hold_up_the_end(marked: Marked, bound: Bound) -> None:
     seconds = float(output_of([sys.executable, "-c", _FORKER]))
-    figure("the end of a cluster, with a forked child", f"{seconds * 1000:.0f} ms")
-    assert seconds < GONE_BOUND
+    bound("the end of a cluster, with a forked child: seconds", seconds, GONE_BOUND)
     assert len(marked.processes()) == 1  # the child
 
 
@@ -220,7 +218,7 @@ class Run:
             left = self.marked.processes() - spared, holders & holders_of(namespaces), names_in(self.temporary)
             return [trace for trace in left if trace]
 
-        gone = wait_until(lambda: not traces() and Machine() == self.before, GONE_BOUND)
+        gone = wait_until(lambda: not traces() and Machine() == self.before, PATIENCE)
         seconds = time.monotonic() - start
         assert gone, (*traces(), attrs.asdict(Machine()), attrs.asdict(self.before))
         return seconds
@@ -308,10 +306,10 @@ def test_pytest_killed_with_workers(run_pytest: Callable[..., Run], figure: Figu
 
 
 def command(cluster: NetnsCluster, purpose: str) -> list[str]:
-    """The first command with that purpose in the directions that are printed for people."""
+    """The first command with that purpose in the directions for people, who give it to a shell."""
     found = re.search(rf"^  {purpose}: (.*)$", cluster.how_to_enter, re.MULTILINE)
     assert found is not None, cluster.how_to_enter
-    return shlex.split(found[1])
+    return ["sh", "-c", found[1]]
 
 
 @pytest.mark.parametrize("inside", [False, True], ids=["outside of a run", "inside"])
@@ -341,7 +339,7 @@ def test_a_kept_cluster_outlives_its_block(*, inside: bool, marked: Marked) -> N
         assert "Corosync Cluster Engine" in output_of(command(cluster, "read its log"))
 
         output_of(command(cluster, "end all of it"))
-        assert wait_until(lambda: not marked.processes(), GONE_BOUND)
+        assert wait_until(lambda: not marked.processes(), PATIENCE)
 
 
 def test_who_does_not_keep_any_longer_leaves_nothing(marked: Marked) -> None:
@@ -382,7 +380,7 @@ def test_a_kept_cluster_outlives_its_process(marked: Marked) -> None:
         process.kill()
         # Nothing of it holds our pipe.
         assert process.stdout.read() == ""
-    enter, read, *_, end = (shlex.split(line.partition(":")[2]) for line in lines[1:])
+    enter, read, *_, end = (["sh", "-c", line.partition(":")[2]] for line in lines[1:])
     try:
         # The supervisor knows of the death, as it would have ended otherwise, before it answers anybody who enters.
         assert len(marked.processes()) == 1 + _OF_TWO  # and who waits for the supervisor
@@ -391,7 +389,7 @@ def test_a_kept_cluster_outlives_its_process(marked: Marked) -> None:
         assert "Corosync Cluster Engine" in output_of(read)
     finally:
         output_of(end)
-    assert wait_until(lambda: not marked.processes() and Machine() == before, GONE_BOUND)
+    assert wait_until(lambda: not marked.processes() and Machine() == before, PATIENCE)
 
 
 _ASKER = """\
@@ -425,9 +423,10 @@ def test_a_kept_cluster_outlives_its_process_in_mid_request(*, frozen: bool, mar
     asker = [sys.executable, "-c", _ASKER.format(frozen=frozen)]
     with subprocess.Popen(asker, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parent) as process:
         assert process.stdout is not None
-        enter, *_ = (shlex.split(line.partition(":")[2]) for line in process.stdout.read().splitlines()[1:])
+        enter, *_ = (["sh", "-c", line.partition(":")[2]] for line in process.stdout.read().splitlines()[1:])
     assert process.returncode == -signal.SIGKILL
-    supervisor = supervisor_of(int(enter[enter.index("--target") + 1]))
+    words = enter[-1].split()
+    supervisor = supervisor_of(int(words[words.index("--target") + 1]))
     os.kill(supervisor, signal.SIGCONT)
     # Once it has understood, it holds our socket no longer.
     assert wait_until(lambda: not any(to.startswith("socket:") for to in links_in(f"/proc/{supervisor}/fd")), PATIENCE)

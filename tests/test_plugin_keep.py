@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 import signal
 import subprocess
 import time
@@ -44,8 +43,8 @@ def cluster_names(text: str) -> list[str]:
 
 
 def commands(text: str, what: str) -> list[list[str]]:
-    """The printed commands for a purpose."""
-    return [shlex.split(command) for command in re.findall(rf"^ *{what}: (.+)$", text, re.MULTILINE)]
+    """The printed commands for a purpose, run by a shell as people would: not everywhere is kill(1) a program."""
+    return [["sh", "-c", command] for command in re.findall(rf"^ *{what}: (.+)$", text, re.MULTILINE)]
 
 
 def gone(pid: int) -> bool:
@@ -101,7 +100,8 @@ def test_failed_tests(run_keeping: RunKeeping, workers: tuple[str, ...]) -> None
     (enter,) = commands(report, "look into node 1")
     tool = find_program("corosync-cmapctl")
     assert tool is not None
-    ask = [*enter[: enter.index("--") + 1], tool, "-g", "myapp.failed"]
+    *shell, line = enter
+    ask = [*shell, f"{line.partition(' -- ')[0]} -- {tool} -g myapp.failed"]
     assert subprocess.run(ask, check=True, capture_output=True, text=True).stdout == "myapp.failed (str) = failed\n"
     (log,) = commands(report, "read its log")
     assert "Corosync Cluster Engine" in subprocess.run(log, check=True, capture_output=True, text=True).stdout

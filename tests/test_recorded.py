@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import attrs
 import trio
 from chaos import chaos
-from conftest import Figure
+from conftest import Bound, Figure
 
 from triocoro import (
     Address,
@@ -55,15 +55,16 @@ async def recording(cluster: Cluster, mode: str) -> History:
     return _recordings[mode]
 
 
-async def test_there_is_no_false_alarm(corosync_cluster: Cluster, corosync_mode: str, figure: Figure) -> None:
+async def test_there_is_no_false_alarm(
+    corosync_cluster: Cluster, corosync_mode: str, figure: Figure, bound: Bound
+) -> None:
     began = time.perf_counter()
     history = await recording(corosync_cluster, corosync_mode)
     figure("chaos took", f"{time.perf_counter() - began:.1f} s")
     began = time.process_time()
     violations = check(history, options=corosync_cluster.options)
     each = (time.process_time() - began) / len(history)
-    figure("10,000 entries are checked in", f"{each * 10_000 * 1000:.0f} ms")
-    assert each < 1 / 10_000
+    bound("10,000 entries of a history are checked: seconds of CPU", each * 10_000, 1.0)
     assert list(map(str, violations)) == []
     # It was not a quiet time.
     verbs = {entry.verb for entry in history if isinstance(entry, Fault)}

@@ -25,7 +25,7 @@ _ELSEWHERE = ["unshare", "--user", f"--map-user={_UID}", f"--map-group={_UID}"]
 
 def run_as_user(script: str, *arguments: str) -> str:
     """Run a Python program as an ordinary user; what it has printed."""
-    user = [*_ELSEWHERE, "--", "setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs"]
+    user = [*_ELSEWHERE, "--", "setpriv", "--inh-caps=-all", "--no-new-privs"]
     return output_of([*(user if os.geteuid() == 0 else []), sys.executable, "-c", script, *arguments])
 
 
