@@ -1,42 +1,49 @@
-# make demo     a cluster of real Corosync daemons at work
-# make test     all checks, then all tests, against the fake and against real daemons
+# make demo     a cluster of real Corosync daemons at work; where none can run, of the fake, and why
+# make test     all checks, then all tests, against the fake and against real daemons. Where these cannot run, the last
+#               line says so and why; with CI=true or REAL=required that is a failure
 # make setup    only what these two need; they call it themselves, and it does nothing the second time
 # make lint, make fake, make real     parts of make test; ARGS="-k name" goes to pytest, which uses all cores
+# make bounds       what may take so much time or CPU at most, on a quiet machine: fails where something takes more
 # make flake        the tests ten times in a row in both modes, under load; N=3 and ARGS say otherwise
 # make flake-smoke  that in a minute: one round of a few tests
 # make fuzz         N random programs on real clusters and on fakes, compared; SEED=... runs the same ones again
 # make fuzz-smoke   a few of them
 # make recordings   N recordings of real clusters to which everything happens: the checkers find nothing in them
 # make unprivileged make real as an ordinary user, whom root makes for it; ARGS goes to pytest
+# make elsewhere    make demo and make test in a bare Debian SUITE, which root makes for it; COMMAND="..." is another command
+# make pythons      make fake, and a few real tests, on each of PYTHONS
+# make floors       the same with the oldest releases of what we depend on that pyproject.toml allows
 #
 # PYTHON=python3.13 takes another interpreter, with a virtual environment of its own.
 PYTHON ?= python3
 ARGS ?=
 N ?= 10
+SUITE ?= trixie
+COMMAND ?=
+PYTHONS ?= $(wildcard $(addsuffix /bin/python3.1[0-9],$(wildcard $(HOME)/.pyenv/versions/*) /usr /usr/local))
 VENV := .venv$(if $(filter-out python3,$(PYTHON)),-$(notdir $(PYTHON)))
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # The extension module is built anew when one of its sources changes.
 SOURCES := $(filter-out %/_shim.c,$(wildcard $(addprefix triocoro/_corosync/,*.c *.h *.cdef *.txt *build*.py)))
 
-.PHONY: setup demo test lint fake real flake flake-smoke fuzz fuzz-smoke recordings unprivileged
+# What shows that the SDK and real clusters work, in half a minute.
+REAL_SMOKE := tests/test_death.py tests/test_downstream.py
+
+.PHONY: setup demo test lint fake real bounds flake flake-smoke fuzz fuzz-smoke recordings unprivileged elsewhere \
+    pythons floors
 
 setup: $(READY)
 
 $(READY): pyproject.toml tools/setup.sh $(wildcard setup.py) $(SOURCES)
 	@PYTHON=$(PYTHON) VENV=$(VENV) tools/setup.sh
-	@touch $@
+	@[ -s $(VENV)/.missing ] || touch $@
 
 demo: setup
-	@$(BIN)/python -m triocoro demo --corosync=real
+	@$(BIN)/python -m triocoro demo --corosync=auto
 
-# All three parts run, so that one look shows all that is wrong. The failure of any of them is a failure.
 test: setup
-	@failed=; \
-	for part in lint fake real; do \
-	    $(MAKE) --no-print-directory $$part || failed="$$failed $$part"; \
-	done; \
-	if [ -n "$$failed" ]; then echo "make test: failed:$$failed" >&2; exit 1; fi
+	@BIN=$(BIN) MAKE="$(MAKE)" tools/test.sh
 
 lint: setup
 	$(BIN)/ruff check .
@@ -47,6 +54,10 @@ lint: setup
 
 fake real: setup
 	$(BIN)/python -m pytest --corosync=$@ --numprocesses=auto --dist=worksteal $(ARGS)
+
+bounds: setup
+	BOUNDS=only $(BIN)/python -m pytest --corosync=fake $(ARGS)
+	BOUNDS=only $(BIN)/python -m pytest --corosync=real $(ARGS)
 
 flake: setup
 	@BIN=$(BIN) N=$(N) tools/flake.sh $(ARGS)
@@ -65,3 +76,19 @@ recordings: setup
 
 unprivileged:
 	@tools/unprivileged.sh $(ARGS)
+
+elsewhere:
+	@tools/elsewhere.sh $(SUITE) $(if $(COMMAND),"$(COMMAND)")
+
+pythons:
+	@for python in $(PYTHONS); do \
+	    $(MAKE) --no-print-directory PYTHON=$$python fake && \
+	    $(MAKE) --no-print-directory PYTHON=$$python real ARGS="$(REAL_SMOKE)" || exit 1; \
+	done
+
+floors:
+	@mkdir -p build && sed -n 's/^\(dependencies\|pytest\) = \[\(.*\)\]$$/\2/p' pyproject.toml | grep -o '[^", ]*>=[^", ]*' | \
+	    sed 's/>=/==/' | tee build/floors.txt
+	@PYTHON=$(PYTHON) VENV=.venv-floors PIP_CONSTRAINT=$(CURDIR)/build/floors.txt tools/setup.sh
+	.venv-floors/bin/python -m pytest --corosync=fake --numprocesses=auto $(ARGS)
+	.venv-floors/bin/python -m pytest --corosync=real --numprocesses=auto $(REAL_SMOKE)

@@ -115,7 +115,7 @@ def test_a_command_is_needed() -> None:
 def test_help() -> None:
     result = run("demo", "--help")
     assert result.returncode == 0
-    assert "--corosync {real,fake}" in result.stdout
+    assert "--corosync {real,fake,auto}" in result.stdout
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

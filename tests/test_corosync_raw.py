@@ -396,6 +396,23 @@ def test_small_stack_is_an_error_and_not_a_crash() -> None:
     assert codes[2:] == [triocoro.CsError.BAD_HANDLE] * 2
 
 
+STACK = """
+from triocoro._corosync import _libraries
+from triocoro._corosync._shim import lib
+
+_libraries.CPG.load()
+print(lib.tc_dispatch(lib.TC_LIBCPG, 1, lib.tc_arena_new(), 1, 1) == lib.TC_SHALLOW)
+"""
+
+
+@of_the_libraries
+@pytest.mark.parametrize("size,shallow", [("1024", True), ("8192", False), ("unlimited", False)])
+def test_the_first_threads_stack_goes_as_far_as_its_limit(size: str, *, shallow: bool) -> None:
+    command = ["sh", "-c", f'ulimit -s {size} && exec "$@"', "sh", sys.executable, "-c", STACK]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout.strip()) == (0, str(shallow)), result.stderr
+
+
 # --- with a daemon ---
 
 

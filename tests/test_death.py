@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+from groups import raises_group
 from load import Stopwatch
 
 import triocoro
@@ -125,7 +126,7 @@ async def test_an_exception_of_the_users_in_a_nursery_stays_in_its_group(corosyn
         finally:
             raise KeyError("mine")
 
-    with trio.fail_after(LIMIT), pytest.RaisesGroup(KeyError):
+    with trio.fail_after(LIMIT), raises_group(KeyError):
         async with triocoro.open_group("g"), trio.open_nursery() as nursery:
             nursery.start_soon(fail_when_cancelled)
             await trio.testing.wait_all_tasks_blocked()
@@ -167,7 +168,7 @@ async def test_a_bug_of_ours_comes_out_and_not_the_cancellation_that_it_causes(m
     def fail(*_: object) -> None:
         raise MemoryError
 
-    with trio.fail_after(LIMIT), pytest.RaisesGroup(MemoryError):
+    with trio.fail_after(LIMIT), raises_group(MemoryError):
         async with triocoro.open_group("g") as group:
             monkeypatch.setattr(group._membership.connection, "take", fail)
             await group.send(b"x")

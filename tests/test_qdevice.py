@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 import trio
+from groups import raises_group
 from trio.testing import MockClock, wait_all_tasks_blocked
 from witness import ask
 
@@ -161,7 +162,7 @@ async def test_a_registration_is_answered_when_it_has_come_back(autojump_clock: 
         with pytest.raises(ExistError, match="is called 'disk'"):
             await second.qdevice_register("lamp")
         elsewhere = await lowlevel.votequorum_initialize(endpoint=cluster[2].endpoint)
-        with pytest.RaisesGroup(triocoro.ConnectionLostError):
+        with raises_group(triocoro.ConnectionLostError):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(elsewhere.qdevice_register, "disk")
                 await wait_all_tasks_blocked()

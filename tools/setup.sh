@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # Install what the checks and the demonstration need: system packages (with apt, as root), and a virtual environment.
-# Only what is missing is installed. Called by `make setup`, which calls it again only when its inputs change.
+# Only what is missing is installed. Where packages cannot be installed, it says which, lists them in $VENV/.missing, and
+# goes on with what is there: the fake needs nothing but Python. Called by `make setup`, which calls it again when its
+# inputs change, or something was missing.
 #   PYTHON  the interpreter for the virtual environment (python3)
 #   VENV    where that environment goes (.venv)
 set -euo pipefail
@@ -37,15 +39,16 @@ need() { missing+=("$1"); }
 have gcc || need gcc
 python_has 'import os, sysconfig as s; os.stat(s.get_path("include") + "/Python.h")' || need "$flavour-dev"
 [ -e /usr/include/stdio.h ] || need libc6-dev
-python_has 'import ensurepip, venv' || need "$flavour-venv"
 have corosync || need corosync
 have ip || need iproute2
 have nft || need nftables
 { have unshare && have nsenter; } || need util-linux
+{ [ -x "$venv/bin/python" ] || python_has 'import ensurepip, venv'; } || need "$flavour-venv"
 for library in cpg votequorum quorum cmap cfg; do
     [ -e "/usr/include/corosync/$library.h" ] || need "lib$library-dev"
 done
 
+still=
 policy=/usr/sbin/policy-rc.d
 restore_policy() {
     rm -f "$policy"
@@ -93,7 +96,14 @@ if [ ${#missing[@]} -gt 0 ]; then
             echo "setup: by hand: apt-get install --no-install-recommends ${missing[*]}"
             echo "setup: (names are Debian's; elsewhere, install the packages that bring the same)"
         } >&2
-        exit 1
+        case " ${missing[*]} " in *"-venv "*) exit 1 ;; esac
+        still=${missing[*]}
+        inputs=(pyproject.toml setup.py triocoro/_corosync)
+        if [ "$still" = "$(cat "$venv/.missing" 2>/dev/null)" ] &&
+            [ -z "$(find "${inputs[@]}" -newer "$venv/.missing" -not -name '_shim*' -type f)" ]; then
+            exit # all that can be done was done the last time
+        fi
+        echo "setup: without them, only the fake runs" >&2
     fi
 fi
 
@@ -104,3 +114,4 @@ if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
 fi
 echo "setup: installing triocoro and what its checks need into $venv"
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable '.[pytest,dev]'
+if [ -n "$still" ]; then echo "$still" >"$venv/.missing"; else rm -f "$venv/.missing"; fi

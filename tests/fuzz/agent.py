@@ -117,7 +117,7 @@ class Agent:
             )
             cpg = [await _outcome(call) for call in calls]
         finally:
-            with trio.move_on_after(1, shield=True):
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
                 await handle.finalize()
         calls = (
             lambda: handle.join("after the end"),
@@ -244,7 +244,7 @@ class _Member:
                 nursery.cancel_scope.cancel()
         finally:
             # It is given up in any case; with a frozen daemon, in the background.
-            with trio.move_on_after(1, shield=True):
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
                 await handle.finalize()
 
 

@@ -6,7 +6,7 @@ import signal
 import string
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 import trio
 
@@ -14,6 +14,9 @@ from .._errors import CorosyncUnavailableError
 from ..testing import Cluster, FakeCluster, NetnsCluster
 from .chat import GROUP, ChatMember
 from .transcript import Transcript
+
+Mode: TypeAlias = Literal["real", "fake", "auto"]
+"""What the cluster is; "auto" is real where that is possible."""
 
 MIN_NODES: Final = 2
 MAX_NODES: Final = 16
@@ -109,15 +112,25 @@ class _Demo:
                 nursery.start_soon(wait, self._members[nodeid])
 
 
-def run_demo(*, real: bool, nodes: int, transcript: Transcript) -> int:
+def run_demo(*, mode: Mode, nodes: int, transcript: Transcript) -> int:
     """Run the demonstration and return its exit status."""
-    if real:
+    missing: list[str] = []
+    if mode != "fake":
         from ..testing._netns import requirements
 
-        if missing := requirements.missing():
-            transcript.failure("--corosync=real is not possible here:\n" + "\n".join(f"  - {item}" for item in missing))
-            return _USAGE
-    return trio.run(partial(_run, real=real, nodes=nodes, transcript=transcript))
+        missing = requirements.missing()
+    if missing and mode == "real":
+        transcript.failure("--corosync=real is not possible here:\n" + "\n".join(f"  - {item}" for item in missing))
+        return _USAGE
+    if missing:
+        first, *others = missing
+        more = f" (and {len(others)} more, which --corosync=real lists)" if others else ""
+        transcript.title(f"No real nodes can run here, so the fake shows the same. {_sentence(first)}{more}.")
+    return trio.run(partial(_run, real=mode != "fake" and not missing, nodes=nodes, transcript=transcript))
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 async def _run(*, real: bool, nodes: int, transcript: Transcript) -> int:

@@ -33,9 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     demo.add_argument(
         "--corosync",
-        choices=("real", "fake"),
+        choices=("real", "fake", "auto"),
         default="fake",
-        help="real daemons in network namespaces, or the in-memory fake (default: %(default)s)",
+        help="real daemons in network namespaces, the in-memory fake, or real ones where they can run (default: fake)",
     )
     demo.add_argument(
         "--nodes",
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
 
     args = parser.parse_args(argv)
-    return run_demo(real=args.corosync == "real", nodes=args.nodes, transcript=Transcript(sys.stdout))
+    return run_demo(mode=args.corosync, nodes=args.nodes, transcript=Transcript(sys.stdout))
 
 
 def _node_count(text: str) -> int:

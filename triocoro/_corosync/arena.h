@@ -55,8 +55,16 @@ struct tc_arena {
 	char *data;
 };
 
-/* initial-exec: no __tls_get_addr, thus no dependency on the dynamic linker's name. */
-static __thread struct tc_arena *tc_current __attribute__((tls_model("initial-exec")));
+/* initial-exec: no __tls_get_addr, thus no dependency on the dynamic linker's name. musl keeps no room for what is
+ * loaded later, and refuses to load it.
+ */
+#ifdef __GLIBC__
+#define TC_THREAD_LOCAL static __thread __attribute__((tls_model("initial-exec")))
+#else
+#define TC_THREAD_LOCAL static __thread
+#endif
+
+TC_THREAD_LOCAL struct tc_arena *tc_current;
 
 static void tc_arena_free(struct tc_arena *arena)
 {

@@ -10,7 +10,10 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "abi.h"
 #include "arena.h"
@@ -51,8 +54,8 @@ static int tc_hung_up(int fd)
 /* The libraries put a megabyte on the stack; that much and some room for others must be left. */
 #define TC_STACK_NEEDED (1024 * 1024 + 192 * 1024)
 
-static __thread uintptr_t tc_stack_low __attribute__((tls_model("initial-exec")));
-static __thread uintptr_t tc_stack_high __attribute__((tls_model("initial-exec")));
+TC_THREAD_LOCAL uintptr_t tc_stack_low;
+TC_THREAD_LOCAL uintptr_t tc_stack_high;
 
 static int tc_stack_is_shallow(void)
 {
@@ -60,6 +63,7 @@ static int tc_stack_is_shallow(void)
 
 	if (tc_stack_high == 0) {
 		pthread_attr_t attributes;
+		struct rlimit limit;
 		void *low;
 		size_t size;
 
@@ -68,6 +72,10 @@ static int tc_stack_is_shallow(void)
 			if (pthread_attr_getstack(&attributes, &low, &size) == 0) {
 				tc_stack_low = (uintptr_t)low;
 				tc_stack_high = (uintptr_t)low + size;
+				/* The first thread's stack grows up to a limit; musl tells only how far it has grown. */
+				if (syscall(SYS_gettid) == getpid() && getrlimit(RLIMIT_STACK, &limit) == 0) {
+					tc_stack_low = limit.rlim_cur < tc_stack_high ? tc_stack_high - limit.rlim_cur : 0;
+				}
 			}
 			pthread_attr_destroy(&attributes);
 		}
