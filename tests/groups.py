@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 import pytest
@@ -13,7 +13,7 @@ if sys.version_info < (3, 11):
 
 
 @contextmanager
-def raises_group(kind: type[BaseException]) -> Iterator[None]:
+def raises_group(kind: type[BaseException]) -> Generator[None, None, None]:
     """The block raises a group of one exception of just that type. (pytest.RaisesGroup is younger than our floor.)"""
     with pytest.raises(BaseExceptionGroup) as caught:
         yield

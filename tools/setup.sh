@@ -90,6 +90,12 @@ if [ ${#missing[@]} -gt 0 ]; then
         install_packages
         case " ${missing[*]} " in *" corosync "*) disable_service ;; esac
     else
+        still=${missing[*]}
+        if [ "$still" = "$(cat "$venv/.missing" 2>/dev/null)" ] &&
+            [ -z "$(find pyproject.toml setup.py triocoro/_corosync -type f -newer "$venv/.missing" \
+                ! -path '*/__pycache__/*' ! -name '_shim*')" ]; then
+            exit # all that can be done was done the last time
+        fi
         have apt-get && why="you are not root" || why="there is no apt-get"
         {
             echo "setup: these are missing, and cannot be installed from here, since $why: ${missing[*]}"
@@ -97,12 +103,6 @@ if [ ${#missing[@]} -gt 0 ]; then
             echo "setup: (names are Debian's; elsewhere, install the packages that bring the same)"
         } >&2
         case " ${missing[*]} " in *"-venv "*) exit 1 ;; esac
-        still=${missing[*]}
-        inputs=(pyproject.toml setup.py triocoro/_corosync)
-        if [ "$still" = "$(cat "$venv/.missing" 2>/dev/null)" ] &&
-            [ -z "$(find "${inputs[@]}" -newer "$venv/.missing" -not -name '_shim*' -type f)" ]; then
-            exit # all that can be done was done the last time
-        fi
         echo "setup: without them, only the fake runs" >&2
     fi
 fi
