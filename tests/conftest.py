@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
 import threading
 import time
 import uuid
@@ -19,6 +20,10 @@ import pytest
 import trio
 
 pytest_plugins = ["pytester"]
+
+# A shell that runs us in the background has us ignore interrupts, which tests send to processes that inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 Figure: TypeAlias = Callable[[str, str], None]
 """What the fixture `figure` gives: call it with a name and a value."""

@@ -67,3 +67,34 @@ def features() -> frozenset[str]:
         line for line in requirements.describe_corosync(program).splitlines() if line.startswith("Built-in features:")
     )
     return frozenset(line.partition(":")[2].split())
+
+
+def tells_of_leaves() -> bool:
+    """Whether a daemon that is stopped is sure to tell that its clients go before it goes itself (fact 89)."""
+    return bool(features() & {"monitoring", "watchdog"})
+
+
+def keys_without() -> list[str]:
+    """Patterns of the keys that a node of Debian's Corosync 3.1.7 has, and one of this build has not."""
+    return [
+        *([] if "monitoring" in features() else [*_keys_of("mon", 6), r"resources\.system\..*"]),
+        *([] if "watchdog" in features() else [*_keys_of("wd", 7), r"resources\.watchdog_timeout"]),
+    ]
+
+
+def keys_besides() -> list[str]:
+    """Patterns of the keys that a node of this build may have, and one of Debian's Corosync 3.1.7 has not."""
+    return [
+        r"runtime\.config\.totem\.interface\.\d+\.mcastport",  # newer ones tell of it
+        *([r"runtime\.services\.votequorum\.4\.[rt]x"] if tells_extra_info() else []),
+        *([r"totem\.key"] if encrypts() else []),
+    ]
+
+
+def encrypts() -> bool:
+    """Whether the nodes of test clusters encrypt, as the daemon does not run without."""
+    return "enforce_encryption" in features()
+
+
+def _keys_of(service: str, number: int) -> list[str]:
+    return [rf"internal_configuration\.service\.{number}\..*", rf"runtime\.services\.{service}\..*"]

@@ -145,6 +145,21 @@ def test_a_difference_is_found(key: str, new: object) -> None:
 
 
 @pytest.mark.corosync_fake_only(reason="what it compares are two runs on the fake")
+@pytest.mark.parametrize(
+    "reason,in_haste,kind",
+    [("NODEDOWN", True, "excused"), ("NODEDOWN", False, "difference"), ("LEAVE", True, "difference")],
+)
+def test_how_members_of_a_stopped_node_go_is_excused_where_it_varies(*, reason: str, in_haste: bool, kind: str) -> None:
+    program = Program.from_json((HERE / "fuzz" / "programs" / "dispatch-all.json").read_text(encoding="ascii"))
+    one, other = (run_on_fake(program) for _ in range(2))
+    changes = other.observations[2]["2a in g"]["changes"]
+    assert changes["1a"] == ["left", "PROCDOWN"]
+    changes["1a"] = ["left", reason]
+    (found,) = findings(program, one, other, in_haste=in_haste)
+    assert found.startswith(f"{kind}: step 2, ")
+
+
+@pytest.mark.corosync_fake_only(reason="what it compares are two runs on the fake")
 def test_what_does_not_come_to_its_end_is_found() -> None:
     program = program_of(SEED)
     one = run_on_fake(program)

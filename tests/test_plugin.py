@@ -18,7 +18,6 @@ from conftest import Run
 
 import triocoro
 from pytest_corosync import _header
-from triocoro._corosync import _libraries
 from triocoro.testing import Node
 from triocoro.testing._netns import requirements
 
@@ -158,6 +157,8 @@ def test_header(run: Run) -> None:
     program = str(requirements.find_program("corosync"))
     version = subprocess.run([program, "-v"], check=True, capture_output=True, text=True).stdout
     (number,) = re.findall(r"version '(.*)'", version)
+    from triocoro._corosync import _libraries
+
     libraries = [ctypes.CDLL(library.soname) for library in _libraries.LIBRARIES]
     files = [Path(os.fsdecode(path_of(library))).resolve() for library in libraries]
     (folder,) = {file.parent for file in files}
@@ -176,6 +177,7 @@ def test_header_of_an_ordinary_user(monkeypatch: pytest.MonkeyPatch, uid: int, n
 
 def test_header_where_something_is_missing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """To collect the tests, nothing is needed."""
+    _libraries = pytest.importorskip("triocoro._corosync._libraries", reason="the extension module was not built")
 
     def find_none(_: str) -> None: ...
 

@@ -7,6 +7,7 @@ import inspect
 import os
 import pkgutil
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -198,6 +199,27 @@ def test_public_names_are_documented(module: ModuleType) -> None:
         if ours and (inspect.isclass(value) or inspect.isfunction(value)):
             missing += undocumented(f"{module.__name__}.{name}", value)
     assert not missing
+
+
+def test_a_run_in_the_background_can_be_interrupted(pytester: pytest.Pytester) -> None:
+    """A shell has what it runs in the background ignore interrupts, and children inherit that."""
+    pytester.makeconftest((ROOT / "tests/conftest.py").read_text(encoding="utf-8"))
+    pytester.makepyfile(
+        """
+        import signal, subprocess
+
+        def test_it():
+            with subprocess.Popen(["sleep", "60"]) as process:
+                process.send_signal(signal.SIGINT)
+            assert process.returncode == -signal.SIGINT
+        """
+    )
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        result = pytester.runpytest_subprocess()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    result.assert_outcomes(passed=1)
 
 
 def test_what_a_run_leaves_behind_is_found(pytester: pytest.Pytester, tmp_path: Path) -> None:

@@ -1,8 +1,12 @@
-"""What is not determined, although all is quiet: what nodes expect, after they met in a way that may vary.
+"""What is not determined, although all is quiet.
+
+What nodes expect, after they met in a way that may vary.
 
 Nodes that meet, or thaw, do so at once or in steps (facts 73 to 75 in docs/facts.md). What they expect then depends on
 it, and on who speaks first (facts 71 and 72), unless all is plain before: all expect the same, quorum is the majority
 of that, and there are no more votes.
+
+How the members of a node go that is stopped, with a daemon that has too little to do at its end (fact 89).
 """
 
 from __future__ import annotations
@@ -11,10 +15,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from fuzz.program import Step
-from triocoro import NodeState
+from triocoro import NodeState, Reason
 
 EXPECTATIONS = frozenset({"expected votes", "highest expected", "quorum", "flags", "quorate"})
 """What an observation has of it."""
+
+
+def goes_in_haste(step: Step, ours: object, theirs: object) -> bool:
+    """Whether a member of a node that was stopped went with its node, and not before it."""
+    during: Step = step.get("during") or step
+    if during["do"] not in {"stop", "restart"}:
+        return False
+    return (ours, theirs) == (["left", Reason.PROCDOWN.name], ["left", Reason.NODEDOWN.name])
 
 
 class Excuses:
