@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from contextlib import suppress
 
 import attrs
 
@@ -13,14 +14,12 @@ def kept_waiting() -> dict[str, float]:
     """Seconds that each of our threads has been ready to run and was not let, since it began."""
     waited: dict[str, float] = {}
     for thread in os.listdir("/proc/self/task"):  # noqa: PTH208 - it has to be quick
-        try:
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
             fd = os.open(f"/proc/self/task/{thread}/schedstat", os.O_RDONLY)
-        except FileNotFoundError:  # it has just ended
-            continue
-        try:
-            waited[thread] = int(os.read(fd, 100).split()[1]) / 1e9
-        finally:
-            os.close(fd)
+            try:
+                waited[thread] = int(os.read(fd, 100).split()[1]) / 1e9
+            finally:
+                os.close(fd)
     return waited
 
 
