@@ -11,6 +11,7 @@
 # make recordings   N recordings of real clusters to which everything happens: the checkers find nothing in them
 # make unprivileged make real as an ordinary user, whom root makes for it; ARGS goes to pytest
 # make elsewhere    make demo and make test in a bare Debian SUITE, which root makes for it; COMMAND="..." is another command
+# make elsewhere-smoke   there, the demonstration and a few real tests
 # make pythons      make fake, and a few real tests, on each of PYTHONS
 # make floors       the same with the oldest releases of what we depend on that pyproject.toml allows
 #
@@ -31,7 +32,7 @@ SOURCES := $(filter-out %/_shim.c,$(wildcard $(addprefix triocoro/_corosync/,*.c
 REAL_SMOKE := tests/test_death.py tests/test_downstream.py
 
 .PHONY: setup demo test lint fake real bounds flake flake-smoke fuzz fuzz-smoke recordings unprivileged elsewhere \
-    pythons floors
+    elsewhere-smoke pythons floors
 
 setup: $(READY)
 
@@ -79,6 +80,9 @@ unprivileged:
 
 elsewhere:
 	@tools/elsewhere.sh $(SUITE) $(if $(COMMAND),"$(COMMAND)")
+
+elsewhere-smoke:
+	@tools/elsewhere.sh $(SUITE) "make demo && make real ARGS=tests/test_death.py"
 
 pythons:
 	@for python in $(PYTHONS); do \
