@@ -21,7 +21,8 @@ ARGS ?=
 N ?= 10
 SUITE ?= trixie
 COMMAND ?=
-PYTHONS ?= $(wildcard $(addsuffix /bin/python3.1[0-9],$(wildcard $(HOME)/.pyenv/versions/*) /usr /usr/local))
+PYTHONS ?= $(foreach minor,10 11 12 13 14,$(firstword $(wildcard \
+    $(HOME)/.pyenv/versions/3.$(minor).*/bin/python3.$(minor) /usr/local/bin/python3.$(minor) /usr/bin/python3.$(minor))))
 VENV := .venv$(if $(filter-out python3,$(PYTHON)),-$(notdir $(PYTHON)))
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready

@@ -18,7 +18,8 @@ import pytest
 import trio
 
 from triocoro._cli import transcript
-from triocoro._cli.demo import MAX_NODES
+from triocoro._cli.demo import MAX_NODES, run_demo
+from triocoro.testing._netns import requirements
 
 Figure: TypeAlias = Callable[[str, str], None]
 
@@ -78,6 +79,22 @@ def test_demo(corosync_mode: str, nodes: int, figure: Figure) -> None:
     assert {node for node, _ in lines_about(after, f"counts {nodes} of {nodes} votes, {needed} needed: quorate")} == (
         everyone
     )
+
+
+@pytest.mark.corosync_fake_only(reason="it is about what runs where real nodes cannot")
+@pytest.mark.parametrize("others", [[], ["a", "b"]])
+def test_demo_where_no_real_node_can_run(monkeypatch: pytest.MonkeyPatch, others: list[str]) -> None:
+    missing = ["the kernel forbids it: allow it", *others]
+    monkeypatch.setattr(requirements, "missing", lambda: missing)
+    stream = io.StringIO()
+    assert run_demo(mode="auto", nodes=2, transcript=transcript.Transcript(stream)) == 0
+    more = " (and 2 more, which --corosync=real lists)" if others else ""
+    first, second, *_ = filter(None, stream.getvalue().splitlines())
+    assert first == f"No real nodes can run here, so the fake shows the same. The kernel forbids it: allow it{more}."
+    assert second == "A cluster of 2 fake nodes starts."
+    stream = io.StringIO()
+    assert run_demo(mode="real", nodes=2, transcript=transcript.Transcript(stream)) == 2
+    assert "".join(f"\n  - {item}" for item in missing) in stream.getvalue()
 
 
 @pytest.mark.parametrize(

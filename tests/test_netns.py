@@ -287,6 +287,41 @@ def test_the_time_limit_says_who_sees_what(monkeypatch: pytest.MonkeyPatch, tmp_
     assert "\nnode 2: no client can connect to it\n" in text
 
 
+async def test_a_daemon_that_insists_on_encryption_gets_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    real = requirements.find_program("corosync")
+    program = tmp_path / "corosync"
+    says = "echo 'Built-in features: dbus enforce_encryption pie'"
+    program.write_text(f'#!/bin/sh\nif [ "$1" = -v ]; then {says}; else exec {real} "$@"; fi\n', encoding="utf-8")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    async with (
+        NetnsCluster(nodes=2) as cluster,
+        triocoro.open_cmap(endpoint=cluster[1].endpoint) as one,
+        triocoro.open_cmap(endpoint=cluster[2].endpoint) as two,
+        triocoro.open_cmap(triocoro.CmapMap.STATS, endpoint=cluster[1].endpoint) as statistics,
+    ):
+        assert [await one.get(f"totem.crypto_{what}") for what in ("cipher", "hash")] == ["aes256", "sha256"]
+        assert await one.get("totem.key") == await two.get("totem.key")
+        assert await statistics.get("stats.knet.handle.tx_crypt_packets") != 0
+
+
+async def test_a_folder_that_the_daemon_needs_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As after `make install` with a prefix."""
+    absent = tmp_path / "var" / "run"
+
+    def lock_folder(_: requirements.Programs) -> Path:
+        return absent
+
+    monkeypatch.setattr(requirements.Programs, "lock_folder", lock_folder)
+    with nothing_left(), pytest.raises(triocoro.CorosyncUnavailableError) as caught, NetnsCluster(nodes=1):
+        pass
+    assert f"keeps its lock file, is not there: mkdir -p {absent}" in str(caught.value)
+    absent.mkdir(parents=True)
+    assert requirements.missing() == []
+    async with NetnsCluster(nodes=1) as cluster:
+        assert cluster[1].running
+
+
 def test_a_daemon_that_does_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     use_program(monkeypatch, tmp_path, "exec sleep 60")
     monkeypatch.setattr(readiness, "LIMIT", 0.3)

@@ -201,6 +201,35 @@ def test_public_names_are_documented(module: ModuleType) -> None:
     assert not missing
 
 
+@pytest.mark.parametrize("environment", [{}, {"CI": "true"}, {"REAL": "required"}], ids=str)
+@pytest.mark.parametrize("missing", [[], ["a: do b"], ["a: do b", "c"]], ids=len)
+def test_a_real_suite_that_cannot_run_is_no_silent_skip(
+    tmp_path: Path, missing: list[str], environment: dict[str, str]
+) -> None:
+    log = tmp_path / "parts"
+    for name, script in {
+        "make": f'for last; do :; done; echo "$last" >> {log}',
+        "python": "\n".join(f"echo '{line}'" for line in missing),
+    }.items():
+        program = tmp_path / name
+        program.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+        program.chmod(0o755)
+    clean = {name: value for name, value in os.environ.items() if name not in ("CI", "REAL")}
+    result = subprocess.run(
+        [ROOT / "tools" / "test.sh"],
+        env={**clean, "MAKE": str(tmp_path / "make"), "BIN": str(tmp_path), **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert log.read_text(encoding="utf-8").split() == (["lint", "fake"] if missing else ["lint", "fake", "real"])
+    failed = bool(missing and environment)
+    assert result.returncode == (1 if failed else 0)
+    assert ("make test: failed: real\n" in result.stderr) == failed
+    last = result.stderr.splitlines()[-1:]
+    assert last == ([f"make test: the real suite was NOT RUN: {'; '.join(missing)}"] if missing else [])
+
+
 def test_a_run_in_the_background_can_be_interrupted(pytester: pytest.Pytester) -> None:
     """A shell has what it runs in the background ignore interrupts, and children inherit that."""
     pytester.makeconftest((ROOT / "tests/conftest.py").read_text(encoding="utf-8"))

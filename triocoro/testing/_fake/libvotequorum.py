@@ -10,7 +10,7 @@ from .handle import Handle
 from .ipc import Connection
 from .votequorum import VotequorumService
 
-TOO_OLD = "the library of Corosync 3.1.7, whom the fake follows, has no such function"
+TOO_OLD = "the library of Corosync 3.1.7, which the fake follows, has no such function"
 """Why the functions for extra information are not supported."""
 
 
