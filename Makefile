@@ -3,7 +3,7 @@
 #               line says so and why; with CI=true or REAL=required that is a failure
 # make setup    only what these two need; they call it themselves, and it does nothing the second time
 # make lint, make fake, make real     parts of make test; ARGS="-k name" goes to pytest, which uses all cores
-# make bounds       what may take so much time or CPU at most, on a quiet machine: fails where something takes more
+# make bounds       measure what has a limit of time or CPU; fails if one is exceeded, so it needs a quiet machine
 # make flake        the tests ten times in a row in both modes, under load; N=3 and ARGS say otherwise
 # make flake-smoke  that in a minute: one round of a few tests
 # make fuzz         N random programs on real clusters and on fakes, compared; SEED=... runs the same ones again
@@ -12,7 +12,7 @@
 # make unprivileged make real as an ordinary user, whom root makes for it; ARGS goes to pytest
 # make elsewhere    make demo and make test in a bare Debian SUITE, which root makes for it; COMMAND="..." is another command
 # make elsewhere-smoke   there, the demonstration and a few real tests
-# make pythons      make fake, and a few real tests, on each of PYTHONS
+# make pythons      make fake, and a few real tests, on each of PYTHONS; fails if one of ours is not here
 # make floors       the same with the oldest releases of what we depend on that pyproject.toml allows
 #
 # PYTHON=python3.13 takes another interpreter, with a virtual environment of its own.
@@ -20,8 +20,9 @@ PYTHON ?= python3
 ARGS ?=
 N ?= 10
 SUITE ?= trixie
-COMMAND ?=
-PYTHONS ?= $(foreach minor,10 11 12 13 14,$(firstword $(wildcard \
+export COMMAND ?=
+MINORS := 10 11 12 13 14
+PYTHONS ?= $(foreach minor,$(MINORS),$(firstword $(wildcard \
     $(HOME)/.pyenv/versions/3.$(minor).*/bin/python3.$(minor) /usr/local/bin/python3.$(minor) /usr/bin/python3.$(minor))))
 VENV := .venv$(if $(filter-out python3,$(PYTHON)),-$(notdir $(PYTHON)))
 BIN := $(VENV)/bin
@@ -42,7 +43,7 @@ $(READY): pyproject.toml tools/setup.sh $(wildcard setup.py) $(SOURCES)
 	@[ -s $(VENV)/.missing ] || touch $@
 
 demo: setup
-	@$(BIN)/python -m triocoro demo --corosync=auto
+	@$(BIN)/python -m triocoro demo --corosync=$(if $(filter required,$(REAL)),real,auto)
 
 test: setup
 	@BIN=$(BIN) MAKE="$(MAKE)" tools/test.sh
@@ -80,15 +81,19 @@ unprivileged:
 	@tools/unprivileged.sh $(ARGS)
 
 elsewhere:
-	@tools/elsewhere.sh $(SUITE) $(if $(COMMAND),"$(COMMAND)")
+	@tools/elsewhere.sh $(SUITE) $(if $(COMMAND),"$$COMMAND")
 
 elsewhere-smoke:
 	@tools/elsewhere.sh $(SUITE) "make demo && make real ARGS=tests/test_death.py"
 
 pythons:
+	@echo "pythons: $(or $(PYTHONS),none)"
 	@for python in $(PYTHONS); do \
 	    $(MAKE) --no-print-directory PYTHON=$$python fake && \
 	    $(MAKE) --no-print-directory PYTHON=$$python real ARGS="$(REAL_SMOKE)" || exit 1; \
+	done
+	@for minor in $(MINORS); do \
+	    case "$(PYTHONS)" in *python3.$$minor*) ;; *) echo "pythons: NOT RUN: python3.$$minor is not here" >&2; false;; esac \
 	done
 
 floors:

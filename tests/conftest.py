@@ -39,7 +39,7 @@ _TOKEN = uuid.uuid4().hex
 os.environ["TRIOCORO_TEST_RUN"] = _TOKEN
 
 _BOUNDS_ONLY = os.environ.get("BOUNDS") == "only"
-"""Run only the tests that measure bounds of the product, and have them hold; `make bounds` sets it."""
+"""Run only the tests that measure bounds of the product, and fail if one is exceeded; `make bounds` sets it."""
 
 _GRACE = 10.0
 """Seconds that what ends by itself, such as a killed process, may take to do so."""

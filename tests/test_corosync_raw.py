@@ -405,6 +405,33 @@ print(lib.tc_dispatch(lib.TC_LIBCPG, 1, lib.tc_arena_new(), 1, 1) == lib.TC_SHAL
 """
 
 
+FORKED = """
+import os
+import threading
+from triocoro._corosync import _libraries
+from triocoro._corosync._shim import lib
+
+def fork():
+    child = os.fork()
+    if child == 0:
+        os._exit(lib.tc_dispatch(lib.TC_LIBCPG, 1, lib.tc_arena_new(), 1, 1) != lib.TC_SHALLOW)
+    print(os.waitpid(child, 0)[1])
+
+_libraries.CPG.load()
+threading.stack_size(512 * 1024)
+thread = threading.Thread(target=fork)
+thread.start()
+thread.join()
+"""
+
+
+@of_the_libraries
+def test_a_child_that_a_thread_has_forked_has_the_threads_stack() -> None:
+    command = [sys.executable, "-W", "ignore", "-c", FORKED]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout.strip()) == (0, "0"), result.stderr
+
+
 @of_the_libraries
 @pytest.mark.parametrize("size,shallow", [("1024", True), ("8192", False), ("unlimited", False)])
 def test_the_first_threads_stack_goes_as_far_as_its_limit(size: str, *, shallow: bool) -> None:
@@ -518,6 +545,7 @@ async def test_frozen_daemon_spins_nobody(corosync: Node) -> None:
         bursts, began = 0, time.process_time()
         while handle.multicast([b"x" * 64] * MULTICAST_BURST)[1] is MulticastStatus.SENT:
             bursts += 1
+        assert bursts > 0
         filled = time.process_time()
         # As often as before, and it takes less: that there is no room is seen at once.
         for _ in range(bursts):

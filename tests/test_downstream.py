@@ -55,6 +55,8 @@ class Installed:
         return {
             "HOME": str(self.folder),
             "PATH": os.environ.get("PATH", os.defpath),
+            # With another build of Corosync, its libraries.
+            **({"LD_LIBRARY_PATH": libraries} if (libraries := os.environ.get("LD_LIBRARY_PATH")) else {}),
             "PYTHONDONTWRITEBYTECODE": "1",
             "PYTHONPATH": str(self.folder / "site"),
             "TMPDIR": str(self.folder),

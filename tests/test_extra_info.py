@@ -120,6 +120,25 @@ async def test_a_transition_tells_it_again(corosync_cluster: Cluster) -> None:
 
 @pytest.mark.corosync(nodes=2, qdevice_votes=1)
 @pytest.mark.usefixtures("told")
+async def test_what_went_with_its_node_is_no_present_state(corosync_cluster: Cluster) -> None:
+    """Nobody tells that it is gone: nodes tell only of what they have."""
+    with trio.fail_after(_BOUND):
+        async with triocoro.open_votequorum() as votequorum, votequorum.track() as stream:
+            async with triocoro.open_votequorum(endpoint=corosync_cluster[2].endpoint) as other:
+                await other.qdevice_register("disk")
+                await other.set_qdevice_extra_info(b"full")
+                assert await changes(stream, 1) == [QdeviceExtraInfo(2, b"full")]
+            await corosync_cluster[2].restart()
+            await corosync_cluster.settled()
+            assert await votequorum.qdevice_extra_info(2) == b""
+            async with votequorum.track() as second:
+                await votequorum.set_expected(3)
+                kinds = [type(await second.receive()) for _ in range(3)]
+                assert QdeviceExtraInfo not in kinds
+
+
+@pytest.mark.corosync(nodes=2, qdevice_votes=1)
+@pytest.mark.usefixtures("told")
 async def test_what_the_daemon_refuses_is_not_asked_of_the_library(corosync_cluster: Cluster) -> None:
     """The library would copy as many bytes as the daemon left in a field that it had not set."""
     with trio.fail_after(_BOUND):

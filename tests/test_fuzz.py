@@ -22,7 +22,7 @@ from fuzz.__main__ import program_of
 from fuzz.agent import Agent, name_of
 from fuzz.clients import Client, ClientDiedError, Membership
 from fuzz.driver import Outcome
-from fuzz.excuses import Excuses
+from fuzz.excuses import Excuses, goes_in_haste
 from fuzz.program import Program, Step, generate
 from fuzz.shrink import shrink
 from fuzz.verdict import findings, judge, run_on_fake
@@ -157,6 +157,12 @@ def test_how_members_of_a_stopped_node_go_is_excused_where_it_varies(*, reason: 
     changes["1a"] = ["left", reason]
     (found,) = findings(program, one, other, in_haste=in_haste)
     assert found.startswith(f"{kind}: step 2, ")
+
+
+@pytest.mark.parametrize("step", [{"do": "restart", "node": 2}, {"do": "kill", "node": 1}, {"do": "heal"}])
+def test_no_other_step_excuses_how_members_go(step: Step) -> None:
+    assert goes_in_haste({"do": "stop", "node": 1}, "1a", ["left", "PROCDOWN"], ["left", "NODEDOWN"])
+    assert not goes_in_haste(step, "1a", ["left", "PROCDOWN"], ["left", "NODEDOWN"])
 
 
 @pytest.mark.corosync_fake_only(reason="what it compares are two runs on the fake")

@@ -17,7 +17,7 @@ from pathlib import Path
 import attrs
 import pytest
 import trio
-from conftest import Bound, Figure
+from conftest import Bound
 from traces import (
     Machine,
     Marked,
@@ -254,7 +254,7 @@ def run_pytest(marked: Marked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("name", ["running", "broken", "forked"])
-def test_pytest_killed_in_mid_test(name: str, run_pytest: Callable[..., Run], figure: Figure) -> None:
+def test_pytest_killed_in_mid_test(name: str, run_pytest: Callable[..., Run], bound: Bound) -> None:
     run = run_pytest(f"test_suite.py::test_{name}")
     run.wait_for(lambda: run.tests_that_wait() == 1)
     assert len(run.inside()) == _OF_THREE
@@ -262,7 +262,7 @@ def test_pytest_killed_in_mid_test(name: str, run_pytest: Callable[..., Run], fi
     assert len(namespaces) >= 1 + 2 * (1 + 3)  # of processes; of networks and mounts, the hub's and the nodes'
     assert {namespace for _, namespace in holders_of(namespaces)} == namespaces
     seconds = run.ends_without_trace(signal.SIGKILL)
-    figure(f"from SIGKILL of pytest to nothing, {name}", f"{seconds * 1000:.0f} ms")
+    bound(f"from SIGKILL of pytest to nothing, {name}: seconds", seconds, GONE_BOUND)
 
 
 @pytest.mark.parametrize("processes", [1, 4, _OF_THREE], ids=["supervisor", "holders", "daemons"])
@@ -294,12 +294,12 @@ def test_pytest_ended_with_two_clusters(number: signal.Signals, run_pytest: Call
     assert run.process.wait() == (pytest.ExitCode.INTERRUPTED if number == signal.SIGINT else -number)
 
 
-def test_pytest_killed_with_workers(run_pytest: Callable[..., Run], figure: Figure) -> None:
+def test_pytest_killed_with_workers(run_pytest: Callable[..., Run], bound: Bound) -> None:
     run = run_pytest("-n", "2", "-k", "test_running")
     run.wait_for(lambda: run.tests_that_wait() == 2)
     assert len(run.inside()) == 2 * _OF_THREE
     seconds = run.ends_without_trace(signal.SIGKILL)
-    figure("from SIGKILL of pytest with two workers to nothing", f"{seconds * 1000:.0f} ms")
+    bound("from SIGKILL of pytest with two workers to nothing: seconds", seconds, GONE_BOUND)
 
 
 # --- what is to be kept -----------------------------------------------------------------------------------------------

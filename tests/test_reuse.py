@@ -473,7 +473,6 @@ def test_a_warm_cluster_costs_little(pytester: pytest.Pytester, figure: Figure, 
     first, *others = spent.values()
     figure(f"fixture time with {fixture}", f"first {first * 1000:.0f} ms, slowest other {max(others) * 1000:.0f} ms")
     bound(f"fixture time with {fixture}, warm: seconds, median", statistics.median(others), FIXTURE_BOUND)
-    assert statistics.median(others) < first / 3
 
 
 def test_what_a_test_leaves_does_not_reach_the_next(run: Run) -> None:

@@ -28,8 +28,11 @@ folder=$PWD/build/elsewhere
 pristine=$folder/$suite
 mkdir -p "$folder"
 root=
+child=
 clean() {
-    # Its mounts were made in a namespace that has ended.
+    trap '' INT TERM HUP
+    # With unshare(1) ends everything in its namespace of pids, and with that the mounts below the root.
+    [ -z "$child" ] || { kill -KILL "$child" && wait "$child"; } 2>/dev/null || true
     [ -z "$root" ] || rm -rf --one-file-system "$root"
 }
 trap clean EXIT
@@ -62,7 +65,7 @@ if [ -f "$certificates" ]; then
     done
 fi
 
-# A plain chroot would not do: who enters a node's mount namespace finds himself in the root of that namespace.
+# A plain chroot is not enough: a process that enters a node's mount namespace gets that namespace's root.
 enter='
 set -eu
 mount --bind "$root" "$root"
@@ -79,11 +82,13 @@ cd /root/triocoro
 exec "$@"
 '
 environment+=(PIP_FIND_LINKS=) # a folder of this machine
+environment+=(REAL=required) # that is what it is for
 environment+=(HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin)
 status=0
-# In the background, so that our traps need not wait for it; but then bash has it ignore interrupts. When unshare(1) is
-# killed, so is everything in its namespace of pids.
+# In the background, so that our traps need not wait for it; but then bash has it ignore interrupts.
 root=$root unshare --mount --propagation private --pid --fork --kill-child \
     bash -c "$enter" enter env -i --default-signal=INT,QUIT "${environment[@]}" sh -c "$command" &
-wait $! || status=$?
+child=$!
+wait "$child" || status=$?
+child=
 exit "$status"

@@ -103,7 +103,6 @@ if [ ${#missing[@]} -gt 0 ]; then
             echo "setup: (names are Debian's; elsewhere, install the packages that bring the same)"
         } >&2
         case " ${missing[*]} " in *"-venv "*) exit 1 ;; esac
-        echo "setup: without them, only the fake runs" >&2
     fi
 fi
 

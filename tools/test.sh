@@ -2,16 +2,18 @@
 # All checks, then all tests, on the fake and on real daemons. Whatever fails, the other parts run, so that one look shows
 # all that is wrong.
 #   BIN   the virtual environment's programs (.venv/bin)
-#   REAL  "required": that real clusters cannot run here is a failure, as it is with CI=true
+#   REAL  "required": it is a failure if real clusters cannot run here, as it is with CI=true
 set -uo pipefail
 cd "$(dirname "$0")/.."
 failed=
 for part in lint fake; do
     ${MAKE:-make} --no-print-directory "$part" || failed="$failed $part"
 done
-missing=$("${BIN:-.venv/bin}/python" -c \
-    'from triocoro.testing._netns.requirements import missing; print("\n".join(missing()))') || exit 1
-if [ -z "$missing" ]; then
+if ! missing=$("${BIN:-.venv/bin}/python" -c \
+    'from triocoro.testing._netns.requirements import missing; print("\n".join(missing()))'); then
+    missing="what it lacks could not be found out"
+    failed="$failed real"
+elif [ -z "$missing" ]; then
     ${MAKE:-make} --no-print-directory real || failed="$failed real"
 elif [ "${CI:-}" = true ] || [ "${REAL:-}" = required ]; then
     failed="$failed real"

@@ -26,6 +26,8 @@ class Tracker(Generic[EventT]):
         state: the types of the events that tell the present state, in the order in which the daemon sends them, each
             with what makes an event of the past into one that tells how things stand, or into `None`.
         subject: what an event is about; the latest one about it tells how that stands.
+        retold: the types of events that come again after each event of the first type of `state`, as far as they still
+            hold; what was told before is forgotten then.
     """
 
     def __init__(
@@ -34,11 +36,13 @@ class Tracker(Generic[EventT]):
         connection: Connection[EventT],
         state: Sequence[tuple[type, Callable[[Any], EventT | None]]],
         subject: Callable[[EventT], object] = type,
+        retold: tuple[type, ...] = (),
     ) -> None:
         self._raw = raw
         self._connection = connection
         self._state = state
         self._subject = subject
+        self._retold = retold
         self._latest: dict[object, EventT] = {}
         self._streams: list[EventStream[EventT]] = []
         self._starting = trio.Lock()
@@ -47,6 +51,8 @@ class Tracker(Generic[EventT]):
     def handle(self, events: Sequence[EventT]) -> None:
         """Take a batch of what the daemon sent."""
         for event in events:
+            if self._retold and type(event) is self._state[0][0]:
+                self._latest = {key: it for key, it in self._latest.items() if type(it) not in self._retold}
             self._latest[self._subject(event)] = event
         for stream in self._streams:
             stream.put(events)

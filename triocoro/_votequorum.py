@@ -296,6 +296,6 @@ async def open_votequorum(*, endpoint: Endpoint | None = None) -> AsyncGenerator
     endpoint = resolve_endpoint(endpoint)
     raw = await connect(endpoint.connect_votequorum, endpoint)
     connection: Connection[VotequorumEvent] = Connection(raw, endpoint)
-    tracker = Tracker(raw, connection, _STATE, _subject)
+    tracker = Tracker(raw, connection, _STATE, _subject, retold=(QdeviceExtraInfo,))
     async with connection.serving(tracker.handle):
         yield Votequorum(raw, connection, tracker)

@@ -14,19 +14,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from fuzz.program import Step
+from fuzz.program import Step, node_of
 from triocoro import NodeState, Reason
 
 EXPECTATIONS = frozenset({"expected votes", "highest expected", "quorum", "flags", "quorate"})
 """What an observation has of it."""
 
 
-def goes_in_haste(step: Step, ours: object, theirs: object) -> bool:
-    """Whether a member of a node that was stopped went with its node, and not before it."""
+def goes_in_haste(step: Step, member: str, ours: object, theirs: object) -> bool:
+    """Whether a member of the node that was stopped went with its node, and not before it."""
     during: Step = step.get("during") or step
-    if during["do"] not in {"stop", "restart"}:
-        return False
-    return (ours, theirs) == (["left", Reason.PROCDOWN.name], ["left", Reason.NODEDOWN.name])
+    return (
+        during["do"] in {"stop", "restart"}
+        and (ours, theirs) == (["left", Reason.PROCDOWN.name], ["left", Reason.NODEDOWN.name])
+        and node_of(member) == during["node"]
+    )
 
 
 class Excuses:

@@ -10,10 +10,9 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/resource.h>
-#include <sys/syscall.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "abi.h"
 #include "arena.h"
@@ -57,13 +56,29 @@ static int tc_hung_up(int fd)
 TC_THREAD_LOCAL uintptr_t tc_stack_low;
 TC_THREAD_LOCAL uintptr_t tc_stack_high;
 
+#ifndef __GLIBC__
+
+/* The first thread's stack grows as far as a limit, but musl tells only how far it has grown. Its upper end is where the
+ * kernel has left a few random bytes for the program; no other stack is there.
+ */
+static uintptr_t tc_first_stack_low(uintptr_t low, uintptr_t high)
+{
+	struct rlimit limit;
+
+	if (getauxval(AT_RANDOM) - (high - 8192) >= 16384 || getrlimit(RLIMIT_STACK, &limit) != 0) {
+		return low;
+	}
+	return limit.rlim_cur < high ? high - limit.rlim_cur : 0;
+}
+
+#endif
+
 static int tc_stack_is_shallow(void)
 {
 	uintptr_t here = (uintptr_t)__builtin_frame_address(0);
 
 	if (tc_stack_high == 0) {
 		pthread_attr_t attributes;
-		struct rlimit limit;
 		void *low;
 		size_t size;
 
@@ -72,10 +87,9 @@ static int tc_stack_is_shallow(void)
 			if (pthread_attr_getstack(&attributes, &low, &size) == 0) {
 				tc_stack_low = (uintptr_t)low;
 				tc_stack_high = (uintptr_t)low + size;
-				/* The first thread's stack grows up to a limit; musl tells only how far it has grown. */
-				if (syscall(SYS_gettid) == getpid() && getrlimit(RLIMIT_STACK, &limit) == 0) {
-					tc_stack_low = limit.rlim_cur < tc_stack_high ? tc_stack_high - limit.rlim_cur : 0;
-				}
+#ifndef __GLIBC__
+				tc_stack_low = tc_first_stack_low(tc_stack_low, tc_stack_high);
+#endif
 			}
 			pthread_attr_destroy(&attributes);
 		}

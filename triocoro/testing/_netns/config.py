@@ -12,7 +12,7 @@ STATE_DIR = "/run/triocoro"
 """Where the daemon works: on the node's own tmpfs, as is the configuration file."""
 
 KEY_BYTES: Final = 64
-"""Half of the length of a key that knet accepts at least: it stands in the file in hexadecimal digits."""
+"""Random bytes of a key; in hexadecimal digits they are the 128 characters that knet requires at least."""
 
 _SHARES: Final = 100 * ALL
 """Packets are counted off in hundredths of a per cent."""
