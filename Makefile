@@ -31,7 +31,7 @@ READY := $(VENV)/.ready
 SOURCES := $(filter-out %/_shim.c,$(wildcard $(addprefix triocoro/_corosync/,*.c *.h *.cdef *.txt *build*.py)))
 
 # What shows that the SDK and real clusters work, in half a minute.
-REAL_SMOKE := tests/test_death.py tests/test_downstream.py
+REAL_SMOKE := tests/sdk/test_death.py tests/plugin/test_downstream.py
 
 .PHONY: setup demo test lint fake real bounds flake flake-smoke fuzz fuzz-smoke recordings unprivileged elsewhere \
     elsewhere-smoke pythons floors
@@ -66,7 +66,7 @@ flake: setup
 	@BIN=$(BIN) N=$(N) tools/flake.sh $(ARGS)
 
 flake-smoke: setup
-	@BIN=$(BIN) N=1 tools/flake.sh tests/test_death.py tests/test_cancellation.py
+	@BIN=$(BIN) N=1 tools/flake.sh tests/sdk/test_death.py tests/sdk/test_cancellation.py
 
 fuzz: setup
 	@PYTHONPATH=tests $(BIN)/python -m fuzz --number=$(N) $(if $(SEED),--seed=$(SEED)) --shrink --ledger $(ARGS)
@@ -75,7 +75,7 @@ fuzz-smoke: setup
 	@PYTHONPATH=tests $(BIN)/python -m fuzz --number=3 --seed=1300 $(ARGS)
 
 recordings: setup
-	@PYTHONPATH=tests $(BIN)/python -m recordings --number=$(N) $(ARGS)
+	@PYTHONPATH=tests $(BIN)/python -m support.recordings --number=$(N) $(ARGS)
 
 unprivileged:
 	@tools/unprivileged.sh $(ARGS)
@@ -84,7 +84,7 @@ elsewhere:
 	@tools/elsewhere.sh $(SUITE) $(if $(COMMAND),"$$COMMAND")
 
 elsewhere-smoke:
-	@tools/elsewhere.sh $(SUITE) "make demo && make real ARGS=tests/test_death.py"
+	@tools/elsewhere.sh $(SUITE) "make demo && make real ARGS=tests/sdk/test_death.py"
 
 pythons:
 	@echo "pythons: $(or $(PYTHONS),none)"

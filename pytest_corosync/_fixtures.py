@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack  # which is younger than Python 3.10
 
     from triocoro.testing import Cluster, ClusterOptions, ClusterSettings, Node
-
-    from ._pool import FakeSource, Loan, Pool
+    from triocoro.testing._pool.pool import FakeSource, Loan, Pool
 
 
 class ClusterFactory(Protocol):
@@ -53,7 +52,7 @@ def corosync_mode(pytestconfig: pytest.Config) -> Mode:
 @pytest.fixture(scope="session")
 def _corosync_source(pytestconfig: pytest.Config, corosync_mode: Mode) -> Iterator[FakeSource | Pool]:
     """Where clusters come from; at its end, those end that wait for further tests."""
-    from ._pool import FakeSource, Pool
+    from triocoro.testing._pool.pool import FakeSource, Pool
 
     kept = pytestconfig.stash[KEPT]
     source = pytestconfig.stash[SOURCE] = Pool(kept) if corosync_mode == "real" else FakeSource()

@@ -34,8 +34,8 @@ from triocoro._corosync import CorosyncEndpoint
 from triocoro._types import CmapNotification
 from triocoro.testing import Call, Event, FakeCluster, History, Loss, NetnsCluster, RecordingEndpoint
 from triocoro.testing._fake.cluster import FakeNode
-from triocoro.testing._fake.ipc import _Goodbye
-from triocoro.testing._history import Entry
+from triocoro.testing._fake.exec.ipc import _Goodbye
+from triocoro.testing._history.history import Entry
 from triocoro.testing._netns.cluster import NetnsNode
 
 _PROCESSES = multiprocessing.get_context("forkserver")

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 import attrs
-import installed
 import trio
+from support import installed
 
 from fuzz.driver import Outcome, run
 from fuzz.excuses import EXPECTATIONS, Excuses, goes_in_haste

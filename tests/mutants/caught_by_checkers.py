@@ -9,7 +9,7 @@ from .mutant import Mutant
 MESSAGES = {
     "corruption": Mutant(
         "Node 3 cuts off the end of what it delivers.",
-        "cpg",
+        "exec.cpg",
         "                self._hand_out(group, Message(Address(sender, pid), payload))\n",
         "                payload = payload[:9] if self.daemon.nodeid == 3 else payload\n"
         "                self._hand_out(group, Message(Address(sender, pid), payload))\n",
@@ -17,28 +17,28 @@ MESSAGES = {
     ),
     "wrong_sender": Mutant(
         "Whoever receives a message is told that it comes from its own node.",
-        "cpg",
+        "exec.cpg",
         "self._hand_out(group, Message(Address(sender, pid), payload))",
         "self._hand_out(group, Message(Address(self.daemon.nodeid, pid), payload))",
         Rule.INTEGRITY,
     ),
     "wrong_group": Mutant(
         "Messages of a group go to the members of all groups.",
-        "cpg",
+        "exec.cpg",
         "receivers = [client for client in self._clients if client.is_in(group)]",
         "receivers = [client for client in self._clients if client.is_in(client.group)]",
         Rule.INTEGRITY,
     ),
     "message_twice": Mutant(
         "Node 3 delivers what comes from node 1 twice.",
-        "cpg",
+        "exec.cpg",
         "        for client in receivers:\n",
         "        for client in receivers * (2 if (nodeid, self.daemon.nodeid) == (1, 3) else 1):\n",
         Rule.INTEGRITY,
     ),
     "messages_swapped": Mutant(
         "Node 3 hands out what waits for a client by its senders, and not as it came.",
-        "handle",
+        "lib.handle",
         "        connection.taken(taken)\n",
         "        connection.taken(taken)\n"
         "        if connection.daemon.nodeid == 3 and all(hasattr(event, 'sender') for event in events):\n"
@@ -47,7 +47,7 @@ MESSAGES = {
     ),
     "message_lost_to_one": Mutant(
         "Node 3 misses one message in ten of those that node 1 sends.",
-        "cpg",
+        "exec.cpg",
         "        for client in receivers:\n",
         "        lost = (nodeid, self.daemon.nodeid) == (1, 3) and record.payload.endswith(b'7')\n"
         "        for client in () if lost else receivers:\n",
@@ -55,7 +55,7 @@ MESSAGES = {
     ),
     "self_delivery_missing": Mutant(
         "Node 3 does not deliver one in ten of its own messages.",
-        "cpg",
+        "exec.cpg",
         "        for client in receivers:\n",
         "        lost = nodeid == self.daemon.nodeid == 3 and record.payload.endswith(b'7')\n"
         "        for client in () if lost else receivers:\n",
@@ -63,14 +63,14 @@ MESSAGES = {
     ),
     "fifo_broken": Mutant(
         "A daemon that thaws does what was asked of it in the opposite order.",
-        "daemon",
+        "exec.daemon",
         "        for index, (job, during_sync) in enumerate(self._jobs):\n",
         "        for index, (job, during_sync) in reversed(list(enumerate(self._jobs))):\n",
         Rule.FIFO,
     ),
     "across_views": Mutant(
         "Node 3 delivers each message of another node when the next one comes, be that in another ring.",
-        "cpg",
+        "exec.cpg",
         "        receivers = [client for client in self._clients if client.is_in(group)]\n",
         "        if record.sender.nodeid != self.daemon.nodeid == 3:\n"
         "            late = vars(self).setdefault('late', {})\n"
@@ -88,7 +88,7 @@ _SLOW = {"nodes": 3, "latency": 0.01, "jitter": 0.02}
 IN_TRANSIT = {
     "own_ones_first": Mutant(
         "A node delivers its own messages at once, whatever is on its way before them.",
-        "transit",
+        "exec.transit",
         "            self._inbox(daemon).append(_Packet(self._numbers, now + delay, multicast))\n",
         "            if daemon.nodeid == multicast.sender:\n"
         "                self._inbox(daemon).appendleft(_Packet(self._numbers, now, multicast))\n"
@@ -99,7 +99,7 @@ IN_TRANSIT = {
     ),
     "into_the_next_view": Mutant(
         "What is on its way when a ring breaks comes in the next one.",
-        "totem",
+        "exec.totem",
         "            self._transit.recover([daemon for daemon in daemons if daemon.nodeid in nodeids])\n",
         "            pass\n",
         Rule.VIRTUAL_SYNCHRONY,
@@ -107,7 +107,7 @@ IN_TRANSIT = {
     ),
     "nothing_is_shared": Mutant(
         "When a ring breaks, each node delivers what it has itself, and not what others have who go on with it.",
-        "totem",
+        "exec.totem",
         "            self._transit.recover([daemon for daemon in daemons if daemon.nodeid in nodeids])\n",
         "            for daemon in daemons:\n                self._transit.recover([daemon])\n",
         Rule.VIRTUAL_SYNCHRONY,
@@ -115,7 +115,7 @@ IN_TRANSIT = {
     ),
     "one_forgets": Mutant(
         "When a ring breaks, the last node forgets what was on its way to it.",
-        "totem",
+        "exec.totem",
         "            self._transit.recover([daemon for daemon in daemons if daemon.nodeid in nodeids])\n",
         "            self._transit.forget(daemons[-1])\n"
         "            self._transit.recover([daemon for daemon in daemons if daemon.nodeid in nodeids])\n",
@@ -127,21 +127,21 @@ IN_TRANSIT = {
 VIEWS = {
     "change_lost": Mutant(
         "Clients of node 2 are not told who went with a node.",
-        "cpg",
+        "exec.cpg",
         "        for group, addresses in _by_group(gone):\n",
         "        for group, addresses in () if self.daemon.nodeid == 2 else _by_group(gone):\n",
         Rule.VIEW_AGREEMENT,
     ),
     "change_twice": Mutant(
         "Who comes with a node is told of twice.",
-        "cpg",
+        "exec.cpg",
         "        for group, addresses in _by_group(added):\n",
         "        for group, addresses in _by_group(added) * 2:\n",
         Rule.VIEW_AGREEMENT,
     ),
     "join_before_members": Mutant(
         "A join is told of with the members of before.",
-        "cpg",
+        "exec.cpg",
         "                if self._add(process):\n"
         "                    self._config_change(group, joined=[MemberChange(process.address, Reason.JOIN)])\n",
         "                if process not in self._processes:\n"
@@ -151,14 +151,14 @@ VIEWS = {
     ),
     "leaver_stays": Mutant(
         "Whoever leaves is still among the members that are told with that.",
-        "cpg",
+        "exec.cpg",
         "for address in self.membership(group) if address not in gone)",
         "for address in self.membership(group))",
         Rule.VIEW_AGREEMENT,
     ),
     "totem_change_first": Mutant(
         "The totem change comes before the configuration changes that it closes.",
-        "cpg",
+        "exec.cpg",
         "        self._inform_of_gone()\n"
         "        self._inform_of_joined()\n"
         "        self._join_lists.clear()\n"
@@ -173,35 +173,35 @@ VIEWS = {
     ),
     "totem_change_lost": Mutant(
         "One client of each node is not told of new rings.",
-        "cpg",
+        "exec.cpg",
         "        for client in self._clients:\n            self._totem_change(client)\n",
         "        for client in self._clients[1:]:\n            self._totem_change(client)\n",
         Rule.VIEW_AGREEMENT,
     ),
     "totem_change_of_old": Mutant(
         "The totem change has the new ring's id with the nodes of the old one.",
-        "cpg",
+        "exec.cpg",
         "        self._old_members = self._members\n        self._inform_of_gone()\n",
         "        self._inform_of_gone()\n",
         Rule.VIEW_AGREEMENT,
     ),
     "ring_goes_backwards": Mutant(
         "A new ring's number follows the lowest one that its nodes have seen.",
-        "totem",
+        "exec.totem",
         "        seq = max(self._seqs[nodeid] for nodeid in members) + SEQ_STEP\n",
         "        seq = min(self._seqs[nodeid] for nodeid in members) + SEQ_STEP\n",
         Rule.VIEW_AGREEMENT,
     ),
     "one_id_for_two_rings": Mutant(
         "A ring's id does not change when it forms anew.",
-        "totem",
+        "exec.totem",
         "        ring = Ring(RingId(members[0], seq), members)\n",
         "        ring = Ring(RingId(members[0], SEQ_STEP), members)\n",
         Rule.VIEW_AGREEMENT,
     ),
     "no_ring_for_quorum": Mutant(
         "votequorum gives its clients the nodes of the ring before.",
-        "votequorum",
+        "exec.votequorum",
         "        left = votes.enter_ring(members)\n        self.ring_id = ring_id\n",
         "        left = votes.enter_ring(members)\n",
         Rule.VIEW_AGREEMENT,
@@ -211,7 +211,7 @@ VIEWS = {
 QUORUM = {
     "quorum_off_by_one": Mutant(
         "Half of the votes are enough.",
-        "votes",
+        "exec.votes",
         "max((votes + 2) % _MODULUS // 2 for votes in",
         "max((votes + 1) % _MODULUS // 2 for votes in",
         Rule.QUORUM,
@@ -219,35 +219,35 @@ QUORUM = {
     ),
     "more_than_quorum": Mutant(
         "One needs more votes than quorum says.",
-        "votes",
+        "exec.votes",
         "        enough = self.quorum <= total\n",
         "        enough = self.quorum < total\n",
         Rule.QUORUM,
     ),
     "quorum_is_never_lost": Mutant(
         "Whoever was quorate once stays so.",
-        "votes",
+        "exec.votes",
         "        self.quorate = enough or ",
         "        self.quorate = self.quorate or enough or ",
         Rule.QUORUM,
     ),
     "dead_votes_count": Mutant(
         "Nodes that are gone have votes.",
-        "votes",
+        "exec.votes",
         "sum(node.votes for node in self.members())",
         "sum(node.votes for node in self.nodes)",
         Rule.QUORUM,
     ),
     "news_of_yesterday": Mutant(
         "The quorum service tells what votequorum has decided before.",
-        "quorum",
+        "exec.quorum",
         "        self._change = QuorumChange(quorate, ring_id, members)\n",
         "        self._change = QuorumChange(self._change.quorate, ring_id, members)\n",
         Rule.QUORUM,
     ),
     "wrong_half": Mutant(
         "auto_tie_breaker lets the half go on in which the lowest node is not.",
-        "votes",
+        "exec.votes",
         "            return self.lowest_is_member()\n",
         "            return not self.lowest_is_member()\n",
         Rule.QUORUM,

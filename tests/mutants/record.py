@@ -18,7 +18,7 @@ _BOUND = 600
 
 
 async def _record(settings: Any) -> str:
-    from chaos import chaos
+    from support.chaos import chaos
 
     from triocoro.testing import FakeCluster
 

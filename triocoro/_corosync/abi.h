@@ -1,6 +1,6 @@
 /* The part of Corosync's C ABI that the shim uses, in our own words: building needs no Corosync headers.
  *
- * Enumerations are uint32_t here, as the compilers make them. tests/test_corosync_raw.py compiles these layouts and
+ * Enumerations are uint32_t here, as the compilers make them. tests/raw/test_corosync_raw.py compiles these layouts and
  * the signatures of tables.h against the real headers (with TC_REAL_TYPES, which maps our names to theirs).
  */
 #ifndef TC_ABI_H

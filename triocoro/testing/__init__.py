@@ -6,9 +6,10 @@ and `check` says what of it could not have been Corosync. `seeded_run` has a pro
 """
 
 from ._checkers import Rule as Rule, Violation as Violation, check as check
-from ._cluster import Cluster as Cluster, Node as Node
+from ._cluster.cluster import Cluster as Cluster, Node as Node
+from ._cluster.options import ClusterOptions as ClusterOptions, ClusterSettings as ClusterSettings
 from ._fake.cluster import FakeCluster as FakeCluster
-from ._history import (
+from ._history.history import (
     Call as Call,
     Cancellation as Cancellation,
     Entry as Entry,
@@ -19,7 +20,6 @@ from ._history import (
     Loss as Loss,
     Return as Return,
 )
+from ._history.recording import RecordingEndpoint as RecordingEndpoint
 from ._netns.cluster import NetnsCluster as NetnsCluster
-from ._options import ClusterOptions as ClusterOptions, ClusterSettings as ClusterSettings
-from ._recording import RecordingEndpoint as RecordingEndpoint
 from ._seeded import seeded as seeded, seeded_run as seeded_run

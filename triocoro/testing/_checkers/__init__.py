@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from .._history import History
-from .._options import ClusterOptions
-from ._members import members
-from ._messages import Messages
-from ._order import order_violations
-from ._quorum import quorum_violations
-from ._views import view_violations
-from ._violation import Rule as Rule, Violation as Violation
+from .._cluster.options import ClusterOptions
+from .._history.history import History
+from .members import members
+from .messages import Messages
+from .order import order_violations
+from .quorum import quorum_violations
+from .views import view_violations
+from .violation import Rule as Rule, Violation as Violation
 
 
 def check(history: History, *, options: ClusterOptions | None = None) -> list[Violation]:

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 import trio
 
 from ..._raw import Endpoint
-from .._cluster import Cluster, Node
-from .._network import Network
-from .._options import ClusterOptions, ClusterSettings
-from .daemon import Daemon
+from .._cluster.cluster import Cluster, Node
+from .._cluster.network import Network
+from .._cluster.options import ClusterOptions, ClusterSettings
 from .endpoint import FakeEndpoint, services
-from .totem import Totem
+from .exec.daemon import Daemon
+from .exec.totem import Totem
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack  # which is younger than Python 3.10

@@ -10,20 +10,20 @@ import trio
 from ..._errors import CsError, error_from_code
 from ..._raw import RawCfg, RawCmap, RawCpg, RawQuorum, RawVotequorum
 from ..._types import CmapMap
-from .._options import ClusterOptions
-from .cfg import CfgService
-from .cmap import CmapService
-from .cpg import CpgService
-from .daemon import Daemon, Errand, Service, broken
-from .handle import Handle
-from .ipc import Connection
-from .libcfg import CfgHandle
-from .libcmap import CmapHandle
-from .libcpg import CpgHandle
-from .libquorum import QuorumHandle
-from .libvotequorum import TOO_OLD, VotequorumHandle
-from .quorum import QuorumService
-from .votequorum import VotequorumService
+from .._cluster.options import ClusterOptions
+from .exec.cfg import CfgService
+from .exec.cmap import CmapService
+from .exec.cpg import CpgService
+from .exec.daemon import Daemon, Errand, Service, broken
+from .exec.ipc import Connection
+from .exec.quorum import QuorumService
+from .exec.votequorum import VotequorumService
+from .lib.cfg import CfgHandle
+from .lib.cmap import CmapHandle
+from .lib.cpg import CpgHandle
+from .lib.handle import Handle
+from .lib.quorum import QuorumHandle
+from .lib.votequorum import TOO_OLD, VotequorumHandle
 
 ServiceT = TypeVar("ServiceT", bound=Service)
 HandleT = TypeVar("HandleT", bound="Handle[Any, Any]")

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 import trio
 
 from ..._raw import Endpoint
-from .._cluster import Cluster, Node
-from .._network import Network
-from .._options import ClusterOptions, ClusterSettings
+from .._cluster.cluster import Cluster, Node
+from .._cluster.corosync_conf import KEY_BYTES, STATE_DIR, address, corosync_conf, filter_rules
+from .._cluster.network import Network
+from .._cluster.options import ClusterOptions, ClusterSettings
 from . import requirements
 from .apart import Apart
-from .config import KEY_BYTES, STATE_DIR, address, corosync_conf, filter_rules
 from .hub import Hub
 from .machine import Daemon, Machine, pid_of
 from .readiness import Readiness, describe_log

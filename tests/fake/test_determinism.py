@@ -1,0 +1,296 @@
+"""The same seed, the same course: Trio's schedule, and what clients of the fake see."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from conftest import Bound, Run
+from hypothesis import given, settings, strategies as st
+from support.weather import weather
+
+import triocoro
+from triocoro import Message
+from triocoro.testing import FakeCluster, History, seeded, seeded_run
+
+scheduler: Any = trio._core._run
+
+
+async def shuffled(rounds: int = 3) -> list[int]:
+    """The order in which five tasks have had their turns."""
+    turns: list[int] = []
+
+    async def take_turns(number: int) -> None:
+        for _ in range(rounds):
+            turns.append(number)
+            await trio.lowlevel.checkpoint()
+
+    async with trio.open_nursery() as nursery:
+        for number in range(5):
+            nursery.start_soon(take_turns, number)
+    return turns
+
+
+# -- Trio's schedule ---------------------------------------------------------------------------------------------------
+
+
+def test_a_seed_stands_for_one_schedule() -> None:
+    schedules = [tuple(seeded_run(shuffled, seed=seed)) for seed in range(20)]
+    assert [tuple(seeded_run(shuffled, seed=seed)) for seed in range(20)] == schedules
+    assert len(set(schedules)) == 20
+
+
+def test_arguments_results_and_errors_are_those_of_the_program() -> None:
+    assert len(seeded_run(shuffled, 7, seed=1)) == 5 * 7
+
+    async def fail() -> None:
+        await trio.lowlevel.checkpoint()
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        seeded_run(fail, seed=1)
+
+
+def test_time_is_virtual_unless_a_clock_is_given() -> None:
+    async def sleep() -> float:
+        began = trio.current_time()
+        await trio.sleep(80_000)
+        return trio.current_time() - began
+
+    assert seeded_run(sleep, seed=1) == 80_000
+    assert seeded_run(sleep, seed=1, clock=trio.testing.MockClock(rate=1e9)) >= 80_000
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_what_was_before_is_restored(monkeypatch: pytest.MonkeyPatch, *, before: bool) -> None:
+    monkeypatch.setattr(scheduler, "_ALLOW_DETERMINISTIC_SCHEDULING", before)
+    state = scheduler._r.getstate()
+    with pytest.raises(KeyError), seeded(1):
+        assert scheduler._ALLOW_DETERMINISTIC_SCHEDULING
+        trio.run(shuffled)
+        with seeded(2):
+            trio.run(shuffled)
+        raise KeyError
+    assert scheduler._ALLOW_DETERMINISTIC_SCHEDULING is before
+    assert scheduler._r.getstate() == state
+
+
+@pytest.mark.parametrize("name", ["_r", "_ALLOW_DETERMINISTIC_SCHEDULING"])
+def test_a_trio_that_cannot_be_seeded_is_refused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.delattr(scheduler, name)
+    with pytest.raises(RuntimeError, match=f"Trio {trio.__version__} keeps its random numbers elsewhere"):
+        seeded_run(shuffled, seed=1)
+
+
+async def test_within_a_run_of_pytest_trio() -> None:
+    with seeded(1):
+        one = await shuffled()
+    with seeded(1):
+        same = await shuffled()
+    with seeded(2):
+        other = await shuffled()
+    assert one == same != other
+
+
+async def test_within_a_run_with_an_autojump_clock(autojump_clock: trio.testing.MockClock) -> None:
+    autojump_clock.autojump_threshold = 0
+    assert [await sleepy(seed) for seed in (1, 1)] == [await sleepy(1)] * 2
+    assert await sleepy(1) != await sleepy(2)
+
+
+async def sleepy(seed: int) -> list[int]:
+    """The order in which five tasks come back from sleeping equally long."""
+    woken: list[int] = []
+
+    async def sleep(number: int) -> None:
+        for _ in range(3):
+            await trio.sleep(1)
+            woken.append(number)
+
+    with seeded(seed):
+        async with trio.open_nursery() as nursery:
+            for number in range(5):
+                nursery.start_soon(sleep, number)
+    return woken
+
+
+def test_without_trio_mode(run: Run) -> None:
+    run(
+        """
+        import pytest
+        import trio
+        from triocoro.testing import seeded
+
+        @pytest.mark.trio
+        async def test_order():
+            orders = []
+            for seed in (1, 1, 2):
+                order = []
+
+                async def turn(number):
+                    order.append(number)
+
+                with seeded(seed):
+                    async with trio.open_nursery() as nursery:
+                        for number in range(9):
+                            nursery.start_soon(turn, number)
+                orders.append(order)
+            assert orders[0] == orders[1] != orders[2]
+        """
+    ).assert_outcomes(passed=1)
+
+
+@given(seed=st.integers(0, 2**32))
+@settings(max_examples=20, deadline=None)
+def test_under_hypothesis(seed: int) -> None:
+    # Hypothesis has seeded Trio's random numbers, and goes on with them afterwards.
+    own = scheduler._r.getstate()
+    schedule = seeded_run(shuffled, seed=seed)
+    assert scheduler._r.getstate() == own
+    trio.run(shuffled)
+    assert seeded_run(shuffled, seed=seed) == schedule
+
+
+# -- what clients of the fake see --------------------------------------------------------------------------------------
+
+FAKE = pytest.mark.corosync_fake_only(reason="real daemons do not wait for Trio's turns")
+LIMIT = 3.0
+"""Seconds of the CPU."""
+
+
+async def seen(seed: int, latency: float = 0.0, jitter: float = 0.0) -> str:
+    """What clients do and see while five nodes come and go."""
+    async with FakeCluster(nodes=5, latency=latency, jitter=jitter, seed=seed) as cluster:
+        return (await weather(cluster, seed, seconds=1)).normalised().to_json_lines()
+
+
+def digests() -> list[str]:
+    """Of histories with latency and without, and of another schedule."""
+    courses = [(partial(seen, 1), 1), (partial(seen, 1, 0.01, 0.02), 1), (partial(seen, 1), 2)]
+    texts = [seeded_run(course, seed=seed) for course, seed in courses]
+    assert min(map(len, texts)) > 100_000
+    return [hashlib.sha256(text.encode()).hexdigest() for text in texts]
+
+
+@FAKE
+def test_one_seed_gives_one_history_and_another_seed_another() -> None:
+    assert digests() == digests()
+    assert len(set(digests())) == 3
+
+
+@FAKE
+def test_in_another_process_as_well() -> None:
+    # Sets of strings have another order there, and everything is elsewhere in memory.
+    code = "from test_determinism import digests; print(*digests())"
+    paths = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parent.parent), *sys.path])
+    for hash_seed in ("1", "2"):
+        environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": paths}
+        command = [sys.executable, "-c", code]
+        process = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        assert process.stdout.split() == digests()
+
+
+async def race() -> str:
+    """What three clients of a group see that send at once, on a clock that nobody moves."""
+    history = History()
+    async with FakeCluster(nodes=3) as cluster, trio.open_nursery() as nursery:
+
+        async def member(nodeid: int) -> None:
+            endpoint = history.endpoint(cluster[nodeid], client=f"client {nodeid}")
+            async with triocoro.open_group("g", endpoint=endpoint) as group:
+                for number in range(3):
+                    await group.send(b"%d" % number)
+                own = 0
+                async for event in group:
+                    own += isinstance(event, Message) and event.sender == group.address
+                    if own == 3:
+                        break
+
+        for nodeid in cluster.nodes:
+            nursery.start_soon(member, nodeid)
+    return history.normalised().to_json_lines()
+
+
+@FAKE
+def test_without_a_virtual_clock_while_nobody_sleeps() -> None:
+    def raced(seed: int) -> str:
+        with seeded(seed):
+            return trio.run(race)
+
+    first = raced(1)
+    assert raced(1) == first
+    assert len({raced(seed) for seed in range(5)}) == 5
+
+
+@FAKE
+async def test_in_a_test_of_pytest_trio() -> None:
+    texts: list[str] = []
+    for seed in (1, 1, 2):
+        with seeded(seed):
+            texts.append(await race())
+    assert texts[0] == texts[1] != texts[2]
+
+
+@FAKE
+def test_hypothesis_gives_each_example_the_same_course() -> None:
+    raced: list[str] = []
+
+    @given(st.integers())
+    @settings(max_examples=5, deadline=None, database=None)
+    def example(_: int) -> None:
+        raced.append(trio.run(race))
+
+    example()
+    assert len(raced) > 1 == len(set(raced))
+
+
+# -- speed -------------------------------------------------------------------------------------------------------------
+
+
+async def thousand_seconds(messages: int, latency: float, jitter: float) -> tuple[float, int]:
+    """The time it took five members to send each other that many messages, and how many were received."""
+    received = 0
+    async with FakeCluster(nodes=5, latency=latency, jitter=jitter) as cluster, trio.open_nursery() as nursery:
+
+        async def send(group: triocoro.Group) -> None:
+            for number in range(messages // 5):
+                await group.send(b"%d" % number)
+                await trio.sleep(1005 * 5 / messages)
+
+        async def member(nodeid: int) -> None:
+            nonlocal received
+            async with triocoro.open_group("g", endpoint=cluster[nodeid].endpoint) as group:
+                # All are there before the first one sends.
+                while len(group.view.members) < 5:
+                    await group.receive()
+                nursery.start_soon(send, group)
+                own = 0
+                while own < messages:
+                    own += isinstance(await group.receive(), Message)
+                received += own
+
+        for nodeid in cluster.nodes:
+            nursery.start_soon(member, nodeid)
+    return trio.current_time(), received
+
+
+@FAKE
+@pytest.mark.parametrize(
+    "messages, latency, jitter", [(2_000, 0.0, 0.0), (2_000, 0.01, 0.01), (10_000, 0.0, 0.0), (10_000, 0.01, 0.0)]
+)
+def test_a_thousand_seconds_are_soon_over(messages: int, latency: float, jitter: float, bound: Bound) -> None:
+    began = time.process_time()
+    took, received = seeded_run(partial(thousand_seconds, messages, latency, jitter), seed=1)
+    cpu = time.process_time() - began
+    name = f"{received} messages come within {took:.0f} s, latency {latency} s, jitter {jitter} s: seconds of CPU"
+    bound(name, cpu, LIMIT)
+    assert received == 5 * messages
+    assert took > 1000

@@ -1,0 +1,324 @@
+"""Histories: what is recorded of real and fake clusters alike, and what becomes of it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+from support.raw import caught_up, close, join
+
+import triocoro
+import triocoro.lowlevel
+from triocoro import ConfigChange, Message, QuorumChange, TotemChange, VotequorumNodelist
+from triocoro._raw import RawCpg
+from triocoro.lowlevel import Dispatch
+from triocoro.testing import Call, Cancellation, Cluster, Event, FakeCluster, Fault, History, Loss, Return, check
+
+_BOUND = 60
+"""Seconds for what takes a few at most."""
+
+
+def events(history: Iterable[Any], kind: type[Any]) -> list[Any]:
+    return [entry.event for entry in history if isinstance(entry, Event) and isinstance(entry.event, kind)]
+
+
+async def record(cluster: Cluster) -> History:
+    """Two members through a partition and a death, and who asks about quorum and the map."""
+    history = History()
+    one = history.endpoint(cluster[1], client="one")
+    three = history.endpoint(cluster[3], client="three")
+    with trio.fail_after(_BOUND), one.as_default():
+        async with triocoro.open_votequorum() as votequorum, votequorum.track() as changes:
+            await changes.receive()
+            await votequorum.info()
+        async with triocoro.open_quorum() as quorum, quorum.track() as decisions:
+            await decisions.receive()
+            await quorum.is_quorate()
+        async with triocoro.open_cmap() as cmap:
+            await cmap.set("myapp.key", "value")
+        async with triocoro.open_group("g") as group:
+            with pytest.raises(triocoro.ConnectionLostError):
+                async with triocoro.open_group("g", endpoint=three) as other:
+                    while len(group.view.members) < 2:
+                        await group.receive()
+                    await group.send_and_wait(b"\x00\xff text")
+                    await cluster.isolate(3)
+                    history.fault("isolate", nodeid=3)
+                    for side in (group, other):
+                        while len(side.view.members) == 2:
+                            await side.receive()
+                    with trio.CancelScope(shield=True):
+                        # The connection is lost before a real daemon's end is known.
+                        await cluster[3].kill()
+                    history.fault("kill", nodeid=3)
+                    await trio.sleep_forever()
+            await cluster.heal()
+    return history
+
+
+async def test_what_is_recorded(corosync_cluster: Cluster) -> None:
+    history = await record(corosync_cluster)
+    assert check(history, options=corosync_cluster.options) == []
+    functions = {entry.function for entry in history if isinstance(entry, Call)}
+    assert functions >= {
+        "connect_cpg",
+        "join",
+        "leave",
+        "multicast",
+        "trackstart",
+        "info",
+        "is_quorate",
+        "set",
+        "close",
+    }
+    assert [entry.verb for entry in history if isinstance(entry, Fault)] == ["isolate", "kill"]
+    assert [entry.client for entry in history if isinstance(entry, Loss)] == ["three"]
+    assert {message.payload for message in events(history, Message)} == {b"\x00\xff text"}
+    for kind in (ConfigChange, TotemChange, VotequorumNodelist, QuorumChange):
+        assert events(history, kind)
+    numbers = [(entry.client, entry.number) for entry in history if isinstance(entry, Return)]
+    assert len(numbers) == len(set(numbers))
+    copy = History.from_json_lines(history.to_json_lines())
+    assert copy == history
+    assert copy.normalised() == history.normalised() != history
+    split = [History(e for e in history if isinstance(e, Fault) is fault) for fault in (True, False)]
+    assert sorted(map(repr, History.merge(split))) == sorted(map(repr, history))
+
+
+def test_a_client_has_a_name_of_its_own(corosync_cluster: Cluster) -> None:
+    history = History()
+    history.endpoint(corosync_cluster[1], client="a")
+    with pytest.raises(ValueError, match="has a client 'a' already"):
+        history.endpoint(corosync_cluster[2], client="a")
+
+
+async def test_names_of_clients_that_were_recorded_before(corosync_cluster: Cluster) -> None:
+    parts = [History(), History()]
+    for part in parts:
+        async with triocoro.open_votequorum(endpoint=part.endpoint(corosync_cluster[1], client="a")):
+            pass
+    for history in (History(parts[0]), History.merge([parts[0], History()])):
+        with pytest.raises(ValueError, match="has a client 'a' already"):
+            history.endpoint(corosync_cluster[1], client="a")
+        history.endpoint(corosync_cluster[1], client="b")
+    with pytest.raises(ValueError, match="two histories have a client 'a' each"):
+        History.merge(parts)
+    # A client may come in parts.
+    middle = len(parts[0]) // 2
+    halves = [History(list(parts[0])[:middle]), History(list(parts[0])[middle:])]
+    assert History.merge(halves) == parts[0]
+
+
+@pytest.mark.parametrize("line", ["", "x", "1", "{}", '{"class":"Nobody"}', '{"class":"Call"}'])
+def test_no_history(line: str) -> None:
+    with pytest.raises(ValueError, match="this is no line of a history"):
+        History.from_json_lines(f"{line}\n")
+
+
+async def test_a_client_is_not_told_what_it_has_not_asked_for(corosync_cluster: Cluster) -> None:
+    # The recording asks for the ring that a member begins in; whoever is above it sees what it would see without.
+    history = History()
+    for asks in (False, True):
+        raw = await history.endpoint(corosync_cluster[1], client=str(asks)).connect_cpg(initial_totem_conf=asks)
+        await join(raw, b"g")
+        kinds: list[type[Any]] = []
+        with trio.fail_after(_BOUND):  # noqa: ASYNC912 - an event is missing when it begins
+            while len([entry for entry in history if isinstance(entry, Event) and entry.client == str(asks)]) < 2:
+                await trio.lowlevel.wait_readable(raw.fileno())
+                kinds += [type(event) for event in raw.dispatch(100, 10_000)[1]]
+        assert kinds == ([ConfigChange, TotemChange] if asks else [ConfigChange])
+        raw.close()
+        await raw.wait_closed()
+    assert len(events(history, TotemChange)) == 2
+
+
+def told(events: Iterable[object]) -> list[object]:
+    """What does not depend on whose group it is."""
+    return [event if isinstance(event, TotemChange) else type(event) for event in events]
+
+
+async def test_a_client_is_told_what_it_would_be_told_without(corosync_cluster: Cluster) -> None:
+    endpoints = (corosync_cluster[1].endpoint, History().endpoint(corosync_cluster[1], client="one"))
+
+    async def members(rings: str = "", *, are_taken: bool = False) -> tuple[list[RawCpg], list[list[object]]]:
+        """Two new ones, without the recording and with it, in groups of their own."""
+        handles = [await endpoint.connect_cpg() for endpoint in endpoints]
+        if rings:
+            await change(rings)
+        seen = [told(handle.dispatch(100, 10_000)[1]) if are_taken else [] for handle in handles]
+        for handle, group, events in zip(handles, (b"plain", b"recorded"), seen, strict=True):
+            await join(handle, group)
+            events.extend(told((await caught_up(handle))[0]))
+        return handles, seen
+
+    async def change(verb: str) -> None:
+        await (corosync_cluster.isolate(3) if verb == "isolate" else corosync_cluster.heal())
+        await corosync_cluster.settled()
+
+    handles, (without, recorded) = await members()
+    assert without == recorded == [ConfigChange]
+    await change("isolate")
+    without, recorded = [told((await caught_up(handle))[0]) for handle in handles]
+    assert without == recorded != []
+    await close(*handles)
+
+    handles, (without, recorded) = await members("heal", are_taken=True)
+    assert without == recorded != [ConfigChange]
+    await close(*handles)
+
+    handles, (without, recorded) = await members("isolate")
+    assert without == recorded != [ConfigChange]
+    await change("heal")
+    without, recorded = [told((await caught_up(handle))[0]) for handle in handles]
+    assert without == recorded != []
+    await close(*handles)
+
+
+@pytest.mark.corosync_fake_only(reason="nobody else may join in the moment of a real join")
+@pytest.mark.parametrize("knows_a_ring", [False, True])
+async def test_another_group_changes_before_the_own_join(
+    autojump_clock: trio.testing.MockClock,  # noqa: ARG001 - it is in force
+    *,
+    knows_a_ring: bool,
+) -> None:
+    async with FakeCluster(nodes=2, latency=1) as cluster:
+        endpoints = (cluster[1].endpoint, History().endpoint(cluster[1], client="one"))
+        handles = [await endpoint.connect_cpg() for endpoint in endpoints]
+        if knows_a_ring:
+            await cluster.isolate(2)
+            await cluster.heal()
+        other = await cluster[2].endpoint.connect_cpg()
+        await join(other, b"other")
+        await trio.sleep(0.5)
+        for number, handle in enumerate(handles):
+            await handle.join(b"%d" % number)
+        await trio.sleep(2)
+        await cluster.isolate(2)
+        without, recorded = [told(handle.dispatch(100, 10_000)[1]) for handle in handles]
+        assert without == recorded
+        await close(*handles, other)
+
+
+async def test_numbers_that_json_has_none_of(corosync_cluster: Cluster) -> None:
+    history = History()
+    with trio.fail_after(_BOUND):
+        async with triocoro.open_cmap(endpoint=history.endpoint(corosync_cluster[1], client="a")) as cmap:
+            for value in (math.inf, -math.inf, 1.5):
+                await cmap.set("myapp.key", value)
+                assert await cmap.get("myapp.key") == value
+
+    def refuse(constant: str) -> None:
+        pytest.fail(f"{constant} is not JSON")
+
+    for line in history.to_json_lines().splitlines():
+        json.loads(line, parse_constant=refuse)
+    assert History.from_json_lines(history.to_json_lines()) == history
+    nan = History([Fault(time=0, verb="x", arguments={"number": math.nan})])
+    text = nan.to_json_lines()
+    json.loads(text, parse_constant=refuse)
+    (fault,) = History.from_json_lines(text)
+    assert isinstance(fault, Fault)
+    assert math.isnan(fault.arguments["number"])
+
+
+def test_what_is_kept_of_values() -> None:
+    history = History(clock=lambda: 0.0)
+    history.fault("x", votes={1: 2}, nodes={3, 1}, sides=[[1], [2, 3]])
+    assert history[0] == Fault(
+        time=0.0, verb="x", arguments={"votes": {"1": 2}, "nodes": (1, 3), "sides": ((1,), (2, 3))}
+    )
+    assert History.from_json_lines(history.to_json_lines()) == history
+    history.append(Fault(time=0.0, verb="x", arguments={"sides": [[1], [2, 3]]}))
+    with pytest.raises(TypeError, match=r"a history cannot keep \[\[1\], \[2, 3\]\]"):
+        history.to_json_lines()
+
+
+async def test_a_message_by_zero_copy(corosync_cluster: Cluster) -> None:
+    history = History()
+    got: list[bytes] = []
+
+    async def deliver(message: Message) -> None:
+        got.append(message.payload)
+
+    async def ignore(_: ConfigChange) -> None:
+        pass
+
+    with history.endpoint(corosync_cluster[1], client="a").as_default(), trio.fail_after(_BOUND):
+        handle = await triocoro.lowlevel.cpg_initialize(deliver=deliver, confchg=ignore)
+        await handle.join("g")
+        await handle.dispatch(Dispatch.ONE)
+        async with handle.zcb_alloc(5) as buffer:
+            buffer[:] = b"hello"
+            await handle.zcb_mcast_joined(buffer)
+            await handle.dispatch(Dispatch.ONE)
+        await handle.finalize()
+    assert got == [b"hello"]
+    sent = [entry for entry in history if isinstance(entry, Call) and entry.function == "zcb_mcast_joined"]
+    assert [call.arguments for call in sent] == [{"payload": b"hello"}]
+    assert check(history) == []
+    assert History.from_json_lines(history.to_json_lines()) == history
+
+
+@pytest.mark.corosync_fake_only(reason="a real daemon answers when it likes")
+async def test_an_answer_that_comes_when_the_handle_is_closed(corosync_cluster: Cluster) -> None:
+    history = History()
+    answers: list[triocoro.VotequorumInfo] = []
+
+    async def ask(votequorum: triocoro.Votequorum) -> None:
+        answers.append(await votequorum.info())
+
+    async with trio.open_nursery() as nursery:
+        endpoint = history.endpoint(corosync_cluster[1], client="a")
+        async with triocoro.open_votequorum(endpoint=endpoint) as votequorum:
+            await corosync_cluster[1].freeze()
+            nursery.start_soon(ask, votequorum)  # noqa: ASYNC111 - it outlives the connection
+            await trio.testing.wait_all_tasks_blocked()
+            await corosync_cluster[1].thaw()
+    assert [entry.result for entry in history if isinstance(entry, Return)][1:] == answers != []
+
+
+async def test_what_is_printed_of_large_messages(corosync_cluster: Cluster) -> None:
+    history = History()
+    large = bytes(100_000)
+    async with triocoro.open_group("g", endpoint=history.endpoint(corosync_cluster[1], client="a")) as group:
+        with trio.fail_after(_BOUND):
+            for payload in (b"small", large, bytes(2_000_000)):
+                await group.send_and_wait(payload)
+    lines = [repr(entry) for entry in history]
+    assert max(map(len, lines)) < 500
+    assert any("arguments={'payloads': (b'small',)}" in line for line in lines)
+    assert any("<2000000 bytes: b" in line for line in lines)
+    # Nothing else is another than before.
+    two = Call(time=0, client="a", node=1, handle=1, number=1, function="f", arguments={"x": (1, b"y"), "z": {}})
+    assert repr(two).endswith("arguments={'x': (1, b'y'), 'z': {}})")
+
+
+async def test_a_cancelled_call(corosync_cluster: Cluster) -> None:
+    history = History()
+    async with triocoro.open_votequorum(endpoint=history.endpoint(corosync_cluster[1], client="a")) as votequorum:
+        await corosync_cluster[1].freeze()
+        with trio.move_on_after(0.1) as scope:
+            await votequorum.info()
+        assert scope.cancelled_caught
+        await corosync_cluster[1].thaw()
+    cancelled = [entry for entry in history if isinstance(entry, Cancellation)]
+    calls = [entry for entry in history if isinstance(entry, Call) and entry.function == "info"]
+    assert [entry.number for entry in cancelled] == [call.number for call in calls]
+
+
+def test_histories_of_several_processes() -> None:
+    # Each has a clock of its own that tells the same time, and its entries stay in their order, whatever that says.
+    one = [Fault(time=time, verb=str(number)) for number, time in enumerate((1.0, 5.0, 4.0, 9.0))]
+    two = [Fault(time=time, verb=str(number)) for number, time in enumerate((2.0, 3.0, 4.5), start=10)]
+    merged = History.merge([History(one), History(two)])
+    verbs = [entry.verb for entry in merged if isinstance(entry, Fault)]
+    assert verbs == ["0", "10", "11", "12", "1", "2", "3"]
+    ticks = iter((7.0,))
+    history = History(clock=lambda: next(ticks))
+    history.fault("kill", node=1)
+    assert history[0] == Fault(time=7.0, verb="kill", arguments={"node": 1})

@@ -1,0 +1,90 @@
+"""A cluster to which everything happens while clients use it, recorded."""
+
+from __future__ import annotations
+
+import itertools
+from functools import partial
+
+import trio
+
+import triocoro
+from support.observers import again, quorum, votes
+from triocoro.testing import Cluster, History, RecordingEndpoint
+
+_PACE = 0.01
+"""Seconds between two messages of a member, or two questions."""
+_LIFE = 50
+"""Messages that a member of group b sends before it leaves, and comes again; those of a stay, if they can."""
+_LOAD = 0.1
+"""Seconds for which things are left as they are once they have settled."""
+
+_numbers = itertools.count(1)
+
+
+async def chaos(cluster: Cluster) -> History:
+    """Every verb of a cluster of three nodes or more once, while two members and two observers live on each node.
+
+    The last word of all is that the cluster is whole again.
+    """
+    history = History()
+    async with trio.open_nursery() as nursery:
+        for nodeid, node in cluster.nodes.items():
+            for group in ("a", "b"):
+                member = history.endpoint(node, client=f"{group}{nodeid}")
+                nursery.start_soon(again, partial(_member, member, group))
+            for role, observe in (("v", votes), ("q", quorum)):
+                observer = history.endpoint(node, client=f"{role}{nodeid}")
+                nursery.start_soon(again, partial(observe, observer, lambda: _PACE))
+        await _faults(cluster, history)
+        nursery.cancel_scope.cancel()
+    return history
+
+
+async def _faults(cluster: Cluster, history: History) -> None:
+    async def do(verb: str, nodeid: int) -> None:
+        await getattr(cluster[nodeid], verb)()
+        history.fault(verb, node=nodeid)
+
+    async def settled() -> None:
+        await cluster.settled()
+        await trio.sleep(_LOAD)
+
+    await settled()
+    await cluster.partition({1}, {2, 3})
+    history.fault("partition", sides=((1,), (2, 3)))
+    await settled()
+    await do("kill", 3)
+    await cluster.heal()
+    history.fault("heal")
+    await do("start", 3)
+    await settled()
+    await do("freeze", 2)
+    await settled()
+    await do("thaw", 2)
+    # A transition that loses a node before it has come to an end can leave a ghost of it (docs/facts.md), which the
+    # checkers rightly find.
+    await settled()
+    await cluster.isolate(3)
+    history.fault("isolate", node=3)
+    await settled()
+    await do("stop", 1)
+    await do("start", 1)
+    await settled()
+    await cluster.heal()
+    history.fault("heal")
+    await do("restart", 2)
+    await settled()
+
+
+async def _member(endpoint: RecordingEndpoint, group: str) -> None:
+    try:
+        async with triocoro.open_group(group, endpoint=endpoint) as member:
+            for number in itertools.islice(_numbers, None if group == "a" else _LIFE):
+                await member.send(f"message {number}".encode())
+                with trio.move_on_after(_PACE):
+                    async for event in member:
+                        if isinstance(event, triocoro.MessageLost):
+                            endpoint.lost(event.payload)
+    except triocoro.MessageLostError as error:
+        for payload in error.payloads:
+            endpoint.lost(payload)

@@ -1,0 +1,326 @@
+"""What a test sees of a cluster, real or fake."""
+
+from __future__ import annotations
+
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
+from types import TracebackType
+from typing import Final
+
+import trio
+
+from ..._cpg import open_group
+from ..._endpoint import default_endpoint
+from ..._errors import CorosyncError
+from ..._raw import Endpoint
+from ..._types import VotequorumNodelist
+from ..._votequorum import open_votequorum
+from .network import Network
+from .options import ClusterOptions
+
+_PATIENCE: Final = 30.0
+"""Seconds that memberships may take to settle; a machine under load is slow, yet not that slow."""
+_POLL: Final = 0.05
+
+_numbers = itertools.count(1)
+
+
+class Node(ABC):
+    """One node of a cluster."""
+
+    def __init__(self, nodeid: int) -> None:
+        self.nodeid = nodeid
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.nodeid}>"
+
+    @property
+    @abstractmethod
+    def endpoint(self) -> Endpoint:
+        """Give this as `endpoint=` to talk to this node's daemon; it stays valid when the daemon is restarted."""
+
+    @property
+    @abstractmethod
+    def pid(self) -> int | None:
+        """The daemon's pid as this process sees it; `None` on the fake, and while no daemon runs."""
+
+    @property
+    @abstractmethod
+    def log(self) -> str:
+        """What the daemon has logged so far, over all its restarts."""
+
+    @property
+    @abstractmethod
+    def running(self) -> bool:
+        """Whether the daemon runs; a frozen one does."""
+
+    @contextmanager
+    def as_default(self) -> Generator[None, None, None]:
+        """Make this node the default endpoint within a `with` block, in this context."""
+        token = default_endpoint.set(self.endpoint)
+        try:
+            yield
+        finally:
+            default_endpoint.reset(token)
+
+    @abstractmethod
+    async def start(self) -> None:
+        """Start the daemon; returns once clients can connect to it. Nothing happens if it runs."""
+
+    @abstractmethod
+    async def stop(self) -> None:
+        """Stop the daemon in good order (SIGTERM: it leaves the cluster), and wait for its end."""
+
+    @abstractmethod
+    async def kill(self) -> None:
+        """Kill the daemon (SIGKILL: the others must find out), and wait for its end."""
+
+    async def restart(self) -> None:
+        """Stop the daemon in good order, if it runs, and start it.
+
+        Cancelled: it may be stopped.
+        """
+        await self.stop()
+        await self.start()
+
+    @abstractmethod
+    async def freeze(self) -> None:
+        """Stop the daemon in its tracks (SIGSTOP) until `thaw`.
+
+        Raises:
+            RuntimeError: no daemon runs.
+        """
+
+    @abstractmethod
+    async def thaw(self) -> None:
+        """Let a frozen daemon go on (SIGCONT)."""
+
+
+class Cluster(AbstractContextManager["Cluster"], AbstractAsyncContextManager["Cluster"]):
+    """A throwaway cluster. Use it with `async with`, or with a plain `with`, which blocks while it starts and stops."""
+
+    def __init__(self, options: ClusterOptions) -> None:
+        self.options = options
+        self._network = Network(frozenset(range(1, options.nodes + 1)))
+
+    @property
+    @abstractmethod
+    def nodes(self) -> Mapping[int, Node]:
+        """The nodes by their ids."""
+
+    @property
+    def network(self) -> Network:
+        """What is wrong with the network."""
+        return self._network
+
+    def __getitem__(self, nodeid: int) -> Node:
+        return self.nodes[nodeid]
+
+    @abstractmethod
+    def __enter__(self) -> Cluster: ...
+
+    @abstractmethod
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None: ...
+
+    @abstractmethod
+    async def __aenter__(self) -> Cluster: ...
+
+    @abstractmethod
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None: ...
+
+    def reachable(self, nodeid: int) -> frozenset[int]:
+        """The nodes that hear `nodeid`, and are heard by it, itself included; none if it is frozen or down."""
+        up = self._up()
+        return frozenset(other for other in up if nodeid in up and self._network.linked(nodeid, other))
+
+    async def partition(self, *sides: Iterable[int]) -> None:
+        """Cut the network between `sides`, in place of any cut before; packet loss stays.
+
+        Args:
+            sides: sets of node ids; nodes that are not named stay with the first side.
+
+        Cancelled: it may have been cut.
+        """
+        await self._rewire(lambda network: network.partition(sides))
+
+    async def isolate(self, nodeid: int) -> None:
+        """Cut one node off from all others; other cuts stay as they are.
+
+        Cancelled: it may have been cut off.
+        """
+        await self._rewire(lambda network: network.isolate(nodeid))
+
+    async def cut(self, source: int, target: int) -> None:
+        """Let nothing that node `source` sends arrive at node `target`; the other direction, and other cuts, stay.
+
+        To Corosync the two are apart then, as links work in both directions or not at all. Where there are more nodes
+        than two, the daemons settle who stays with the others; it takes them some seconds, and may never come to an end
+        (docs/facts.md).
+
+        Cancelled: it may have been cut.
+        """
+        await self._rewire(lambda network: network.cut_off(source, target))
+
+    async def lose(self, percent: float, *, nodes: Iterable[int] | None = None) -> None:
+        """Lose that much of what nodes send to each other, by chance, in place of any loss before.
+
+        Corosync repeats what got lost, so that messages arrive all the same, only later. With a few per cent, a ring
+        may now and then be formed anew of the same nodes; with 15 or more, nodes lose each other. On the fake nothing
+        happens below 100.
+
+        Args:
+            percent: 0 to 100 per cent of the packets; 0 ends it.
+            nodes: the nodes that do not hear them; all, unless given. The loss of others stays.
+
+        Cancelled: it may be in force.
+        """
+        nodeids = frozenset(self.nodes if nodes is None else nodes)
+        await self._rewire(lambda network: network.lose(percent, nodeids))
+
+    async def heal(self) -> None:
+        """Mend the network: no cut and no loss is left.
+
+        Cancelled: it may have been mended.
+        """
+        await self._rewire(lambda network: Network(network.nodeids))
+
+    @abstractmethod
+    async def _rewire(self, change: Callable[[Network], Network]) -> None:
+        """Make the network what `change` makes of it, and `network` with it; one change after the other."""
+
+    @abstractmethod
+    def _up(self) -> frozenset[int]:
+        """The nodes that run, and are not frozen."""
+
+    @abstractmethod
+    def check_runs(self) -> None:
+        """Raise `RuntimeError` if we are not in the block: elsewhere there is nothing to do anything to."""
+
+    async def settled(self) -> None:
+        """Wait until the memberships on all nodes that are up (and not frozen) are what the network allows.
+
+        That is: the nodes of each membership agree on it, its network holds, and no two of them could be one. Quorum
+        has been counted by then, the nodes are ready for requests, and messages get around: to see that, it joins a
+        group of its own on each of them. The network and the nodes may change meanwhile.
+
+        Raises:
+            RuntimeError: the cluster does not run.
+            trio.TooSlowError: it has not come to that within 30 seconds; the message says which node sees what.
+        """
+        self.check_runs()
+        watch = _Watch(self, self._up)
+        with trio.move_on_after(_PATIENCE) as patience:
+            async with trio.open_nursery() as nursery:
+                await watch.settled(nursery)
+                nursery.cancel_scope.cancel()
+        if patience.cancelled_caught:
+            raise trio.TooSlowError(
+                f"the memberships have not settled within {_PATIENCE:g} seconds:\n" + "\n".join(watch.findings())
+            )
+
+
+class _Watch:
+    """What the nodes of a cluster see of each other."""
+
+    def __init__(self, cluster: Cluster, up: Callable[[], frozenset[int]]) -> None:
+        self._cluster = cluster
+        self._up = up
+        self._followed: set[int] = set()
+        self._sees: dict[int, frozenset[int]] = {}
+        self._errors: dict[int, CorosyncError] = {}
+        self._changes = 0
+        self._news = trio.Event()
+
+    async def settled(self, nursery: trio.Nursery) -> None:
+        """Wait until all that is seen fits together, and no transition is under way."""
+        while not await self._is_settled(nursery):
+            await self._wait()
+
+    async def _is_settled(self, nursery: trio.Nursery) -> bool:
+        await trio.lowlevel.checkpoint()
+        for nodeid in self._up() - self._followed:
+            self._followed.add(nodeid)
+            nursery.start_soon(self._follow, self._cluster[nodeid])
+        changes = self._changes
+        return self._fits() and await self._gets_around() and self._fits() and changes == self._changes
+
+    def findings(self) -> Iterator[str]:
+        """Which node sees what."""
+        for nodeid in sorted(self._up() | self._followed):
+            sees = sorted(self._sees[nodeid]) if nodeid in self._sees else "nothing yet"
+            error = f"; asked, it said: {self._errors[nodeid]}" if nodeid in self._errors else ""
+            yield f"- node {nodeid} sees {sees}, and hears {sorted(self._cluster.reachable(nodeid))}{error}"
+
+    async def _follow(self, node: Node) -> None:  # noqa: ASYNC910 - a task of our own
+        """Keep up with one node, while it is there."""
+        try:
+            async with open_votequorum(endpoint=node.endpoint) as votequorum, votequorum.track() as changes:
+                async for change in changes:
+                    if isinstance(change, VotequorumNodelist):
+                        self._see(node.nodeid, frozenset(change.nodes))
+        except CorosyncError as error:
+            # It may have been killed, and come back; whatever else it is will be in the findings.
+            self._errors[node.nodeid] = error
+            self._followed.discard(node.nodeid)
+            self._see(node.nodeid, None)
+
+    def _see(self, nodeid: int, members: frozenset[int] | None) -> None:
+        self._sees.pop(nodeid, None)
+        if members is not None:
+            self._sees[nodeid] = members
+        self._changes += 1
+        self._news.set()
+
+    def _fits(self) -> bool:
+        network, up = self._cluster.network, self._up()
+        sees = {nodeid: self._sees.get(nodeid) for nodeid in up}
+        return all(
+            members is not None
+            and members <= up
+            and all(sees[other] == members for other in members)
+            and network.holds(members)
+            # Nobody else could be in it.
+            and not any(network.meet(members | (sees[other] or {other})) for other in up - members)
+            for members in sees.values()
+        )
+
+    async def _gets_around(self) -> bool:
+        """Whether a message gets around from every node.
+
+        None does while totem gathers a new ring, which no node list tells of before it is there; and the services serve
+        no requests in the transition that the node list begins.
+        """
+        up, arrived = self._up(), set[int]()
+        async with trio.open_nursery() as nursery:
+            for nodeid in up:
+                nursery.start_soon(self._send_around, self._cluster[nodeid], arrived)
+            while len(arrived) < len(up) and up == self._up() and self._fits():
+                await self._wait()
+            nursery.cancel_scope.cancel()
+        return len(arrived) == len(up)
+
+    async def _send_around(self, node: Node, arrived: set[int]) -> None:  # noqa: ASYNC910 - a task of our own
+        while node.nodeid not in arrived:
+            try:
+                # Joins come back in agreed order.
+                async with open_group(f"triocoro settled {next(_numbers)}", receive=False, endpoint=node.endpoint):
+                    pass
+            except CorosyncError as error:
+                self._errors[node.nodeid] = error
+                await trio.sleep(_POLL)
+            else:
+                self._errors.pop(node.nodeid, None)
+                arrived.add(node.nodeid)
+                self._news.set()
+
+    async def _wait(self) -> None:
+        """Wait for news. Nobody tells of what is done to the network, or to nodes: so not for long."""
+        with trio.move_on_after(_POLL):
+            await self._news.wait()
+            self._news = trio.Event()

@@ -1,0 +1,147 @@
+"""The configuration file of a node's daemon; see corosync.conf(5)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final, TypeAlias
+
+from .network import ALL, Network
+from .options import ClusterOptions, LogLevel
+
+STATE_DIR = "/run/triocoro"
+"""Where the daemon works: on the node's own tmpfs, as is the configuration file."""
+
+KEY_BYTES: Final = 64
+"""Random bytes of a key; in hexadecimal digits they are the 128 characters that knet requires at least."""
+
+_SHARES: Final = 100 * ALL
+"""Packets are counted off in hundredths of a per cent."""
+
+_DEBUG: Final[dict[LogLevel, str]] = {"info": "off", "debug": "on", "trace": "trace"}
+
+_Entry: TypeAlias = "tuple[str, str | int | Sequence[_Entry]]"
+
+
+def address(nodeid: int) -> str:
+    """The address of a node, from TEST-NET-1 (RFC 5737)."""
+    return f"192.0.2.{nodeid}"
+
+
+def corosync_conf(options: ClusterOptions, cluster_name: str, *, key: str | None = None) -> str:
+    """The text of corosync.conf, the same on every node.
+
+    Args:
+        options: what the cluster is like.
+        cluster_name: its name.
+        key: what messages are encrypted with; without it they are not, which some daemons refuse.
+    """
+    token = options.token
+    interface: list[_Entry] = [
+        ("linknumber", 0),
+        # A dead link must be noticed before the token is lost; a single pong is enough for one to be up.
+        ("knet_ping_interval", token // 5),
+        ("knet_ping_timeout", token // 2),
+        ("knet_pong_count", 1),
+    ]
+    totem: list[_Entry] = [
+        ("version", 2),
+        ("cluster_name", cluster_name),
+        ("transport", "knet"),
+        ("crypto_cipher", "none" if key is None else "aes256"),
+        ("crypto_hash", "none" if key is None else "sha256"),
+        *([] if key is None else [("key", key)]),
+        ("token", token),
+        # No allowance for the number of nodes: the token is what the test asks for.
+        ("token_coefficient", 0),
+        ("consensus", token * 6 // 5),
+        # Each change of membership takes at least this long. Shorter has joins overtake each other.
+        ("join", 30),
+        ("interface", interface),
+    ]
+    system: list[_Entry] = [
+        ("state_dir", STATE_DIR),
+        # Neither may an ordinary user do, nor should the daemons of a test go before everything else.
+        ("sched_rr", "no"),
+        ("move_to_root_cgroup", "no"),
+    ]
+    logging: list[_Entry] = [
+        ("to_stderr", "yes"),
+        ("to_syslog", "no"),
+        ("to_logfile", "no"),
+        ("timestamp", "hires"),
+        ("debug", _DEBUG[options.log_level]),
+    ]
+    nodelist: list[_Entry] = [
+        (
+            "node",
+            [
+                ("nodeid", nodeid),
+                ("name", f"node{nodeid}"),
+                ("ring0_addr", address(nodeid)),
+                ("quorum_votes", options.votes_of(nodeid)),
+            ],
+        )
+        for nodeid in range(1, options.nodes + 1)
+    ]
+    sections: list[_Entry] = [
+        ("totem", totem),
+        ("system", system),
+        ("logging", logging),
+        ("quorum", list(_quorum(options))),
+        ("nodelist", nodelist),
+    ]
+    return "\n".join([*_lines(sections), ""])
+
+
+def _quorum(options: ClusterOptions) -> Iterator[_Entry]:
+    """The section for votequorum(5)."""
+    yield "provider", "corosync_votequorum"
+    yield "two_node", int(options.two_node)
+    # Not given is something else than no: two_node may bring it.
+    if options.wait_for_all is not None:
+        yield "wait_for_all", int(options.wait_for_all)
+    yield "last_man_standing", int(options.last_man_standing)
+    yield "last_man_standing_window", options.last_man_standing_window
+    yield "auto_tie_breaker", int(options.auto_tie_breaker)
+    if options.auto_tie_breaker_node is not None:
+        yield "auto_tie_breaker_node", options.auto_tie_breaker_node
+    yield "allow_downscale", int(options.allow_downscale)
+    if options.expected_votes is not None:
+        yield "expected_votes", options.expected_votes
+    if options.qdevice_votes is not None:
+        yield (
+            "device",
+            [
+                ("model", "net"),
+                ("votes", options.qdevice_votes),
+                ("timeout", options.qdevice_timeout),
+                ("sync_timeout", options.qdevice_sync_timeout),
+            ],
+        )
+
+
+def _lines(entries: Sequence[_Entry], indent: str = "") -> Iterator[str]:
+    for key, value in entries:
+        if isinstance(value, (str, int)):
+            yield f"{indent}{key}: {value}"
+        else:
+            yield f"{indent}{key} {{"
+            yield from _lines(value, indent + "    ")
+            yield f"{indent}}}"
+
+
+def filter_rules(network: Network, nodeid: int) -> list[str]:
+    """What nft(8) makes a node deaf with, in place of what it did before; all of it happens at once."""
+    deaf_to = [source for source, target in sorted(network.cut) if target == nodeid]
+    loss = round(network.loss.get(nodeid, 0) * _SHARES / ALL)
+    # There is no such number as the number of shares.
+    chance = f"numgen random mod {_SHARES} < {loss} " if loss < _SHARES else ""
+    return [
+        # A table that is not there cannot be deleted.
+        "add table ip triocoro",
+        "delete table ip triocoro",
+        "add table ip triocoro",
+        "add chain ip triocoro input { type filter hook input priority 0; }",
+        *(f"add rule ip triocoro input ip saddr {address(source)} counter drop" for source in deaf_to),
+        *([f"add rule ip triocoro input iif eth0 {chance}counter drop"] if loss else []),
+    ]

@@ -1,0 +1,274 @@
+"""The cfg service of one daemon: exec/cfg.c."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import TYPE_CHECKING, Final
+
+import attrs
+import trio
+
+from ...._errors import CsError, error_from_code
+from ...._types import CmapType, IPAddress, LinkStatus, NodeStatus, RingStatus, ShutdownFlag
+from ..._cluster.options import ClusterOptions
+from . import coroparse, totemconfig
+from .daemon import Answer, Daemon, Service
+from .stats import MTU, OWN_MTU
+
+if TYPE_CHECKING:
+    from .ipc import Connection
+
+_SHUTDOWN_TIMEOUT: Final = 5000
+"""Milliseconds, unless cfg.shutdown_timeout says something else."""
+
+_RELOADED: Final = ("logging.", "totem.", "nodelist.", "quorum.")
+"""What is deleted when the configuration is read again and does not have it, whoever has set it."""
+
+
+# The messages between the daemons.
+
+
+@attrs.frozen
+class _KillNode:
+    nodeid: int
+    reason: str
+
+
+@attrs.frozen
+class _Shutdown:
+    pass
+
+
+@attrs.frozen
+class _ReloadConfig:
+    pass
+
+
+@attrs.define(eq=False)
+class _Negotiation:
+    """Whether the daemon may shut down."""
+
+    originator: Connection
+    flags: ShutdownFlag
+    answer: Answer
+    timer: trio.CancelScope
+    expected: int
+    """How many are to reply."""
+    yes: int = 0
+    no: int = 0
+
+
+class CfgService(Service):
+    """The daemon's links, its configuration, and its end."""
+
+    name = "cfg"
+
+    def __init__(self, daemon: Daemon, options: ClusterOptions) -> None:
+        super().__init__(daemon)
+        self._options = options
+        # The latest first; with what each has replied, if anything.
+        self._trackers: dict[Connection, bool | None] = {}
+        self._tried: set[Connection] = set()
+        self._negotiation: _Negotiation | None = None
+
+    # Requests about nodes.
+
+    def node_status(self, nodeid: int) -> NodeStatus:
+        """How knet sees a node."""
+        # knet's ids have 16 bits, and nobody looks whether this one does.
+        known = nodeid & 0xFFFF
+        nodes = coroparse.addresses(self.daemon.icmap)
+        if known not in nodes:
+            raise error_from_code(CsError.FAILED_OPERATION, "corosync_cfg_node_status_get", f"no node {nodeid}")
+        own = known == self.daemon.nodeid
+        connected = self._connected(known)
+        links = tuple(
+            LinkStatus(
+                number=number,
+                enabled=True,
+                connected=connected,
+                dynconnected=False,
+                mtu=OWN_MTU if own else MTU,
+                source=nodes[self.daemon.nodeid][number],
+                destination=address,
+            )
+            for number, address in nodes[known].items()
+        )
+        # Debian builds Corosync without the versions on the wire.
+        return NodeStatus(
+            nodeid=nodeid,
+            reachable=connected,
+            remote=False,
+            external=False,
+            onwire_min=0,
+            onwire_max=0,
+            onwire_version=0,
+            links=links,
+        )
+
+    def ring_status(self) -> tuple[RingStatus, ...]:
+        """Our own links, each with a character for each node in order: n for us, 3 for one that is connected."""
+        nodes = coroparse.addresses(self.daemon.icmap)
+        own = self.daemon.nodeid
+        status = "".join("n" if nodeid == own else "13"[self._connected(nodeid)] for nodeid in sorted(nodes))
+        return tuple(RingStatus(f"{link} {address}", status) for link, address in nodes[own].items())
+
+    def node_addresses(self, nodeid: int) -> tuple[IPAddress, ...]:
+        """A node's addresses; 0 is our own."""
+        links = coroparse.addresses(self.daemon.icmap).get(nodeid or self.daemon.nodeid)
+        if links is None:
+            raise error_from_code(CsError.NOT_EXIST, "corosync_cfg_get_node_addrs", f"there is no node {nodeid}")
+        return tuple(map(ipaddress.ip_address, links.values()))
+
+    def kill_node(self, nodeid: int, reason: str) -> None:
+        """End another daemon, or ourselves."""
+        status = self.daemon.icmap.get(f"runtime.members.{nodeid}.status")
+        if status is None or status.value != "joined":
+            raise error_from_code(CsError.NOT_EXIST, "corosync_cfg_kill_node", f"no node {nodeid} is in the ring")
+        self.multicast(_KillNode(nodeid, reason))
+
+    def _connected(self, nodeid: int) -> bool:
+        return nodeid in self.daemon.ring.members
+
+    # Requests about the configuration.
+
+    def reload_config(self) -> None:
+        """Have all daemons read their configuration again."""
+        self.multicast(_ReloadConfig())
+
+    def reopen_log_files(self) -> None:
+        """There are none."""
+        self.daemon.log("CFG", "Reopening logging files")
+
+    def _reload(self) -> None:
+        icmap = self.daemon.icmap
+        configured = coroparse.configuration(self._options)
+        icmap.set("config.totemconfig_reload_in_progress", CmapType.UINT8, 1)
+        icmap.set("config.reload_in_progress", CmapType.UINT8, 1)
+        for prefix in _RELOADED:
+            for key, _ in icmap.items(prefix):
+                if configured.get(key) is None:
+                    icmap.delete(key)
+        position = coroparse.own_position(configured, self.daemon.nodeid)
+        icmap.set("nodelist.local_node_pos", CmapType.UINT32, position)
+        for key, typed in sorted({**dict(configured.items()), **dict(totemconfig.runtime(configured))}.items()):
+            icmap.set(key, typed.type, typed.value)
+        icmap.set("config.reload_status", CmapType.INT32, CsError.OK.value)
+        icmap.set("config.totemconfig_reload_in_progress", CmapType.UINT8, 0)
+        icmap.set("config.reload_in_progress", CmapType.UINT8, 0)
+
+    # Requests about a shutdown.
+
+    def trackstart(self, connection: Connection) -> None:
+        """Ask this client before a shutdown; also about one that is being negotiated."""
+        if connection in self._trackers:
+            return
+        self._trackers = {connection: None, **self._trackers}
+        if self._negotiation is not None:
+            self._negotiation.expected += 1
+            connection.send(self._negotiation.flags)
+
+    def trackstop(self, connection: Connection) -> None:
+        """Ask it no more: it agrees to what is being negotiated."""
+        negotiation = self._negotiation
+        if negotiation is not None and connection is negotiation.originator:
+            self._end(negotiation)
+        if connection not in self._trackers:
+            return
+        replied = self._trackers.pop(connection)
+        if self._negotiation is not None:
+            # What it said itself does not count any more.
+            self._negotiation.yes += 1 - (replied is True)
+            self._negotiation.no -= replied is False
+            self._decide()
+
+    def connection_closed(self, connection: Connection) -> None:
+        # A daemon that stops has lost interest in whether it may.
+        if not self.daemon.stopping:
+            self.trackstop(connection)
+            self._tried.discard(connection)
+
+    def try_shutdown(self, connection: Connection, flags: ShutdownFlag, answer: Answer) -> None:
+        """Shut down if those who track shutdowns agree."""
+        if flags is ShutdownFlag.IMMEDIATE:
+            self._shut_down(answer)
+            return
+        if self._negotiation is not None:
+            raise error_from_code(CsError.EXIST, "corosync_cfg_try_shutdown", "a shutdown is being negotiated")
+        self._tried.add(connection)
+        asked = [tracker for tracker in self._trackers if tracker is not connection]
+        self._trackers.update(dict.fromkeys(asked))
+        if not asked:
+            self._shut_down(answer)
+            return
+        configured = self.daemon.icmap.get("cfg.shutdown_timeout")
+        timeout = _SHUTDOWN_TIMEOUT
+        if configured is not None and configured.type is CmapType.UINT32:
+            timeout = int(configured.value)
+        timer = self.daemon.call_after(timeout / 1000, lambda: self._timed_out(negotiation))
+        negotiation = self._negotiation = _Negotiation(connection, flags, answer, timer, len(asked))
+        for tracker in asked:
+            tracker.send(flags)
+
+    def reply_to_shutdown(self, connection: Connection, *, accept: bool) -> None:
+        """Count an answer, whoever gives it, and however often."""
+        negotiation = self._negotiation
+        if negotiation is None:
+            return  # The daemon says ACCESS, which the library swallows.
+        if accept:
+            negotiation.yes += 1
+        else:
+            negotiation.no += 1
+        if connection in self._trackers:
+            self._trackers[connection] = accept
+        self._decide()
+
+    def _decide(self) -> None:
+        negotiation = self._negotiation
+        if negotiation is None or negotiation.yes + negotiation.no < negotiation.expected:
+            return
+        self._end(negotiation)
+        if negotiation.yes >= negotiation.expected or negotiation.flags is ShutdownFlag.REGARDLESS:
+            self._shut_down(negotiation.answer)
+        else:
+            negotiation.answer(error_from_code(CsError.BUSY, "corosync_cfg_try_shutdown", "the shutdown was refused"))
+
+    def _timed_out(self, negotiation: _Negotiation) -> None:
+        negotiation.no = negotiation.expected
+        self._decide()
+        # Corosync means to tell all trackers, but those who never tried a shutdown look like the one to leave out. It
+        # cannot be told from a new request.
+        for tracker in self._trackers:
+            if tracker in self._tried and self.daemon.alive:
+                tracker.send(negotiation.flags)
+
+    def _end(self, negotiation: _Negotiation) -> None:
+        negotiation.timer.cancel()
+        self._negotiation = None
+
+    def _shut_down(self, answer: Answer) -> None:
+        answer(None)
+        self.multicast(_Shutdown())
+
+    # The other daemons.
+
+    def deliver(self, message: object, sender: int) -> None:
+        daemon = self.daemon
+        match message:
+            case _KillNode(nodeid, reason):
+                if nodeid == daemon.nodeid:
+                    daemon.log("CFG", f"Killed by node {sender} : {reason}")
+                    daemon.totem.afterwards(self._die)
+            case _Shutdown():
+                daemon.log("CFG", f"Node {sender} was shut down by sysadmin")
+                if sender == daemon.nodeid:
+                    daemon.totem.afterwards(daemon.shut_down)
+            case _ReloadConfig():
+                daemon.log("CFG", f"Config reload requested by node {sender}")
+                self._reload()
+            case _:
+                raise AssertionError(message)
+
+    def _die(self) -> None:
+        self.daemon.die()
+        self.daemon.totem.reform()

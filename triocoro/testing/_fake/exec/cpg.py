@@ -1,0 +1,344 @@
+"""The CPG service of one daemon: exec/cpg.c."""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections.abc import Iterable
+from enum import Enum, auto
+from typing import TYPE_CHECKING, TypeAlias
+
+import attrs
+
+from ...._errors import CsError, error_from_code
+from ...._types import (
+    Address,
+    ConfigChange,
+    GroupMember,
+    IterationType,
+    MemberChange,
+    Message,
+    Reason,
+    RingId,
+    TotemChange,
+)
+from .daemon import Daemon, Synchronised
+
+if TYPE_CHECKING:
+    from .ipc import Connection
+
+
+class State(Enum):
+    """Where a client stands with its group (`CPD_STATE_*`)."""
+
+    UNJOINED = auto()
+    LEAVE_STARTED = auto()
+    JOIN_STARTED = auto()
+    JOIN_COMPLETED = auto()
+
+
+class Client:
+    """What the daemon knows of a client (`struct cpg_pd`)."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.state = State.UNJOINED
+        self.group = b""
+        self.pid = 0
+        self.initial_totem_conf = False
+        self.transitions = 0
+        """Configuration changes sent to this client."""
+        self.first_transition = 0
+        """What `transitions` was at the first fragment of the message being sent."""
+
+    def is_in(self, group: bytes) -> bool:
+        """Whether events of `group` go to this client. Corosync never resets a client that has left."""
+        return self.group == group and self.state in (State.JOIN_COMPLETED, State.LEAVE_STARTED)
+
+    @property
+    def may_send(self) -> bool:
+        return self.state in (State.JOIN_STARTED, State.JOIN_COMPLETED)
+
+
+@attrs.frozen
+class Fragment:
+    """A part of a message above the atomic size."""
+
+    sender: Address
+    payload: bytes
+    first: bool
+    last: bool
+
+
+Record: TypeAlias = "Message | Fragment | ConfigChange | TotemChange"
+"""What goes to a client."""
+
+
+@attrs.frozen
+class _Process:
+    """A member of a group (`struct process_info`)."""
+
+    address: Address
+    group: bytes
+
+
+# The messages between the daemons.
+
+
+@attrs.frozen
+class _ProcJoin:
+    group: bytes
+    pid: int
+
+
+@attrs.frozen
+class _ProcLeave:
+    group: bytes
+    pid: int
+    reason: Reason
+
+
+@attrs.frozen
+class _JoinList:
+    members: tuple[tuple[int, bytes], ...]
+
+
+@attrs.frozen
+class _Mcast:
+    group: bytes
+    pid: int
+    payload: bytes
+
+
+@attrs.frozen
+class _PartialMcast:
+    group: bytes
+    pid: int
+    payload: bytes
+    first: bool
+    last: bool
+
+
+class CpgService(Synchronised):
+    """Closed process groups."""
+
+    name = "cpg"
+
+    def __init__(self, daemon: Daemon) -> None:
+        super().__init__(daemon)
+        self._connections: dict[Connection, Client] = {}
+        self._clients: list[Client] = []
+        self._processes: list[_Process] = []
+        self._members: tuple[int, ...] = ()
+        self._old_members: tuple[int, ...] = ()
+        self._gone: frozenset[int] = frozenset()
+        self._ring_id = RingId(0, 0)
+        self._join_lists: list[_Process] = []
+
+    # Requests of the library.
+
+    def connect(self, connection: Connection) -> Client:
+        """A client appears."""
+        client = self._connections[connection] = Client(connection)
+        self._clients.insert(0, client)
+        return client
+
+    def join(self, client: Client, group: bytes, pid: int, *, initial_totem_conf: bool) -> None:
+        """Ask for membership. Each refusal is as Corosync's, odd as some are."""
+        if any(other.pid == pid and other.group == group for other in self._clients):
+            raise error_from_code(CsError.EXIST, "cpg_join", "this pid has joined that group, or left it just now")
+        if _Process(Address(self.daemon.nodeid, pid), group) in self._processes:
+            raise error_from_code(CsError.TRY_AGAIN, "cpg_join", "the leave of this pid is still under way")
+        if client.state is State.LEAVE_STARTED:
+            # Corosync answers BUSY for ever, and cpg_join asks again for ever.
+            raise error_from_code(
+                CsError.BUSY, "cpg_join", "a handle that has left a group can join no other; the C library hangs here"
+            )
+        if client.state is not State.UNJOINED:
+            raise error_from_code(CsError.EXIST, "cpg_join", "a handle joins one group only")
+        client.state = State.JOIN_STARTED
+        client.group = group
+        client.pid = pid
+        client.initial_totem_conf = initial_totem_conf
+        self.multicast(_ProcJoin(group, pid))
+
+    def leave(self, client: Client, group: bytes) -> None:
+        """Ask to be no member any more."""
+        if client.state in (State.UNJOINED, State.LEAVE_STARTED):
+            raise error_from_code(CsError.NOT_EXIST, "cpg_leave", "not a member")
+        client.state = State.LEAVE_STARTED
+        self.multicast(_ProcLeave(group, client.pid, Reason.LEAVE))
+
+    def finalize(self, client: Client) -> None:
+        """No event goes to this client any more; the end of its connection will follow."""
+        self._clients.remove(client)
+
+    def mcast(self, client: Client, payload: bytes) -> None:
+        """Send to the client's group; there is no answer, not even where it is refused."""
+        if client.may_send:
+            self.multicast(_Mcast(client.group, client.pid, payload))
+        else:
+            self.daemon.log("CPG", f"*** can't mcast to group {client.group!r} state:{client.state.name}")
+
+    def partial_mcast(self, client: Client, payload: bytes, *, first: bool, last: bool) -> None:
+        """Send a fragment."""
+        if first:
+            client.first_transition = client.transitions
+        function = "cpg_mcast_joined"
+        if client.transitions != client.first_transition:
+            raise error_from_code(CsError.INTERRUPT, function, "a configuration change came between the fragments")
+        if not client.may_send:
+            raise error_from_code(CsError.NOT_EXIST, function, "not a member")
+        self.multicast(_PartialMcast(client.group, client.pid, payload, first, last))
+
+    def membership(self, group: bytes) -> tuple[Address, ...]:
+        """The members of a group."""
+        return tuple(process.address for process in self._processes if process.group == group)
+
+    def iterate(self, kind: IterationType, group: bytes | None) -> tuple[GroupMember, ...]:
+        """Walk over groups and their members."""
+        items: list[GroupMember] = []
+        for process in self._processes:
+            first = next((index for index, item in enumerate(items) if item.group == process.group), None)
+            if kind is IterationType.NAME_ONLY and first is not None:
+                continue
+            if kind is IterationType.ONE_GROUP and process.group != group:
+                continue
+            # A new group goes to the front; a further member behind the first one of its group.
+            address = None if kind is IterationType.NAME_ONLY else process.address
+            items.insert(0 if first is None else first + 1, GroupMember(process.group, address))
+        return tuple(items)
+
+    def connection_closed(self, connection: Connection) -> None:
+        client = self._connections.pop(connection)
+        if client in self._clients:
+            self._clients.remove(client)
+        # Without a leave, the group sees its process go.
+        if client.group and client.state is not State.LEAVE_STARTED:
+            self.multicast(_ProcLeave(client.group, client.pid, Reason.PROCDOWN))
+
+    # Messages from the other daemons, and our own.
+
+    def deliver(self, message: object, sender: int) -> None:
+        match message:
+            case _ProcJoin(group, pid):
+                process = _Process(Address(sender, pid), group)
+                if self._add(process):
+                    self._config_change(group, joined=[MemberChange(process.address, Reason.JOIN)])
+            case _ProcLeave(group, pid, reason):
+                self._process_left(_Process(Address(sender, pid), group), reason)
+            case _JoinList(members):
+                # Corosync puts each one at the head.
+                for pid, group in members:
+                    self._join_lists.insert(0, _Process(Address(sender, pid), group))
+            case _Mcast(group, pid, payload):
+                self._hand_out(group, Message(Address(sender, pid), payload))
+            case _PartialMcast(group, pid, payload, first, last):
+                self._hand_out(group, Fragment(Address(sender, pid), payload, first, last))
+            case _:
+                raise AssertionError(message)
+
+    def _hand_out(self, group: bytes, record: Message | Fragment) -> None:
+        receivers = [client for client in self._clients if client.is_in(group)]
+        if not receivers:
+            return
+        nodeid = record.sender.nodeid
+        if not any(process.address.nodeid == nodeid and process.group == group for process in self._processes):
+            self.daemon.log("CPG", "Unknown node -> we will not deliver message")
+            return
+        for client in receivers:
+            client.connection.send(record, size=len(record.payload))
+
+    # A new ring.
+
+    def sync_init(self, transitional: frozenset[int], members: tuple[int, ...], ring_id: RingId) -> None:
+        self._members = members
+        self._ring_id = ring_id
+        self._gone = frozenset(self._old_members) - transitional
+        self._join_lists.clear()
+
+    def sync_process(self) -> None:
+        local = [process for process in self._processes if process.address.nodeid == self.daemon.nodeid]
+        if local:
+            self.multicast(_JoinList(tuple((process.address.pid, process.group) for process in local)))
+
+    def sync_activate(self) -> None:
+        self._old_members = self._members
+        self._inform_of_gone()
+        self._inform_of_joined()
+        self._join_lists.clear()
+        for client in self._clients:
+            self._totem_change(client)
+
+    def _inform_of_gone(self) -> None:
+        """One configuration change for each group that lost members with the nodes that went."""
+        gone = [process for process in self._processes if process.address.nodeid in self._gone]
+        self._processes = [process for process in self._processes if process.address.nodeid not in self._gone]
+        for group, addresses in _by_group(gone):
+            self._config_change(group, left=[MemberChange(address, Reason.NODEDOWN) for address in addresses])
+
+    def _inform_of_joined(self) -> None:
+        """One configuration change for each group that won members with the nodes that came."""
+        remote = [process for process in self._join_lists if process.address.nodeid != self.daemon.nodeid]
+        added = [process for process in remote if self._add(process)]
+        for group, addresses in _by_group(added):
+            self._config_change(group, joined=[MemberChange(address, Reason.NODEUP) for address in addresses])
+        # Those who left while we did not listen.
+        for process in list(self._processes):
+            if process.address.nodeid != self.daemon.nodeid and process not in remote:
+                self._process_left(process, Reason.PROCDOWN)
+
+    # What clients are told.
+
+    def _add(self, process: _Process) -> bool:
+        if process in self._processes:
+            return False
+        insort(self._processes, process, key=lambda process: process.address)
+        return True
+
+    def _process_left(self, process: _Process, reason: Reason) -> None:
+        self._config_change(process.group, left=[MemberChange(process.address, reason)])
+        self._processes = [other for other in self._processes if other != process]
+
+    def _config_change(
+        self, group: bytes, *, joined: Iterable[MemberChange] = (), left: Iterable[MemberChange] = ()
+    ) -> None:
+        joined, left = tuple(joined), tuple(left)
+        gone = {change.address for change in left}
+        members = tuple(address for address in self.membership(group) if address not in gone)
+        for change in joined:
+            if change.address.nodeid == self.daemon.nodeid:
+                for client in self._clients:
+                    if client.pid == change.address.pid and client.group == group:
+                        client.state = State.JOIN_COMPLETED
+        event = ConfigChange(members, joined, left)
+        for client in self._clients:
+            if client.is_in(group):
+                client.connection.send(event)
+                client.transitions += 1
+        self._log_change(group, event)
+        for client in self._clients:
+            if client.initial_totem_conf:
+                client.initial_totem_conf = False
+                self._totem_change(client)
+
+    def _totem_change(self, client: Client) -> None:
+        client.connection.send(TotemChange(self._ring_id, self._old_members))
+
+    def _log_change(self, group: bytes, event: ConfigChange) -> None:
+        changes = [("joined", change) for change in event.joined] + [("left", change) for change in event.left]
+        for verb, change in changes:
+            who = f"node {change.address.nodeid} pid {change.address.pid}"
+            self.daemon.log("CPG", f"{verb}_list group:{group!r}, {who}, reason {change.reason.name}")
+
+
+def _by_group(processes: Iterable[_Process]) -> list[tuple[bytes, list[Address]]]:
+    """The addresses by group, the groups in order.
+
+    Corosync keeps the groups in a map of C strings here: a name ends at its first NUL, so that two groups whose names
+    differ only behind one get one configuration change, under the name of the first.
+    """
+    groups: dict[bytes, tuple[bytes, list[Address]]] = {}
+    for process in processes:
+        key = process.group.partition(b"\0")[0]
+        groups.setdefault(key, (process.group, []))[1].append(process.address)
+    return [groups[key] for key in sorted(groups)]

@@ -1,0 +1,206 @@
+"""The quorum device as one node sees it: its part of exec/votequorum.c."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import attrs
+import trio
+
+from ...._errors import CorosyncError, CsError, error_from_code
+from ...._types import RingId
+from .daemon import Answer
+from .votes import QDEVICE, NodeFlag
+
+if TYPE_CHECKING:
+    from .ipc import Connection
+    from .votequorum import VotequorumService
+
+_REGISTER: Final = "votequorum_qdevice_register"
+
+
+@attrs.frozen
+class Registration:
+    """A node has a device of that name, or has it no longer."""
+
+    name: str
+    present: bool
+
+
+@attrs.frozen
+class Renaming:
+    """The device has another name."""
+
+    old: str
+    new: str
+
+
+@attrs.define
+class _Registrant:
+    """Who waits for the answer to a registration."""
+
+    connection: Connection
+    answer: Answer
+
+
+class Qdevice:
+    """What is known of the device, and how a node's own one is told to live and to vote."""
+
+    def __init__(self, service: VotequorumService) -> None:
+        self.name = ""
+        self.awaited = False
+        self._registrant: _Registrant | None = None
+        self._service = service
+        self._votes = service.votes
+        self._timer: trio.CancelScope | None = None
+
+    # Requests of the library.
+
+    def register(self, connection: Connection, name: str, answer: Answer) -> None:
+        """This node has a device. The answer comes when the other nodes know, too."""
+        self._check_can_operate(_REGISTER)
+        if NodeFlag.QDEVICE_REGISTERED in self._votes.us.flags:
+            answer(self._other_name(name))
+        elif self._registrant is not None:
+            raise error_from_code(CsError.TRY_AGAIN, _REGISTER, "another registration is under way")
+        else:
+            self._registrant = _Registrant(connection, answer)
+            self._service.multicast(Registration(name, present=True))
+
+    def connection_closed(self, connection: Connection) -> None:
+        """A client is gone; its device is registered all the same."""
+        if self._registrant is not None and self._registrant.connection is connection:
+            self._registrant.answer = lambda _: None
+
+    def unregister(self, name: str) -> None:
+        """This node has none."""
+        self._check("votequorum_qdevice_unregister", name)
+        self._stop_timer()
+        self.awaited = False
+        self._votes.us.flags &= ~(
+            NodeFlag.QDEVICE_REGISTERED
+            | NodeFlag.QDEVICE_ALIVE
+            | NodeFlag.QDEVICE_CAST_VOTE
+            | NodeFlag.QDEVICE_MASTER_WINS
+        )
+        self._service.send_node_info()
+        self._service.multicast(Registration(name, present=False))
+        self._service.proceed()
+
+    def update(self, old: str, new: str) -> None:
+        """The device gets another name, on every node."""
+        self._check("votequorum_qdevice_update", old)
+        self._service.multicast(Renaming(old, new))
+
+    def poll(self, name: str, ring_id: RingId, *, cast_vote: bool) -> None:
+        """The device lives, has decided about that ring, and votes or does not."""
+        function = "votequorum_qdevice_poll"
+        self._check_can_operate(function)
+        self._check_registered(function)
+        if ring_id != self._service.ring_id:
+            raise error_from_code(CsError.MESSAGE_ERROR, function, f"the ring is {self._service.ring_id}")
+        self._check(function, name)
+        flags = self._votes.us.flags | NodeFlag.QDEVICE_ALIVE
+        if cast_vote:
+            flags |= NodeFlag.QDEVICE_CAST_VOTE
+        else:
+            flags &= ~NodeFlag.QDEVICE_CAST_VOTE
+        self._set_flags(flags)
+        self._start_timer(self._service.configuration.device_timeout)
+        self.awaited = False
+        self._service.proceed()
+
+    def master_wins(self, name: str, *, allow: bool) -> None:
+        """Whether whom the device votes for is quorate anyway."""
+        self._check_can_operate("votequorum_qdevice_master_wins")
+        self._check("votequorum_qdevice_master_wins", name)
+        flags = self._votes.us.flags
+        if allow:
+            flags |= NodeFlag.QDEVICE_MASTER_WINS
+        else:
+            flags &= ~NodeFlag.QDEVICE_MASTER_WINS
+        # It counts from the next time on that votes are counted, which is when the flags come back to us.
+        self._votes.set_master_wins(allow=allow)
+        self._set_flags(flags)
+
+    def _check_can_operate(self, function: str) -> None:
+        if not self._votes.qdevice_can_operate:
+            raise error_from_code(CsError.ACCESS, function, "the device does not go together with the configuration")
+
+    def _check_registered(self, function: str) -> None:
+        if NodeFlag.QDEVICE_REGISTERED not in self._votes.us.flags:
+            raise error_from_code(CsError.NOT_EXIST, function, "no quorum device is registered on this node")
+
+    def _check(self, function: str, name: str) -> None:
+        self._check_registered(function)
+        if name != self.name:
+            raise error_from_code(CsError.INVALID_PARAM, function, f"the quorum device is called {self.name!r}")
+
+    def _other_name(self, name: str) -> CorosyncError | None:
+        """What is wrong with registering a device of that name where there is one already."""
+        if name == self.name:
+            return None
+        return error_from_code(CsError.EXIST, _REGISTER, f"the cluster's quorum device is called {self.name!r}")
+
+    def _set_flags(self, flags: NodeFlag) -> None:
+        if flags != self._votes.us.flags:
+            self._votes.us.flags = flags
+            self._service.send_node_info()
+
+    # Messages from the other daemons, and our own.
+
+    def registration(self, message: Registration, *, ours: bool) -> None:
+        """A node has registered its device, or has unregistered it."""
+        if message.present:
+            self.name = self.name or message.name
+            # In a transition, nodes tell of the device even if it is another node's.
+            if ours and self._registrant is not None:
+                registrant, self._registrant = self._registrant, None
+                if message.name == self.name:
+                    self._votes.us.flags |= NodeFlag.QDEVICE_REGISTERED
+                    self._service.send_node_info(QDEVICE)
+                    self._service.send_node_info()
+                registrant.answer(self._other_name(message.name))
+        elif not any(NodeFlag.QDEVICE_REGISTERED in node.flags for node in self._votes.members()):
+            self.name = ""
+
+    def renaming(self, message: Renaming) -> None:
+        """It has another name."""
+        if message.old == self.name:
+            self.name = message.new
+
+    # A new ring.
+
+    def sync_init(self) -> None:
+        """A device that lives is to say what it thinks of the new ring."""
+        alive = NodeFlag.QDEVICE_REGISTERED | NodeFlag.QDEVICE_ALIVE
+        self.awaited = alive in self._votes.us.flags
+        if self.awaited:
+            timeout = self._service.configuration.device_sync_timeout
+            self._start_timer(timeout)
+            self._service.log(f"waiting for quorum device {self.name} poll (but maximum for {timeout} ms)")
+
+    def sync_process(self) -> None:
+        """Tell the others, who may be new, of the name."""
+        if self.name:
+            self._service.multicast(Registration(self.name, present=True))
+
+    # The timer.
+
+    def _start_timer(self, milliseconds: int) -> None:
+        self._stop_timer()
+        self._timer = self._service.daemon.call_after(milliseconds / 1000, self._silent)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _silent(self) -> None:
+        """Nothing has been heard of the device for too long."""
+        self._timer = None
+        self._votes.us.flags &= ~(NodeFlag.QDEVICE_ALIVE | NodeFlag.QDEVICE_CAST_VOTE)
+        self._service.log(f"lost contact with quorum device {self.name}")
+        self._service.send_node_info()
+        self.awaited = False
+        self._service.proceed()

@@ -1,0 +1,89 @@
+"""The quorum service of one daemon: exec/vsf_quorum.c. Votequorum decides; this one passes it on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ...._types import NodelistChange, QuorumChange, RingId, Track
+from .daemon import Daemon, Synchronised
+from .trackers import Trackers
+
+if TYPE_CHECKING:
+    from .ipc import Connection
+
+
+class QuorumService(Synchronised):
+    """Whether we are quorate, and with whom."""
+
+    name = "quorum"
+
+    def __init__(self, daemon: Daemon) -> None:
+        super().__init__(daemon)
+        self._trackers = Trackers("quorum_trackstart", lambda: (self._nodelist(), self._change))
+        self._change = QuorumChange(quorate=False, ring_id=RingId(0, 0), members=())
+        self._ring_id = RingId(0, 0)
+        self._members: tuple[int, ...] = ()
+        # The members when a transition last came to its end.
+        self._settled: tuple[int, ...] = ()
+        self._joined: tuple[int, ...] = ()
+        self._left: tuple[int, ...] = ()
+
+    # What votequorum says.
+
+    def set_quorum(self, members: tuple[int, ...], ring_id: RingId, *, quorate: bool) -> None:
+        """It has decided."""
+        if quorate is not self._change.quorate:
+            part = "primary component and will" if quorate else "non-primary component and will NOT"
+            noun = "service" if quorate else "any services"
+            self._log(f"This node is within the {part} provide {noun}.")
+        self._change = QuorumChange(quorate, ring_id, members)
+        self._log_view("Members", members)
+        self._trackers.tell(self._change)
+
+    # Requests of the library.
+
+    def getquorate(self) -> bool:
+        """Whether we are quorate."""
+        return self._change.quorate
+
+    def trackstart(self, connection: Connection, flags: Track) -> None:
+        """Tell the client of changes, and of how things stand."""
+        self._trackers.start(connection, flags)
+
+    def trackstop(self, connection: Connection) -> None:
+        """Tell the client no more. Corosync finds nothing wrong with whom it does not tell anyway."""
+        self._trackers.stop(connection)
+
+    def connection_closed(self, connection: Connection) -> None:
+        self._trackers.stop(connection)
+
+    # A new ring.
+
+    def sync_init(self, transitional: frozenset[int], members: tuple[int, ...], ring_id: RingId) -> None:
+        self._members = members
+        self._ring_id = ring_id
+        self._left = tuple(nodeid for nodeid in self._settled if nodeid not in transitional or nodeid not in members)
+        self._joined = tuple(nodeid for nodeid in members if nodeid not in self._settled or nodeid in self._left)
+        self._log_view("Sync members", members)
+        for title, nodeids in (("Sync joined", self._joined), ("Sync left", self._left)):
+            if nodeids:
+                self._log_view(title, nodeids)
+
+    def sync_process(self) -> None:
+        pass  # It has nothing to say to the others.
+
+    def sync_activate(self) -> None:
+        self._settled = self._members
+        self._trackers.tell(self._nodelist(self._joined, self._left))
+
+    def deliver(self, message: object, sender: int) -> None:
+        raise AssertionError(message, sender)
+
+    def _nodelist(self, joined: tuple[int, ...] = (), left: tuple[int, ...] = ()) -> NodelistChange:
+        return NodelistChange(self._ring_id, self._members, joined, left)
+
+    def _log_view(self, title: str, nodeids: tuple[int, ...]) -> None:
+        self._log(f"{title}[{len(nodeids)}]: {' '.join(map(str, nodeids))}")
+
+    def _log(self, text: str) -> None:
+        self.daemon.log("QUORUM", text)

@@ -1,0 +1,223 @@
+"""The statistics of one daemon: exec/stats.c.
+
+A fake knows who is connected and has sent how much, which links are up, and how many rings there were. All else that a
+real daemon counts is there too, and stays 0.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from ...._errors import CsError, error_from_code
+from ...._types import CmapChange, CmapTrack, CmapType, CmapValue, TypedValue
+from . import coroparse
+from .icmap import Tracker, Trackers
+
+if TYPE_CHECKING:
+    from .daemon import Daemon
+    from .ipc import Connection
+
+_PERIOD: Final = 1.5
+"""How many seconds apart the daemon looks for changes of values."""
+
+_SERVICE_IDS: Final = {"cmap": 0, "cfg": 1, "cpg": 2, "quorum": 3, "votequorum": 5}
+
+_CLEAR: Final = "stats.clear."
+
+OWN_MTU: Final = 65535
+"""What knet says of the link to oneself."""
+MTU: Final = 1446
+"""What it finds out on an Ethernet."""
+
+
+def _table(**names: str) -> dict[str, TypedValue]:
+    """Names by their types, with a value of 0."""
+    return {
+        name: TypedValue(CmapType[type_], "" if type_ == "STRING" else 0)
+        for type_, text in names.items()
+        for name in text.split()
+    }
+
+
+_TOTEM: Final = _table(
+    UINT32="pg.msg_queue_avail pg.msg_reserved srp.continuous_gather srp.continuous_sendmsg_failures srp.mtt_rx_token"
+    " srp.avg_token_workload srp.avg_backlog_calc",
+    UINT64="srp.orf_token_tx srp.orf_token_rx srp.memb_merge_detect_tx srp.memb_merge_detect_rx srp.memb_join_tx"
+    " srp.memb_join_rx srp.mcast_tx srp.mcast_retx srp.mcast_rx srp.memb_commit_token_tx srp.memb_commit_token_rx"
+    " srp.token_hold_cancel_tx srp.token_hold_cancel_rx srp.operational_token_lost srp.gather_token_lost"
+    " srp.commit_token_lost srp.recovery_token_lost srp.consensus_timeouts srp.rx_msg_dropped"
+    " srp.time_since_token_last_received",
+    UINT8="srp.firewall_enabled_or_nic_failure",
+)
+_KNET: Final = _table(
+    UINT64="tx_uncompressed_packets tx_compressed_packets tx_compressed_original_bytes tx_compressed_size_bytes"
+    " tx_compress_time_min tx_compress_time_max tx_compress_time_ave rx_compressed_packets"
+    " rx_compressed_original_bytes rx_compressed_size_bytes rx_compress_time_min rx_compress_time_max"
+    " rx_compress_time_ave tx_crypt_time_min tx_crypt_time_max tx_crypt_time_ave tx_crypt_byte_overhead"
+    " tx_crypt_packets rx_crypt_time_min rx_crypt_time_max rx_crypt_time_ave rx_crypt_packets"
+)
+_LINK: Final = _table(
+    UINT64="tx_data_packets rx_data_packets tx_data_bytes rx_data_bytes tx_ping_packets rx_ping_packets tx_ping_bytes"
+    " rx_ping_bytes tx_pong_packets rx_pong_packets tx_pong_bytes rx_pong_bytes tx_pmtu_packets rx_pmtu_packets"
+    " tx_pmtu_bytes rx_pmtu_bytes tx_total_packets rx_total_packets tx_total_bytes rx_total_bytes tx_total_errors"
+    " rx_total_retries",
+    UINT32="tx_pmtu_errors tx_pmtu_retries tx_ping_errors tx_ping_retries tx_pong_errors tx_pong_retries"
+    " tx_data_errors tx_data_retries latency_min latency_max latency_ave latency_samples down_count up_count",
+)
+_CONNECTION: Final = _table(
+    INT32="queueing",
+    UINT32="queued sent flow_control",
+    UINT64="invalid_request overload requests responses dispatched send_retries recv_retries flow_control_count",
+    STRING="procname",
+)
+
+
+class Stats:
+    """A map that nobody sets: `cmap.Map` for what the daemon counts."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+        self._connections: dict[Connection, str] = {}
+        self._numbers = itertools.count(1)
+        self._closed = 0
+        self._rings = 0
+        self._trackers = Trackers()
+        # The trackers of values, the latest first, with the value that each has seen last.
+        self._polled: dict[Tracker, CmapValue] = {}
+        self._timer: trio.CancelScope | None = None
+
+    # What happens.
+
+    def ring_formed(self) -> None:
+        """There is a new ring."""
+        self._rings += 1
+
+    def connected(self, connection: Connection) -> None:
+        """A client has come."""
+        # Corosync tells connections apart by their addresses in memory.
+        service = _SERVICE_IDS[connection.service.name]
+        prefix = f"stats.ipcs.service{service}.{connection.pid}.0x{0x550000000000 + next(self._numbers) * 0x1000:x}"
+        self._connections[connection] = prefix
+        self._notify(CmapTrack.ADD, connection)
+
+    def disconnected(self, connection: Connection) -> None:
+        """A client has gone."""
+        self._notify(CmapTrack.DELETE, connection)
+        del self._connections[connection]
+        self._closed += 1
+
+    def _notify(self, event: CmapTrack, connection: Connection) -> None:
+        added = event is CmapTrack.ADD
+        for key, typed in self._of_connection(connection).items():
+            new, old = (typed, None) if added else (None, typed)
+            self._trackers.notify(event, key, new=new, old=old)
+
+    # The map.
+
+    def get(self, key: str) -> TypedValue | None:
+        """The present value."""
+        return self._values().get(key)
+
+    def items(self, prefix: str) -> Sequence[tuple[str, TypedValue]]:
+        """All present values of the keys that begin so, in order."""
+        return [item for item in sorted(self._values().items()) if item[0].startswith(prefix)]
+
+    def is_read_only(self, key: str) -> bool:
+        """Everything is, but for the keys that reset something when they are set."""
+        return not key.startswith(_CLEAR)
+
+    def set(self, key: str, type_: CmapType, value: CmapValue) -> None:  # noqa: ARG002 - the key says it all
+        """Reset what the key says."""
+        what = key.removeprefix(_CLEAR)
+        if not what.startswith(("knet", "ipc", "totem", "schedmiss", "all")):
+            raise error_from_code(CsError.NOT_SUPPORTED, "cmap_set", f"{key!r} resets nothing")
+        if what.startswith(("ipc", "all")):
+            self._closed = 0
+            for connection in self._connections:
+                connection.requests = connection.events = 0
+        if what.startswith(("totem", "all")):
+            self._rings = 0
+
+    def delete(self, key: str) -> bool:
+        """Cannot be."""
+        raise error_from_code(CsError.NOT_SUPPORTED, "cmap_delete", f"{key!r} cannot be deleted")
+
+    def adjust(self, key: str, step: int) -> bool:
+        """Cannot be."""
+        raise error_from_code(CsError.NOT_SUPPORTED, "cmap_inc" if step > 0 else "cmap_dec", f"{key!r} is no counter")
+
+    def _values(self) -> dict[str, TypedValue]:
+        values = {f"stats.{name}": zero for name, zero in _TOTEM.items()}
+        for state in ("gather", "commit", "recovery", "operational"):
+            values[f"stats.srp.{state}_entered"] = TypedValue(CmapType.UINT64, self._rings)
+        values["stats.ipcs.global.active"] = TypedValue(CmapType.UINT64, len(self._connections))
+        values["stats.ipcs.global.closed"] = TypedValue(CmapType.UINT64, self._closed)
+        for connection in self._connections:
+            values |= self._of_connection(connection)
+        # Nothing has taken any time yet.
+        least = TypedValue(CmapType.UINT64, 2**64 - 1)
+        values |= {f"stats.knet.handle.{name}": least if name.endswith("_min") else z for name, z in _KNET.items()}
+        for nodeid, links in coroparse.addresses(self._daemon.icmap).items():
+            for link in links:
+                values |= self._of_link(nodeid, f"stats.knet.node{nodeid}.link{link}")
+        return values
+
+    def _of_connection(self, connection: Connection) -> dict[str, TypedValue]:
+        counted = {"requests": connection.requests, "dispatched": connection.events, "sent": connection.events}
+        return {
+            f"{self._connections[connection]}.{name}": TypedValue(zero.type, counted.get(name, zero.value))
+            for name, zero in _CONNECTION.items()
+        }
+
+    def _of_link(self, nodeid: int, prefix: str) -> dict[str, TypedValue]:
+        connected = nodeid in self._daemon.ring.members
+        mtu = OWN_MTU if nodeid == self._daemon.nodeid else MTU
+        values = {f"{prefix}.{name}": zero for name, zero in _LINK.items()}
+        values[f"{prefix}.latency_min"] = TypedValue(CmapType.UINT32, 2**32 - 1)
+        values[f"{prefix}.enabled"] = TypedValue(CmapType.UINT8, 1)
+        values[f"{prefix}.connected"] = TypedValue(CmapType.UINT8, int(connected))
+        values[f"{prefix}.mtu"] = TypedValue(CmapType.UINT32, mtu)
+        return values
+
+    # Who wants to hear of changes.
+
+    def track(self, tracker: Tracker) -> None:
+        """Have the coming and going of keys told as it happens, and changes of one key's value now and then."""
+        wanted = CmapTrack.ADD | CmapTrack.DELETE
+        if CmapTrack.PREFIX in tracker.track_type and wanted not in tracker.track_type:
+            raise error_from_code(
+                CsError.NOT_SUPPORTED,
+                "cmap_track_add",
+                "a prefix of the statistics can be tracked for ADD | DELETE only",
+            )
+        if tracker.track_type & wanted:
+            self._trackers.add(tracker)
+        if tracker.key and CmapTrack.PREFIX not in tracker.track_type:
+            present = self.get(tracker.key)
+            self._polled = {tracker: 0 if present is None else present.value, **self._polled}
+            if self._timer is None:
+                self._timer = self._daemon.call_after(_PERIOD, self._poll)
+
+    def untrack(self, tracker: Tracker) -> None:
+        """Have no more told."""
+        if tracker.track_type & (CmapTrack.ADD | CmapTrack.DELETE):
+            self._trackers.remove(tracker)
+        self._polled.pop(tracker, None)
+        if not self._polled and self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _poll(self) -> None:
+        self._timer = self._daemon.call_after(_PERIOD, self._poll)
+        values = self._values()
+        for tracker, last in self._polled.items():
+            present = values.get(tracker.key)
+            if present is not None and present.value != last:
+                self._polled[tracker] = present.value
+                # Corosync gives the new value for the old one, too; and does not ask what is tracked.
+                value, type_ = present.value, present.type
+                tracker.notify(CmapChange(CmapTrack.MODIFY, tracker.key, value, value, type_, type_))

@@ -1,0 +1,87 @@
+"""What totem makes of its part of a daemon's map, now and whenever that changes: exec/totemconfig.c."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from ...._types import CmapType, TypedValue
+from .coroparse import addresses
+from .icmap import Icmap
+
+# The token takes longer by totem.token_coefficient for each node above this number.
+_COEFFICIENT_ABOVE: Final = 2
+
+_MODULUS: Final = 2**32
+"""Of the numbers, none of which is negative."""
+
+# What depends on nothing else, with the value that it has unless it is configured: before the times, and after them.
+_BEFORE: Final = {
+    "max_network_delay": 50,
+    "window_size": 50,
+    "max_messages": 17,
+    "miss_count_const": 5,
+    "knet_pmtud_interval": 30,
+    "knet_mtu": 0,
+}
+_AFTER: Final = {
+    "merge": 200,
+    "downcheck": 1000,
+    "fail_recv_const": 2500,
+    "seqno_unchanged_const": 30,
+    "send_join": 0,
+    "heartbeat_failures_allowed": 0,
+    "knet_compression_threshold": 0,
+}
+_FLAGS: Final = {"block_unlisted_ips": 1, "cancel_token_hold_on_retransmit": 0}
+
+
+def runtime(icmap: Icmap, *, deleted: str = "") -> Iterator[tuple[str, TypedValue]]:
+    """What takes effect, in the order in which it is settled; the token's time may come twice.
+
+    Args:
+        icmap: what is configured.
+        deleted: a key that counts no more, though it is still there.
+    """
+
+    def configured(name: str, type_: CmapType) -> TypedValue | None:
+        typed = icmap.get(f"totem.{name}")
+        return typed if typed is not None and typed.type is type_ and f"totem.{name}" != deleted else None
+
+    def number(name: str, default: int) -> int:
+        typed = configured(name, CmapType.UINT32)
+        # A zero stands for the default, but where it means something.
+        return default if typed is None or (not typed.value and name != "token_warning") else int(typed.value)
+
+    def numbers() -> Iterator[tuple[str, int]]:
+        yield "token_retransmits_before_loss_const", (retransmits := number("token_retransmits_before_loss_const", 4))
+        yield "token", (token := number("token", 3000))
+        yield "token_warning", number("token_warning", 75)
+        more = len(addresses(icmap)) - _COEFFICIENT_ABOVE
+        if more > 0:
+            # Of this one, Corosync does not heed that it is being deleted.
+            coefficient = icmap.get("totem.token_coefficient")
+            known = coefficient is not None and coefficient.type is CmapType.UINT32
+            token += more * (int(coefficient.value) if coefficient is not None and known else 650)
+            yield "token", token
+        for name, default in _BEFORE.items():
+            yield name, number(name, default)
+        yield "token_retransmit", (retransmit := number("token_retransmit", int(token / (retransmits + 0.2))))
+        # 10 ms are a tick of the clock that Corosync reckons with.
+        yield "hold", number("hold", int(retransmit * 0.8 - 10))
+        yield "join", number("join", 50)
+        yield "consensus", number("consensus", int(1.2 * token))
+        for name, default in _AFTER.items():
+            yield name, number(name, default)
+
+    prefix = "runtime.config.totem."
+    for name, value in numbers():
+        yield prefix + name, TypedValue(CmapType.UINT32, value % _MODULUS)
+    level = configured("knet_compression_level", CmapType.INT32)
+    yield f"{prefix}knet_compression_level", level or TypedValue(CmapType.INT32, 0)
+    model = configured("knet_compression_model", CmapType.STRING)
+    yield f"{prefix}knet_compression_model", model or TypedValue(CmapType.STRING, "none")
+    for name, default in _FLAGS.items():
+        typed = configured(name, CmapType.STRING)
+        flag = default if typed is None else {"yes": 1, "no": 0}.get(str(typed.value), default)
+        yield prefix + name, TypedValue(CmapType.UINT32, flag)

@@ -1,0 +1,310 @@
+"""Votes and quorum as one node sees them: the arithmetic of exec/votequorum.c, without its messages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import IntFlag
+from typing import Protocol
+
+import attrs
+
+from ...._types import CmapType, NodeState
+from .voteconfig import Configuration, TieBreaker
+
+QDEVICE = 0
+"""The id of the quorum device."""
+
+_TWO = 2
+_MODULUS = 2**32
+"""Of the arithmetic of votes, as votequorum has it."""
+_LEAST_BESIDE_DEVICE = 2
+
+
+class NodeFlag(IntFlag):
+    """What nodes tell each other of themselves (`NODE_FLAGS_*`)."""
+
+    QUORATE = 1
+    LEAVING = 2
+    WFASTATUS = 4
+    FIRST = 8
+    QDEVICE_REGISTERED = 16
+    QDEVICE_ALIVE = 32
+    QDEVICE_CAST_VOTE = 64
+    QDEVICE_MASTER_WINS = 128
+
+
+@attrs.define(eq=False)
+class ClusterNode:
+    """What we know of a node (`struct cluster_node`)."""
+
+    nodeid: int
+    state: NodeState = NodeState.DEAD
+    votes: int = 0
+    expected_votes: int = 0
+    flags: NodeFlag = attrs.field(factory=lambda: NodeFlag(0))
+
+
+class Listener(Protocol):
+    """Who wants to know what comes of the votes."""
+
+    def expected_votes_changed(self) -> None:
+        """Our own number of expected votes is another one."""
+
+    def quorate_changed(self) -> None:
+        """We have become quorate, or ceased to be."""
+
+    def publish(self, key: str, number: int, kind: CmapType = CmapType.UINT32) -> None:
+        """A number that belongs into the node's map, under runtime.votequorum."""
+
+    def log(self, text: str) -> None:
+        """A line for the log."""
+
+
+class Votes:
+    """The nodes seen so far, their votes, and whether we are quorate.
+
+    Args:
+        nodeid: our own id.
+        configuration: what is configured at the start.
+        listener: is told of what changes.
+    """
+
+    def __init__(self, nodeid: int, configuration: Configuration, listener: Listener) -> None:
+        self.two_node = False
+        self.wait_for_all = bool(configuration.wait_for_all)
+        self.last_man_standing = configuration.last_man_standing
+        self.allow_downscale = configuration.allow_downscale
+        self.tie_breaker = configuration.tie_breaker
+        self.waiting_for_all = False
+        self.qdevice_can_operate = True
+        self.master_wins = False
+        self.quorum = 0
+        self.quorate = False
+        self.nodes: list[ClusterNode] = []
+        self.ring: tuple[int, ...] = ()
+        self.qdevice = ClusterNode(QDEVICE)
+        self._previous_ring: tuple[int, ...] = ()
+        self._lowest = self._highest = -1
+        self._tie_breakers = configuration.tie_breakers
+        # Corosync means to keep this on disk, for its next start; but it has closed the file by the time it writes.
+        self._most_expected = 0
+        self._listener = listener
+        listener.publish("this_node_id", nodeid)
+        self.us = self.add(nodeid)
+        self.us.state = NodeState.MEMBER
+        self.us.flags = NodeFlag.FIRST
+        if self.tie_breaker:
+            listener.publish("atb_type", self.tie_breaker)
+        if self.allow_downscale:
+            listener.publish("ev_tracking_barrier", self._most_expected)
+        self._configure(configuration)
+        if self.wait_for_all:
+            self.set_waiting_for_all(waiting=True)
+
+    def reconfigure(self, configuration: Configuration) -> None:
+        """Take over what may change while we run: two_node, the votes and the device."""
+        self.tie_breaker = configuration.tie_breaker
+        self._listener.publish("atb_type", self.tie_breaker)
+        self._configure(configuration)
+        if configuration.wait_for_all is None and not self.wait_for_all and self.waiting_for_all:
+            self.set_waiting_for_all(waiting=False)
+
+    def _configure(self, configuration: Configuration) -> None:
+        device_votes, all_votes = configuration.device_votes, configuration.all_votes
+        expected_votes = configuration.expected_votes
+        self.two_node = configuration.two_node
+        can_operate = True
+        if self.two_node and configuration.device:
+            # Whoever is there first has it.
+            can_operate = NodeFlag.QDEVICE_REGISTERED in self.us.flags
+            self.two_node = not can_operate
+        if configuration.wait_for_all is None:
+            self.wait_for_all = self.two_node
+        if self.tie_breaker:
+            self.two_node = False
+            if all_votes % 2 and not self.wait_for_all:
+                self.tie_breaker = TieBreaker.NONE
+                self._listener.publish("atb_type", self.tie_breaker)
+        if configuration.device:
+            unclear = device_votes is None and (expected_votes or configuration.nodes != all_votes)
+            too_many = device_votes and expected_votes and expected_votes - device_votes < _LEAST_BESIDE_DEVICE
+            excluded = self.last_man_standing or self.tie_breaker or self.allow_downscale
+            self._set_can_operate(can_operate and not (unclear or too_many or excluded))
+            if device_votes is None and not unclear:
+                device_votes = all_votes - 1
+                all_votes += device_votes
+        if self.allow_downscale:
+            # What was expected once counts for more than what is configured.
+            expected_votes = self._most_expected
+        self.us.votes = configuration.own_votes
+        self.us.expected_votes = expected_votes or all_votes
+        if device_votes is not None or not configuration.device:
+            self.qdevice.votes = device_votes or 0
+        self.set_barrier(self.us.expected_votes)
+        self._listener.publish("two_node", self.two_node, CmapType.UINT8)
+
+    def _set_can_operate(self, can_operate: bool) -> None:  # noqa: FBT001 - what it is, is clear
+        self.qdevice_can_operate = can_operate
+        self._listener.publish("qdevice_can_operate", can_operate, CmapType.UINT8)
+
+    def find(self, nodeid: int) -> ClusterNode | None:
+        """The node with that id; 0 is the quorum device."""
+        if nodeid == QDEVICE:
+            return self.qdevice
+        return next((node for node in self.nodes if node.nodeid == nodeid), None)
+
+    def add(self, nodeid: int) -> ClusterNode:
+        """A node that was not seen before.
+
+        Corosync means to keep the nodes in ascending order; but one above all the others lands before the last one.
+        """
+        node = ClusterNode(nodeid)
+        above = next((index for index, other in enumerate(self.nodes) if nodeid < other.nodeid), len(self.nodes) - 1)
+        self.nodes.insert(max(above, 0), node)
+        return node
+
+    def members(self) -> Iterator[ClusterNode]:
+        """The nodes that are there."""
+        return (node for node in self.nodes if node.state is NodeState.MEMBER)
+
+    def enter_ring(self, members: tuple[int, ...]) -> bool:
+        """There is a new ring; returns whether somebody has left."""
+        gone = set(self.ring) - set(members)
+        for node in self.nodes:
+            if node.nodeid in gone:
+                node.state = NodeState.DEAD
+        self._previous_ring, self.ring = self.ring, members
+        return bool(gone)
+
+    def total(self, device_of: ClusterNode | None = None) -> int:
+        """The votes that are there; those of the quorum device are if that node says so."""
+        device_votes = device_of is not None and NodeFlag.QDEVICE_CAST_VOTE in device_of.flags
+        return (sum(node.votes for node in self.members()) + (self.qdevice.votes if device_votes else 0)) % _MODULUS
+
+    def highest_expected(self) -> int:
+        """The highest number of votes that a member expects."""
+        return max((node.expected_votes for node in self.members()), default=0)
+
+    def expect(self, expected_votes: int) -> None:
+        """Every member is to expect that many votes; 0 changes nothing."""
+        if expected_votes:
+            for node in self.members():
+                node.expected_votes = expected_votes
+
+    def set_barrier(self, expected_votes: int) -> None:
+        """What allow_downscale does not go below."""
+        self._barrier = expected_votes
+        self._listener.publish("ev_barrier", expected_votes)
+
+    def respect_tracked(self) -> None:
+        """With allow_downscale, no fewer votes are expected than there ever were."""
+        if self.allow_downscale:
+            self.us.expected_votes = max(self.us.expected_votes, self._most_expected)
+
+    def calculate_quorum(
+        self, *, allow_decrease: bool, max_expected: int = 0, allow_downscale: bool | None = None
+    ) -> int:
+        """How many votes are needed."""
+        downscale = self.allow_downscale if allow_downscale is None else allow_downscale
+        if downscale and allow_decrease and max_expected:
+            max_expected = max(self._barrier, max_expected)
+        expected = max_expected or self.highest_expected()
+        quorum = max((votes + 2) % _MODULUS // 2 for votes in (expected, self.total(self.us)))
+        if not allow_decrease:
+            quorum = max(quorum, self.quorum)
+        heads = sum(1 for _ in self.members()) + (NodeFlag.QDEVICE_CAST_VOTE in self.us.flags)
+        if self.two_node and heads <= _TWO:
+            quorum = 1
+        return quorum
+
+    def recalculate(self, *, allow_decrease: bool, by_nodes: bool = False) -> None:
+        """Count anew, and tell who wants to know what has changed.
+
+        Args:
+            allow_decrease: whether quorum may be lower than before.
+            by_nodes: whether as many votes are to be expected as nodes are there.
+        """
+        # The device's votes raise what is expected even while it casts none.
+        total = (self.total() + self.qdevice.votes) % _MODULUS
+        if total > self.us.expected_votes:
+            self.us.expected_votes = total
+            self._listener.expected_votes_changed()
+        if self.allow_downscale and self.us.expected_votes > self._most_expected:
+            self._most_expected = self.us.expected_votes
+            self._listener.publish("ev_tracking_barrier", self.us.expected_votes)
+        heads = sum(1 for _ in self.members()) + bool(self.qdevice.votes) if by_nodes else 0
+        # One byte, as votequorum has it.
+        self.quorum = self.calculate_quorum(allow_decrease=allow_decrease, max_expected=heads) % 256
+        # What counts is what was there before fewer were expected.
+        total = self.total(self.us)
+        self.expect(heads)
+        self._judge(total)
+
+    def set_waiting_for_all(self, *, waiting: bool) -> None:
+        """Whether quorum is withheld until all nodes have been seen at once."""
+        self.waiting_for_all = waiting
+        if waiting:
+            self.us.flags |= NodeFlag.WFASTATUS
+        else:
+            self.us.flags &= ~NodeFlag.WFASTATUS
+        self._listener.publish("wait_for_all_status", waiting, CmapType.UINT8)
+
+    def set_master_wins(self, *, allow: bool) -> None:
+        """Whether the partition that the quorum device votes for is quorate, whatever its size."""
+        self.master_wins = allow
+        self._listener.publish("qdevice_master_wins", allow, CmapType.UINT8)
+
+    def lowest_is_member(self) -> bool:
+        """Whether the node is there that was the lowest one when we were last quorate."""
+        return any(node.nodeid == self._lowest for node in self.members())
+
+    def _judge(self, total: int) -> None:
+        if self.wait_for_all and self.waiting_for_all:
+            if total != self.us.expected_votes:
+                self._listener.log(
+                    f"Waiting for all cluster members. Current votes: {total} expected_votes: {self.us.expected_votes}"
+                )
+                return
+            self.set_waiting_for_all(waiting=False)
+        before = self.quorate
+        enough = self.quorum <= total
+        if enough:
+            self._lowest = min(node.nodeid for node in (self.us, *self.members()))
+            self._highest = max(node.nodeid for node in (self.us, *self.members()))
+            self._listener.publish("lowest_node_id", self._lowest)
+            self._listener.publish("highest_node_id", self._highest)
+        self.quorate = enough or self._breaks_tie(total) or self._master()
+        if self.quorate:
+            self.us.flags |= NodeFlag.QUORATE
+        else:
+            self.us.flags &= ~NodeFlag.QUORATE
+        if self.wait_for_all:
+            self.set_waiting_for_all(waiting=not self.quorate)
+        if self.quorate is not before:
+            self._listener.quorate_changed()
+
+    def _breaks_tie(self, total: int) -> bool:
+        """Whether we are the half of a split that goes on."""
+        if (
+            self.tie_breaker is TieBreaker.NONE
+            or total != self.us.expected_votes // 2
+            # The others might be enough by themselves.
+            or len(self._previous_ring) - len(self.ring) >= self.quorum
+        ):
+            return False
+        if self.tie_breaker is TieBreaker.LOWEST:
+            return self.lowest_is_member()
+        if self.tie_breaker is TieBreaker.HIGHEST:
+            return any(node.nodeid == self._highest for node in self.members())
+        for nodeid in self._tie_breakers:
+            if nodeid in self.ring:
+                return True
+            if nodeid in self._previous_ring:
+                # It may be alive, elsewhere.
+                return False
+        return False
+
+    def _master(self) -> bool:
+        """Whether the quorum device of a member says that we go on."""
+        wins = NodeFlag.QDEVICE_MASTER_WINS | NodeFlag.QDEVICE_CAST_VOTE
+        return self.master_wins and any(wins in node.flags for node in self.members())

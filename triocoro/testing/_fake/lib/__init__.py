@@ -1,0 +1,1 @@
+"""The client libraries, as in Corosync's folder lib/."""

@@ -1,0 +1,163 @@
+"""A client's handle of the CPG service: libcpg."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+from ...._errors import CsError, error_from_code
+from ...._raw import MULTICAST_BURST, MulticastStatus
+from ...._types import Address, ConfigChange, CpgEvent, FlowControlState, GroupMember, IterationType, Message
+from ..exec.cpg import CpgService, Fragment, Record
+from ..exec.ipc import Connection
+from .handle import Afterthought, Handle
+
+MAX_ATOMIC_MESSAGE_SIZE = 1_047_552
+
+
+class CpgHandle(Handle[Record, CpgEvent]):
+    """A `RawCpg`."""
+
+    dispatch_function = "cpg_dispatch"
+
+    def __init__(self, connection: Connection, service: CpgService, pid: int, *, initial_totem_conf: bool) -> None:
+        super().__init__(connection)
+        self._service = service
+        self._client = service.connect(connection)
+        self._pid = pid
+        self._initial_totem_conf = initial_totem_conf
+        self._group: bytes | None = None
+        self._assembly: dict[Address, list[bytes]] = {}
+        self._buffers: dict[int, tuple[memoryview, bytearray]] = {}  # by the id of the view
+
+    @property
+    def max_atomic_message_size(self) -> int:
+        return MAX_ATOMIC_MESSAGE_SIZE
+
+    @property
+    def flow_control_state(self) -> FlowControlState:
+        # The real one never says anything else either.
+        return FlowControlState.DISABLED
+
+    def multicast(self, payloads: Sequence[bytes]) -> tuple[int, MulticastStatus]:
+        self._check("cpg_mcast_joined")
+        if self._under_way:
+            raise RuntimeError("multicast while a round trip is under way: the C library would mix up the answers")
+        if not self._connection.writable():
+            return 0, MulticastStatus.FULL
+        sent = 0
+        for payload in payloads[:MULTICAST_BURST]:
+            if len(payload) > MAX_ATOMIC_MESSAGE_SIZE:
+                raise ValueError(f"{len(payload)} bytes need multicast_fragmented")
+            if not self._connection.has_room(len(payload)):
+                return sent, MulticastStatus.TRY_AGAIN
+            job = Afterthought(partial(self._service.mcast, self._client, payload))
+            self._connection.submit(job, size=len(payload))
+            sent += 1
+        return sent, MulticastStatus.SENT
+
+    async def multicast_fragmented(self, payload: bytes) -> None:
+        fragments = [
+            payload[start : start + MAX_ATOMIC_MESSAGE_SIZE]
+            for start in range(0, len(payload), MAX_ATOMIC_MESSAGE_SIZE)
+        ]
+        await self._round_trips(
+            "cpg_mcast_joined",
+            [
+                partial(
+                    self._service.partial_mcast,
+                    self._client,
+                    fragment,
+                    first=index == 0,
+                    last=index == len(fragments) - 1,
+                )
+                for index, fragment in enumerate(fragments)
+            ],
+        )
+
+    async def join(self, group: bytes) -> None:
+        def join() -> None:
+            self._service.join(self._client, group, self._pid, initial_totem_conf=self._initial_totem_conf)
+            self._group = group
+
+        await self._round_trips("cpg_join", [join], undo=lambda: self._service.leave(self._client, group))
+
+    async def leave(self, group: bytes) -> None:
+        await self._round_trips("cpg_leave", [lambda: self._service.leave(self._client, group)])
+
+    async def membership(self, group: bytes) -> tuple[Address, ...]:
+        return await self._round_trip("cpg_membership_get", lambda: self._service.membership(group))
+
+    async def local_nodeid(self) -> int:
+        return await self._round_trip("cpg_local_get", lambda: self._service.daemon.nodeid)
+
+    async def iterate(self, kind: IterationType, group: bytes | None) -> tuple[GroupMember, ...]:
+        if kind is IterationType.ONE_GROUP and group is None:
+            raise error_from_code(CsError.INVALID_PARAM, "cpg_iteration_initialize")
+        return await self._round_trip("cpg_iteration_initialize", lambda: self._service.iterate(kind, group))
+
+    async def zcb_alloc(self, size: int) -> memoryview:
+        if not 1 <= size <= MAX_ATOMIC_MESSAGE_SIZE:
+            raise ValueError(f"size must be 1 to {MAX_ATOMIC_MESSAGE_SIZE}, not {size}")
+        memory = bytearray(size)
+        view = memoryview(memory)
+        await self._round_trips("cpg_zcb_alloc", [lambda: None])
+        self._buffers[id(view)] = view, memory
+        return view
+
+    async def zcb_free(self, buffer: memoryview) -> None:
+        memory = self._owned(buffer)
+        buffer.release()
+        memory.clear()  # the BufferError of this says that there are slices left
+        del self._buffers[id(buffer)]
+        await self._round_trips("cpg_zcb_free", [lambda: None])
+
+    async def zcb_mcast_joined(self, buffer: memoryview, length: int) -> None:
+        memory = self._owned(buffer)
+        if not 0 <= length <= len(memory):
+            raise ValueError(f"length must be 0 to {len(memory)}, not {length}")
+
+        def mcast() -> None:
+            # Unlike other multicasts, this one is answered.
+            if not self._client.may_send:
+                raise error_from_code(CsError.NOT_EXIST, "cpg_zcb_mcast_joined", "not a member")
+            self._service.mcast(self._client, bytes(memory[:length]))
+
+        await self._round_trips("cpg_zcb_mcast_joined", [mcast])
+
+    def _owned(self, buffer: memoryview) -> bytearray:
+        try:
+            return self._buffers[id(buffer)][1]
+        except KeyError:
+            raise ValueError("not a buffer that zcb_alloc of this handle has returned, or it has been freed") from None
+
+    def _size(self, record: Record) -> int:
+        return len(record.payload) if isinstance(record, (Message, Fragment)) else 0
+
+    def _decode(self, record: Record) -> CpgEvent | None:
+        if isinstance(record, Fragment):
+            return self._assemble(record)
+        if isinstance(record, ConfigChange):
+            for change in record.left:
+                self._assembly.pop(change.address, None)
+        return record
+
+    def _assemble(self, fragment: Fragment) -> Message | None:
+        if fragment.first:
+            # What was begun before was interrupted, as its sender was told.
+            self._assembly[fragment.sender] = []
+        parts = self._assembly.get(fragment.sender)
+        if parts is None:
+            return None
+        parts.append(fragment.payload)
+        if not fragment.last:
+            return None
+        del self._assembly[fragment.sender]
+        return Message(fragment.sender, b"".join(parts))
+
+    def _finalize(self, *, leave: bool) -> None:
+        # cpg_finalize asks the daemon, so on a frozen one this ends at the thaw.
+        group = self._group
+        if leave and group is not None:
+            self._connection.submit(Afterthought(lambda: self._service.leave(self._client, group)))
+        self._connection.submit(Afterthought(lambda: self._service.finalize(self._client), over=self._disconnect))

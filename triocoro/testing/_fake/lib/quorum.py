@@ -1,0 +1,42 @@
+"""A client's handle of the quorum service: libquorum, model v1."""
+
+from __future__ import annotations
+
+from ...._types import QuorumEvent, QuorumType, Track
+from ..exec.ipc import Connection
+from ..exec.quorum import QuorumService
+from .handle import Handle
+
+
+class QuorumHandle(Handle[QuorumEvent, QuorumEvent]):
+    """A `RawQuorum`."""
+
+    dispatch_function = "quorum_dispatch"
+
+    def __init__(self, connection: Connection, service: QuorumService) -> None:
+        super().__init__(connection)
+        self._service = service
+
+    @property
+    def type(self) -> QuorumType:
+        # Votequorum is always configured.
+        return QuorumType.SET
+
+    async def is_quorate(self) -> bool:
+        return await self._round_trip("quorum_getquorate", self._service.getquorate)
+
+    async def trackstart(self, flags: Track) -> None:
+        await self._round_trip("quorum_trackstart", lambda: self._service.trackstart(self._connection, flags))
+
+    async def trackstop(self) -> None:
+        await self._round_trip("quorum_trackstop", lambda: self._service.trackstop(self._connection))
+
+    def _size(self, record: QuorumEvent) -> int:  # noqa: ARG002 - none has a payload
+        return 0
+
+    def _decode(self, record: QuorumEvent) -> QuorumEvent:
+        return record
+
+    def _finalize(self, *, leave: bool) -> None:  # noqa: ARG002 - there is no group to leave
+        # quorum_finalize asks nobody, so a frozen daemon does not hold it up.
+        self._disconnect()

@@ -1,0 +1,79 @@
+"""A client's handle of the votequorum service: libvotequorum."""
+
+from __future__ import annotations
+
+import trio
+
+from ...._errors import CsError, error_from_code
+from ...._types import RingId, Track, VotequorumEvent, VotequorumInfo
+from ..exec.ipc import Connection
+from ..exec.votequorum import VotequorumService
+from .handle import Handle
+
+TOO_OLD = "the library of Corosync 3.1.7, which the fake follows, has no such function"
+"""Why the functions for extra information are not supported."""
+
+
+class VotequorumHandle(Handle[VotequorumEvent, VotequorumEvent]):
+    """A `RawVotequorum`."""
+
+    dispatch_function = "votequorum_dispatch"
+
+    def __init__(self, connection: Connection, service: VotequorumService) -> None:
+        super().__init__(connection)
+        self._service = service
+
+    async def info(self, nodeid: int) -> VotequorumInfo:
+        return await self._round_trip("votequorum_getinfo", lambda: self._service.getinfo(nodeid))
+
+    async def set_expected(self, expected_votes: int) -> None:
+        await self._round_trip("votequorum_setexpected", lambda: self._service.setexpected(expected_votes))
+
+    async def set_votes(self, nodeid: int, votes: int) -> None:
+        await self._round_trip("votequorum_setvotes", lambda: self._service.setvotes(nodeid, votes))
+
+    async def trackstart(self, flags: Track) -> None:
+        await self._round_trip("votequorum_trackstart", lambda: self._service.trackstart(self._connection, flags))
+
+    async def trackstop(self) -> None:
+        await self._round_trip("votequorum_trackstop", lambda: self._service.trackstop(self._connection))
+
+    async def qdevice_register(self, name: str) -> None:
+        await self._negotiation(
+            "votequorum_qdevice_register",
+            lambda answer: self._service.qdevice.register(self._connection, name, answer),
+        )
+
+    async def qdevice_unregister(self, name: str) -> None:
+        await self._round_trip("votequorum_qdevice_unregister", lambda: self._service.qdevice.unregister(name))
+
+    async def qdevice_update(self, old_name: str, new_name: str) -> None:
+        await self._round_trip("votequorum_qdevice_update", lambda: self._service.qdevice.update(old_name, new_name))
+
+    async def qdevice_poll(self, name: str, cast_vote: bool, ring_id: RingId) -> None:  # noqa: FBT001 - as in C
+        await self._round_trip(
+            "votequorum_qdevice_poll", lambda: self._service.qdevice.poll(name, ring_id, cast_vote=cast_vote)
+        )
+
+    async def qdevice_master_wins(self, name: str, allow: bool) -> None:  # noqa: FBT001 - as in C
+        await self._round_trip(
+            "votequorum_qdevice_master_wins", lambda: self._service.qdevice.master_wins(name, allow=allow)
+        )
+
+    async def get_qdevice_extra_info(self, nodeid: int) -> bytes:  # noqa: ARG002 - as below
+        await trio.lowlevel.checkpoint()
+        raise error_from_code(CsError.NOT_SUPPORTED, "votequorum_get_qdevice_extra_info", TOO_OLD)
+
+    async def set_qdevice_extra_info(self, extra_info: bytes) -> None:  # noqa: ARG002 - whatever it is
+        await trio.lowlevel.checkpoint()
+        raise error_from_code(CsError.NOT_SUPPORTED, "votequorum_set_qdevice_extra_info", TOO_OLD)
+
+    def _size(self, record: VotequorumEvent) -> int:  # noqa: ARG002 - none has a payload
+        return 0
+
+    def _decode(self, record: VotequorumEvent) -> VotequorumEvent:
+        return record
+
+    def _finalize(self, *, leave: bool) -> None:  # noqa: ARG002 - there is no group to leave
+        # votequorum_finalize asks nobody, so a frozen daemon does not hold it up.
+        self._disconnect()

@@ -1,0 +1,1 @@
+"""Histories and how they are recorded."""
