@@ -22,6 +22,10 @@ T = TypeVar("T")
 _ALL_CHANGES: Final = CmapTrack.ADD | CmapTrack.MODIFY | CmapTrack.DELETE
 
 
+def _payload_bytes(change: CmapChange) -> int:
+    return sum(len(value) for value in (change.new, change.old) if isinstance(value, (str, bytes)))
+
+
 @final
 class Cmap:
     """A connection to one map of a node. Objects of this class come from `open_cmap`.
@@ -159,7 +163,7 @@ class Cmap:
         _validate.cmap_tracked(key, self._map, prefix=prefix)
         flags = _ALL_CHANGES | CmapTrack.PREFIX if prefix else _ALL_CHANGES
         number = next(self._numbers)
-        stream: EventStream[CmapChange] = EventStream(self._connection, MAX_CHANGES_BYTES)
+        stream: EventStream[CmapChange] = EventStream(self._connection, MAX_CHANGES_BYTES, payload_bytes=_payload_bytes)
         # Before the daemon knows of it: notifications may come before its reply.
         self._streams[number] = stream
         try:

@@ -52,6 +52,10 @@ class GroupStatistics:
     """What waits to be received."""
 
 
+def _payload_bytes(event: GroupEvent) -> int:
+    return len(event.payload) if isinstance(event, (Message, MessageLost)) else 0
+
+
 class _Membership:
     """What is behind a `Group`: the connection's side of it."""
 
@@ -71,7 +75,7 @@ class _Membership:
         self.connection = connection
         self.receive = receive
         self.view = ConfigChange(members=(), joined=(), left=())
-        self.stream: EventStream[GroupEvent] = EventStream(connection, max_buffered_bytes)
+        self.stream: EventStream[GroupEvent] = EventStream(connection, max_buffered_bytes, payload_bytes=_payload_bytes)
         self.stream.on_receive = self._note_received
         self.sender = Sender(connection, raw)
         self._raw = raw

@@ -11,7 +11,6 @@ import trio
 
 from . import _validate
 from ._connection import Connection
-from ._types import CmapChange
 
 T = TypeVar("T")
 
@@ -22,12 +21,8 @@ _EVENT_COST: Final = 256
 """Bytes that an event is taken to need beside its payload, so that a flood of empty ones is bounded too."""
 
 
-def cost(event: object) -> int:
-    """About how many bytes `event` occupies while it waits."""
-    if isinstance(event, CmapChange):
-        return _EVENT_COST + sum(len(value) for value in (event.new, event.old) if isinstance(value, (str, bytes)))
-    payload = getattr(event, "payload", None)
-    return _EVENT_COST + (len(payload) if payload is not None else 0)
+def _no_payload(_: object) -> int:
+    return 0
 
 
 @attrs.frozen
@@ -51,10 +46,18 @@ class EventStream(trio.abc.ReceiveChannel[T], Generic[T]):
     Objects of this class come from the services, such as `Votequorum.track`.
     """
 
-    def __init__(self, connection: Connection[Any], max_buffered_bytes: int) -> None:
+    def __init__(
+        self,
+        connection: Connection[Any],
+        max_buffered_bytes: int,
+        *,
+        payload_bytes: Callable[[T], int] = _no_payload,
+    ) -> None:
         self._connection = connection
         self._max_bytes = max_buffered_bytes
-        self._buffer: deque[T] = deque()
+        self._payload_bytes = payload_bytes
+        # Each event with the bytes that it counts for.
+        self._buffer: deque[tuple[T, int]] = deque()
         self._bytes = 0
         self._overflow = False
         self._closed = False
@@ -70,7 +73,7 @@ class EventStream(trio.abc.ReceiveChannel[T], Generic[T]):
         for event in events:
             if self._closed or self._overflow:
                 return
-            size = cost(event)
+            size = _EVENT_COST + self._payload_bytes(event)
             # One event may be larger than the bound: there is no other way to get it.
             if self._buffer and self._bytes + size > self._max_bytes:
                 self._overflow = True
@@ -81,7 +84,7 @@ class EventStream(trio.abc.ReceiveChannel[T], Generic[T]):
                     f" fit into max_buffered_bytes={self._max_bytes}; receive faster, or allow more"
                 )
                 break
-            self._buffer.append(event)
+            self._buffer.append((event, size))
             self._bytes += size
             count += 1
         if self._receivers:
@@ -116,9 +119,11 @@ class EventStream(trio.abc.ReceiveChannel[T], Generic[T]):
                 parked = True
                 continue
             break
-        events = [self._buffer.popleft() for _ in range(min(max_events, len(self._buffer)))]
-        for event in events:
-            self._bytes -= cost(event)
+        events: list[T] = []
+        for _ in range(min(max_events, len(self._buffer))):
+            event, size = self._buffer.popleft()
+            self._bytes -= size
+            events.append(event)
             if self.on_receive is not None:
                 self.on_receive(event)
         if not parked:
