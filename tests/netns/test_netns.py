@@ -20,10 +20,11 @@ from trio.testing import MockClock
 
 import triocoro
 from triocoro.testing import ClusterOptions, ClusterSettings, NetnsCluster, Node
-from triocoro.testing._cluster.corosync_conf import corosync_conf, filter_rules
+from triocoro.testing._cluster.corosync_conf import corosync_conf
 from triocoro.testing._cluster.network import Network
 from triocoro.testing._netns import cluster as netns_cluster, readiness, requirements
 from triocoro.testing._netns.machine import Machine
+from triocoro.testing._netns.nft import filter_rules
 from triocoro.testing._netns.supervisor import MAX_FDS
 
 pytestmark = pytest.mark.corosync_real_only(reason="it is about daemons in network namespaces")

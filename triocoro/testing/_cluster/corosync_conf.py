@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final, TypeAlias
 
-from .network import ALL, Network
 from .options import ClusterOptions, LogLevel
 
 STATE_DIR = "/run/triocoro"
@@ -13,9 +12,6 @@ STATE_DIR = "/run/triocoro"
 
 KEY_BYTES: Final = 64
 """Random bytes of a key; in hexadecimal digits they are the 128 characters that knet requires at least."""
-
-_SHARES: Final = 100 * ALL
-"""Packets are counted off in hundredths of a per cent."""
 
 _DEBUG: Final[dict[LogLevel, str]] = {"info": "off", "debug": "on", "trace": "trace"}
 
@@ -128,20 +124,3 @@ def _lines(entries: Sequence[_Entry], indent: str = "") -> Iterator[str]:
             yield f"{indent}{key} {{"
             yield from _lines(value, indent + "    ")
             yield f"{indent}}}"
-
-
-def filter_rules(network: Network, nodeid: int) -> list[str]:
-    """What nft(8) makes a node deaf with, in place of what it did before; all of it happens at once."""
-    deaf_to = [source for source, target in sorted(network.cut) if target == nodeid]
-    loss = round(network.loss.get(nodeid, 0) * _SHARES / ALL)
-    # There is no such number as the number of shares.
-    chance = f"numgen random mod {_SHARES} < {loss} " if loss < _SHARES else ""
-    return [
-        # A table that is not there cannot be deleted.
-        "add table ip triocoro",
-        "delete table ip triocoro",
-        "add table ip triocoro",
-        "add chain ip triocoro input { type filter hook input priority 0; }",
-        *(f"add rule ip triocoro input ip saddr {address(source)} counter drop" for source in deaf_to),
-        *([f"add rule ip triocoro input iif eth0 {chance}counter drop"] if loss else []),
-    ]

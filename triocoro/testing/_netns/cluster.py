@@ -16,13 +16,14 @@ import trio
 
 from ..._raw import Endpoint
 from .._cluster.cluster import Cluster, Node
-from .._cluster.corosync_conf import KEY_BYTES, STATE_DIR, address, corosync_conf, filter_rules
+from .._cluster.corosync_conf import KEY_BYTES, STATE_DIR, address, corosync_conf
 from .._cluster.network import Network
 from .._cluster.options import ClusterOptions, ClusterSettings
 from . import requirements
 from .apart import Apart
 from .hub import Hub
 from .machine import Daemon, Machine, pid_of
+from .nft import filter_rules
 from .readiness import Readiness, describe_log
 
 if TYPE_CHECKING:
