@@ -319,15 +319,15 @@ def test_extension_needs_nothing_but_libc() -> None:
 @of_the_libraries
 async def test_missing_library_names_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
     from triocoro._corosync import _cfg, _cmap, _cpg, _libraries, _quorum, _votequorum
-    from triocoro._corosync._handle import Handle
+    from triocoro._corosync._handle import CorosyncHandle
 
     endpoint = CorosyncEndpoint("nowhere")
-    connects: dict[type[Handle[object]], Callable[[], Awaitable[object]]] = {
-        _cpg.CpgHandle: endpoint.connect_cpg,
-        _votequorum.VotequorumHandle: endpoint.connect_votequorum,
-        _quorum.QuorumHandle: endpoint.connect_quorum,
-        _cmap.CmapHandle: lambda: endpoint.connect_cmap(CmapMap.ICMAP),
-        _cfg.CfgHandle: endpoint.connect_cfg,
+    connects: dict[type[CorosyncHandle[object]], Callable[[], Awaitable[object]]] = {
+        _cpg.CorosyncCpg: endpoint.connect_cpg,
+        _votequorum.CorosyncVotequorum: endpoint.connect_votequorum,
+        _quorum.CorosyncQuorum: endpoint.connect_quorum,
+        _cmap.CorosyncCmap: lambda: endpoint.connect_cmap(CmapMap.ICMAP),
+        _cfg.CorosyncCfg: endpoint.connect_cfg,
     }
     for handle, connect in connects.items():
         library = handle.library

@@ -13,13 +13,13 @@ import trio
 from .._errors import CsError
 from .._types import IPAddress, LinkStatus, NodeStatus, RingStatus, ShutdownFlag
 from . import _arena
-from ._handle import Handle
+from ._handle import CorosyncHandle
 from ._libraries import CFG, failure
 from ._namespaces import Namespaces
 from ._shim import ffi, lib
 
 if TYPE_CHECKING:
-    from ._shim import Arena, CfgNodeStatus, CharPointer, Connection
+    from ._shim import Arena, CfgNodeStatus, CharPointer, LibraryConnection
 
 _FLAGS: Final = {int(flag): flag for flag in ShutdownFlag}
 _FAMILY: Final = struct.Struct("=H")
@@ -58,13 +58,13 @@ def _links(status: CfgNodeStatus) -> Iterator[LinkStatus]:
 
 
 @final
-class CfgHandle(Handle[ShutdownFlag]):
+class CorosyncCfg(CorosyncHandle[ShutdownFlag]):
     """A handle of libcfg."""
 
     library = CFG
     dispatch_function = "corosync_cfg_dispatch"
 
-    def __init__(self, connection: Connection, lane: trio.CapacityLimiter, namespaces: Namespaces) -> None:
+    def __init__(self, connection: LibraryConnection, lane: trio.CapacityLimiter, namespaces: Namespaces) -> None:
         super().__init__(connection, lane, namespaces)
         self._replied = False
 

@@ -11,13 +11,13 @@ import trio
 from .._errors import CsError, KeyNotFoundError, error_from_code
 from .._types import CmapChange, CmapNotification, CmapTrack, CmapType, CmapValue, TypedValue
 from . import _arena
-from ._handle import Handle, patiently
+from ._handle import CorosyncHandle, retry_briefly
 from ._libraries import CMAP, failure
 from ._namespaces import Namespaces
 from ._shim import ffi, lib
 
 if TYPE_CHECKING:
-    from ._shim import Arena, Connection
+    from ._shim import Arena, LibraryConnection
 
 _TYPES: Final = {int(type_): type_ for type_ in CmapType}
 _NUMBERS: Final = {
@@ -84,13 +84,13 @@ def _notification(event_number: int, tracker: int, blob: bytes) -> CmapNotificat
 
 
 @final
-class CmapHandle(Handle[CmapNotification]):
+class CorosyncCmap(CorosyncHandle[CmapNotification]):
     """A handle of libcmap."""
 
     library = CMAP
     dispatch_function = "cmap_dispatch"
 
-    def __init__(self, connection: Connection, lane: trio.CapacityLimiter, namespaces: Namespaces) -> None:
+    def __init__(self, connection: LibraryConnection, lane: trio.CapacityLimiter, namespaces: Namespaces) -> None:
         super().__init__(connection, lane, namespaces)
         self._tracks: dict[int, int] = {}  # the library's name of each tracker; used on workers only
 
@@ -175,7 +175,7 @@ class CmapHandle(Handle[CmapNotification]):
 
     def _undo_track_add(self, tracker: int, code: int) -> None:
         if code == CsError.OK:
-            patiently(lambda: self._track_delete(tracker))
+            retry_briefly(lambda: self._track_delete(tracker))
 
     async def track_delete(self, tracker: int) -> None:
         code = await self._trip(lambda: self._track_delete(tracker))

@@ -25,14 +25,14 @@ from .._types import (
     TotemChange,
 )
 from . import _arena
-from ._handle import Handle, patiently
+from ._handle import CorosyncHandle, retry_briefly
 from ._libraries import CPG, failure, failure_inside
 from ._namespaces import Namespaces
 from ._shim import ffi, lib
 from ._zcb import SharedBuffer
 
 if TYPE_CHECKING:
-    from ._shim import Arena, Connection, CpgName
+    from ._shim import Arena, CpgName, LibraryConnection
 
 INITIAL_TOTEM_CONF = 0x01
 """The flag of a connect: tell of the present ring at the join (`CPG_MODEL_V1_DELIVER_INITIAL_TOTEM_CONF`)."""
@@ -77,13 +77,13 @@ def _totem_change(ring_nodeid: int, blob: bytes) -> TotemChange:
 
 
 @final
-class CpgHandle(Handle[CpgEvent]):
+class CorosyncCpg(CorosyncHandle[CpgEvent]):
     """A handle of libcpg."""
 
     library = CPG
     dispatch_function = "cpg_dispatch"
 
-    def __init__(self, connection: Connection, lane: trio.CapacityLimiter, namespaces: Namespaces) -> None:
+    def __init__(self, connection: LibraryConnection, lane: trio.CapacityLimiter, namespaces: Namespaces) -> None:
         super().__init__(connection, lane, namespaces)
         self._max_message_size = connection.max_message_size
         self._group: CpgName | None = None
@@ -187,7 +187,7 @@ class CpgHandle(Handle[CpgEvent]):
 
     def _undo_join(self, code: int) -> None:
         if code == CsError.OK:
-            patiently(self._leave)
+            retry_briefly(self._leave)
 
     async def leave(self, group: bytes) -> None:
         name = _name(group)
@@ -240,7 +240,7 @@ class CpgHandle(Handle[CpgEvent]):
         with self._namespaces.entrance() as entrance:
             shared = await self._undoable(
                 lambda: entrance.enter(lambda pidfd: self._zcb_alloc(pidfd, size)),
-                lambda shared: patiently(partial(self._zcb_free, shared)),
+                lambda shared: retry_briefly(partial(self._zcb_free, shared)),
             )
         return shared.view
 
@@ -267,7 +267,7 @@ class CpgHandle(Handle[CpgEvent]):
             code = await self._trip(partial(self._zcb_free, shared))
         except trio.Cancelled:
             # A worker that had begun goes on, and then this does nothing.
-            trio.lowlevel.spawn_system_task(self._late, partial(patiently, partial(self._zcb_free, shared)))
+            trio.lowlevel.spawn_system_task(self._late, partial(retry_briefly, partial(self._zcb_free, shared)))
             raise
         if code != CsError.OK:
             raise failure(code, "cpg_zcb_free")
@@ -303,9 +303,9 @@ class CpgHandle(Handle[CpgEvent]):
 
     def _finalize(self, *, leave: bool) -> None:
         if leave:
-            patiently(self._leave)
+            retry_briefly(self._leave)
         for shared in list(self._buffers.values()):
             with contextlib.suppress(BufferError):  # then it stays mapped, as the library would leave it
                 shared.give_back()
-                patiently(partial(self._zcb_free, shared))
+                retry_briefly(partial(self._zcb_free, shared))
         super()._finalize(leave=leave)

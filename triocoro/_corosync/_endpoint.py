@@ -15,10 +15,10 @@ from .._types import CmapMap
 from ._namespaces import Namespaces
 
 if TYPE_CHECKING:
-    from ._handle import Handle
-    from ._shim import Connection
+    from ._handle import CorosyncHandle
+    from ._shim import LibraryConnection
 
-HandleT = TypeVar("HandleT", bound="Handle[object]")
+HandleT = TypeVar("HandleT", bound="CorosyncHandle[object]")
 
 
 @final
@@ -48,33 +48,33 @@ class CorosyncEndpoint:
 
     async def connect_cpg(self, *, initial_totem_conf: bool = False) -> RawCpg:
         _require_extension()
-        from ._cpg import INITIAL_TOTEM_CONF, CpgHandle
+        from ._cpg import INITIAL_TOTEM_CONF, CorosyncCpg
 
-        return await self._connect(CpgHandle, INITIAL_TOTEM_CONF if initial_totem_conf else 0)
+        return await self._connect(CorosyncCpg, INITIAL_TOTEM_CONF if initial_totem_conf else 0)
 
     async def connect_votequorum(self, *, extra_info: bool = False) -> RawVotequorum:
         _require_extension()
-        from ._votequorum import NEEDS_EXTRA_INFO, VotequorumHandle
+        from ._votequorum import NEEDS_EXTRA_INFO, CorosyncVotequorum
 
-        return await self._connect(VotequorumHandle, NEEDS_EXTRA_INFO if extra_info else 0)
+        return await self._connect(CorosyncVotequorum, NEEDS_EXTRA_INFO if extra_info else 0)
 
     async def connect_quorum(self) -> RawQuorum:
         _require_extension()
-        from ._quorum import QuorumHandle
+        from ._quorum import CorosyncQuorum
 
-        return await self._connect(QuorumHandle)
+        return await self._connect(CorosyncQuorum)
 
     async def connect_cmap(self, map: CmapMap) -> RawCmap:  # noqa: A002 - as in C
         _require_extension()
-        from ._cmap import CmapHandle
+        from ._cmap import CorosyncCmap
 
-        return await self._connect(CmapHandle, map)
+        return await self._connect(CorosyncCmap, map)
 
     async def connect_cfg(self) -> RawCfg:
         _require_extension()
-        from ._cfg import CfgHandle
+        from ._cfg import CorosyncCfg
 
-        return await self._connect(CfgHandle)
+        return await self._connect(CorosyncCfg)
 
     @trio.lowlevel.enable_ki_protection
     async def _connect(self, kind: type[HandleT], flags: int = 0) -> HandleT:
@@ -84,7 +84,7 @@ class CorosyncEndpoint:
         # A limiter of its own: forty connects to a frozen daemon would use up Trio's default one.
         lane = trio.CapacityLimiter(1)
 
-        def disconnect_late(connection: Connection) -> None:
+        def disconnect_late(connection: LibraryConnection) -> None:
             in_background(partial(library.disconnect, connection))
 
         with self._namespaces.entrance() as entrance:

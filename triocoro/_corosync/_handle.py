@@ -19,7 +19,7 @@ from ._namespaces import Namespaces
 from ._shim import lib
 
 if TYPE_CHECKING:
-    from ._shim import Arena, Connection
+    from ._shim import Arena, LibraryConnection
 
 T = TypeVar("T")
 EventT_co = TypeVar("EventT_co", covariant=True)
@@ -82,13 +82,13 @@ def in_background(call: Callable[[], object], done: Callable[[], object] | None 
     trio.lowlevel.start_thread_soon(call, deliver, "triocoro")
 
 
-class Handle(ABC, Generic[EventT_co]):
+class CorosyncHandle(ABC, Generic[EventT_co]):
     """One handle of one of the libraries."""
 
     library: ClassVar[Library]
     dispatch_function: ClassVar[str]
 
-    def __init__(self, connection: Connection, lane: trio.CapacityLimiter, namespaces: Namespaces) -> None:
+    def __init__(self, connection: LibraryConnection, lane: trio.CapacityLimiter, namespaces: Namespaces) -> None:
         self._namespaces = namespaces
         self._handle = connection.handle
         self._fd = connection.fd
@@ -198,7 +198,7 @@ class Handle(ABC, Generic[EventT_co]):
         return self._closed
 
 
-def patiently(call: Callable[[], int], attempts: int = 100) -> int:
+def retry_briefly(call: Callable[[], int], attempts: int = 100) -> int:
     """On a worker: repeat `call` while the daemon is under flow control, for a second or so."""
     code = call()
     while code == CsError.TRY_AGAIN and attempts:

@@ -19,7 +19,7 @@ from .._errors import (
 from ._shim import ffi, lib
 
 if TYPE_CHECKING:
-    from ._shim import Allocation, Connection
+    from ._shim import Allocation, LibraryConnection
 
 
 @final
@@ -48,7 +48,7 @@ class Library:
                 )
             self._loaded = True
 
-    def connect(self, pidfd: int, flags: int) -> Connection:
+    def connect(self, pidfd: int, flags: int) -> LibraryConnection:
         """On a worker: connect in the namespaces of `pidfd` (in our own if that is -1)."""
         self.load()
         connection = ffi.new("struct tc_connection *")
@@ -58,7 +58,7 @@ class Library:
             raise failure_inside(code, connection)
         return connection
 
-    def disconnect(self, connection: Connection) -> None:
+    def disconnect(self, connection: LibraryConnection) -> None:
         """On a worker: undo `connect`."""
         lib.tc_finalize(self.index, connection.handle)
 
@@ -83,7 +83,7 @@ def failure(code: int, function: str) -> CorosyncError:
     return error_from_code(code, function)
 
 
-def failure_inside(code: int, job: Connection | Allocation) -> CorosyncError:
+def failure_inside(code: int, job: LibraryConnection | Allocation) -> CorosyncError:
     """The exception for what had to be done in the daemon's namespaces."""
     function = ffi.string(job.function).decode()
     if code != lib.TC_UNREACHABLE:

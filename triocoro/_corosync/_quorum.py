@@ -10,13 +10,13 @@ import trio
 
 from .._types import NodelistChange, QuorumChange, QuorumEvent, QuorumType, RingId, Track
 from . import _arena
-from ._handle import Handle
+from ._handle import CorosyncHandle
 from ._libraries import QUORUM
 from ._namespaces import Namespaces
 from ._shim import ffi, lib
 
 if TYPE_CHECKING:
-    from ._shim import Arena, Connection
+    from ._shim import Arena, LibraryConnection
 
 _QUORATE = lib.TC_QUORATE
 _LISTS = struct.Struct("=QII")
@@ -35,13 +35,13 @@ def _nodelist(members_count: int, ring_nodeid: int, blob: bytes) -> NodelistChan
 
 
 @final
-class QuorumHandle(Handle[QuorumEvent]):
+class CorosyncQuorum(CorosyncHandle[QuorumEvent]):
     """A handle of libquorum."""
 
     library = QUORUM
     dispatch_function = "quorum_dispatch"
 
-    def __init__(self, connection: Connection, lane: trio.CapacityLimiter, namespaces: Namespaces) -> None:
+    def __init__(self, connection: LibraryConnection, lane: trio.CapacityLimiter, namespaces: Namespaces) -> None:
         super().__init__(connection, lane, namespaces)
         self._type = QuorumType(connection.quorum_type)
 

@@ -19,7 +19,7 @@ from .._types import (
     VotequorumNodelist,
 )
 from . import _arena
-from ._handle import Handle
+from ._handle import CorosyncHandle
 from ._libraries import VOTEQUORUM
 from ._shim import ffi, lib
 
@@ -50,7 +50,7 @@ def _change(quorate: int, blob: bytes) -> VotequorumChange:
 
 
 @final
-class VotequorumHandle(Handle[VotequorumEvent]):
+class CorosyncVotequorum(CorosyncHandle[VotequorumEvent]):
     """A handle of libvotequorum."""
 
     library = VOTEQUORUM
