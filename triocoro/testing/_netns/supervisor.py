@@ -1,22 +1,25 @@
 """The supervisor of one cluster: pid 1 of its pid namespace, in the network namespace that holds the bridge.
 
-Run by path with nothing but the standard library, so that it starts fast: `supervisor.py CONTROL OWNER REQUESTS`, three
-inherited fds. It obeys requests, JSON objects, one at a time: each is written to the start of the file REQUESTS, as a
-packet may be too small for it, and a packet on CONTROL tells its length, and brings its fds. The answer is a packet:
-one JSON object and its fds. When CONTROL is closed, or the process behind the pidfd OWNER ends, it exits, unless it was
-told to keep the nodes. Then the kernel kills all that is left in the pid namespace, and with the last process go the
-namespaces, mounts and interfaces.
+It runs as `supervisor.py CONTROL OWNER REQUESTS`, with three inherited fds, and imports nothing but the standard
+library, so that it starts fast.
 
-A node is a *holder*, a process that owns the node's network and mount namespaces, has the node's log as its stdout, and
-does nothing else; the node's daemons come and go, children of the supervisor that enter the holder's namespaces.
-Requests:
+It serves one request at a time. A request is a JSON object, written to the start of the file REQUESTS because it may be
+too large for a packet; a packet on the socket CONTROL gives its length and carries its fds. The reply is one packet, a
+JSON object and its fds; for a request that failed, it is `{"error": why}`. When CONTROL is closed, or the process
+behind the pidfd OWNER ends, the supervisor exits, unless it was told to keep the nodes. The kernel then kills all other
+processes of the pid namespace, and the namespaces, mounts and interfaces go with the last process.
+
+Each node has a *holder*: a process that owns the node's network and mount namespaces and has the node's log as its
+stdout. It only sleeps. The node's daemons are children of the supervisor that enter the holder's namespaces.
+The requests:
 
 - `{"op": "create", "ip": path, "private": [directory, ...], "nodes": {id: {"address": ..., "files": {path: text}}}}`
-  with one log fd a node: makes the network and the holders. The answer brings a pidfd of each holder.
-- `{"op": "start", "nodes": [id, ...], "argv": [...]}`: starts daemons. The answer brings a pidfd of each.
-- `{"op": "filter", "nft": path, "nodes": {id: [line, ...]}}`: has `nft -f` do them in the nodes' networks.
+  with one log fd for each node: create the network and the holders. The reply carries a pidfd of each holder.
+- `{"op": "start", "nodes": [id, ...], "argv": [...]}`: start daemons. The reply carries a pidfd of each.
+- `{"op": "filter", "nft": path, "nodes": {id: [line, ...]}}`: pass these lines to `nft -f` in the nodes' networks.
 - `{"op": "keep", "keep": bool}`: whether the nodes outlive the owner.
-- `{"op": "status", "node": id}`: `{"status": how the node's latest daemon ended, or null}`, as in wait(2).
+- `{"op": "status", "node": id}`: the reply is `{"status": ...}`, the wait(2) status of the node's latest daemon, or
+  null while it runs.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ import socket
 import sys
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypedDict, cast
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWNET = 0x40000000
@@ -47,18 +50,38 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class SetupError(Exception):
-    """What the owner is told when a request fails."""
+    """A request failed; the owner gets the text."""
+
+
+class NodeSpec(TypedDict):
+    """What a `create` request says about one node."""
+
+    address: str
+    """Its address with the length of the prefix."""
+    files: dict[str, str]
+    """The texts of the files to write in its mount namespace, by path."""
+
+
+class CreateRequest(TypedDict):
+    """The fields of a `create` request."""
+
+    ip: str
+    """The path of ip(8)."""
+    private: list[str]
+    """The directories on which each node mounts an empty tmpfs."""
+    nodes: dict[str, NodeSpec]
+    """By their ids."""
 
 
 def call(function: str, *args: int | bytes | None) -> None:
-    """Call into libc; Python has these functions from 3.12 on only, or not at all."""
+    """Call a function of libc that `os` lacks before Python 3.12, or altogether."""
     if getattr(_libc, function)(*args) != 0:
         error = ctypes.get_errno()
         raise SetupError(f"{function}{args}: {os.strerror(error)}")
 
 
-class Node:
-    """A node: its holder, and its daemon if one has been started."""
+class ManagedNode:
+    """The processes of a node: the holder, and the daemon if one runs."""
 
     def __init__(self, log: int) -> None:
         self.log = log
@@ -98,21 +121,29 @@ def write_files(files: dict[str, str]) -> None:
             file.write(text)
 
 
-def hold(nodeid: str, spec: dict[str, Any], node: dict[str, Any], log: int, result: int) -> NoReturn:
-    """The life of a holder, in a forked child: make the node's namespaces, say so on `result`, and stay."""
+def hold(nodeid: str, node: NodeSpec, request: CreateRequest, log: int, result: int) -> NoReturn:
+    """Run a node's holder, in a forked child: create the node's namespaces, report on `result`, and sleep.
+
+    Args:
+        nodeid: the node's id.
+        node: its part of the request.
+        request: the request, for what all nodes share.
+        log: the fd of the node's log.
+        result: the fd for the report: "ok", or an error.
+    """
     try:
         call("prctl", PR_SET_NAME, f"node{nodeid}".encode(), 0, 0, 0)
         hub = os.open("/proc/self/ns/net", os.O_RDONLY)
         os.set_inheritable(hub, True)  # noqa: FBT003 - the standard library's signature
         call("unshare", CLONE_NEWNET | CLONE_NEWNS)
-        mount_private(spec["private"])
+        mount_private(request["private"])
         write_files(node["files"])
         run(
-            spec["ip"],
+            request["ip"],
             ["ip", "-batch", "-"],
             [
-                # The other end goes to the hub. A pid would not do: iproute2 looks it up in /proc from 6.12 on, and
-                # that /proc counts processes as they are counted outside.
+                # The other end goes to the hub. From iproute2 6.12 on, a pid would not do for `netns`: ip looks it up
+                # in /proc, and this /proc shows pids as they are outside of our pid namespace.
                 f"link add eth0 type veth peer name node{nodeid} netns /proc/self/fd/{hub}",
                 f"address add {node['address']} dev eth0",
                 "link set lo up",
@@ -123,7 +154,7 @@ def hold(nodeid: str, spec: dict[str, Any], node: dict[str, Any], log: int, resu
     except BaseException as error:  # noqa: BLE001, ASYNC103 - nothing may escape from a forked child
         os.write(result, f"{type(error).__name__}: {error}".encode())
         os._exit(1)
-    # Whoever looks for the log of a node finds it here, even when no daemon runs.
+    # The node's log can be read as the holder's stdout (/proc/PID/fd/1), even while no daemon runs.
     os.dup2(log, 1)
     os.closerange(2, 65536)
     os.close(0)
@@ -132,7 +163,7 @@ def hold(nodeid: str, spec: dict[str, Any], node: dict[str, Any], log: int, resu
 
 
 def fork_reporting(child: Callable[[int], NoReturn]) -> tuple[int, int]:
-    """Fork a child that reports on the fd that it is given: its pid, and where to read the report."""
+    """Fork a child that gets an fd to report on; returns its pid, and the fd to read the report from."""
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -142,38 +173,38 @@ def fork_reporting(child: Callable[[int], NoReturn]) -> tuple[int, int]:
 
 
 def report_of(reader: int) -> str:
-    """What a child has reported, once it has closed its end."""
+    """Read a child's report, up to the end of the pipe."""
     with open(reader, "rb") as pipe:
         return pipe.read().decode(errors="replace")
 
 
-def run_daemon(node: Node, argv: list[str]) -> NoReturn:
-    """Become a daemon, in a forked child."""
+def run_daemon(node: ManagedNode, argv: list[str]) -> NoReturn:
+    """Enter the node's namespaces and execute its daemon, in a forked child."""
     try:
         call("setns", node.pidfd, CLONE_NEWNET | CLONE_NEWNS)
-        # A daemon that was killed leaves its shared memory behind: 8 MB and more, each time.
+        # A daemon that was killed has left its files in shared memory, 8 MB and more.
         for name in os.listdir(SHARED_MEMORY):
             remove_tree(f"{SHARED_MEMORY}/{name}")
         os.chdir("/")
         os.setsid()
-        # Python ignores these, and what is ignored stays so across exec.
+        # Python ignores these signals, and exec keeps ignored signals ignored.
         for number in (signal.SIGPIPE, signal.SIGXFSZ):
             signal.signal(number, signal.SIG_DFL)
         os.dup2(os.open(os.devnull, os.O_RDWR), 0)
         os.dup2(node.log, 1)
         os.dup2(node.log, 2)
-        os.execv(argv[0], argv)  # noqa: S606 - there is no shell in here
-    except BaseException as error:  # noqa: BLE001, ASYNC103 - as above
+        os.execv(argv[0], argv)  # noqa: S606 - a shell is neither needed nor there
+    except BaseException as error:  # noqa: BLE001, ASYNC103 - nothing may escape from a forked child
         os.write(node.log, f"{argv[0]}: {error}\n".encode())
     os._exit(127)
 
 
-def filter_inside(node: Node, nft: str, lines: list[str], result: int) -> NoReturn:
-    """Filter what the node hears, in a forked child; what goes wrong is written to `result`."""
+def filter_inside(node: ManagedNode, nft: str, lines: list[str], result: int) -> NoReturn:
+    """Pass rules to nft in the node's network namespace, in a forked child; an error is written to `result`."""
     try:
         call("setns", node.pidfd, CLONE_NEWNET)
         run(nft, ["nft", "-f", "-"], lines)
-    except BaseException as error:  # noqa: BLE001, ASYNC103 - as above
+    except BaseException as error:  # noqa: BLE001, ASYNC103 - nothing may escape from a forked child
         os.write(result, f"{type(error).__name__}: {error}".encode())
     os._exit(0)
 
@@ -188,35 +219,37 @@ def remove_tree(path: str) -> None:
 
 
 class Supervisor:
-    """Answers the requests."""
+    """Serves the requests, and reaps the processes of the pid namespace."""
 
     def __init__(self, requests: int) -> None:
         self.requests = requests
-        self.nodes: dict[str, Node] = {}
+        self.nodes: dict[str, ManagedNode] = {}
         self.keep = False
 
-    def create(self, request: dict[str, Any], fds: list[int]) -> tuple[dict[str, Any], list[int]]:
+    def create(self, request: CreateRequest, logs: list[int]) -> list[int]:
+        """Create the bridge and the nodes; returns the pidfds of the holders."""
         ip = request["ip"]
-        # Without spanning tree and its delay, a port forwards from the start. It comes before the nodes, so that no
-        # port has the interface index that its other end has in the node's namespace: the kernel would let up to a
-        # second go by before it sees such a one's carrier (linkwatch_urgent_event in net/core/link_watch.c).
+        # No spanning tree, so that ports forward at once. The bridge is created before the nodes, so that no port has
+        # the same interface index as its peer in the node's namespace: the kernel may notice the carrier of such a port
+        # up to a second late (linkwatch_urgent_event in net/core/link_watch.c).
         run(ip, ["ip", "-batch", "-"], [f"link add {BRIDGE} type bridge stp_state 0 forward_delay 0", "link set lo up"])
         forked = {
-            nodeid: fork_reporting(partial(hold, nodeid, request, spec, log))
-            for (nodeid, spec), log in zip(request["nodes"].items(), fds, strict=True)
+            nodeid: fork_reporting(partial(hold, nodeid, node, request, log))
+            for (nodeid, node), log in zip(request["nodes"].items(), logs, strict=True)
         }
-        for (nodeid, (pid, reader)), log in zip(forked.items(), fds, strict=True):
+        for (nodeid, (pid, reader)), log in zip(forked.items(), logs, strict=True):
             result = report_of(reader)
             if result != "ok":
                 raise SetupError(f"node {nodeid}: {result}")
-            node = self.nodes[nodeid] = Node(log)
+            node = self.nodes[nodeid] = ManagedNode(log)
             node.holder = pid
             node.pidfd = os.pidfd_open(pid)
         ports = [f"link set node{nodeid} master {BRIDGE} up" for nodeid in self.nodes]
         run(ip, ["ip", "-batch", "-"], [*ports, f"link set {BRIDGE} up"])
-        return {}, [node.pidfd for node in self.nodes.values()]
+        return [node.pidfd for node in self.nodes.values()]
 
-    def start(self, request: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
+    def start(self, request: dict[str, Any]) -> list[int]:
+        """Start daemons; returns their pidfds, which the caller closes."""
         pidfds: list[int] = []
         for nodeid in request["nodes"]:
             node = self.nodes[nodeid]
@@ -227,20 +260,20 @@ class Supervisor:
                 run_daemon(node, request["argv"])
             node.daemon, node.status = pid, None
             pidfds.append(os.pidfd_open(pid))
-        return {}, pidfds
+        return pidfds
 
-    def filter(self, request: dict[str, Any]) -> dict[str, Any]:
+    def filter(self, request: dict[str, Any]) -> None:
+        """Replace the packet filters of nodes."""
         for nodeid, lines in request["nodes"].items():
-            # A child, since nobody gets back out of the namespaces that easily.
+            # In a child, since the way back out of a namespace is not open to all users.
             pid, reader = fork_reporting(partial(filter_inside, self.nodes[nodeid], request["nft"], lines))
             problem = report_of(reader)
             os.waitpid(pid, 0)
             if problem:
                 raise SetupError(f"node {nodeid}: {problem}")
-        return {}
 
     def reap(self) -> None:
-        """Take the exit status of whatever has ended; orphans of the namespace are ours too."""
+        """Reap every child that has ended, orphans of the pid namespace included, and note how daemons ended."""
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -252,32 +285,44 @@ class Supervisor:
                 if node.daemon == pid:
                     node.daemon, node.status = 0, status
 
-    def answer(self, control: socket.socket) -> bool:
-        """Do one request; False at the end of them.
+    def perform(self, request: dict[str, Any], fds: list[int]) -> tuple[dict[str, Any], list[int]]:
+        """Do what a request says; returns the reply and its fds.
 
         Raises:
-            OSError: the owner has ended with the answer to come, or not read.
+            SetupError: it failed, or there is no such request.
+            OSError: it failed.
+        """
+        op = request["op"]
+        if op == "create":
+            return {}, self.create(cast("CreateRequest", request), fds)
+        if op == "start":
+            return {}, self.start(request)
+        if op == "filter":
+            self.filter(request)
+            return {}, []
+        if op == "keep":
+            self.keep = request["keep"]
+            return {}, []
+        if op == "status":
+            return {"status": self.nodes[request["node"]].status}, []
+        raise SetupError(f"there is no request {op!r}")
+
+    def answer(self, control: socket.socket) -> bool:
+        """Receive a request, perform it, and send the reply; False at the end of the requests.
+
+        Raises:
+            OSError: the owner has ended before it read a reply.
         """
         packet, fds, _, _ = socket.recv_fds(control, PACKET, MAX_FDS, socket.MSG_CMSG_CLOEXEC)
         if not packet:
             return False
         request = json.loads(os.pread(self.requests, int(packet), 0))
-        # What the owner knows to have ended must be reaped by now.
+        # The owner may know already, by a pidfd, that a daemon has ended: reap it before it asks for the status.
         self.reap()
         reply: dict[str, Any]
         send: list[int] = []
         try:
-            if request["op"] == "create":
-                reply, send = self.create(request, fds)
-            elif request["op"] == "start":
-                reply, send = self.start(request)
-            elif request["op"] == "filter":
-                reply = self.filter(request)
-            elif request["op"] == "keep":
-                self.keep = request["keep"]
-                reply = {}
-            else:
-                reply = {"status": self.nodes[request["node"]].status}
+            reply, send = self.perform(request, fds)
         except (SetupError, OSError) as error:
             reply = {"error": str(error)}
         try:
@@ -289,7 +334,7 @@ class Supervisor:
         return True
 
     def serve(self, control: socket.socket) -> bool:
-        """Do one request; False once nobody asks any longer."""
+        """Serve one request; False if the owner has closed its end."""
         try:
             return self.answer(control)
         except OSError:
@@ -297,11 +342,11 @@ class Supervisor:
 
 
 def ignore(_number: int, _frame: object) -> None:
-    """Handle a signal that the wakeup fd tells of."""
+    """Do nothing: the wakeup fd reports the signal."""
 
 
 def main(control_fd: int, owner: int, requests: int) -> None:
-    """Obey until the owner is gone; and stay if the nodes are kept."""
+    """Serve requests until the owner is gone; stay if the nodes are to be kept."""
     call("prctl", PR_SET_NAME, b"corosync-hub", 0, 0, 0)
     for fd in (control_fd, owner, requests):
         os.set_inheritable(fd, False)  # noqa: FBT003 - the standard library's signature
