@@ -32,10 +32,9 @@ from triocoro import (
 )
 from triocoro._corosync import CorosyncEndpoint
 from triocoro._types import CmapNotification
-from triocoro.testing import Call, Event, FakeCluster, History, Loss, NetnsCluster, RecordingEndpoint
+from triocoro.testing import Call, Delivery, Entry, FakeCluster, History, Loss, NetnsCluster, RecordingEndpoint
 from triocoro.testing._fake.cluster import FakeNode
 from triocoro.testing._fake.exec.ipc import _Goodbye
-from triocoro.testing._history.history import Entry
 from triocoro.testing._netns.cluster import NetnsNode
 
 _PROCESSES = multiprocessing.get_context("forkserver")
@@ -124,7 +123,7 @@ class Client(ABC):
                 self._handles[entry.handle] = self.memberships[group]
         elif isinstance(entry, Loss) and entry.handle in self._handles:
             self._handles[entry.handle].lost = True
-        elif isinstance(entry, Event):
+        elif isinstance(entry, Delivery):
             self._take_event(entry.handle, entry.event)
         self.news.set()
         self.news = trio.Event()
@@ -149,17 +148,6 @@ _TOLD: dict[str, tuple[type[Any], ...]] = {
 }
 
 
-class _Tap(History):
-    """A history that hands on what it is given."""
-
-    def __init__(self, take: Callable[[Entry], None], clock: Callable[[], float]) -> None:
-        super().__init__(clock=clock)
-        self._take = take
-
-    def append(self, entry: Entry) -> None:
-        self._take(entry)
-
-
 class FakeClient(Client):
     """Tasks of this process, with a pid of their own."""
 
@@ -167,8 +155,7 @@ class FakeClient(Client):
         endpoint = node.client()
         super().__init__(name, full_name, endpoint.pid)
         self._node = node
-        tap = _Tap(self.take, clock)
-        self._endpoint = RecordingEndpoint(tap, endpoint, client=full_name, node=node.nodeid)
+        self._endpoint = RecordingEndpoint(endpoint, append=self.take, clock=clock, client=full_name, node=node.nodeid)
         self._ended = trio.Event()
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
@@ -278,8 +265,13 @@ def _serve(channel: socket.socket, name: str, nodeid: int, holder: int) -> None:
         except OSError:
             os._exit(1)
 
-    tap = _Tap(lambda entry: say("entry", History([entry]).to_json_lines()), time.monotonic)
-    recording = RecordingEndpoint(tap, endpoint, client=name, node=nodeid)
+    recording = RecordingEndpoint(
+        endpoint,
+        append=lambda entry: say("entry", History([entry]).to_json_lines()),
+        clock=time.monotonic,
+        client=name,
+        node=nodeid,
+    )
     # Written to by `say`, which waits, and read by the run, which must not make it one that does not wait.
     reader = channel.dup()
 

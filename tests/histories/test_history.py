@@ -17,14 +17,14 @@ import triocoro.lowlevel
 from triocoro import ConfigChange, Message, QuorumChange, TotemChange, VotequorumNodelist
 from triocoro._raw import RawCpg
 from triocoro.lowlevel import Dispatch
-from triocoro.testing import Call, Cancellation, Cluster, Event, FakeCluster, Fault, History, Loss, Return, check
+from triocoro.testing import Call, Cancellation, Cluster, Delivery, FakeCluster, Fault, History, Loss, Return, check
 
 _BOUND = 60
 """Seconds for what takes a few at most."""
 
 
 def events(history: Iterable[Any], kind: type[Any]) -> list[Any]:
-    return [entry.event for entry in history if isinstance(entry, Event) and isinstance(entry.event, kind)]
+    return [entry.event for entry in history if isinstance(entry, Delivery) and isinstance(entry.event, kind)]
 
 
 async def record(cluster: Cluster) -> History:
@@ -128,7 +128,7 @@ async def test_a_client_is_not_told_what_it_has_not_asked_for(corosync_cluster: 
         await join(raw, b"g")
         kinds: list[type[Any]] = []
         with trio.fail_after(_BOUND):  # noqa: ASYNC912 - an event is missing when it begins
-            while len([entry for entry in history if isinstance(entry, Event) and entry.client == str(asks)]) < 2:
+            while len([entry for entry in history if isinstance(entry, Delivery) and entry.client == str(asks)]) < 2:
                 await trio.lowlevel.wait_readable(raw.fileno())
                 kinds += [type(event) for event in raw.dispatch(100, 10_000)[1]]
         assert kinds == ([ConfigChange, TotemChange] if asks else [ConfigChange])

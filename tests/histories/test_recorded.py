@@ -23,7 +23,7 @@ from triocoro import (
     VotequorumChange,
     VotequorumInfo,
 )
-from triocoro.testing import Cluster, Entry, Event, Fault, History, Return, Rule, check
+from triocoro.testing import Cluster, Delivery, Entry, Fault, History, Return, Rule, check
 
 _BOUND = 60
 """Seconds for what takes eight at most when nothing else runs."""
@@ -69,7 +69,7 @@ async def test_there_is_no_false_alarm(
     # It was not a quiet time.
     verbs = {entry.verb for entry in history if isinstance(entry, Fault)}
     assert verbs == {"partition", "heal", "kill", "start", "freeze", "thaw", "stop", "isolate", "restart"}
-    told = [entry.event for entry in history if isinstance(entry, Event)]
+    told = [entry.event for entry in history if isinstance(entry, Delivery)]
     assert Counter(map(type, told))[Message] > 100
     # A member may live through all of it, and leave only then.
     reasons = {one.reason for change in told if isinstance(change, ConfigChange) for one in change.joined + change.left}
@@ -86,7 +86,7 @@ def told(kind: type[Any], change: Callable[[Any], object]) -> Forge:
 
     def forge(entries: Sequence[Entry], index: int) -> list[Entry] | None:
         entry = entries[index]
-        if not isinstance(entry, Event) or not isinstance(entry.event, kind):
+        if not isinstance(entry, Delivery) or not isinstance(entry.event, kind):
             return None
         other = change(entry.event)
         return None if other is None else [*entries[:index], attrs.evolve(entry, event=other), *entries[index + 1 :]]
@@ -111,7 +111,7 @@ def times(number: int, kind: type[Any]) -> Forge:
 
     def forge(entries: Sequence[Entry], index: int) -> list[Entry] | None:
         entry = entries[index]
-        if not isinstance(entry, Event) or not isinstance(entry.event, kind):
+        if not isinstance(entry, Delivery) or not isinstance(entry.event, kind):
             return None
         return [*entries[:index], *[entry] * number, *entries[index + 1 :]]
 
@@ -122,9 +122,9 @@ def neighbour(entries: Sequence[Entry], index: int, step: int) -> int | None:
     """Where the event before (-1) or behind (1) is that the same handle told of."""
     entry = entries[index]
     other = index + step
-    while isinstance(entry, Event) and 0 <= other < len(entries):
+    while isinstance(entry, Delivery) and 0 <= other < len(entries):
         found = entries[other]
-        if isinstance(found, Event) and (found.client, found.handle) == (entry.client, entry.handle):
+        if isinstance(found, Delivery) and (found.client, found.handle) == (entry.client, entry.handle):
             return other
         other += step
     return None
@@ -133,11 +133,11 @@ def neighbour(entries: Sequence[Entry], index: int, step: int) -> int | None:
 def swapped(entries: Sequence[Entry], index: int) -> list[Entry] | None:
     """Two messages that follow each other change places."""
     here = entries[index]
-    other = neighbour(entries, index, 1) if isinstance(here, Event) and isinstance(here.event, Message) else None
-    if other is None or not isinstance(here, Event):
+    other = neighbour(entries, index, 1) if isinstance(here, Delivery) and isinstance(here.event, Message) else None
+    if other is None or not isinstance(here, Delivery):
         return None
     there = entries[other]
-    if not isinstance(there, Event) or not isinstance(there.event, Message):
+    if not isinstance(there, Delivery) or not isinstance(there.event, Message):
         return None
     forged = list(entries)
     forged[index], forged[other] = attrs.evolve(here, event=there.event), attrs.evolve(there, event=here.event)
@@ -162,7 +162,7 @@ def closing(forge: Forge) -> Forge:
         forged = forge(entries, index)
         before = neighbour(entries, index, -1) if forged else None
         change = None if before is None else entries[before]
-        if not isinstance(change, Event) or not isinstance(change.event, ConfigChange):
+        if not isinstance(change, Delivery) or not isinstance(change.event, ConfigChange):
             return None
         reasons = {one.reason for one in change.event.joined + change.event.left}
         return forged if reasons & {Reason.NODEDOWN, Reason.NODEUP} else None
@@ -176,9 +176,9 @@ def compared(forge: Forge) -> Forge:
     def inner(entries: Sequence[Entry], index: int) -> list[Entry] | None:
         forged = forge(entries, index)
         here = entries[index]
-        if forged is None or not isinstance(here, Event):
+        if forged is None or not isinstance(here, Delivery):
             return None
-        rings = [(place, it) for place, it in enumerate(entries) if isinstance(it, Event) and it.node == here.node]
+        rings = [(place, it) for place, it in enumerate(entries) if isinstance(it, Delivery) and it.node == here.node]
         rings = [(place, it) for place, it in rings if isinstance(it.event, TotemChange)]
         own = [place for place, it in rings if (it.client, it.handle) == (here.client, here.handle)]
         others = [place for place, it in rings if it.event.ring_id == here.event.ring_id and place != index]
@@ -192,7 +192,7 @@ def of_members(forge: Forge) -> Forge:
 
     def inner(entries: Sequence[Entry], index: int) -> list[Entry] | None:
         here = entries[index]
-        if not isinstance(here, Event) or (forged := forge(entries, index)) is None:
+        if not isinstance(here, Delivery) or (forged := forge(entries, index)) is None:
             return None
         address = next(
             entry.result
@@ -202,7 +202,7 @@ def of_members(forge: Forge) -> Forge:
         changes = (
             entry.event
             for entry in entries[:index]
-            if isinstance(entry, Event) and (entry.client, entry.handle) == (here.client, here.handle)
+            if isinstance(entry, Delivery) and (entry.client, entry.handle) == (here.client, here.handle)
         )
         left = [one.address for change in changes if isinstance(change, ConfigChange) for one in change.left]
         return None if address in left else forged

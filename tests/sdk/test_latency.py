@@ -18,7 +18,7 @@ from support.weather import weather
 
 import triocoro
 from triocoro import ConfigChange, Message, Reason, TotemChange
-from triocoro.testing import ClusterOptions, Event, FakeCluster, History, NetnsCluster, Rule, check, seeded_run
+from triocoro.testing import ClusterOptions, Delivery, FakeCluster, History, NetnsCluster, Rule, check, seeded_run
 from triocoro.testing._fake.exec.transit import Transit
 
 pytestmark = pytest.mark.corosync_fake_only(reason="the network of real nodes takes the time that it takes")
@@ -455,7 +455,7 @@ def test_recorded_runs_break_no_rule(latency: float, jitter: float, figure: Figu
     for seed in range(25):
         run = seeded_run(recorded, seed, latency, jitter, seed=seed)
         assert list(map(str, check(run, options=ClusterOptions(nodes=3 + seed % 3)))) == [], seed
-        told = [entry.event for entry in run if isinstance(entry, Event)]
+        told = [entry.event for entry in run if isinstance(entry, Delivery)]
         messages += sum(isinstance(event, Message) for event in told)
         assert any(isinstance(event, TotemChange) for event in told)
     figure(f"latency {latency} s, jitter {jitter} s", f"{messages} messages came in 25 runs")

@@ -29,7 +29,7 @@ from triocoro import (
     VotequorumNode,
     VotequorumNodelist,
 )
-from triocoro.testing import Call, Entry, Event, Failure, History, Return
+from triocoro.testing import Call, Delivery, Entry, Failure, History, Return
 
 _CHANGES = {
     "+": Reason.JOIN,
@@ -87,8 +87,8 @@ class _Teller:
             time=float(self._time), client=client, node=_node(client), handle=self._handles.get(client, 1), **fields
         )
 
-    def _event(self, client: str, event: object) -> Event:
-        entry: Event = self._entry(Event, client, event=event)
+    def _event(self, client: str, event: object) -> Delivery:
+        entry: Delivery = self._entry(Delivery, client, event=event)
         return entry
 
     def _call(
@@ -134,7 +134,7 @@ class _Teller:
     def _lost(self, client: str, payload: str) -> Iterator[Entry]:
         self._time += 1
         event = MessageLost(payload.encode())
-        yield Event(time=float(self._time), client=client, node=_node(client), handle=0, event=event)
+        yield Delivery(time=float(self._time), client=client, node=_node(client), handle=0, event=event)
 
     def _leave(self, client: str) -> Iterator[Entry]:
         yield from self._call(client, "leave", group=b"g")

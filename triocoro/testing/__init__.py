@@ -9,17 +9,17 @@ from ._checkers import Rule as Rule, Violation as Violation, check as check
 from ._cluster.cluster import Cluster as Cluster, Node as Node
 from ._cluster.options import ClusterOptions as ClusterOptions, ClusterSettings as ClusterSettings
 from ._fake.cluster import FakeCluster as FakeCluster
-from ._history.history import (
+from ._history.entries import (
     Call as Call,
     Cancellation as Cancellation,
+    Delivery as Delivery,
     Entry as Entry,
-    Event as Event,
     Failure as Failure,
     Fault as Fault,
-    History as History,
     Loss as Loss,
     Return as Return,
 )
+from ._history.history import History as History
 from ._history.recording import RecordingEndpoint as RecordingEndpoint
 from ._netns.cluster import NetnsCluster as NetnsCluster
 from ._seeded import seeded as seeded, seeded_run as seeded_run

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import Any
 
 from .._cluster.options import ClusterOptions
-from .._history.history import Call
+from .._history.entries import Call
 
 _TWO = 2
 

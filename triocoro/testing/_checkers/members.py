@@ -14,7 +14,7 @@ from typing import TypeAlias, cast
 import attrs
 
 from ..._types import Address, ConfigChange, Message, MessageLost, Reason, RingId, TotemChange
-from .._history.history import Call, Entry, Event, Return
+from .._history.entries import Call, Delivery, Entry, Return
 from .refusals import refusals
 
 _SENDS = ("multicast", "multicast_fragmented", "zcb_mcast_joined")
@@ -37,10 +37,10 @@ class Send:
 
 
 @attrs.define(eq=False)
-class Delivery:
+class GroupDelivery:
     """A message or a change of the group that a member was told of."""
 
-    event: Event
+    event: Delivery
     key: Key
     change: ConfigChange | None = None
 
@@ -50,13 +50,13 @@ class Segment:
     """What a member delivered in one ring."""
 
     member: Member
-    opening: Event
+    opening: Delivery
     """Its totem change."""
     closing: bool
     """Whether that closed a transition; else the member joined in this ring, or its client connected in it."""
     view: tuple[Address, ...] | None
     """Who was in the group then, as far as the member was told."""
-    deliveries: list[Delivery] = attrs.field(factory=list[Delivery])
+    deliveries: list[GroupDelivery] = attrs.field(factory=list[GroupDelivery])
     """Messages and regular changes of the group: JOIN, LEAVE and PROCDOWN."""
     parted: frozenset[int] = frozenset()
     """Nodes that were reported down, or up, in the transition out of this ring: they do not go along."""
@@ -74,7 +74,7 @@ class Segment:
         return None if self.next is None else self.next.ring_id
 
     @property
-    def messages(self) -> list[Delivery]:
+    def messages(self) -> list[GroupDelivery]:
         """The messages."""
         return [delivery for delivery in self.deliveries if delivery.change is None]
 
@@ -91,7 +91,7 @@ class Segment:
         """Whether the member leaves in it."""
         return self.next is None and self.member.leave is not None
 
-    def add(self, delivery: Delivery, *, in_transition: bool) -> None:
+    def add(self, delivery: GroupDelivery, *, in_transition: bool) -> None:
         """Add what the member was told of next; what comes in a transition is the transition itself."""
         if delivery.change is not None:
             self.parted |= _parted(delivery.change)
@@ -117,13 +117,13 @@ class Member:
     address: Address
     group: bytes
     sends: list[Send] = attrs.field(factory=list[Send])
-    events: list[Event] = attrs.field(factory=list[Event])
+    events: list[Delivery] = attrs.field(factory=list[Delivery])
     """What it was told, to its own leave."""
     positions: list[int] = attrs.field(factory=list[int])
     """Where these are in the history."""
     lost: Counter[bytes] = attrs.field(factory=Counter[bytes])
     """Own messages of which the client was told that they are lost."""
-    leave: Event | None = None
+    leave: Delivery | None = None
     """Its own leave."""
     segments: list[Segment] = attrs.field(factory=list[Segment])
 
@@ -146,7 +146,7 @@ class _Handle:
     joined: bool = False
     leaving: bool = False
     sends: list[Send] = attrs.field(factory=list[Send])
-    events: list[Event] = attrs.field(factory=list[Event])
+    events: list[Delivery] = attrs.field(factory=list[Delivery])
     positions: list[int] = attrs.field(factory=list[int])
     lost: Counter[bytes] = attrs.field(factory=Counter[bytes])
 
@@ -159,7 +159,7 @@ def members(history: Sequence[Entry]) -> list[Member]:
 def _handles(history: Sequence[Entry]) -> Iterable[_Handle]:
     reader = _Reader(refusals(history))
     for position, entry in enumerate(history):
-        if isinstance(entry, Event):
+        if isinstance(entry, Delivery):
             reader.event(entry, position)
         elif isinstance(entry, Call):
             reader.call(entry, position)
@@ -177,7 +177,7 @@ class _Reader:
         self._losses: dict[str, Counter[bytes]] = {}
         self._calls: dict[tuple[str, int], tuple[Call, list[Send]]] = {}
 
-    def event(self, event: Event, position: int) -> None:
+    def event(self, event: Delivery, position: int) -> None:
         handle = self.handles.get((event.client, event.handle))
         if handle is not None:
             handle.events.append(event)
@@ -241,7 +241,7 @@ def _names(changes: Iterable[object], address: Address) -> bool:
     return any(getattr(change, "address", None) == address for change in changes)
 
 
-def _superseded(events: Sequence[Event]) -> set[int]:
+def _superseded(events: Sequence[Delivery]) -> set[int]:
     """The totem changes that another one of the same ring follows: they are not the ones that count."""
     changes = [index for index, event in enumerate(events) if isinstance(event.event, TotemChange)]
     return {
@@ -256,7 +256,7 @@ def _segments(member: Member) -> Iterator[Segment]:
     superseded = _superseded(member.events)
     segment: Segment | None = None
     view: tuple[Address, ...] | None = None
-    join: Delivery | None = None  # the own one, if it was the latest event
+    join: GroupDelivery | None = None  # the own one, if it was the latest event
     before: TotemChange | None = None
     in_transition = False
     for index, event in enumerate(member.events):
@@ -284,12 +284,12 @@ def _segments(member: Member) -> Iterator[Segment]:
         yield segment
 
 
-def _delivery(event: Event) -> Delivery:
+def _delivery(event: Delivery) -> GroupDelivery:
     what = event.event
     if isinstance(what, Message):
-        return Delivery(event, (what.sender, what.payload))
+        return GroupDelivery(event, (what.sender, what.payload))
     change = cast("ConfigChange", what)
-    return Delivery(event, change.members, change)
+    return GroupDelivery(event, change.members, change)
 
 
 def _parts(change: ConfigChange) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import attrs
 
 from ..._types import Address, ConfigChange, Message, show_payload
-from .._history.history import Event
+from .._history.entries import Delivery
 from .members import Member, Send, show
 from .violation import Rule, Violation
 
@@ -88,11 +88,11 @@ class Messages:
             yield from self._self_delivery(member)
 
     def _receiver(self, member: Member) -> Iterator[Violation]:
-        deliveries: dict[tuple[Address, bytes], list[Event]] = {}
+        deliveries: dict[tuple[Address, bytes], list[Delivery]] = {}
         # Of each sender: how far we are in what it has sent, and the event that took us there.
-        reached: dict[Address, tuple[int, Event]] = {}
+        reached: dict[Address, tuple[int, Delivery]] = {}
         view: ConfigChange | None = None
-        viewed: Event | None = None
+        viewed: Delivery | None = None
         for position, event in zip(member.positions, member.events, strict=True):
             what = event.event
             if isinstance(what, ConfigChange):
@@ -129,7 +129,7 @@ class Messages:
                 reached[what.sender] = index, event
 
     @staticmethod
-    def _integrity(member: Member, same: Sequence[Event], sender: _Sender, position: int) -> Violation | None:
+    def _integrity(member: Member, same: Sequence[Delivery], sender: _Sender, position: int) -> Violation | None:
         """The violation if the last one of these deliveries of one payload, at that position, is one too many."""
         first, event, times = same[0], same[-1], len(same)
         what: Message = event.event

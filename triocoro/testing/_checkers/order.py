@@ -9,8 +9,8 @@ from itertools import combinations
 import attrs
 
 from ..._types import Address, Message, RingId, show_payload
-from .._history.history import Event
-from .members import Delivery, Key, Member, Segment, show
+from .._history.entries import Delivery
+from .members import GroupDelivery, Key, Member, Segment, show
 from .messages import Messages
 from .rings import show_ring
 from .violation import Rule, Violation
@@ -30,7 +30,7 @@ class _Sequence:
         return self.segment.member
 
     @property
-    def deliveries(self) -> list[Delivery]:
+    def deliveries(self) -> list[GroupDelivery]:
         return self.segment.deliveries
 
 
@@ -52,7 +52,7 @@ def _sequence(segment: Segment, messages: Messages) -> _Sequence:
     counts = Counter(keys)
     group = segment.member.group
 
-    def is_unique(delivery: Delivery) -> bool:
+    def is_unique(delivery: GroupDelivery) -> bool:
         # The same members may come together repeatedly; only a message is unmistakable.
         if delivery.change is not None or counts[delivery.key] > 1:
             return False
@@ -127,7 +127,7 @@ def _gaps(
         yield {first.key, second.key}, Violation(Rule.TOTAL_ORDER, text, events)
 
 
-def _surplus(here: Iterable[Delivery], there: Iterable[Delivery]) -> Iterator[Delivery]:
+def _surplus(here: Iterable[GroupDelivery], there: Iterable[GroupDelivery]) -> Iterator[GroupDelivery]:
     """What is here more often than there, each once."""
     surplus = Counter(delivery.key for delivery in here)
     surplus.subtract(delivery.key for delivery in there)
@@ -136,7 +136,7 @@ def _surplus(here: Iterable[Delivery], there: Iterable[Delivery]) -> Iterator[De
             yield delivery
 
 
-def _is_excused(delivery: Delivery, has: Segment, lacks: Segment, rest: Iterable[Delivery]) -> bool:
+def _is_excused(delivery: GroupDelivery, has: Segment, lacks: Segment, rest: Iterable[GroupDelivery]) -> bool:
     """Whether the loss goes with a node that was cut off, and took its own messages along.
 
     At the end of a ring totem leaves out what is missing, and what comes from nodes that do not go along
@@ -165,7 +165,7 @@ def _elsewhere(one: Segment, other: Segment) -> frozenset[int]:
     return frozenset(one.next.members)
 
 
-def _authors(delivery: Delivery) -> frozenset[int]:
+def _authors(delivery: GroupDelivery) -> frozenset[int]:
     """The nodes that it comes from."""
     if delivery.change is None:
         message: Message = delivery.event.event
@@ -192,7 +192,7 @@ def _virtual_synchrony(segments: Sequence[Segment]) -> Iterator[Violation]:
                     )
 
 
-def _common_part(one: Segment, other: Segment) -> tuple[list[Delivery], list[Delivery]] | None:
+def _common_part(one: Segment, other: Segment) -> tuple[list[GroupDelivery], list[GroupDelivery]] | None:
     """What messages each had while both were in the group; `None` where that cannot be told."""
     if one.closing and other.closing and one.view and other.view:
         return one.messages, other.messages
@@ -214,7 +214,7 @@ def _join_of(address: Address, segment: Segment) -> int | None:
     return None
 
 
-def _ends(segment: Segment) -> tuple[Event, ...]:
+def _ends(segment: Segment) -> tuple[Delivery, ...]:
     """The totem changes before and after."""
     events = segment.member.events
     start = next(index for index, event in enumerate(events) if event is segment.opening)
@@ -226,7 +226,7 @@ def _ends(segment: Segment) -> tuple[Event, ...]:
     return segment.opening, end
 
 
-def _what(delivery: Delivery) -> str:
+def _what(delivery: GroupDelivery) -> str:
     if delivery.change is not None:
         return f"the change to {len(delivery.change.members)} members"
     message: Message = delivery.event.event

@@ -19,7 +19,7 @@ from ..._types import (
     VotequorumNodelist,
 )
 from .._cluster.options import ClusterOptions
-from .._history.history import Call, Entry, Event, Return
+from .._history.entries import Call, Delivery, Entry, Return
 from .electorate import Electorate
 from .refusals import refusals
 from .violation import Rule, Violation
@@ -49,15 +49,15 @@ class _Suspect:
 class _Handle:
     """A connection to votequorum or quorum, and what its client was told."""
 
-    nodelist: Event | None = None
+    nodelist: Delivery | None = None
     """The latest ring."""
     rings: int = 0
     """How many rings were told of since quorum was."""
-    decision: Event | None = None
+    decision: Delivery | None = None
     """The latest news of quorum."""
-    before: Event | None = None
+    before: Delivery | None = None
     """The decision before this ring, if no other ring was in between and nobody has joined."""
-    initial: Event | None = None
+    initial: Delivery | None = None
     """The decision that tracking began with: it may have come in the middle of a transition."""
     expected: int | None = None
     """What is expected, if a client has set it and all have counted since."""
@@ -107,7 +107,7 @@ class _Checker:
             if self._electorate.unknown:
                 # Somebody has changed the configuration.
                 break
-            if isinstance(entry, Event):
+            if isinstance(entry, Delivery):
                 yield from self._event(entry)
             elif isinstance(entry, Call):
                 self._call(entry)
@@ -121,7 +121,7 @@ class _Checker:
             if handle.suspect is not None and handle.suspect.retracted:
                 yield handle.suspect.violation
 
-    def _handle(self, entry: Call | Return | Event) -> _Handle:
+    def _handle(self, entry: Call | Return | Delivery) -> _Handle:
         return self._handles.setdefault((entry.client, entry.handle), _Handle())
 
     # -- what clients do -----------------------------------------------------------------------------------------------
@@ -152,7 +152,7 @@ class _Checker:
             if info.nodeid == answer.node:
                 yield from self._info(handle, handle.nodelist, answer, info)
 
-    def _info(self, handle: _Handle, ring: Event, answer: Return, info: VotequorumInfo) -> Iterator[Violation]:
+    def _info(self, handle: _Handle, ring: Delivery, answer: Return, info: VotequorumInfo) -> Iterator[Violation]:
         """What a node says of itself, while no transition is under way."""
         nodes = handle.nodes
 
@@ -198,7 +198,7 @@ class _Checker:
 
     # -- what clients are told -----------------------------------------------------------------------------------------
 
-    def _event(self, event: Event) -> Iterator[Violation]:
+    def _event(self, event: Delivery) -> Iterator[Violation]:
         handle = self._handle(event)
         handle.events += 1
         what = event.event
@@ -238,7 +238,7 @@ class _Checker:
         least, most = self._votes(before & after, before | after, suspect.info)
         return least <= suspect.info.total_votes <= most
 
-    def _nodelist(self, handle: _Handle, event: Event) -> None:
+    def _nodelist(self, handle: _Handle, event: Delivery) -> None:
         told: VotequorumNodelist = event.event
         smaller = set(told.nodes) <= set(handle.nodes)
         handle.before = handle.decision if handle.settled and smaller and handle.initial is None else None
@@ -249,7 +249,7 @@ class _Checker:
             # Newcomers may expect something else.
             handle.expected = None
 
-    def _votequorum_decision(self, handle: _Handle, event: Event) -> Iterator[Violation]:
+    def _votequorum_decision(self, handle: _Handle, event: Delivery) -> Iterator[Violation]:
         told: VotequorumChange = event.event
         if handle.nodelist is None:
             return
@@ -266,7 +266,7 @@ class _Checker:
             yield from self._change(handle.before, evidence, members, told)
 
     def _decision(
-        self, evidence: tuple[Event, ...], members: tuple[int, ...], *, quorate: bool, expected: int | None
+        self, evidence: tuple[Delivery, ...], members: tuple[int, ...], *, quorate: bool, expected: int | None
     ) -> Iterator[Violation]:
         """Quorum in the light of the votes alone."""
         verdict = self._electorate.verdict(members, expected)
@@ -277,7 +277,7 @@ class _Checker:
             yield Violation(Rule.QUORUM, text, evidence)
 
     def _change(
-        self, before: Event, evidence: tuple[Event, ...], members: tuple[int, ...], told: VotequorumChange
+        self, before: Delivery, evidence: tuple[Delivery, ...], members: tuple[int, ...], told: VotequorumChange
     ) -> Iterator[Violation]:
         """Quorum after nodes have left, in the light of what it was before."""
         old: VotequorumChange = before.event
@@ -291,7 +291,7 @@ class _Checker:
             yield Violation(Rule.QUORUM, text, (before, *evidence))
 
 
-def _members(decision: Event) -> tuple[int, ...]:
+def _members(decision: Delivery) -> tuple[int, ...]:
     """The nodes that count, the quorum device not among them."""
     told: VotequorumChange = decision.event
     return tuple(node.nodeid for node in told.nodes if node.state is NodeState.MEMBER and node.nodeid)

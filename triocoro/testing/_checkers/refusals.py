@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from .._history.history import Entry, Failure
+from .._history.entries import Entry, Failure
 
 
 def refusals(history: Iterable[Entry]) -> set[tuple[str, int]]:

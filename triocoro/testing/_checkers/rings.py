@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import attrs
 
 from ..._types import ConfigChange, NodelistChange, QuorumChange, RingId, TotemChange, VotequorumNodelist
-from .._history.history import Call, Entry, Event
+from .._history.entries import Call, Delivery, Entry
 from .violation import Rule, Violation
 
 
@@ -24,7 +24,7 @@ _INITIAL = 2
 class _Handle:
     """What a handle was told of rings."""
 
-    last: Event | None = None
+    last: Delivery | None = None
     """The latest ring."""
     initial: bool = False
     """Whether that may be the one that is told with the own join."""
@@ -33,7 +33,7 @@ class _Handle:
     since_track: int | None = None
     """How many events came after tracking was asked for."""
 
-    def count(self, event: Event) -> None:
+    def count(self, event: Delivery) -> None:
         """Another event."""
         if self.since_join is not None:
             self.since_join += 1
@@ -42,7 +42,7 @@ class _Handle:
         if self.since_track is not None:
             self.since_track += 1
 
-    def is_quorum_of_old(self, event: Event) -> bool:
+    def is_quorum_of_old(self, event: Delivery) -> bool:
         """Whether that is how tracking begins in a transition: the ring to come, then quorum in the one before."""
         return (
             self.since_track == _INITIAL
@@ -56,20 +56,20 @@ class Rings:
     """Rings ascend, contain who is told of them, and their ids stand for one set of nodes."""
 
     def __init__(self) -> None:
-        self._nodes: dict[RingId, Event] = {}
+        self._nodes: dict[RingId, Delivery] = {}
         self._handles: dict[tuple[str, int], _Handle] = {}
         # Who joins in a transition is told of the new ring with the nodes of the old one, until that is closed: right
         # after its own join, or before that, when it was connected and any group changed (exec/cpg.c,
         # notify_lib_joinlist).
-        self._initial: list[Event] = []
+        self._initial: list[Delivery] = []
         # What each node told its clients that a ring had formed, and what it told each handle.
-        self._formed: dict[int, dict[RingId, tuple[int, Event]]] = {}
-        self._told: dict[tuple[str, int], list[tuple[RingId, int, Event]]] = {}
+        self._formed: dict[int, dict[RingId, tuple[int, Delivery]]] = {}
+        self._told: dict[tuple[str, int], list[tuple[RingId, int, Delivery]]] = {}
 
     def violations(self, history: Iterable[Entry]) -> Iterator[Violation]:
         """What is wrong."""
         for position, entry in enumerate(history):
-            if isinstance(entry, Event):
+            if isinstance(entry, Delivery):
                 yield from self._event(entry, position)
             elif isinstance(entry, Call) and entry.function == "trackstart":
                 self._handle(entry).since_track = 0
@@ -79,10 +79,10 @@ class Rings:
             if not self._may_be_of_old(event):
                 yield from self._one_ring(event)
 
-    def _handle(self, entry: Call | Event) -> _Handle:
+    def _handle(self, entry: Call | Delivery) -> _Handle:
         return self._handles.setdefault((entry.client, entry.handle), _Handle())
 
-    def _event(self, event: Event, position: int) -> Iterator[Violation]:
+    def _event(self, event: Delivery, position: int) -> Iterator[Violation]:
         handle = self._handle(event)
         handle.count(event)
         told = ring_of(event.event)
@@ -116,7 +116,7 @@ class Rings:
                 self._formed.setdefault(event.node, {}).setdefault(ring_id, (position, event))
             yield from self._one_ring(event)
 
-    def _one_ring(self, event: Event) -> Iterator[Violation]:
+    def _one_ring(self, event: Delivery) -> Iterator[Violation]:
         ring_id, members = ring_of(event.event) or (RingId(0, 0), ())
         first = self._nodes.setdefault(ring_id, event)
         others = (ring_of(first.event) or (ring_id, members))[1]
@@ -127,7 +127,7 @@ class Rings:
             )
             yield Violation(Rule.VIEW_AGREEMENT, text, (first, event))
 
-    def _gaps(self, told: Sequence[tuple[RingId, int, Event]]) -> Iterator[Violation]:
+    def _gaps(self, told: Sequence[tuple[RingId, int, Delivery]]) -> Iterator[Violation]:
         """Whoever was told of rings before and after one was told of that as well."""
         (oldest, start, first), (newest, end, last) = told[0], told[-1]
         known = {ring_id for ring_id, _, _ in told}
@@ -140,7 +140,7 @@ class Rings:
                 )
                 yield Violation(Rule.VIEW_AGREEMENT, text, (first, event, last))
 
-    def _may_be_of_old(self, event: Event) -> bool:
+    def _may_be_of_old(self, event: Delivery) -> bool:
         """Whether the nodes are those of an older ring of that node, for all that is known."""
         ring_id, members = ring_of(event.event) or (RingId(0, 0), ())
         rings = ((older, (ring_of(other.event) or (older, ()))[1]) for older, other in self._nodes.items())

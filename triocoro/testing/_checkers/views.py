@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from ..._types import ConfigChange, Message, Reason, RingId, TotemChange, show_payload
-from .._history.history import Entry, Event
+from .._history.entries import Delivery, Entry
 from .members import Member, Segment
 from .rings import Rings, show_ring
 from .violation import Rule, Violation
@@ -31,9 +31,9 @@ def view_violations(history: Iterable[Entry], members: Sequence[Member]) -> Iter
                     )
 
 
-def _opening(segment: Segment) -> tuple[Event, ...]:
+def _opening(segment: Segment) -> tuple[Delivery, ...]:
     """What told the member of the group's members, and of the ring."""
-    last: Event | None = None
+    last: Delivery | None = None
     for event in segment.member.events:
         if event is segment.opening:
             break
@@ -44,8 +44,8 @@ def _opening(segment: Segment) -> tuple[Event, ...]:
 
 def _own_view(member: Member) -> Iterator[Violation]:
     """Each change of the members is told of, and transitions are closed before anything else happens."""
-    last: Event | None = None
-    open_since: Event | None = None
+    last: Delivery | None = None
+    open_since: Delivery | None = None
     nodes: Collection[int] = ()
     for event in member.events:
         what = event.event
@@ -68,7 +68,7 @@ def _own_view(member: Member) -> Iterator[Violation]:
                 open_since = event
 
 
-def _step(member: Member, last: Event | None, event: Event, nodes: Collection[int]) -> Iterator[Violation]:
+def _step(member: Member, last: Delivery | None, event: Delivery, nodes: Collection[int]) -> Iterator[Violation]:
     """What is wrong with a change of the group, after the last one, in a ring of these nodes."""
     change: ConfigChange = event.event
     joined = {one.address for one in change.joined}

@@ -6,7 +6,7 @@ from enum import Enum
 
 import attrs
 
-from .._history.history import Entry
+from .._history.entries import Entry
 
 
 class Rule(Enum):

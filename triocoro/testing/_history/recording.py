@@ -1,4 +1,4 @@
-"""An endpoint that writes down what its clients do and see, whatever is above and below it."""
+"""An endpoint that records what its clients do and are told. It works with any endpoint below and any code above."""
 
 from __future__ import annotations
 
@@ -21,24 +21,26 @@ from ..._endpoint import default_endpoint
 from ..._errors import CorosyncError
 from ..._raw import Endpoint, MulticastStatus, RawCfg, RawCmap, RawCpg, RawQuorum, RawVotequorum
 from ..._types import Address, CmapMap, ConfigChange, MessageLost, TotemChange
-from .history import Call, Cancellation, Entry, Event, Failure, History, Loss, Return, kept
+from .entries import Call, Cancellation, Delivery, Entry, Failure, Loss, Return
+from .values import immutable
 
 T = TypeVar("T")
 
 
 @attrs.define
-class _Client:
+class _Recorder:
     """Writes the entries of one client."""
 
-    history: History
-    name: str
+    append: Callable[[Entry], None]
+    clock: Callable[[], float]
+    client: str
     node: int
     handles: Iterator[int] = attrs.field(factory=lambda: itertools.count(1))
     numbers: Iterator[int] = attrs.field(factory=lambda: itertools.count(1))
 
     def write(self, kind: Callable[..., Entry], handle: int, *, time: float | None = None, **fields: object) -> None:
-        time = self.history.clock() if time is None else time
-        self.history.append(kind(time=time, client=self.name, node=self.node, handle=handle, **fields))
+        time = self.clock() if time is None else time
+        self.append(kind(time=time, client=self.client, node=self.node, handle=handle, **fields))
 
     async def call(
         self,
@@ -48,7 +50,7 @@ class _Client:
         action: Callable[[], Awaitable[T]],
         waiting: Callable[[], bool] = bool,
     ) -> T:
-        """Do a round trip, and write down what came of it."""
+        """Make a round trip, and record the call and how it ended."""
         number = next(self.numbers)
         self.write(Call, handle, number=number, function=function, arguments=arguments)
         try:
@@ -59,23 +61,31 @@ class _Client:
         except Exception as error:
             self.write(Failure, handle, number=number, error=type(error).__name__)
             raise
-        self.write(Return, handle, number=number, result=kept(result), waiting=waiting())
+        self.write(Return, handle, number=number, result=immutable(result), waiting=waiting())
         return result
 
 
 class RecordingEndpoint:
-    """An endpoint that records: give it to `open_*`, or make it the default one of the application under test.
+    """An endpoint that records: pass it to `open_*`, or make it the default endpoint of the application under test.
 
-    Objects of this class come from `History.endpoint`. What is recorded is what passes between the SDK and Corosync:
-    an application, or the SDK, that makes several calls of one, or none, is seen to do so.
+    Objects of this class come from `History.endpoint`. It records what passes between the SDK and Corosync. That need
+    not be one call for each call of the application: the SDK may make several, or none.
     """
 
-    def __init__(self, history: History, endpoint: Endpoint, *, client: str, node: int) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        append: Callable[[Entry], None],
+        clock: Callable[[], float],
+        client: str,
+        node: int,
+    ) -> None:
         self._endpoint = endpoint
-        self._client = _Client(history, client, node)
+        self._recorder = _Recorder(append, clock, client, node)
 
     def __repr__(self) -> str:
-        return f"<RecordingEndpoint {self._client.name!r} of {self._endpoint!r}>"
+        return f"<RecordingEndpoint {self._recorder.client!r} of {self._endpoint!r}>"
 
     @property
     def label(self) -> str:
@@ -97,16 +107,16 @@ class RecordingEndpoint:
             default_endpoint.reset(token)
 
     def lost(self, payload: bytes) -> None:
-        """Write down that the client was told of a message of its own that got lost.
+        """Record that a message of the client's own was reported to it as lost.
 
-        What passes here does not show it: the SDK reports it by `MessageLost` and `MessageLostError`. Corosync drops
-        messages under load; `check` does not mind those that were reported.
+        The SDK finds losses by itself and reports them by `MessageLost` and `MessageLostError`, so this endpoint does
+        not see them. Corosync drops messages under load; `check` accepts the losses that were reported.
         """
-        self._client.write(Event, 0, event=MessageLost(payload))
+        self._recorder.write(Delivery, 0, event=MessageLost(payload))
 
     async def connect_cpg(self, *, initial_totem_conf: bool = False) -> RawCpg:
         """Connect to the daemon's CPG service."""
-        # Whoever reads the history wants to know in which ring a member began, even if the client does not.
+        # The history needs the ring that a member starts in, even if the client has not asked for it.
         raw: RawCpg = await self._connect("connect_cpg", {"initial_totem_conf": True})
         return raw if initial_totem_conf else cast("RawCpg", _WithoutInitialTotem(raw))
 
@@ -131,35 +141,35 @@ class RecordingEndpoint:
         return raw
 
     async def _connect(self, function: str, arguments: dict[str, Any]) -> Any:  # noqa: ANN401 - as many as services
-        client = self._client
-        handle = next(client.handles)
+        recorder = self._recorder
+        handle = next(recorder.handles)
         raws: list[Any] = []
 
         async def action() -> Address:
             raws.append(await getattr(self._endpoint, function)(**arguments))
-            return Address(client.node, self.pid)
+            return Address(recorder.node, self.pid)
 
-        await client.call(handle, function, arguments, action)
-        return _RecordingHandle(raws[0], client, handle)
+        await recorder.call(handle, function, arguments, action)
+        return _RecordingHandle(raws[0], recorder, handle)
 
 
 class _RecordingHandle:
-    """A raw handle of any service.
+    """Wraps a raw handle of any service, and records what passes through it.
 
     Args:
         raw: the handle.
-        client: whose it is.
-        number: its number.
+        recorder: writes the entries of the handle's client.
+        number: the handle's number.
     """
 
-    def __init__(self, raw: Any, client: _Client, number: int) -> None:  # noqa: ANN401 - of any service
+    def __init__(self, raw: Any, recorder: _Recorder, number: int) -> None:  # noqa: ANN401 - of any service
         self._raw = raw
-        self._client = client
+        self._recorder = recorder
         self._number = number
         self._lost = False
         self._closing = False
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the handle has
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - any attribute of the handle
         attribute = getattr(self._raw, name)
         if not inspect.iscoroutinefunction(attribute) or name == "wait_closed":
             return attribute
@@ -169,15 +179,15 @@ class _RecordingHandle:
         async def recorded(*args: object, **kwargs: object) -> Any:  # noqa: ANN401 - as above
             arguments = dict(signature.bind(*args, **kwargs).arguments)
             if name == "zcb_mcast_joined":
-                # The daemon reads it from there by itself.
+                # The arguments only say where the payload is; the daemon reads it from shared memory.
                 arguments = {"payload": bytes(arguments["buffer"][: arguments["length"]])}
             action = partial(attribute, *args, **kwargs)
-            return await self._client.call(self._number, name, kept(arguments), action, self._waiting)
+            return await self._recorder.call(self._number, name, immutable(arguments), action, self._has_events)
 
         return recorded
 
-    def _waiting(self) -> bool:
-        # An answer may come when its handle has been given up: no fd is left then.
+    def _has_events(self) -> bool:
+        # A reply may arrive after its handle was closed, when there is no fd any more.
         if self._closing:
             return False
         poll = select.poll()
@@ -185,75 +195,75 @@ class _RecordingHandle:
         return bool(poll.poll(0))
 
     def multicast(self, payloads: Sequence[bytes]) -> tuple[int, MulticastStatus]:
-        """Send, and write down what has been sent."""
+        """Send, and record what was sent."""
         # Another process may receive a message before this call returns.
-        time = self._client.history.clock()
+        time = self._recorder.clock()
         try:
             sent, status = self._raw.multicast(payloads)
         except CorosyncError as error:
             number = self._write_multicast(payloads, time)
-            self._client.write(Failure, self._number, number=number, error=type(error).__name__)
+            self._recorder.write(Failure, self._number, number=number, error=type(error).__name__)
             raise
         if sent:
             number = self._write_multicast(payloads[:sent], time)
-            self._client.write(Return, self._number, number=number)
+            self._recorder.write(Return, self._number, number=number)
         return sent, status
 
     def _write_multicast(self, payloads: Sequence[bytes], time: float) -> int:
-        number = next(self._client.numbers)
+        number = next(self._recorder.numbers)
         arguments = {"payloads": tuple(payloads)}
-        self._client.write(Call, self._number, time=time, number=number, function="multicast", arguments=arguments)
+        self._recorder.write(Call, self._number, time=time, number=number, function="multicast", arguments=arguments)
         return number
 
     def dispatch(self, max_events: int, max_bytes: int) -> tuple[int, Sequence[Any]]:
-        """Take what waits, and write it down."""
+        """Take the waiting events, and record them."""
         try:
             taken, events = self._raw.dispatch(max_events, max_bytes)
         except CorosyncError:
             if not self._lost:
                 self._lost = True
-                self._client.write(Loss, self._number)
+                self._recorder.write(Loss, self._number)
             raise
-        # One time for all: what a client takes later had not come by then.
-        time = self._client.history.clock()
+        # All get the same time: the client took them at once.
+        time = self._recorder.clock()
         for event in events:
-            self._client.write(Event, self._number, time=time, event=event)
+            self._recorder.write(Delivery, self._number, time=time, event=event)
         return taken, events
 
     def close(self, *, leave: bool = False) -> None:
-        """Give the handle up."""
+        """Close the handle."""
         if not self._closing:
             self._closing = True
-            number = next(self._client.numbers)
-            self._client.write(Call, self._number, number=number, function="close", arguments={"leave": leave})
+            number = next(self._recorder.numbers)
+            self._recorder.write(Call, self._number, number=number, function="close", arguments={"leave": leave})
         self._raw.close(leave=leave)
 
 
 class _WithoutInitialTotem:
-    """A handle of CPG for a client that has not asked for the totem change that comes with a join.
+    """A CPG handle for a client that has not asked for the totem change that comes with a join.
 
-    All others it is told of anyway. The one to hide comes once the join is accepted, with the first change of any group
-    on the node: right behind the first `ConfigChange` at the latest (exec/cpg.c: notify_lib_joinlist). It says the same
-    as the one before, if there was any on this handle.
+    The client gets all other totem changes. The one to hide comes once the join is accepted, with the first change of
+    any group on the node: right after the first `ConfigChange` at the latest (exec/cpg.c: notify_lib_joinlist). It
+    repeats the totem change before it, if the handle has had one.
 
-    Where the ring changes between the join and its `ConfigChange`, and the handle was told of none before, it looks the
-    same whether that change or the one to hide comes first. We hide the first then, so the client may be told of its
-    ring right behind its own join and not right before.
+    One case is ambiguous: the handle has had no totem change yet, and the ring changes between the join and its
+    `ConfigChange`. The change to hide and the ring's own then look the same in either order. We hide the first one, so
+    the client may learn of its ring right after its own join instead of right before it.
     """
 
-    def __init__(self, recording: Any) -> None:  # noqa: ANN401 - it stands for a RawCpg
+    def __init__(self, recording: Any) -> None:  # noqa: ANN401 - a stand-in for RawCpg
         self._recording = recording
-        # How many events came before the join; all, while nobody has joined.
+        # How many events were waiting before the join and are not taken yet; infinite before the join.
         self._earlier: float = math.inf
         self._last: TotemChange | None = None
         self._is_member = False
-        self._over = False
+        self._is_past = False
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the handle has
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - any attribute of the handle
         return getattr(self._recording, name)
 
     async def join(self, group: bytes) -> None:
-        """Join."""
+        """Join a group."""
         is_first = self._earlier == math.inf
         if is_first:
             (self._earlier,) = struct.unpack("i", fcntl.ioctl(self.fileno(), termios.FIONREAD, b"\0" * 4))
@@ -265,20 +275,21 @@ class _WithoutInitialTotem:
             raise
 
     def dispatch(self, max_events: int, max_bytes: int) -> tuple[int, Sequence[Any]]:
-        """Take what waits."""
+        """Take the waiting events, without the one to hide."""
         taken, events = self._recording.dispatch(max_events, max_bytes)
-        return taken, [event for event in events if self._over or not self._is_hidden(event)]
+        return taken, [event for event in events if self._is_past or not self._is_hidden(event)]
 
     def _is_hidden(self, event: object) -> bool:
         if self._is_member:
-            # The first one behind the own join, which nothing was hidden before.
-            self._over = True
+            # The first event after our own join, and nothing was hidden before it.
+            self._is_past = True
             return isinstance(event, TotemChange)
         self._is_member = isinstance(event, ConfigChange)
         if not isinstance(event, TotemChange):
             return False
         self._earlier -= 1
-        # What differs from the last is a new ring's own; the next one says the same if this one was ours after all.
-        self._over = self._earlier < 0 and self._last in (None, event)
+        # A change that differs from the last one announces a new ring. If it was the one to hide after all, the next
+        # one repeats it.
+        self._is_past = self._earlier < 0 and self._last in (None, event)
         self._last = event
-        return self._over
+        return self._is_past

@@ -1,0 +1,99 @@
+"""Entries as text: one JSON object a line.
+
+JSON's own types stand for themselves, and tuples are arrays. Anything else is an object that names its ``class``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from enum import Enum
+from ipaddress import IPv4Address, IPv6Address
+from types import MappingProxyType
+from typing import Any, cast
+
+import attrs
+
+from ... import _types  # pyright: ignore[reportPrivateUsage]  # of our own package
+from .entries import Call, Cancellation, Delivery, Entry, Failure, Fault, Loss, Return
+
+_ENTRIES = (Call, Return, Failure, Cancellation, Delivery, Loss, Fault)
+_TYPES: Mapping[str, Any] = MappingProxyType(
+    {
+        **{name: value for name, value in vars(_types).items() if isinstance(value, type)},
+        **{cls.__name__: cls for cls in (*_ENTRIES, IPv4Address, IPv6Address, float)},
+    }
+)
+
+
+def encode(entries: Iterable[Entry]) -> str:
+    """One line for each entry.
+
+    Raises:
+        TypeError: an entry holds a value that no recording produces, such as a list.
+    """
+    return "".join(f"{json.dumps(_encoded(entry), separators=(',', ':'))}\n" for entry in entries)
+
+
+def decode(text: str) -> list[Entry]:
+    """The entries that `encode` made the text from.
+
+    Raises:
+        ValueError: a line is not an entry.
+    """
+    return [_entry(line) for line in text.splitlines()]
+
+
+def _entry(line: str) -> Entry:
+    complaint = f"this is no line of a history: {line!r}"
+    try:
+        entry = _decoded(json.loads(line))
+    except (ValueError, TypeError, KeyError, AttributeError) as exc:
+        raise ValueError(complaint) from exc
+    if not isinstance(entry, _ENTRIES):
+        raise ValueError(complaint)  # noqa: TRY004 - a str was given, as it should be
+    return entry
+
+
+def _encoded(value: object) -> Any:  # noqa: ANN401 - JSON may be of any type
+    if isinstance(value, tuple):
+        return [_encoded(item) for item in cast("tuple[object, ...]", value)]
+    if isinstance(value, float) and math.isfinite(value):
+        return value  # JSON has no infinities and no NaN
+    if type(value).__name__ in _TYPES:
+        return {"class": type(value).__name__, **_fields(value)}
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, bytes):
+        # Most payloads are text; Latin-1 leaves them readable.
+        return {"class": "bytes", "value": value.decode("latin-1")}
+    if isinstance(value, Mapping):
+        items = cast("Mapping[str, object]", value).items()
+        return {"class": "dict", "value": {key: _encoded(item) for key, item in items}}
+    raise TypeError(f"a history cannot keep {value!r}")
+
+
+def _fields(value: object) -> dict[str, Any]:
+    if attrs.has(type(value)):
+        fields = attrs.fields(cast("type[attrs.AttrsInstance]", type(value)))
+        return {field.name: _encoded(getattr(value, field.name)) for field in fields}
+    return {"value": value.value if isinstance(value, Enum) else str(value)}
+
+
+def _decoded(value: Any) -> Any:  # noqa: ANN401 - JSON may be of any type
+    if isinstance(value, list):
+        return tuple(_decoded(item) for item in cast("list[object]", value))
+    if not isinstance(value, dict):
+        return value
+    fields = dict(cast("dict[str, Any]", value))
+    name = fields.pop("class", None)
+    if name == "bytes":
+        return str(fields["value"]).encode("latin-1")
+    if name == "dict":
+        return {key: _decoded(item) for key, item in fields["value"].items()}
+    if name not in _TYPES:
+        raise ValueError(f"a history knows no {name!r}")
+    if attrs.has(_TYPES[name]):
+        return _TYPES[name](**{key: _decoded(item) for key, item in fields.items()})
+    return _TYPES[name](fields["value"])
