@@ -1,13 +1,20 @@
-/* Parts of the shim with libraries of our own in place of the real ones, for what these do too seldom to wait for.
+/* Tests of the shim against functions of our own in place of the libraries', for situations that real ones rarely cause.
  *
- * Run with the name of a part. What is wrong ends it with an assertion.
+ * Linked with the units of the shim, with --wrap=pthread_sigmask. Run with the name of a part; a failure is an assertion.
  */
 #undef NDEBUG
+#include "shim.h"
+
 #include <assert.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
 #include <time.h>
+#include <unistd.h>
 
 /* --- a thread that is faster than its creator --- */
 
@@ -22,19 +29,20 @@ static void wait_for(const int *event)
 	}
 }
 
-/* The creator's last call before it looks at what came of the creation. */
-static int mask_late(int how, const sigset_t *mask, sigset_t *before)
+int __real_pthread_sigmask(int how, const sigset_t *mask, sigset_t *before);
+int __wrap_pthread_sigmask(int how, const sigset_t *mask, sigset_t *before);
+
+/* The linker makes the shim call this one. Restoring the mask is the creator's last call before it looks at whether the
+ * thread was created: delay it until the thread is under way.
+ */
+int __wrap_pthread_sigmask(int how, const sigset_t *mask, sigset_t *before)
 {
 	if (before == NULL) {
 		__atomic_store_n(&created, 1, __ATOMIC_SEQ_CST);
 		wait_for(&under_way);
 	}
-	return pthread_sigmask(how, mask, before);
+	return __real_pthread_sigmask(how, mask, before);
 }
-
-#define pthread_sigmask mask_late
-#include "shim.c"
-#undef pthread_sigmask
 
 /* --- trackers: one thread at a time in their table --- */
 
@@ -181,7 +189,8 @@ static void listing(void)
 	for (i = 0; i < arena->count; i++) {
 		const struct tc_record *record = &arena->records[i];
 
-		printf("%.*s: %d\n", (int)record->who, arena->data + record->at, (int)(record->length - record->who));
+		printf("%.*s: %d\n", (int)record->extra, arena->data + record->offset,
+			(int)(record->length - record->extra));
 	}
 	assert(iterations == 0);
 
@@ -249,14 +258,29 @@ static void iteration(void)
 
 /* --- a membership in which some came and others went --- */
 
+static tc_quorum_nodelist_t on_nodelist;
+
+static uint32_t model_initialize(uint64_t *handle, uint32_t model, tc_quorum_model_data_t *data, uint32_t *type,
+	void *context)
+{
+	(void)handle, (void)type, (void)context;
+	assert(model == TC_QUORUM_MODEL_V1);
+	on_nodelist = ((tc_quorum_model_v1_data_t *)data)->nodelist;
+	return TC_CS_OK;
+}
+
 static void membership(void)
 {
+	struct tc_connection connection = {.handle = 0};
 	const uint32_t members[] = {1, 2, 3}, joined[] = {3, 4}, left[] = {5};
 	tc_quorum_ring_id_t ring_id = {.nodeid = 1, .seq = 1ULL << 40};
 	uint64_t i;
 
 	tc_current = tc_arena_new();
-	tc_on_nodelist(1, ring_id, 3, members, 2, joined, 1, left);
+	tc_table.quorum_model_initialize = model_initialize;
+	tc_open_quorum(&connection);
+	assert(connection.code == TC_CS_OK);
+	on_nodelist(1, ring_id, 3, members, 2, joined, 1, left);
 	for (i = 0; i < tc_current->records[0].length; i++) {
 		printf("%02x", (unsigned char)tc_current->data[i]);
 	}
@@ -287,7 +311,7 @@ static uint32_t zcb_mcast_joined(uint64_t handle, uint32_t guarantee, void *mess
 
 static void zero_copy(void)
 {
-	struct tc_allocation job = {.size = 1};
+	struct tc_allocation allocation = {.size = 1};
 	size_t page = (size_t)sysconf(_SC_PAGESIZE);
 	char *start = mmap(NULL, 2 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	unsigned char resident[2];
@@ -310,8 +334,8 @@ static void zero_copy(void)
 	assert(mincore(start + page, page, resident) == -1);
 
 	close(ends[1]);
-	job.fd = ends[0];
-	assert(tc_cpg_zcb_alloc(-1, &job) == TC_CS_LIBRARY);
+	allocation.fd = ends[0];
+	assert(tc_cpg_zcb_alloc(-1, &allocation) == TC_CS_LIBRARY);
 }
 
 int main(int count, char **arguments)

@@ -267,7 +267,9 @@ def parts(tmp_path: Path) -> Callable[[str], str]:
     """Run a part of tests/raw/shim_parts.c, and return what it prints."""
     program = tmp_path / "parts"
     source = Path(__file__).with_name("shim_parts.c").read_text()
-    compile_c(source, tmp_path, "-D_GNU_SOURCE", "-Wno-unused-function", "-pthread", "-o", str(program))
+    units = [str(unit) for unit in SOURCES.glob("*.c") if unit.name != "_shim.c"]  # which cffi generates
+    options = ["-D_GNU_SOURCE", "-Wextra", "-pthread", "-Wl,--wrap=pthread_sigmask"]
+    compile_c(source, tmp_path, *units, *options, "-o", str(program))
 
     def run(part: str) -> str:
         result = subprocess.run([program, part], capture_output=True, text=True, timeout=60, check=False)

@@ -12,7 +12,7 @@ from triocoro.testing import Node
 
 
 async def test_many_connects_at_once(corosync: Node) -> None:
-    """Without creation.h, the real libraries answer some of these with CS_ERR_BAD_HANDLE."""
+    """Without creation.c, the real libraries answer some of these with CS_ERR_BAD_HANDLE."""
     done: list[int] = []
 
     async def connect(number: int) -> None:

@@ -1,4 +1,4 @@
-"""Arenas: where a dispatch leaves its events in C memory until Python has decoded them."""
+"""Arenas: C memory in which a dispatch stores events until Python has decoded them (see arena.c)."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 _RECORD = struct.Struct("=IIQQQ")
 _SEQ = struct.Struct("=Q")
 
-# As many as dispatches run at the same time (one a thread) are needed; a dispatch borrows one.
+# A dispatch borrows an arena for as long as it runs, so one per thread that dispatches is enough.
 _idle: list[Arena] = []
 _MAX_IDLE = 4
 
 
 def borrow() -> Arena:
-    """An empty arena, for `give_back`."""
+    """Return an empty arena. It must be given back."""
     try:
         return _idle.pop()
     except IndexError:
@@ -31,7 +31,7 @@ def borrow() -> Arena:
 
 
 def give_back(arena: Arena) -> None:
-    """Free what the arena holds, and keep a moderate part of its memory for the next dispatch."""
+    """Discard what the arena holds; a moderate part of its memory is kept for the next dispatch."""
     lib.tc_arena_clear(arena)
     if len(_idle) < _MAX_IDLE:
         _idle.append(arena)
@@ -40,16 +40,16 @@ def give_back(arena: Arena) -> None:
 
 
 def records(arena: Arena) -> Iterator[tuple[int, int, int, int, int]]:
-    """(kind, n, who, at, length) of each event; see arena.h for what they mean."""
+    """The fields of each record: kind, value, extra, offset, length; see shim.h for what they mean."""
     return _RECORD.iter_unpack(ffi.buffer(arena.records, arena.count * _RECORD.size))
 
 
 def large_payload(address: int, length: int) -> bytes:
-    """The payload of a TC_LARGE_MESSAGE."""
+    """Copy the payload of a TC_LARGE_MESSAGE."""
     return ffi.buffer(ffi.cast("char *", address), length)[:]
 
 
 def ring(blob: bytes) -> tuple[int, tuple[int, ...]]:
-    """The sequence number and the nodes of a ring."""
+    """Decode the sequence number of a ring id, and the nodes of the ring."""
     (seq,) = _SEQ.unpack_from(blob)
     return seq, tuple(memoryview(blob)[_SEQ.size :].cast("I"))

@@ -1,7 +1,8 @@
-/* The part of Corosync's C ABI that the shim uses, in our own words: building needs no Corosync headers.
+/* The part of Corosync's C ABI that the shim uses, declared anew, so that building needs none of Corosync's headers.
  *
- * Enumerations are uint32_t here, as the compilers make them. tests/raw/test_corosync_raw.py compiles these layouts and
- * the signatures of tables.h against the real headers (with TC_REAL_TYPES, which maps our names to theirs).
+ * Enumerations are uint32_t here, which is what compilers make of them. A test compiles these layouts, and the signatures
+ * in tables.h, against the real headers, where these are installed. It defines TC_REAL_TYPES, and maps our names to
+ * theirs.
  */
 #ifndef TC_ABI_H
 #define TC_ABI_H

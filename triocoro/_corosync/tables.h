@@ -1,7 +1,8 @@
-/* The functions of each library, once: F(name, parameters, arguments). All return cs_error_t.
+/* All functions of the libraries that the shim uses, each listed once as F(name, parameters, arguments). They return a
+ * cs_error_t. From these lists the preprocessor makes the table, the wrappers, and the names to look up.
  *
- * A new library is one more list here, named in TC_LIBRARIES, its types in abi.h, a header of its own for what the shim
- * adds to it, one more row in shim.c, and one Python module.
+ * A new library needs a list here that TC_LIBRARIES names, its types in abi.h, a unit for its callbacks, a row in
+ * libraries.c, and a Python module.
  */
 #ifndef TC_TABLES_H
 #define TC_TABLES_H
@@ -120,7 +121,7 @@
 #define TC_MEMBER(name, parameters, arguments) uint32_t(*name) parameters;
 #define TC_MEMBERS(NAME) TC_##NAME##_FUNCTIONS(TC_MEMBER)
 
-/* What dlsym(3) found; NULL where a library is not loaded, or too old or too new to have it. */
+/* What dlsym(3) has found; NULL while the library is not loaded, and where it is too old or too new to have a function. */
 struct tc_functions {
 	TC_LIBRARIES(TC_MEMBERS)
 };

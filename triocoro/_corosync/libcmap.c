@@ -1,15 +1,15 @@
-/* libcmap: what is told, whose turn it is to touch the trackers, and a listing in one crossing. */
-#ifndef TC_LIBCMAP_H
-#define TC_LIBCMAP_H
+/* libcmap: its callback, trackers in turn, and reading values. */
+#include "shim.h"
 
-/* A value has 16 KiB at most, and a text a NUL behind that. */
-#define TC_CMAP_ROOM (16 * 1024 + 64)
+#include <pthread.h>
+#include <string.h>
+#include <time.h>
 
 static void tc_on_cmap(uint64_t handle, uint64_t track, int32_t event, const char *key,
 	tc_cmap_notify_value_t new_value, tc_cmap_notify_value_t old_value, void *user_data)
 {
 	uint32_t header[4] = {new_value.type, old_value.type, (uint32_t)strlen(key), (uint32_t)new_value.len};
-	/* Not `track`: the library knows it only after the reply, which notifications may overtake. */
+	/* Not `track`: the library knows that only from the reply, which notifications may overtake. */
 	char *bytes = tc_arena_add(tc_current, TC_CMAP_CHANGE, (uint32_t)event, (uintptr_t)user_data,
 		sizeof header + header[2] + new_value.len + old_value.len);
 
@@ -23,9 +23,9 @@ static void tc_on_cmap(uint64_t handle, uint64_t track, int32_t event, const cha
 	}
 }
 
-static void tc_open_cmap(void *pointer)
+void tc_open_cmap(void *argument)
 {
-	struct tc_connection *out = pointer;
+	struct tc_connection *out = argument;
 
 	out->function = "cmap_initialize_map";
 	out->code = cmap_initialize_map(&out->handle, out->flags);
@@ -33,19 +33,20 @@ static void tc_open_cmap(void *pointer)
 
 /* --- trackers --- */
 
-/* The library keeps the trackers of all connections in one table, which like the others of libqb has no lock. Unlike
- * those (see creation.h) nothing tells when a call is past the table, except that it either is within no time, or waits
- * for its daemon. So one caller at a time, and who has had its turn for TC_TURN waits for a daemon that is frozen.
+/* The library keeps the trackers of all connections in one table, which has no lock. With handles (creation.c) we can see
+ * when a call is done with its table; here we cannot. But a call needs the table for microseconds only, and the rest of
+ * its time it waits for its daemon. So callers take turns, and a turn that has lasted for TC_TURN is taken to be waiting
+ * for a frozen daemon, and no longer excludes others.
  */
-#define TC_TURN (100 * 1000 * 1000)
+#define TC_TURN (100 * 1000 * 1000) /* ns */
 
 static pthread_mutex_t tc_turn_lock = PTHREAD_MUTEX_INITIALIZER;
-static uint64_t tc_turns;     /* how many there have been; the last of them is under way, or */
-static int tc_turn_over = 1;  /* over */
-static int64_t tc_turn_began; /* in ns */
+static uint64_t tc_turns;     /* how many turns have begun */
+static int tc_turn_over = 1;  /* whether the last of them has ended */
+static int64_t tc_turn_began; /* when it began, in ns */
 
-/* Returns the number of the turn. */
-static uint64_t tc_turn_begins(void)
+/* Wait for a turn. Returns its number. */
+static uint64_t tc_begin_turn(void)
 {
 	const struct timespec pause = {.tv_nsec = 50 * 1000};
 	struct timespec now;
@@ -69,42 +70,42 @@ static uint64_t tc_turn_begins(void)
 	}
 }
 
-static void tc_turn_ends(uint64_t turn)
+static void tc_end_turn(uint64_t turn)
 {
 	pthread_mutex_lock(&tc_turn_lock);
 	tc_turn_over |= turn == tc_turns;
 	pthread_mutex_unlock(&tc_turn_lock);
 }
 
-static int tc_cmap_track_add(uint64_t handle, const char *key, int32_t events, uint64_t tracker, uint64_t *track)
+int tc_cmap_track_add(uint64_t handle, const char *key, int32_t events, uint64_t tracker, uint64_t *track)
 {
-	uint64_t turn = tc_turn_begins();
+	uint64_t turn = tc_begin_turn();
 	int code = cmap_track_add(handle, key, events, tc_on_cmap, (void *)(uintptr_t)tracker, track);
 
-	tc_turn_ends(turn);
+	tc_end_turn(turn);
 	return code;
 }
 
-static int tc_cmap_track_delete(uint64_t handle, uint64_t track)
+int tc_cmap_track_delete(uint64_t handle, uint64_t track)
 {
-	uint64_t turn = tc_turn_begins();
+	uint64_t turn = tc_begin_turn();
 	int code = cmap_track_delete(handle, track);
 
-	tc_turn_ends(turn);
+	tc_end_turn(turn);
 	return code;
 }
 
-static int tc_cmap_finalize(uint64_t handle)
+int tc_cmap_finalize(uint64_t handle)
 {
-	uint64_t turn = tc_turn_begins();
+	uint64_t turn = tc_begin_turn();
 	int code = cmap_finalize(handle);
 
-	tc_turn_ends(turn);
+	tc_end_turn(turn);
 	return code;
 }
 
-/* A notification of a tracker that was deleted meanwhile is taken, and then the library says that the handle is bad. */
-static int tc_cmap_dispatch(uint64_t handle, uint32_t how)
+/* On a notification for a tracker that was deleted meanwhile, the library drops it and says CS_ERR_BAD_HANDLE. */
+int tc_cmap_dispatch(uint64_t handle, uint32_t how)
 {
 	int code = cmap_dispatch(handle, how);
 	int fd;
@@ -114,37 +115,39 @@ static int tc_cmap_dispatch(uint64_t handle, uint32_t how)
 
 /* --- reading --- */
 
-/* `length`: the room, then what of it is filled.
+/* Read a value. `length` is the size of the buffer, then that of the value.
  *
- * The room must never be 0, nor less than a text of the statistics needs: the daemon does not look, and would crash. For
- * the statistics of a link that has gone it reports CS_ERR_LIBRARY, although the connection is in order.
+ * The buffer must never be empty, nor smaller than a string of the statistics: the daemon does not check, and would crash.
+ * For the statistics of a link that no longer exists it reports CS_ERR_LIBRARY, although the connection is intact.
  */
-static int tc_cmap_get(uint64_t handle, int fd, const char *key, char *value, size_t *length, uint32_t *type)
+int tc_cmap_get(uint64_t handle, int fd, const char *key, char *value, size_t *length, uint32_t *type)
 {
 	int code = cmap_get(handle, key, value, length, type);
 
 	return code == TC_CS_LIBRARY && !tc_hung_up(fd) ? TC_CS_NOT_EXIST : code;
 }
 
-/* Like tc_cmap_get, with a value whose length was `length` when it was last looked at. */
+/* Read a value whose length was `length` a moment ago. */
 static int tc_cmap_get_again(uint64_t handle, int fd, const char *key, char *value, size_t *length, uint32_t *type)
 {
-	/* The daemon fills and sends all the room that it is offered. 0 is what it says of the texts of the statistics. */
+	/* The daemon sends the whole buffer that it is offered, so offer no more than necessary. For strings of the
+	 * statistics it reports a length of 0.
+	 */
 	size_t room = *length > 0 && *length < TC_CMAP_ROOM ? *length : TC_CMAP_ROOM;
 	int code;
 
 	*length = room;
 	code = tc_cmap_get(handle, fd, key, value, length, type);
 	if (code == TC_CS_INVALID_PARAM && room < TC_CMAP_ROOM) {
-		/* It has grown. */
+		/* The value has grown. */
 		*length = TC_CMAP_ROOM;
 		code = tc_cmap_get(handle, fd, key, value, length, type);
 	}
 	return code;
 }
 
-/* All keys that begin with `prefix`, and their values. */
-static int tc_cmap_items(uint64_t handle, int fd, const char *prefix, struct tc_arena *arena, const char **function)
+/* Add a record for each key that begins with `prefix`. A key that is deleted during the iteration is left out. */
+int tc_cmap_items(uint64_t handle, int fd, const char *prefix, struct tc_arena *arena, const char **function)
 {
 	char value[TC_CMAP_ROOM];
 	char key[512];
@@ -185,5 +188,3 @@ static int tc_cmap_items(uint64_t handle, int fd, const char *prefix, struct tc_
 	(void)cmap_iter_finalize(handle, iteration);
 	return code == TC_CS_NO_SECTIONS ? TC_CS_OK : code;
 }
-
-#endif

@@ -1,12 +1,13 @@
-/* All of cpg_iteration_initialize, _next and _finalize, such that a dying daemon cannot hang it.
+/* cpg_iteration_initialize, _next and _finalize in one call, which a dying daemon cannot hang.
  *
- * cpg_iteration_next waits on a semaphore without ever looking whether the daemon still lives. So the iteration runs on a
- * thread of its own, which is cancelled in that wait when the connection has hung up.
+ * cpg_iteration_next waits on a semaphore without ever checking whether the daemon is alive. So the iteration runs on a
+ * thread of its own, which is cancelled in that wait once the connection has hung up.
  */
-#ifndef TC_ITERATION_H
-#define TC_ITERATION_H
+#include "shim.h"
 
 #include <pthread.h>
+#include <signal.h>
+#include <string.h>
 #include <time.h>
 
 struct tc_iteration {
@@ -18,9 +19,9 @@ struct tc_iteration {
 	int code;
 };
 
-static void *tc_iterate(void *pointer)
+static void *tc_iterate(void *argument)
 {
-	struct tc_iteration *job = pointer;
+	struct tc_iteration *job = argument;
 	tc_cpg_iteration_description_t entry;
 	uint64_t iteration;
 	uint32_t length;
@@ -29,9 +30,9 @@ static void *tc_iterate(void *pointer)
 
 	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
 	job->function = "cpg_iteration_initialize";
-	tc_creation_begins(&iteration);
+	tc_begin_creation(&iteration);
 	code = cpg_iteration_initialize(job->handle, job->kind, job->group, &iteration);
-	tc_creation_ends(&iteration);
+	tc_end_creation(&iteration);
 	if (code != TC_CS_OK) {
 		job->code = code;
 		return NULL;
@@ -39,13 +40,13 @@ static void *tc_iterate(void *pointer)
 	job->function = "cpg_iteration_next";
 	for (attempts = 0;;) {
 		memset(&entry, 0, sizeof entry);
-		job->code = TC_CS_LIBRARY;
+		job->code = TC_CS_LIBRARY; /* the result if the thread is cancelled in the next call */
 		pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, &state);
 		code = cpg_iteration_next(iteration, &entry);
 		pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
 		job->code = code;
 		if (code == TC_CS_TRY_AGAIN && ++attempts < 100) {
-			/* The request was not even sent; the iteration stands where it was. */
+			/* The request was not even sent, so the iteration has not moved. */
 			struct timespec pause = {.tv_nsec = 10 * 1000 * 1000};
 
 			nanosleep(&pause, NULL);
@@ -56,22 +57,22 @@ static void *tc_iterate(void *pointer)
 		}
 		attempts = 0;
 		length = entry.group.length <= sizeof entry.group.value ? entry.group.length : sizeof entry.group.value;
-		bytes = tc_arena_add(job->arena, TC_GROUP_MEMBER, 0, tc_who(entry.nodeid, entry.pid), length);
+		bytes = tc_arena_add(job->arena, TC_GROUP_MEMBER, 0, tc_client(entry.nodeid, entry.pid), length);
 		if (bytes == NULL) {
 			job->code = TC_CS_NO_MEMORY;
 			break;
 		}
 		memcpy(bytes, entry.group.value, length);
 	}
-	if (job->code == TC_CS_NO_SECTIONS) {
+	if (job->code == TC_CS_NO_SECTIONS) { /* the regular end */
 		job->code = TC_CS_OK;
 	}
 	(void)cpg_iteration_finalize(iteration);
 	return NULL;
 }
 
-/* A `group` of length 0 stands for none. */
-static int tc_cpg_iterate(uint64_t handle, int fd, uint32_t kind, const tc_cpg_name_t *group, struct tc_arena *arena,
+/* Add a record to the arena for each entry. A `group` of length 0 stands for none. */
+int tc_cpg_iterate(uint64_t handle, int fd, uint32_t kind, const tc_cpg_name_t *group, struct tc_arena *arena,
 	const char **function)
 {
 	struct tc_iteration job = {
@@ -81,15 +82,16 @@ static int tc_cpg_iterate(uint64_t handle, int fd, uint32_t kind, const tc_cpg_n
 	pthread_t thread;
 	int created, gone = 0;
 
+	/* The thread inherits the mask: signals are for the threads of Python. */
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
 	created = pthread_create(&thread, NULL, tc_iterate, &job);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	*function = "cpg_iteration_initialize";
-	/* What is in `job` belongs to the thread until it has ended. */
 	if (created != 0) {
 		return TC_CS_NO_MEMORY;
 	}
+	/* Until the thread has ended, `job` belongs to it. */
 	for (;;) {
 		clock_gettime(CLOCK_REALTIME, &until);
 		until.tv_nsec += 50 * 1000 * 1000;
@@ -98,6 +100,7 @@ static int tc_cpg_iterate(uint64_t handle, int fd, uint32_t kind, const tc_cpg_n
 		if (pthread_timedjoin_np(thread, NULL, &until) == 0) {
 			break;
 		}
+		/* A last reply may be there when the daemon dies: the thread gets one more interval to take it. */
 		if (tc_hung_up(fd) && ++gone == 2) {
 			pthread_cancel(thread);
 		}
@@ -105,5 +108,3 @@ static int tc_cpg_iterate(uint64_t handle, int fd, uint32_t kind, const tc_cpg_n
 	*function = job.function;
 	return job.code;
 }
-
-#endif

@@ -1,17 +1,18 @@
-/* libcpg: what is told, and what more than one call of the library. */
-#ifndef TC_LIBCPG_H
-#define TC_LIBCPG_H
+/* libcpg: its callbacks, multicasting, and zero-copy buffers. */
+#include "shim.h"
 
+#include <poll.h>
+#include <string.h>
+#include <sys/mman.h>
 #include <sys/statvfs.h>
+#include <unistd.h>
 
-#include "iteration.h"
-
-/* --- what is told --- */
+/* --- callbacks --- */
 
 static void tc_on_deliver(uint64_t handle, const tc_cpg_name_t *group, uint32_t nodeid, uint32_t pid, void *message,
 	size_t length)
 {
-	char *bytes = tc_arena_add(tc_current, TC_MESSAGE, 0, tc_who(nodeid, pid), length);
+	char *bytes = tc_arena_add(tc_current, TC_MESSAGE, 0, tc_client(nodeid, pid), length);
 
 	(void)handle;
 	(void)group;
@@ -44,9 +45,9 @@ static void tc_on_totem_confchg(uint64_t handle, tc_cpg_ring_id_t ring_id, uint3
 	tc_arena_add_ring(TC_TOTEM, count, ring_id.nodeid, ring_id.seq, members, count);
 }
 
-static void tc_open_cpg(void *pointer)
+void tc_open_cpg(void *argument)
 {
-	struct tc_connection *out = pointer;
+	struct tc_connection *out = argument;
 	tc_cpg_model_v1_data_t data = {.model = TC_CPG_MODEL_V1, .deliver = tc_on_deliver, .confchg = tc_on_confchg,
 		.totem_confchg = tc_on_totem_confchg, .flags = out->flags};
 
@@ -60,7 +61,7 @@ static void tc_open_cpg(void *pointer)
 
 /* --- multicasting --- */
 
-/* Whether the notification socket has room for at least 200 requests more; when it is full, libqb spins. */
+/* Whether the notification socket has room for at least 200 requests. When it is full, libqb spins. */
 static int tc_has_room(int fd)
 {
 	struct pollfd entry = {.fd = fd, .events = POLLOUT};
@@ -68,8 +69,13 @@ static int tc_has_room(int fd)
 	return poll(&entry, 1, 0) > 0;
 }
 
-/* Send `count` messages that lie one after the other in `data`. Returns sent << 32 | code of the last attempt. */
-static int64_t tc_cpg_multicast(uint64_t handle, int fd, const char *data, const uint32_t *lengths, uint32_t count)
+/* Send `count` messages that lie one after the other in `data`.
+ *
+ * Returns how many were sent, in the upper 32 bits, and the code of the last attempt in the lower ones. Both in one
+ * integer, because a second result would need an out parameter, for which Python would allocate memory at each call; and
+ * this is the call that every message goes through.
+ */
+int64_t tc_cpg_multicast(uint64_t handle, int fd, const char *data, const uint32_t *lengths, uint32_t count)
 {
 	struct iovec buffer = {.iov_base = (void *)data};
 	uint32_t sent = 0;
@@ -93,68 +99,58 @@ static int64_t tc_cpg_multicast(uint64_t handle, int fd, const char *data, const
 	return (int64_t)((uint64_t)sent << 32 | (uint32_t)code);
 }
 
-/* Send one message above the atomic size, by round trips. */
-static int tc_cpg_multicast_fragmented(uint64_t handle, int fd, const char *data, uint64_t length)
+/* Send one message above the atomic size, which takes round trips to the daemon. */
+int tc_cpg_multicast_fragmented(uint64_t handle, int fd, const char *data, uint64_t length)
 {
 	struct iovec buffer = {.iov_base = (void *)data, .iov_len = length};
 	int code = cpg_mcast_joined(handle, TC_CPG_TYPE_AGREED, &buffer, 1);
 
-	/* On a connection that breaks halfway the library reports the code of an earlier reply, such as CS_OK. */
+	/* When the connection breaks halfway, the library returns the code of an earlier reply, such as CS_OK. */
 	return code != TC_MISSING && tc_hung_up(fd) ? TC_CS_LIBRARY : code;
 }
 
-/* --- buffers that the daemon sees, too --- */
+/* --- zero-copy buffers, which are shared with the daemon --- */
 
-struct tc_allocation {
-	uint64_t handle;
-	int fd;
-	uint64_t size;
-	void *buffer;
-	int code;
-	int error;            /* TC_UNREACHABLE: an errno, */
-	const char *function; /* and the function that failed */
-};
-
-static void tc_zcb_alloc(void *pointer)
+static void tc_zcb_alloc(void *argument)
 {
-	struct tc_allocation *job = pointer;
+	struct tc_allocation *allocation = argument;
 	struct statvfs shared;
 
-	/* The library ends the process if there is no room for the file through which it shares the memory. */
+	/* The library aborts the process if there is no space for the file through which the memory is shared. */
 	if (statvfs("/dev/shm", &shared) != 0 ||
-	    (shared.f_blocks != 0 && shared.f_bavail * shared.f_frsize < job->size + 64 * 1024)) {
-		job->code = TC_CS_NO_SPACE;
+	    (shared.f_blocks != 0 && shared.f_bavail * shared.f_frsize < allocation->size + 64 * 1024)) {
+		allocation->code = TC_CS_NO_SPACE;
 		return;
 	}
-	job->code = cpg_zcb_alloc(job->handle, job->size, &job->buffer);
+	allocation->code = cpg_zcb_alloc(allocation->handle, allocation->size, &allocation->buffer);
 }
 
-/* cpg_zcb_alloc in the namespaces of `pidfd`, or in our own if it is negative: the daemon opens the file by its path, and
- * aborts if it cannot.
+/* Call cpg_zcb_alloc in the namespaces of `pidfd`, or in our own if it is negative: the daemon opens the file by its path,
+ * and aborts if it cannot. Returns allocation->code.
  */
-static int tc_cpg_zcb_alloc(int pidfd, struct tc_allocation *job)
+int tc_cpg_zcb_alloc(int pidfd, struct tc_allocation *allocation)
 {
-	struct tc_visit visit = {.pidfd = pidfd, .function = tc_zcb_alloc, .argument = job};
+	struct tc_namespace_call call = {.pidfd = pidfd, .function = tc_zcb_alloc, .argument = allocation};
 
-	job->function = "cpg_zcb_alloc";
-	/* A dead daemon would leave us a file that nobody removes. */
-	if (tc_hung_up(job->fd)) {
-		return job->code = TC_CS_LIBRARY;
+	allocation->function = "cpg_zcb_alloc";
+	/* It is the daemon that removes the file, so do not create one for a daemon that is dead. */
+	if (tc_hung_up(allocation->fd)) {
+		return allocation->code = TC_CS_LIBRARY;
 	}
 	if (pidfd < 0) {
-		tc_zcb_alloc(job);
-	} else if (tc_visit_namespaces(&visit) != 0) {
-		job->function = visit.failed;
-		job->error = visit.error;
-		job->code = TC_UNREACHABLE;
+		tc_zcb_alloc(allocation);
+	} else if (tc_call_in_namespaces(&call) != 0) {
+		allocation->function = call.failed;
+		allocation->error = call.error;
+		allocation->code = TC_UNREACHABLE;
 	}
-	return job->code;
+	return allocation->code;
 }
 
-/* Where the daemon is gone, the library leaves the memory mapped: headers of its own, at the start of a page, and then
- * the buffer. (A version that does not map at all never fails here.)
+/* Once the daemon is gone, the library leaves the memory mapped: a header of its own, at the start of a page, and then the
+ * buffer. (A version that maps no memory never fails here.)
  */
-static int tc_cpg_zcb_free(uint64_t handle, void *buffer, uint64_t size)
+int tc_cpg_zcb_free(uint64_t handle, void *buffer, uint64_t size)
 {
 	uintptr_t start = (uintptr_t)buffer & ~((uintptr_t)sysconf(_SC_PAGESIZE) - 1);
 	int code = cpg_zcb_free(handle, buffer);
@@ -165,10 +161,8 @@ static int tc_cpg_zcb_free(uint64_t handle, void *buffer, uint64_t size)
 	return code;
 }
 
-/* Waits for the daemon in some versions, and is a plain multicast in others. */
-static int tc_cpg_zcb_mcast_joined(uint64_t handle, int fd, void *buffer, uint64_t length)
+/* In some versions a round trip to the daemon, in others a plain multicast. */
+int tc_cpg_zcb_mcast_joined(uint64_t handle, int fd, void *buffer, uint64_t length)
 {
 	return tc_has_room(fd) ? cpg_zcb_mcast_joined(handle, TC_CPG_TYPE_AGREED, buffer, length) : TC_CS_TRY_AGAIN;
 }
-
-#endif

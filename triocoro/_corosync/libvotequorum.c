@@ -1,6 +1,7 @@
-/* libvotequorum: what is told, and what more than one call of the library. */
-#ifndef TC_LIBVOTEQUORUM_H
-#define TC_LIBVOTEQUORUM_H
+/* libvotequorum: its callbacks, and the calls that guard against the library's overruns. */
+#include "shim.h"
+
+#include <string.h>
 
 static void tc_on_votequorum(uint64_t handle, uint64_t context, uint32_t quorate, uint32_t count,
 	tc_votequorum_node_t nodes[])
@@ -41,10 +42,10 @@ static void tc_on_extra_info(uint64_t handle, uint64_t context, uint32_t nodeid,
 	}
 }
 
-/* With flags, the library must know of extra information; without, it may. */
-static void tc_open_votequorum(void *pointer)
+/* A caller who needs extra information of quorum devices sets flags; only newer libraries offer it. */
+void tc_open_votequorum(void *argument)
 {
-	struct tc_connection *out = pointer;
+	struct tc_connection *out = argument;
 	tc_votequorum_callbacks_t callbacks = {.quorum = tc_on_votequorum,
 		.expectedvotes = tc_on_expectedvotes, .nodelist = tc_on_votequorum_nodelist};
 	tc_votequorum_model_v1_data_t data = {.model = TC_VOTEQUORUM_MODEL_V1, .quorum = tc_on_votequorum,
@@ -60,8 +61,8 @@ static void tc_open_votequorum(void *pointer)
 	}
 }
 
-/* The library copies the name of the device unbounded, and for an unknown node from what the daemon left unset. */
-static int tc_votequorum_getinfo(uint64_t handle, uint32_t nodeid, tc_votequorum_info_t *out)
+/* The library copies the device's name without a bound, and for an unknown node from memory that the daemon left unset. */
+int tc_votequorum_getinfo(uint64_t handle, uint32_t nodeid, tc_votequorum_info_t *out)
 {
 	struct {
 		tc_votequorum_info_t info;
@@ -76,13 +77,14 @@ static int tc_votequorum_getinfo(uint64_t handle, uint32_t nodeid, tc_votequorum
 	return code;
 }
 
-/* Node 0 is our own, as for votequorum_getinfo.
+/* The extra information of a node; 0 stands for our own, as in votequorum_getinfo.
  *
- * When the daemon refuses, it leaves the length unset in its reply, and the library copies that many bytes all the same.
- * So nothing is asked for that could be refused: whether there is any is a flag of the node, and CS_ERR_ACCESS comes to
- * each call about the device alike, this one being without effect as no device has such a name.
+ * When the daemon refuses, it leaves the length in its reply unset, and the library copies that many bytes all the same.
+ * So two other calls find out first whether it would refuse: votequorum_getinfo, since a node without extra information
+ * lacks a flag; and votequorum_qdevice_master_wins, which gets CS_ERR_ACCESS whenever a call about the device would. That
+ * call has no effect, as no device has such a name.
  */
-static int tc_votequorum_get_extra_info(uint64_t handle, uint32_t nodeid, uint32_t *length, void *extra_info)
+int tc_votequorum_get_extra_info(uint64_t handle, uint32_t nodeid, uint32_t *length, void *extra_info)
 {
 	tc_votequorum_info_t info;
 	int code;
@@ -104,5 +106,3 @@ static int tc_votequorum_get_extra_info(uint64_t handle, uint32_t nodeid, uint32
 	}
 	return votequorum_get_qdevice_extra_info(handle, info.node_id, length, extra_info);
 }
-
-#endif

@@ -1,6 +1,5 @@
-/* libquorum: what is told. */
-#ifndef TC_LIBQUORUM_H
-#define TC_LIBQUORUM_H
+/* libquorum: its callbacks. */
+#include "shim.h"
 
 static void tc_on_quorum(uint64_t handle, uint32_t quorate, tc_quorum_ring_id_t ring_id, uint32_t count,
 	const uint32_t *members)
@@ -28,9 +27,9 @@ static void tc_on_nodelist(uint64_t handle, tc_quorum_ring_id_t ring_id, uint32_
 	}
 }
 
-static void tc_open_quorum(void *pointer)
+void tc_open_quorum(void *argument)
 {
-	struct tc_connection *out = pointer;
+	struct tc_connection *out = argument;
 	tc_quorum_model_v1_data_t data = {
 		.model = TC_QUORUM_MODEL_V1, .quorum = tc_on_quorum, .nodelist = tc_on_nodelist};
 
@@ -38,5 +37,3 @@ static void tc_open_quorum(void *pointer)
 	out->code = quorum_model_initialize(
 		&out->handle, TC_QUORUM_MODEL_V1, (tc_quorum_model_data_t *)&data, &out->quorum_type, NULL);
 }
-
-#endif

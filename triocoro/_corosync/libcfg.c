@@ -1,9 +1,11 @@
-/* libcfg: what is told, and calls that need looking after. */
-#ifndef TC_LIBCFG_H
-#define TC_LIBCFG_H
+/* libcfg: its callback, and the calls whose results need a correction. */
+#include "shim.h"
 
+#include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 static void tc_on_shutdown(uint64_t handle, uint32_t flags)
 {
@@ -11,17 +13,17 @@ static void tc_on_shutdown(uint64_t handle, uint32_t flags)
 	(void)tc_arena_add(tc_current, TC_SHUTDOWN, flags, 0, 0);
 }
 
-static void tc_open_cfg(void *pointer)
+void tc_open_cfg(void *argument)
 {
-	struct tc_connection *out = pointer;
+	struct tc_connection *out = argument;
 	tc_cfg_callbacks_t callbacks = {.shutdown = tc_on_shutdown};
 
 	out->function = "corosync_cfg_initialize";
 	out->code = corosync_cfg_initialize(&out->handle, &callbacks);
 }
 
-/* The names and states of the links. */
-static int tc_cfg_ring_status(uint64_t handle, struct tc_arena *arena)
+/* Add a record for each link. */
+int tc_cfg_ring_status(uint64_t handle, struct tc_arena *arena)
 {
 	char **names, **states, *bytes;
 	unsigned int count, i;
@@ -48,8 +50,8 @@ static int tc_cfg_ring_status(uint64_t handle, struct tc_arena *arena)
 	return code;
 }
 
-/* At most `room` addresses; those that the library does not fill in stay 0. */
-static int tc_cfg_get_node_addrs(uint64_t handle, uint32_t nodeid, uint32_t room, int *count,
+/* Store at most `room` addresses; those that the library does not fill in are 0. */
+int tc_cfg_get_node_addrs(uint64_t handle, uint32_t nodeid, uint32_t room, int *count,
 	tc_cfg_node_address_t *addresses)
 {
 	int code;
@@ -66,28 +68,27 @@ static int tc_cfg_get_node_addrs(uint64_t handle, uint32_t nodeid, uint32_t room
 	return code;
 }
 
-/* Where the reply is missing, the library returns whatever was on its stack. */
-static int tc_cfg_kill_node(uint64_t handle, int fd, uint32_t nodeid, const char *reason)
+/* Without a reply, the library returns what happens to be on its stack. */
+int tc_cfg_kill_node(uint64_t handle, int fd, uint32_t nodeid, const char *reason)
 {
 	int code = corosync_cfg_kill_node(handle, nodeid, reason);
 
 	return code != TC_MISSING && tc_hung_up(fd) ? TC_CS_LIBRARY : code;
 }
 
-/* corosync_cfg_replyto_shutdown keeps a reference to the handle, so that finalizing it does not disconnect. The least to
- * be done is to close the socket, upon which the daemon gives up its side; our mapping of the rings stays.
+/* Finalize a handle after corosync_cfg_replyto_shutdown, which leaks a reference to it, so that corosync_cfg_finalize does
+ * not disconnect. Closing its socket makes the daemon release its side; our mapping of the ring buffers stays.
  */
-static int tc_cfg_finalize_replied(uint64_t handle, int fd)
+int tc_cfg_finalize_replied(uint64_t handle, int fd)
 {
 	struct stat before, after;
 	int known = fstat(fd, &before) == 0;
 	int code = corosync_cfg_finalize(handle);
 
+	/* A library that has disconnected has closed `fd`, and another thread may have opened it anew. */
 	if (known && fstat(fd, &after) == 0 && before.st_dev == after.st_dev && before.st_ino == after.st_ino) {
 		(void)shutdown(fd, SHUT_RDWR);
 		(void)close(fd);
 	}
 	return code;
 }
-
-#endif
