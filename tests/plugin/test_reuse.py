@@ -280,6 +280,7 @@ TWO = ClusterOptions(nodes=2)
 @pytest.mark.parametrize("deed", NOT_LEFT)
 def test_a_clean_cluster_is_used_again(pool: Pool, deed: Deed) -> None:
     cluster = pool.take(TWO, "a test").cluster
+    assert cluster.options is TWO
     daemons = pids(cluster)
     trio.run(deed, cluster)
     pool.give_back(cluster)

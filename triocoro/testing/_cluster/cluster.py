@@ -103,7 +103,7 @@ class Cluster(AbstractContextManager["Cluster"], AbstractAsyncContextManager["Cl
 
     def __init__(self, options: ClusterOptions) -> None:
         self.options = options
-        self._network = Network(frozenset(range(1, options.nodes + 1)))
+        self._network = Network(frozenset(options.nodeids))
 
     @property
     @abstractmethod

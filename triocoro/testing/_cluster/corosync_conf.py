@@ -77,7 +77,7 @@ def corosync_conf(options: ClusterOptions, cluster_name: str, *, key: str | None
                 ("quorum_votes", options.votes_of(nodeid)),
             ],
         )
-        for nodeid in range(1, options.nodes + 1)
+        for nodeid in options.nodeids
     ]
     sections: list[_Entry] = [
         ("totem", totem),

@@ -25,7 +25,7 @@ LOG_LEVELS: Final[tuple[LogLevel, ...]] = ("info", "debug", "trace")
 
 
 class ClusterSettings(TypedDict, total=False):
-    """What the constructors of clusters take besides the number of nodes: the further fields of `ClusterOptions`."""
+    """The keyword arguments of the constructors of clusters: the fields of `ClusterOptions`, but for `nodes`."""
 
     two_node: bool
     wait_for_all: bool | None
@@ -114,7 +114,7 @@ class ClusterOptions:
     @property
     def total_votes(self) -> int:
         """The votes that all nodes start with."""
-        return sum(self.votes_of(nodeid) for nodeid in self._nodeids)
+        return sum(self.votes_of(nodeid) for nodeid in self.nodeids)
 
     @property
     def tie_breakers(self) -> tuple[int, ...]:
@@ -123,14 +123,15 @@ class ClusterOptions:
         return tuple(map(int, words)) if all(word.isdecimal() for word in words) else ()
 
     @property
-    def _nodeids(self) -> range:
+    def nodeids(self) -> range:
+        """The ids of the nodes."""
         return range(1, self.nodes + 1)
 
     def _rules(self) -> Iterator[tuple[bool, str]]:
         """What does not go together (votequorum_readconfig in exec/votequorum.c): whether it is so, and the words."""
         tie_breaker = self.auto_tie_breaker_node
         most = max(self.expected_votes or 0, self.total_votes + (self.qdevice_votes or 0))
-        yield not self.votes.keys() <= set(self._nodeids), f"votes must be of nodes 1 to {self.nodes}: {self.votes}"
+        yield not self.votes.keys() <= set(self.nodeids), f"votes must be of nodes 1 to {self.nodes}: {self.votes}"
         yield any(votes < 0 for votes in self.votes.values()), f"votes must not be negative: {self.votes}"
         yield most > _MOST_VOTES, f"{most} votes are too many: votequorum counts quorum in one byte"
         yield self.two_node and self.auto_tie_breaker, "two_node and auto_tie_breaker exclude each other"
@@ -146,7 +147,7 @@ class ClusterOptions:
         yield (
             tie_breaker not in {None, "lowest", "highest"}
             and not (
-                set(self.tie_breakers) <= set(self._nodeids)
+                set(self.tie_breakers) <= set(self.nodeids)
                 and " ".join(map(str, self.tie_breakers)) == tie_breaker != ""
             ),
             f"auto_tie_breaker_node must be 'lowest', 'highest', or ids of nodes in a row: {tie_breaker!r}",
@@ -171,3 +172,13 @@ class ClusterOptions:
             and (self.expected_votes or 0) - (self.qdevice_votes or 0) < _LEAST_BESIDE_DEVICE,
             f"expected_votes must be at least {_LEAST_BESIDE_DEVICE} more than qdevice_votes",
         )
+
+
+def merge(options: ClusterOptions | None, nodes: int | None, settings: ClusterSettings) -> ClusterOptions:
+    """The options that a cluster's constructor is given: ready-made ones, in which keyword arguments replace fields."""
+    changes: dict[str, Any] = {**settings}
+    if nodes is not None:
+        changes["nodes"] = nodes
+    if options is None:
+        return ClusterOptions(**changes)
+    return attrs.evolve(options, **changes) if changes else options

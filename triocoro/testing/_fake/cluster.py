@@ -13,7 +13,7 @@ import trio
 from ..._raw import Endpoint
 from .._cluster.cluster import Cluster, Node
 from .._cluster.network import Network
-from .._cluster.options import ClusterOptions, ClusterSettings
+from .._cluster.options import ClusterOptions, ClusterSettings, merge
 from .endpoint import FakeEndpoint, services
 from .exec.daemon import Daemon
 from .exec.totem import Totem
@@ -34,11 +34,12 @@ class FakeCluster(Cluster):
     Real clusters have no such arguments: their network takes the time that it takes.
 
     Args:
-        nodes: how many nodes; their ids are 1 to that number.
+        options: the configuration; without it, that of `ClusterOptions()`.
+        nodes: how many nodes, with the ids 1 to that number; replaces `options.nodes`.
         latency: how many seconds a message takes to each node, its sender's included.
         jitter: up to how many seconds more it takes, by chance, for each message and node.
         seed: of that chance; an integer, whose sign does not count.
-        settings: the further fields of `ClusterOptions`.
+        settings: further fields of `ClusterOptions`; each replaces that field of `options`.
 
     Raises:
         ValueError: a latency or jitter is negative or not finite, or the options are contradictory.
@@ -47,18 +48,19 @@ class FakeCluster(Cluster):
     def __init__(
         self,
         *,
-        nodes: int = 3,
+        options: ClusterOptions | None = None,
+        nodes: int | None = None,
         latency: float = 0,
         jitter: float = 0,
         seed: int = 0,
         **settings: Unpack[ClusterSettings],
     ) -> None:
-        super().__init__(ClusterOptions(nodes=nodes, **settings))
+        super().__init__(merge(options, nodes, settings))
         self._used = False
         self._entered = False
-        self._totem = Totem(range(1, nodes + 1), latency=latency, jitter=jitter, seed=seed)
+        self._totem = Totem(self.options.nodeids, latency=latency, jitter=jitter, seed=seed)
         pids = itertools.count(os.getpid() + 1)
-        self._nodes = {nodeid: FakeNode(nodeid, self, self._totem, pids) for nodeid in range(1, nodes + 1)}
+        self._nodes = {nodeid: FakeNode(nodeid, self, self._totem, pids) for nodeid in self.options.nodeids}
 
     @property
     def nodes(self) -> Mapping[int, FakeNode]:

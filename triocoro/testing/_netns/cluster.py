@@ -18,7 +18,7 @@ from ..._raw import Endpoint
 from .._cluster.cluster import Cluster, Node
 from .._cluster.corosync_conf import KEY_BYTES, STATE_DIR, address, corosync_conf
 from .._cluster.network import Network
-from .._cluster.options import ClusterOptions, ClusterSettings
+from .._cluster.options import ClusterOptions, ClusterSettings, merge
 from . import requirements
 from .apart import Apart
 from .hub import Hub
@@ -175,18 +175,21 @@ class NetnsCluster(Cluster):
     instance is used once.
 
     Args:
-        nodes: how many nodes; their ids are 1 to that number.
-        settings: the further fields of `ClusterOptions`.
+        options: the configuration; without it, that of `ClusterOptions()`.
+        nodes: how many nodes, with the ids 1 to that number; replaces `options.nodes`.
+        settings: further fields of `ClusterOptions`; each replaces that field of `options`.
 
     Raises:
         CorosyncUnavailableError: on entry, when this machine lacks something, or a daemon does not start; the message
             lists what is missing, or gives the daemon's own reason and the end of its log.
     """
 
-    def __init__(self, *, nodes: int = 3, **settings: Unpack[ClusterSettings]) -> None:
-        super().__init__(ClusterOptions(nodes=nodes, **settings))
+    def __init__(
+        self, *, options: ClusterOptions | None = None, nodes: int | None = None, **settings: Unpack[ClusterSettings]
+    ) -> None:
+        super().__init__(merge(options, nodes, settings))
         self.name = f"triocoro-{os.getpid()}-{next(_numbers)}"
-        self._machines = [Machine(nodeid, self.name) for nodeid in range(1, nodes + 1)]
+        self._machines = [Machine(nodeid, self.name) for nodeid in self.options.nodeids]
         self._nodes = {
             machine.nodeid: NetnsNode(machine, self._start_one, self._note_disturbance) for machine in self._machines
         }

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import attrs
 import trio
@@ -24,10 +24,6 @@ _SETTLING: Final = 3.0
 """Seconds that a cluster may take to settle whose network was mended; a new one takes less."""
 
 _log = logging.getLogger(__name__)
-
-
-def _settings(options: ClusterOptions) -> dict[str, Any]:
-    return attrs.asdict(options, recurse=False)
 
 
 @attrs.frozen
@@ -49,7 +45,7 @@ class FakeSource:
     def take(self, options: ClusterOptions, user: str) -> Loan:
         """A cluster for a test, by the test's name."""
         del user
-        return Loan(FakeCluster(**_settings(options)).__enter__())
+        return Loan(FakeCluster(options=options).__enter__())
 
     def give_back(self, cluster: Cluster) -> None:
         """The test is over."""
@@ -140,7 +136,7 @@ class Pool:
                     stack.callback(self._forget, warm)
 
     def _start(self, options: ClusterOptions, user: str) -> Cluster:
-        cluster = NetnsCluster(**_settings(options)).__enter__()
+        cluster = NetnsCluster(options=options).__enter__()
         warm = self._lent[cluster] = _Warm(cluster, Observer(cluster), user)
         if self._kept is not None:
             # Already now, since nobody is told before pytest is killed.
