@@ -26,7 +26,7 @@ from triocoro._types import (
     Track,
 )
 from triocoro.testing import ClusterSettings, FakeCluster
-from triocoro.testing._fake.lib.votequorum import VotequorumHandle
+from triocoro.testing._fake.lib.votequorum import FakeVotequorum
 
 pytestmark = pytest.mark.corosync_fake_only(reason="it makes its own fakes, and looks into them")
 
@@ -383,7 +383,7 @@ async def test_calls_are_checkpoints(cluster: FakeCluster) -> None:
     for call in calls:
         with trio.testing.assert_checkpoints():
             result = await call()
-        if isinstance(result, VotequorumHandle):
+        if isinstance(result, FakeVotequorum):
             result.close()
     close(handle)
     with trio.testing.assert_checkpoints():

@@ -11,7 +11,7 @@ from trio.testing import MockClock
 import triocoro
 from triocoro import BusyError, CmapMap, CmapType, LibraryError, NotExistError, ShutdownFlag
 from triocoro.testing import FakeCluster
-from triocoro.testing._fake.lib.cfg import CfgHandle
+from triocoro.testing._fake.lib.cfg import FakeCfg
 
 pytestmark = pytest.mark.corosync_fake_only(reason="it makes its own fakes, whose time is that of a clock which jumps")
 
@@ -65,7 +65,7 @@ async def test_a_client_that_dies_ends_its_negotiation() -> None:
     with trio.fail_after(_BOUND):
         async with FakeCluster(nodes=1) as cluster:
             endpoint = cluster[1].endpoint
-            dying = cast("CfgHandle", await endpoint.connect_cfg())
+            dying = cast("FakeCfg", await endpoint.connect_cfg())
             async with triocoro.open_cfg(endpoint=endpoint) as cfg, triocoro.open_cfg(endpoint=endpoint) as tracker:
                 async with tracker.track_shutdown() as requests, trio.open_nursery() as nursery:
 

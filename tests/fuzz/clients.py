@@ -34,7 +34,7 @@ from triocoro._corosync import CorosyncEndpoint
 from triocoro._types import CmapNotification
 from triocoro.testing import Call, Delivery, Entry, FakeCluster, History, Loss, NetnsCluster, RecordingEndpoint
 from triocoro.testing._fake.cluster import FakeNode
-from triocoro.testing._fake.exec.ipc import _Goodbye
+from triocoro.testing._fake.exec.ipc import _Disconnect
 from triocoro.testing._netns.cluster import NetnsNode
 
 _PROCESSES = multiprocessing.get_context("forkserver")
@@ -176,7 +176,7 @@ class FakeClient(Client):
         daemon = self._node.daemon
         if daemon is not None:
             for connection in [connection for connection in daemon.connections if connection.pid == self.pid]:
-                daemon.submit(_Goodbye(connection))
+                daemon.submit(_Disconnect(daemon, connection))
         self._scope.cancel()
         await self._ended.wait()
 

@@ -89,18 +89,18 @@ IN_TRANSIT = {
     "own_ones_first": Mutant(
         "A node delivers its own messages at once, whatever is on its way before them.",
         "exec.transit",
-        "            self._inbox(daemon).append(_Packet(self._numbers, now + delay, multicast))\n",
-        "            if daemon.nodeid == multicast.sender:\n"
-        "                self._inbox(daemon).appendleft(_Packet(self._numbers, now, multicast))\n"
+        "            self._inbox(nodeid).append(_Packet(self._numbers, now + delay, multicast))\n",
+        "            if nodeid == multicast.sender:\n"
+        "                self._inbox(nodeid).appendleft(_Packet(self._numbers, now, multicast))\n"
         "            else:\n"
-        "                self._inbox(daemon).append(_Packet(self._numbers, now + delay, multicast))\n",
+        "                self._inbox(nodeid).append(_Packet(self._numbers, now + delay, multicast))\n",
         Rule.TOTAL_ORDER,
         _SLOW,
     ),
     "into_the_next_view": Mutant(
         "What is on its way when a ring breaks comes in the next one.",
         "exec.totem",
-        "            self._transit.recover([daemon for daemon in daemons if daemon.nodeid in nodeids])\n",
+        "            self._transit.recover([nodeid for nodeid in members if nodeid in nodeids])\n",
         "            pass\n",
         Rule.VIRTUAL_SYNCHRONY,
         _SLOW,
@@ -108,17 +108,17 @@ IN_TRANSIT = {
     "nothing_is_shared": Mutant(
         "When a ring breaks, each node delivers what it has itself, and not what others have who go on with it.",
         "exec.totem",
-        "            self._transit.recover([daemon for daemon in daemons if daemon.nodeid in nodeids])\n",
-        "            for daemon in daemons:\n                self._transit.recover([daemon])\n",
+        "            self._transit.recover([nodeid for nodeid in members if nodeid in nodeids])\n",
+        "            for nodeid in members:\n                self._transit.recover([nodeid])\n",
         Rule.VIRTUAL_SYNCHRONY,
         _SLOW,
     ),
     "one_forgets": Mutant(
         "When a ring breaks, the last node forgets what was on its way to it.",
         "exec.totem",
-        "            self._transit.recover([daemon for daemon in daemons if daemon.nodeid in nodeids])\n",
-        "            self._transit.forget(daemons[-1])\n"
-        "            self._transit.recover([daemon for daemon in daemons if daemon.nodeid in nodeids])\n",
+        "            self._transit.recover([nodeid for nodeid in members if nodeid in nodeids])\n",
+        "            self._transit.forget(members[-1])\n"
+        "            self._transit.recover([nodeid for nodeid in members if nodeid in nodeids])\n",
         Rule.VIRTUAL_SYNCHRONY,
         _SLOW,
     ),

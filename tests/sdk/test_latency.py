@@ -462,34 +462,34 @@ def test_recorded_runs_break_no_rule(latency: float, jitter: float, figure: Figu
     assert messages > 25 * 100
 
 
-def _shares_nothing(transit: Any, daemons: Any) -> None:
-    for daemon in daemons:
-        RECOVER(transit, [daemon])
+def _shares_nothing(transit: Any, nodeids: Any) -> None:
+    for nodeid in nodeids:
+        RECOVER(transit, [nodeid])
 
 
-def _loses_what_is_in_flight(transit: Any, daemons: Any) -> None:
-    for daemon in daemons:
-        transit.forget(daemon)
+def _loses_what_is_in_flight(transit: Any, nodeids: Any) -> None:
+    for nodeid in nodeids:
+        transit.forget(nodeid)
 
 
 def _in_order_of_arrival(transit: Any, now: float) -> None:
-    for daemon, inbox in list(transit._inboxes.items()):
+    for nodeid, inbox in list(transit._inboxes.items()):
         packets = sorted(inbox, key=lambda packet: packet.arrival)
         inbox.clear()
         inbox.extend(packet for packet in packets if packet.arrival > now)
         for packet in packets:
             if packet.arrival <= now:
-                transit._deliver(daemon, packet.multicast)
+                transit._deliver(nodeid, packet.multicast)
 
 
-def _with_gaps(transit: Any, daemons: Any, *, drops: bool) -> None:
-    inboxes = [transit._inbox(daemon) for daemon in daemons]
-    missing = set(Transit._missing(inboxes, {daemon.nodeid for daemon in daemons}))
-    for daemon, inbox in zip(daemons, inboxes, strict=True):
+def _with_gaps(transit: Any, nodeids: Any, *, drops: bool) -> None:
+    inboxes = [transit._inbox(nodeid) for nodeid in nodeids]
+    missing = set(Transit._missing(inboxes, nodeids))
+    for nodeid, inbox in zip(nodeids, inboxes, strict=True):
         while inbox:
             packet = inbox.popleft()
             if packet.number < min(missing, default=math.inf) if drops else packet.number not in missing:
-                transit._deliver(daemon, packet.multicast)
+                transit._deliver(nodeid, packet.multicast)
 
 
 RECOVER = Transit.recover

@@ -14,19 +14,21 @@ from .._cluster.options import ClusterOptions
 from .exec.cfg import CfgService
 from .exec.cmap import CmapService
 from .exec.cpg import CpgService
-from .exec.daemon import Daemon, Errand, Service, broken
-from .exec.ipc import Connection
+from .exec.daemon import Daemon
+from .exec.ipc import IpcConnection
+from .exec.jobs import PendingReply, broken
 from .exec.quorum import QuorumService
+from .exec.service import Service
 from .exec.votequorum import VotequorumService
-from .lib.cfg import CfgHandle
-from .lib.cmap import CmapHandle
-from .lib.cpg import CpgHandle
-from .lib.handle import Handle
-from .lib.quorum import QuorumHandle
-from .lib.votequorum import TOO_OLD, VotequorumHandle
+from .lib.cfg import FakeCfg
+from .lib.cmap import FakeCmap
+from .lib.cpg import FakeCpg
+from .lib.handle import FakeHandle
+from .lib.quorum import FakeQuorum
+from .lib.votequorum import TOO_OLD, FakeVotequorum
 
 ServiceT = TypeVar("ServiceT", bound=Service)
-HandleT = TypeVar("HandleT", bound="Handle[Any, Any]")
+HandleT = TypeVar("HandleT", bound="FakeHandle[Any, Any]")
 
 
 def services(daemon: Daemon, options: ClusterOptions) -> list[Service]:
@@ -65,8 +67,8 @@ class FakeEndpoint:
     async def connect_cpg(self, *, initial_totem_conf: bool = False) -> RawCpg:
         """Connect to the daemon's CPG service."""
 
-        def make(connection: Connection, service: CpgService) -> CpgHandle:
-            return CpgHandle(connection, service, self._pid, initial_totem_conf=initial_totem_conf)
+        def make(connection: IpcConnection, service: CpgService) -> FakeCpg:
+            return FakeCpg(connection, service, self._pid, initial_totem_conf=initial_totem_conf)
 
         return await self._connect("cpg_model_initialize", CpgService, make)
 
@@ -75,45 +77,45 @@ class FakeEndpoint:
         if extra_info:
             await trio.lowlevel.checkpoint()
             raise error_from_code(CsError.NOT_SUPPORTED, "votequorum_model_initialize", TOO_OLD)
-        return await self._connect("votequorum_initialize", VotequorumService, VotequorumHandle)
+        return await self._connect("votequorum_initialize", VotequorumService, FakeVotequorum)
 
     async def connect_quorum(self) -> RawQuorum:
         """Connect to the daemon's quorum service."""
-        return await self._connect("quorum_model_initialize", QuorumService, QuorumHandle)
+        return await self._connect("quorum_model_initialize", QuorumService, FakeQuorum)
 
     async def connect_cmap(self, map: CmapMap) -> RawCmap:  # noqa: A002 - as in C
         """Connect to one of the daemon's maps."""
 
-        def make(connection: Connection, service: CmapService) -> CmapHandle:
-            return CmapHandle(connection, service, map)
+        def make(connection: IpcConnection, service: CmapService) -> FakeCmap:
+            return FakeCmap(connection, service, map)
 
         return await self._connect("cmap_initialize_map", CmapService, make)
 
     async def connect_cfg(self) -> RawCfg:
         """Connect to the daemon's cfg service."""
-        return await self._connect("corosync_cfg_initialize", CfgService, CfgHandle)
+        return await self._connect("corosync_cfg_initialize", CfgService, FakeCfg)
 
     async def _connect(
-        self, function: str, kind: type[ServiceT], make: Callable[[Connection, ServiceT], HandleT]
+        self, function: str, kind: type[ServiceT], make: Callable[[IpcConnection, ServiceT], HandleT]
     ) -> HandleT:
         """Connect to the service of that kind; `function` is the C function to name where that fails."""
         await trio.lowlevel.checkpoint()
         daemon = self._daemon()
         if daemon is None:
             raise broken(function)
-        errand = Errand[HandleT](function)
+        pending = PendingReply[HandleT](function)
 
         def accept() -> None:
             service = daemon.service(kind)
-            errand.finish(make(Connection(daemon, service, self._pid), service))
+            pending.finish(make(IpcConnection(daemon, service, self._pid), service))
 
-        daemon.submit(_Accept(accept, errand.abort))
+        daemon.submit(_Accept(accept, pending.abort))
 
         def unclaimed(handle: HandleT | None) -> None:
             if handle is not None:
                 handle.close()
 
-        return await errand.wait(unclaimed=unclaimed)
+        return await pending.wait(unclaimed=unclaimed)
 
 
 class _Accept:

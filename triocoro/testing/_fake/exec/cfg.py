@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import attrs
 import trio
@@ -12,11 +12,10 @@ from ...._errors import CsError, error_from_code
 from ...._types import CmapType, IPAddress, LinkStatus, NodeStatus, RingStatus, ShutdownFlag
 from ..._cluster.options import ClusterOptions
 from . import coroparse, totemconfig
-from .daemon import Answer, Daemon, Service
+from .daemon import Daemon
+from .jobs import Reply
+from .service import ClientConnection, Service
 from .stats import MTU, OWN_MTU
-
-if TYPE_CHECKING:
-    from .ipc import Connection
 
 _SHUTDOWN_TIMEOUT: Final = 5000
 """Milliseconds, unless cfg.shutdown_timeout says something else."""
@@ -48,9 +47,9 @@ class _ReloadConfig:
 class _Negotiation:
     """Whether the daemon may shut down."""
 
-    originator: Connection
+    originator: ClientConnection
     flags: ShutdownFlag
-    answer: Answer
+    reply: Reply
     timer: trio.CancelScope
     expected: int
     """How many are to reply."""
@@ -64,11 +63,12 @@ class CfgService(Service):
     name = "cfg"
 
     def __init__(self, daemon: Daemon, options: ClusterOptions) -> None:
-        super().__init__(daemon)
+        super().__init__(daemon.multicast)
+        self.daemon = daemon
         self._options = options
         # The latest first; with what each has replied, if anything.
-        self._trackers: dict[Connection, bool | None] = {}
-        self._tried: set[Connection] = set()
+        self._trackers: dict[ClientConnection, bool | None] = {}
+        self._tried: set[ClientConnection] = set()
         self._negotiation: _Negotiation | None = None
 
     # Requests about nodes.
@@ -159,7 +159,7 @@ class CfgService(Service):
 
     # Requests about a shutdown.
 
-    def trackstart(self, connection: Connection) -> None:
+    def trackstart(self, connection: ClientConnection) -> None:
         """Ask this client before a shutdown; also about one that is being negotiated."""
         if connection in self._trackers:
             return
@@ -168,7 +168,7 @@ class CfgService(Service):
             self._negotiation.expected += 1
             connection.send(self._negotiation.flags)
 
-    def trackstop(self, connection: Connection) -> None:
+    def trackstop(self, connection: ClientConnection) -> None:
         """Ask it no more: it agrees to what is being negotiated."""
         negotiation = self._negotiation
         if negotiation is not None and connection is negotiation.originator:
@@ -182,16 +182,16 @@ class CfgService(Service):
             self._negotiation.no -= replied is False
             self._decide()
 
-    def connection_closed(self, connection: Connection) -> None:
+    def connection_closed(self, connection: ClientConnection) -> None:
         # A daemon that stops has lost interest in whether it may.
         if not self.daemon.stopping:
             self.trackstop(connection)
             self._tried.discard(connection)
 
-    def try_shutdown(self, connection: Connection, flags: ShutdownFlag, answer: Answer) -> None:
+    def try_shutdown(self, connection: ClientConnection, flags: ShutdownFlag, reply: Reply) -> None:
         """Shut down if those who track shutdowns agree."""
         if flags is ShutdownFlag.IMMEDIATE:
-            self._shut_down(answer)
+            self._shut_down(reply)
             return
         if self._negotiation is not None:
             raise error_from_code(CsError.EXIST, "corosync_cfg_try_shutdown", "a shutdown is being negotiated")
@@ -199,18 +199,18 @@ class CfgService(Service):
         asked = [tracker for tracker in self._trackers if tracker is not connection]
         self._trackers.update(dict.fromkeys(asked))
         if not asked:
-            self._shut_down(answer)
+            self._shut_down(reply)
             return
         configured = self.daemon.icmap.get("cfg.shutdown_timeout")
         timeout = _SHUTDOWN_TIMEOUT
         if configured is not None and configured.type is CmapType.UINT32:
             timeout = int(configured.value)
         timer = self.daemon.call_after(timeout / 1000, lambda: self._timed_out(negotiation))
-        negotiation = self._negotiation = _Negotiation(connection, flags, answer, timer, len(asked))
+        negotiation = self._negotiation = _Negotiation(connection, flags, reply, timer, len(asked))
         for tracker in asked:
             tracker.send(flags)
 
-    def reply_to_shutdown(self, connection: Connection, *, accept: bool) -> None:
+    def reply_to_shutdown(self, connection: ClientConnection, *, accept: bool) -> None:
         """Count an answer, whoever gives it, and however often."""
         negotiation = self._negotiation
         if negotiation is None:
@@ -229,9 +229,9 @@ class CfgService(Service):
             return
         self._end(negotiation)
         if negotiation.yes >= negotiation.expected or negotiation.flags is ShutdownFlag.REGARDLESS:
-            self._shut_down(negotiation.answer)
+            self._shut_down(negotiation.reply)
         else:
-            negotiation.answer(error_from_code(CsError.BUSY, "corosync_cfg_try_shutdown", "the shutdown was refused"))
+            negotiation.reply(error_from_code(CsError.BUSY, "corosync_cfg_try_shutdown", "the shutdown was refused"))
 
     def _timed_out(self, negotiation: _Negotiation) -> None:
         negotiation.no = negotiation.expected
@@ -246,8 +246,8 @@ class CfgService(Service):
         negotiation.timer.cancel()
         self._negotiation = None
 
-    def _shut_down(self, answer: Answer) -> None:
-        answer(None)
+    def _shut_down(self, reply: Reply) -> None:
+        reply(None)
         self.multicast(_Shutdown())
 
     # The other daemons.

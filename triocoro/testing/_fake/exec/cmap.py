@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final, Protocol
 
 import attrs
 
@@ -12,11 +12,9 @@ from ...._errors import CorosyncError, CsError, KeyNotFoundError, error_from_cod
 from ...._types import CmapChange, CmapMap, CmapNotification, CmapTrack, CmapType, CmapValue, RingId, TypedValue
 from ..._cluster.options import ClusterOptions
 from . import coroparse, totemconfig
-from .daemon import Daemon, Synchronised
+from .daemon import Daemon
 from .icmap import Tracker
-
-if TYPE_CHECKING:
-    from .ipc import Connection
+from .service import ClientConnection, Synchronised
 
 _SERVICES: Final = (
     ("cmap", 1),
@@ -74,12 +72,13 @@ class CmapService(Synchronised):
     name = "cmap"
 
     def __init__(self, daemon: Daemon, options: ClusterOptions) -> None:
-        super().__init__(daemon)
+        super().__init__(daemon.multicast)
+        self.daemon = daemon
         self._members: tuple[int, ...] = ()
         # Whether we come to others, and what the highest version of a configuration is among them; and whether we have.
         self._meets = self._has_met = False
         self._highest_version = 0
-        self._trackers: dict[tuple[Connection, int], tuple[Map, Tracker]] = {}
+        self._trackers: dict[tuple[ClientConnection, int], tuple[Map, Tracker]] = {}
         icmap = daemon.icmap
         icmap.load(_initial(options))
         icmap.load(_own(daemon.nodeid, options))
@@ -120,7 +119,7 @@ class CmapService(Synchronised):
                 raise _not_found(function, key)
             raise error_from_code(CsError.INVALID_PARAM, function, f"{key!r} is no integer")
 
-    def track_add(self, connection: Connection, map_: Map, number: int, key: str, track_type: CmapTrack) -> None:
+    def track_add(self, connection: ClientConnection, map_: Map, number: int, key: str, track_type: CmapTrack) -> None:
         """Have a client told of changes, under the number that it gave."""
 
         def notify(change: CmapChange) -> None:
@@ -130,12 +129,12 @@ class CmapService(Synchronised):
         map_.track(tracker)
         self._trackers[connection, number] = map_, tracker
 
-    def track_delete(self, connection: Connection, number: int) -> None:
+    def track_delete(self, connection: ClientConnection, number: int) -> None:
         """Have it told no more."""
         map_, tracker = self._trackers.pop((connection, number))
         map_.untrack(tracker)
 
-    def connection_closed(self, connection: Connection) -> None:
+    def connection_closed(self, connection: ClientConnection) -> None:
         for other, number in list(self._trackers):
             if other is connection:
                 self.track_delete(connection, number)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import insort
 from collections.abc import Iterable
 from enum import Enum, auto
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import attrs
 
@@ -21,10 +21,8 @@ from ...._types import (
     RingId,
     TotemChange,
 )
-from .daemon import Daemon, Synchronised
-
-if TYPE_CHECKING:
-    from .ipc import Connection
+from .daemon import Daemon
+from .service import ClientConnection, Synchronised
 
 
 class State(Enum):
@@ -39,7 +37,7 @@ class State(Enum):
 class Client:
     """What the daemon knows of a client (`struct cpg_pd`)."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: ClientConnection) -> None:
         self.connection = connection
         self.state = State.UNJOINED
         self.group = b""
@@ -124,8 +122,9 @@ class CpgService(Synchronised):
     name = "cpg"
 
     def __init__(self, daemon: Daemon) -> None:
-        super().__init__(daemon)
-        self._connections: dict[Connection, Client] = {}
+        super().__init__(daemon.multicast)
+        self.daemon = daemon
+        self._connections: dict[ClientConnection, Client] = {}
         self._clients: list[Client] = []
         self._processes: list[_Process] = []
         self._members: tuple[int, ...] = ()
@@ -136,7 +135,7 @@ class CpgService(Synchronised):
 
     # Requests of the library.
 
-    def connect(self, connection: Connection) -> Client:
+    def connect(self, connection: ClientConnection) -> Client:
         """A client appears."""
         client = self._connections[connection] = Client(connection)
         self._clients.insert(0, client)
@@ -208,7 +207,7 @@ class CpgService(Synchronised):
             items.insert(0 if first is None else first + 1, GroupMember(process.group, address))
         return tuple(items)
 
-    def connection_closed(self, connection: Connection) -> None:
+    def connection_closed(self, connection: ClientConnection) -> None:
         client = self._connections.pop(connection)
         if client in self._clients:
             self._clients.remove(client)

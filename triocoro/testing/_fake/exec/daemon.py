@@ -2,90 +2,61 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, ClassVar, Generic, Protocol, TypeAlias, TypeVar, cast
+from typing import Protocol, TypeVar
 
 import trio
 
-from ...._errors import CorosyncError, CsError, error_from_code
-from ...._types import RingId
 from .icmap import Icmap
+from .jobs import Job
+from .ring import Ring
+from .service import ClientConnection, Service
 from .stats import Stats
 
-if TYPE_CHECKING:
-    from .ipc import Connection
-    from .totem import Ring, Totem
-
-T = TypeVar("T")
-ServiceT = TypeVar("ServiceT", bound="Service")
-
-Answer: TypeAlias = Callable[[CorosyncError | None], None]
-"""Tells who waits for something how it has ended."""
+ServiceT = TypeVar("ServiceT", bound=Service)
 
 
-class Job(Protocol):
-    """Something that the daemon does as soon as it is not frozen."""
+class Transport(Protocol):
+    """Totem, as a daemon and its services use it."""
 
-    def run(self) -> None:
-        """Do it."""
+    def enter(self, daemon: Daemon) -> None:
+        """Take in a daemon that starts, in a ring of its own."""
+        ...
 
-    def abort(self) -> None:
-        """The daemon died before it could."""
+    def leave(self, daemon: Daemon) -> None:
+        """Remove a daemon that has died."""
+        ...
 
+    def reform(self) -> None:
+        """Form the rings that the network and the daemons' health allow."""
+        ...
 
-class Service(ABC):
-    """A service engine: it talks to its peers through totem, and to its clients through their connections."""
+    def gather(self, daemon: Daemon) -> None:
+        """Give up a daemon's ring and form a new one."""
+        ...
 
-    name: str
-    """Unique within a daemon."""
-    serves_during_sync: ClassVar[bool] = False
-    """Whether requests are served in the middle of a transition."""
+    def proceed(self, ring: Ring) -> None:
+        """Continue the transition to a ring, unless a service still waits."""
+        ...
 
-    def __init__(self, daemon: Daemon) -> None:
-        self.daemon = daemon
+    def multicast(self, sender: Daemon, service: str, message: object) -> None:
+        """Send a message to a service on every member of the sender's ring."""
+        ...
 
-    def multicast(self, message: object) -> None:
-        """Send `message` to this service on every node of the ring."""
-        self.daemon.totem.multicast(self.daemon, self.name, message)
+    def arrive(self, daemon: Daemon) -> None:
+        """Deliver everything that is in transit in a daemon's ring."""
+        ...
 
-    @abstractmethod
-    def deliver(self, message: object, sender: int) -> None:
-        """A message from node `sender`, in agreed order."""
-
-    @abstractmethod
-    def connection_closed(self, connection: Connection) -> None:
-        """A client is gone."""
-
-    def exit(self) -> None:  # noqa: B027 - most have nobody to tell
-        """The daemon stops in good order, and has parted from its clients: tell the other nodes what they must know."""
-
-
-class Synchronised(Service):
-    """A service that has to come to terms with its peers in each new ring."""
-
-    @abstractmethod
-    def sync_init(self, transitional: frozenset[int], members: tuple[int, ...], ring_id: RingId) -> None:
-        """A new ring begins; `transitional` are those who come from our old one with us."""
-
-    @abstractmethod
-    def sync_process(self) -> None:
-        """Send what the others must know."""
-
-    def sync_waits(self) -> bool:
-        """Whether the transition must not end yet. When that changes, call `Totem.proceed`."""
-        return False
-
-    @abstractmethod
-    def sync_activate(self) -> None:
-        """All that was sent has arrived everywhere: tell the clients."""
+    def afterwards(self, action: Callable[[], None]) -> None:
+        """Run `action` once the delivery in progress is over."""
+        ...
 
 
 class Daemon:
     """A corosync process, from its start to its death."""
 
-    def __init__(self, nodeid: int, totem: Totem, log: Callable[[str, str], None]) -> None:
+    def __init__(self, nodeid: int, totem: Transport, log: Callable[[str, str], None]) -> None:
         self.nodeid = nodeid
         self.totem = totem
         self.log = log
@@ -95,9 +66,9 @@ class Daemon:
         # Whether it is about to stop in good order.
         self.stopping = False
         self.icmap = Icmap()
-        self.stats = Stats(self)
+        self.stats = Stats(nodeid, self.icmap, members=lambda: self.ring.members, call_after=self.call_after)
         self.services: dict[str, Service] = {}
-        self.connections: list[Connection] = []
+        self.connections: list[ClientConnection] = []
         self._ring: Ring | None = None
         self._jobs: deque[tuple[Job, bool]] = deque()
         self._working = False
@@ -108,6 +79,10 @@ class Daemon:
         """Start the services, in the order in which they synchronise, and enter a ring."""
         self.services = dict(services)
         self.totem.enter(self)
+
+    def multicast(self, service: str, message: object) -> None:
+        """Send `message` to `service` on every node of the ring."""
+        self.totem.multicast(self, service, message)
 
     def service(self, kind: type[ServiceT]) -> ServiceT:
         """One of the services."""
@@ -216,12 +191,12 @@ class Daemon:
         self.die()
         self.totem.reform()
 
-    def forget(self, connection: Connection) -> None:
+    def forget(self, connection: ClientConnection) -> None:
         """A connection is over, by either side."""
         if connection in self.connections:
             self.connections.remove(connection)
             connection.service.connection_closed(connection)
-            self.stats.disconnected(connection)
+            self.stats.disconnected(connection.counters)
 
     def die(self) -> None:
         """Cease to exist: every connection breaks, and nothing that waits is done."""
@@ -252,62 +227,3 @@ class _TimerJob:
 
     def abort(self) -> None:
         pass  # A dead daemon's timers do nothing.
-
-
-class Errand(Generic[T]):
-    """The outcome of what somebody asked of the daemon, who waits for it and may lose patience."""
-
-    def __init__(self, function: str) -> None:
-        self._function = function
-        self._done = trio.Event()
-        self._outcome: T | CorosyncError | None = None
-        self._unclaimed: Callable[[T | None], None] | None = None
-
-    def finish(self, outcome: T | CorosyncError) -> None:
-        """It is over: wake the one who waits."""
-        self._outcome = outcome
-        self._done.set()
-        self._dispose()
-
-    def abort(self) -> None:
-        """The daemon died."""
-        self.finish(broken(self._function))
-
-    async def wait(self, *, unclaimed: Callable[[T | None], None]) -> T:
-        """Wait for the outcome of the action.
-
-        Args:
-            unclaimed: called once the action is over if the wait was cancelled; with the result, `None` if it failed.
-        """
-        if not self._done.is_set():
-            try:
-                await self._done.wait()
-            except trio.Cancelled:
-                self._unclaimed = unclaimed
-                # It may have come to its end in the very moment of the cancellation.
-                if self._done.is_set():
-                    self._dispose()
-                raise
-        if isinstance(self._outcome, CorosyncError):
-            raise self._outcome
-        return cast("T", self._outcome)  # noqa: ASYNC910 - the round trip began with a checkpoint
-
-    def _dispose(self) -> None:
-        if self._unclaimed is not None:
-            outcome = self._outcome
-            self._unclaimed(None if isinstance(outcome, CorosyncError) else outcome)
-
-
-def in_run() -> bool:
-    """Whether this is called within a Trio run, where time passes."""
-    # trio.lowlevel.in_trio_run is younger than the oldest Trio that we support.
-    try:
-        trio.current_time()
-    except RuntimeError:
-        return False
-    return True
-
-
-def broken(function: str) -> CorosyncError:
-    """What a call on a broken connection raises."""
-    return error_from_code(CsError.LIBRARY, function)

@@ -12,7 +12,9 @@ import socket
 from collections import deque
 from contextlib import suppress
 
-from .daemon import Daemon, Job, Service
+from .daemon import Daemon
+from .jobs import Job
+from .service import ClientConnection, Service
 
 RING_BYTES = 1024 * 1024 + 4096 - 8
 """What each of the two rings holds."""
@@ -23,7 +25,7 @@ EVENT_BYTES = 192
 _WORD = 4
 
 
-class Connection:
+class IpcConnection:
     """Both ends of a connection."""
 
     def __init__(self, daemon: Daemon, service: Service, pid: int) -> None:
@@ -31,9 +33,6 @@ class Connection:
         self.service = service
         self.pid = pid
         self.broken = False
-        # How many requests and events there have been.
-        self.requests = 0
-        self.events = 0
         self._client, self._server = socket.socketpair()
         for end in (self._client, self._server):
             end.setblocking(False)  # noqa: FBT003 - the standard library's signature
@@ -44,14 +43,14 @@ class Connection:
         self._request_bytes = 0
         self._unanswered: list[Job] = []
         daemon.connections.append(self)
-        daemon.stats.connected(self)
+        self.counters = daemon.stats.connected(service.name, pid)
 
     # The daemon's end.
 
     def send(self, record: object, *, size: int = 0) -> None:
         """Queue an event, with `size` bytes of payload, for the client."""
         self._queue.append((record, _taken(EVENT_BYTES, size)))
-        self.events += 1
+        self.counters.events += 1
         self.notify()
 
     def notify(self) -> None:
@@ -127,7 +126,7 @@ class Connection:
         """Close the client's end. The daemon notices when it is not frozen."""
         self._client.close()
         if not self.broken:
-            self.daemon.submit(_Goodbye(self))
+            self.daemon.submit(_Disconnect(self.daemon, self))
 
     # What a request does to the socket and to the ring.
 
@@ -142,7 +141,7 @@ class Connection:
     def fetch(self, size: int, *, announced: bool) -> None:
         """Read a request's byte."""
         self._request_bytes -= _taken(REQUEST_BYTES, size)
-        self.requests += 1
+        self.counters.requests += 1
         if announced:
             self._server.recv(1)
 
@@ -150,7 +149,7 @@ class Connection:
 class _Request:
     """A request in the ring of a connection."""
 
-    def __init__(self, connection: Connection, job: Job, size: int) -> None:
+    def __init__(self, connection: IpcConnection, job: Job, size: int) -> None:
         self._connection = connection
         self._job = job
         self._size = size
@@ -167,15 +166,16 @@ class _Request:
         self._job.abort()
 
 
-class _Goodbye:
+class _Disconnect:
     """The daemon's discovery that a client has closed its end."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, daemon: Daemon, connection: ClientConnection) -> None:
+        self._daemon = daemon
         self._connection = connection
 
     def run(self) -> None:
         if not self._connection.broken:
-            self._connection.daemon.forget(self._connection)
+            self._daemon.forget(self._connection)
             self._connection.hang_up()
 
     def abort(self) -> None:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable
+from typing import Final, Protocol
 
 import attrs
 import trio
 
 from ...._errors import CorosyncError, CsError, error_from_code
 from ...._types import RingId
-from .daemon import Answer
-from .votes import QDEVICE, NodeFlag
-
-if TYPE_CHECKING:
-    from .ipc import Connection
-    from .votequorum import VotequorumService
+from .jobs import Reply
+from .service import ClientConnection
+from .voteconfig import Configuration
+from .votes import QDEVICE, NodeFlag, Votes
 
 _REGISTER: Final = "votequorum_qdevice_register"
 
@@ -39,38 +38,77 @@ class Renaming:
 class _Registrant:
     """Who waits for the answer to a registration."""
 
-    connection: Connection
-    answer: Answer
+    connection: ClientConnection
+    reply: Reply
+
+
+class Host(Protocol):
+    """The node's votequorum service, as its quorum device uses it."""
+
+    @property
+    def ring_id(self) -> RingId:
+        """The id of the ring that the node is in."""
+        ...
+
+    @property
+    def configuration(self) -> Configuration:
+        """The configuration of votequorum, with the device's timeouts."""
+        ...
+
+    def multicast(self, message: object) -> None:
+        """Send a message to votequorum on every node of the ring."""
+        ...
+
+    def send_node_info(self, nodeid: int | None = None) -> None:
+        """Tell all nodes about our node, or about the quorum device."""
+        ...
+
+    def proceed(self) -> None:
+        """End a transition that has waited for the device."""
+        ...
+
+    def call_after(self, seconds: float, action: Callable[[], None]) -> trio.CancelScope:
+        """Call `action` after a time, unless the scope that this returns is cancelled."""
+        ...
+
+    def log(self, text: str) -> None:
+        """Write a line to the node's log."""
+        ...
 
 
 class Qdevice:
-    """What is known of the device, and how a node's own one is told to live and to vote."""
+    """The quorum device as one node knows it, and the requests of the device's own daemon on this node.
 
-    def __init__(self, service: VotequorumService) -> None:
+    Args:
+        host: the node's votequorum service.
+        votes: the votes as the node counts them.
+    """
+
+    def __init__(self, host: Host, votes: Votes) -> None:
         self.name = ""
         self.awaited = False
         self._registrant: _Registrant | None = None
-        self._service = service
-        self._votes = service.votes
+        self._host = host
+        self._votes = votes
         self._timer: trio.CancelScope | None = None
 
     # Requests of the library.
 
-    def register(self, connection: Connection, name: str, answer: Answer) -> None:
+    def register(self, connection: ClientConnection, name: str, reply: Reply) -> None:
         """This node has a device. The answer comes when the other nodes know, too."""
         self._check_can_operate(_REGISTER)
         if NodeFlag.QDEVICE_REGISTERED in self._votes.us.flags:
-            answer(self._other_name(name))
+            reply(self._other_name(name))
         elif self._registrant is not None:
             raise error_from_code(CsError.TRY_AGAIN, _REGISTER, "another registration is under way")
         else:
-            self._registrant = _Registrant(connection, answer)
-            self._service.multicast(Registration(name, present=True))
+            self._registrant = _Registrant(connection, reply)
+            self._host.multicast(Registration(name, present=True))
 
-    def connection_closed(self, connection: Connection) -> None:
+    def connection_closed(self, connection: ClientConnection) -> None:
         """A client is gone; its device is registered all the same."""
         if self._registrant is not None and self._registrant.connection is connection:
-            self._registrant.answer = lambda _: None
+            self._registrant.reply = lambda _: None
 
     def unregister(self, name: str) -> None:
         """This node has none."""
@@ -83,22 +121,22 @@ class Qdevice:
             | NodeFlag.QDEVICE_CAST_VOTE
             | NodeFlag.QDEVICE_MASTER_WINS
         )
-        self._service.send_node_info()
-        self._service.multicast(Registration(name, present=False))
-        self._service.proceed()
+        self._host.send_node_info()
+        self._host.multicast(Registration(name, present=False))
+        self._host.proceed()
 
     def update(self, old: str, new: str) -> None:
         """The device gets another name, on every node."""
         self._check("votequorum_qdevice_update", old)
-        self._service.multicast(Renaming(old, new))
+        self._host.multicast(Renaming(old, new))
 
     def poll(self, name: str, ring_id: RingId, *, cast_vote: bool) -> None:
         """The device lives, has decided about that ring, and votes or does not."""
         function = "votequorum_qdevice_poll"
         self._check_can_operate(function)
         self._check_registered(function)
-        if ring_id != self._service.ring_id:
-            raise error_from_code(CsError.MESSAGE_ERROR, function, f"the ring is {self._service.ring_id}")
+        if ring_id != self._host.ring_id:
+            raise error_from_code(CsError.MESSAGE_ERROR, function, f"the ring is {self._host.ring_id}")
         self._check(function, name)
         flags = self._votes.us.flags | NodeFlag.QDEVICE_ALIVE
         if cast_vote:
@@ -106,9 +144,9 @@ class Qdevice:
         else:
             flags &= ~NodeFlag.QDEVICE_CAST_VOTE
         self._set_flags(flags)
-        self._start_timer(self._service.configuration.device_timeout)
+        self._start_timer(self._host.configuration.device_timeout)
         self.awaited = False
-        self._service.proceed()
+        self._host.proceed()
 
     def master_wins(self, name: str, *, allow: bool) -> None:
         """Whether whom the device votes for is quorate anyway."""
@@ -145,7 +183,7 @@ class Qdevice:
     def _set_flags(self, flags: NodeFlag) -> None:
         if flags != self._votes.us.flags:
             self._votes.us.flags = flags
-            self._service.send_node_info()
+            self._host.send_node_info()
 
     # Messages from the other daemons, and our own.
 
@@ -158,9 +196,9 @@ class Qdevice:
                 registrant, self._registrant = self._registrant, None
                 if message.name == self.name:
                     self._votes.us.flags |= NodeFlag.QDEVICE_REGISTERED
-                    self._service.send_node_info(QDEVICE)
-                    self._service.send_node_info()
-                registrant.answer(self._other_name(message.name))
+                    self._host.send_node_info(QDEVICE)
+                    self._host.send_node_info()
+                registrant.reply(self._other_name(message.name))
         elif not any(NodeFlag.QDEVICE_REGISTERED in node.flags for node in self._votes.members()):
             self.name = ""
 
@@ -176,20 +214,20 @@ class Qdevice:
         alive = NodeFlag.QDEVICE_REGISTERED | NodeFlag.QDEVICE_ALIVE
         self.awaited = alive in self._votes.us.flags
         if self.awaited:
-            timeout = self._service.configuration.device_sync_timeout
+            timeout = self._host.configuration.device_sync_timeout
             self._start_timer(timeout)
-            self._service.log(f"waiting for quorum device {self.name} poll (but maximum for {timeout} ms)")
+            self._host.log(f"waiting for quorum device {self.name} poll (but maximum for {timeout} ms)")
 
     def sync_process(self) -> None:
         """Tell the others, who may be new, of the name."""
         if self.name:
-            self._service.multicast(Registration(self.name, present=True))
+            self._host.multicast(Registration(self.name, present=True))
 
     # The timer.
 
     def _start_timer(self, milliseconds: int) -> None:
         self._stop_timer()
-        self._timer = self._service.daemon.call_after(milliseconds / 1000, self._silent)
+        self._timer = self._host.call_after(milliseconds / 1000, self._silent)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
@@ -200,7 +238,7 @@ class Qdevice:
         """Nothing has been heard of the device for too long."""
         self._timer = None
         self._votes.us.flags &= ~(NodeFlag.QDEVICE_ALIVE | NodeFlag.QDEVICE_CAST_VOTE)
-        self._service.log(f"lost contact with quorum device {self.name}")
-        self._service.send_node_info()
+        self._host.log(f"lost contact with quorum device {self.name}")
+        self._host.send_node_info()
         self.awaited = False
-        self._service.proceed()
+        self._host.proceed()

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from ...._types import NodelistChange, QuorumChange, RingId, Track
-from .daemon import Daemon, Synchronised
+from .daemon import Daemon
+from .service import ClientConnection, Synchronised
 from .trackers import Trackers
-
-if TYPE_CHECKING:
-    from .ipc import Connection
 
 
 class QuorumService(Synchronised):
@@ -18,7 +14,8 @@ class QuorumService(Synchronised):
     name = "quorum"
 
     def __init__(self, daemon: Daemon) -> None:
-        super().__init__(daemon)
+        super().__init__(daemon.multicast)
+        self.daemon = daemon
         self._trackers = Trackers("quorum_trackstart", lambda: (self._nodelist(), self._change))
         self._change = QuorumChange(quorate=False, ring_id=RingId(0, 0), members=())
         self._ring_id = RingId(0, 0)
@@ -46,15 +43,15 @@ class QuorumService(Synchronised):
         """Whether we are quorate."""
         return self._change.quorate
 
-    def trackstart(self, connection: Connection, flags: Track) -> None:
+    def trackstart(self, connection: ClientConnection, flags: Track) -> None:
         """Tell the client of changes, and of how things stand."""
         self._trackers.start(connection, flags)
 
-    def trackstop(self, connection: Connection) -> None:
+    def trackstop(self, connection: ClientConnection) -> None:
         """Tell the client no more. Corosync finds nothing wrong with whom it does not tell anyway."""
         self._trackers.stop(connection)
 
-    def connection_closed(self, connection: Connection) -> None:
+    def connection_closed(self, connection: ClientConnection) -> None:
         self._trackers.stop(connection)
 
     # A new ring.

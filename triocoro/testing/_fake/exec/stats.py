@@ -7,19 +7,16 @@ real daemon counts is there too, and stays 0.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Sequence
+from typing import Final
 
+import attrs
 import trio
 
 from ...._errors import CsError, error_from_code
 from ...._types import CmapChange, CmapTrack, CmapType, CmapValue, TypedValue
 from . import coroparse
-from .icmap import Tracker, Trackers
-
-if TYPE_CHECKING:
-    from .daemon import Daemon
-    from .ipc import Connection
+from .icmap import Icmap, Tracker, Trackers
 
 _PERIOD: Final = 1.5
 """How many seconds apart the daemon looks for changes of values."""
@@ -76,43 +73,71 @@ _CONNECTION: Final = _table(
 )
 
 
-class Stats:
-    """A map that nobody sets: `cmap.Map` for what the daemon counts."""
+@attrs.define(eq=False)
+class ConnectionCounters:
+    """What is counted of one client's connection."""
 
-    def __init__(self, daemon: Daemon) -> None:
-        self._daemon = daemon
-        self._connections: dict[Connection, str] = {}
+    prefix: str
+    """What its keys begin with."""
+    requests: int = 0
+    events: int = 0
+
+
+class Stats:
+    """The map of a daemon's statistics, a `cmap.Map`. Clients can only read it and reset counters.
+
+    Args:
+        nodeid: the daemon's node.
+        icmap: the daemon's map, for the addresses of the nodes.
+        members: returns the members of the ring that the daemon is in.
+        call_after: calls something after some seconds, unless the scope that it returns is cancelled.
+    """
+
+    def __init__(
+        self,
+        nodeid: int,
+        icmap: Icmap,
+        *,
+        members: Callable[[], tuple[int, ...]],
+        call_after: Callable[[float, Callable[[], None]], trio.CancelScope],
+    ) -> None:
+        self._nodeid = nodeid
+        self._icmap = icmap
+        self._members = members
+        self._call_after = call_after
+        self._connections: list[ConnectionCounters] = []
         self._numbers = itertools.count(1)
         self._closed = 0
         self._rings = 0
         self._trackers = Trackers()
-        # The trackers of values, the latest first, with the value that each has seen last.
+        # The trackers of values, the latest first, with the value that each was last told.
         self._polled: dict[Tracker, CmapValue] = {}
         self._timer: trio.CancelScope | None = None
 
-    # What happens.
+    # Events that count.
 
     def ring_formed(self) -> None:
-        """There is a new ring."""
+        """Count a new ring."""
         self._rings += 1
 
-    def connected(self, connection: Connection) -> None:
-        """A client has come."""
+    def connected(self, service: str, pid: int) -> ConnectionCounters:
+        """Add a connection; returns its counters, which the connection keeps up to date."""
         # Corosync tells connections apart by their addresses in memory.
-        service = _SERVICE_IDS[connection.service.name]
-        prefix = f"stats.ipcs.service{service}.{connection.pid}.0x{0x550000000000 + next(self._numbers) * 0x1000:x}"
-        self._connections[connection] = prefix
-        self._notify(CmapTrack.ADD, connection)
+        address = 0x550000000000 + next(self._numbers) * 0x1000
+        counters = ConnectionCounters(f"stats.ipcs.service{_SERVICE_IDS[service]}.{pid}.0x{address:x}")
+        self._connections.append(counters)
+        self._notify(CmapTrack.ADD, counters)
+        return counters
 
-    def disconnected(self, connection: Connection) -> None:
-        """A client has gone."""
-        self._notify(CmapTrack.DELETE, connection)
-        del self._connections[connection]
+    def disconnected(self, counters: ConnectionCounters) -> None:
+        """Remove a connection."""
+        self._notify(CmapTrack.DELETE, counters)
+        self._connections.remove(counters)
         self._closed += 1
 
-    def _notify(self, event: CmapTrack, connection: Connection) -> None:
+    def _notify(self, event: CmapTrack, counters: ConnectionCounters) -> None:
         added = event is CmapTrack.ADD
-        for key, typed in self._of_connection(connection).items():
+        for key, typed in _of_connection(counters).items():
             new, old = (typed, None) if added else (None, typed)
             self._trackers.notify(event, key, new=new, old=old)
 
@@ -137,8 +162,8 @@ class Stats:
             raise error_from_code(CsError.NOT_SUPPORTED, "cmap_set", f"{key!r} resets nothing")
         if what.startswith(("ipc", "all")):
             self._closed = 0
-            for connection in self._connections:
-                connection.requests = connection.events = 0
+            for counters in self._connections:
+                counters.requests = counters.events = 0
         if what.startswith(("totem", "all")):
             self._rings = 0
 
@@ -156,26 +181,19 @@ class Stats:
             values[f"stats.srp.{state}_entered"] = TypedValue(CmapType.UINT64, self._rings)
         values["stats.ipcs.global.active"] = TypedValue(CmapType.UINT64, len(self._connections))
         values["stats.ipcs.global.closed"] = TypedValue(CmapType.UINT64, self._closed)
-        for connection in self._connections:
-            values |= self._of_connection(connection)
+        for counters in self._connections:
+            values |= _of_connection(counters)
         # Nothing has taken any time yet.
         least = TypedValue(CmapType.UINT64, 2**64 - 1)
         values |= {f"stats.knet.handle.{name}": least if name.endswith("_min") else z for name, z in _KNET.items()}
-        for nodeid, links in coroparse.addresses(self._daemon.icmap).items():
+        for nodeid, links in coroparse.addresses(self._icmap).items():
             for link in links:
                 values |= self._of_link(nodeid, f"stats.knet.node{nodeid}.link{link}")
         return values
 
-    def _of_connection(self, connection: Connection) -> dict[str, TypedValue]:
-        counted = {"requests": connection.requests, "dispatched": connection.events, "sent": connection.events}
-        return {
-            f"{self._connections[connection]}.{name}": TypedValue(zero.type, counted.get(name, zero.value))
-            for name, zero in _CONNECTION.items()
-        }
-
     def _of_link(self, nodeid: int, prefix: str) -> dict[str, TypedValue]:
-        connected = nodeid in self._daemon.ring.members
-        mtu = OWN_MTU if nodeid == self._daemon.nodeid else MTU
+        connected = nodeid in self._members()
+        mtu = OWN_MTU if nodeid == self._nodeid else MTU
         values = {f"{prefix}.{name}": zero for name, zero in _LINK.items()}
         values[f"{prefix}.latency_min"] = TypedValue(CmapType.UINT32, 2**32 - 1)
         values[f"{prefix}.enabled"] = TypedValue(CmapType.UINT8, 1)
@@ -200,7 +218,7 @@ class Stats:
             present = self.get(tracker.key)
             self._polled = {tracker: 0 if present is None else present.value, **self._polled}
             if self._timer is None:
-                self._timer = self._daemon.call_after(_PERIOD, self._poll)
+                self._timer = self._call_after(_PERIOD, self._poll)
 
     def untrack(self, tracker: Tracker) -> None:
         """Have no more told."""
@@ -212,7 +230,7 @@ class Stats:
             self._timer = None
 
     def _poll(self) -> None:
-        self._timer = self._daemon.call_after(_PERIOD, self._poll)
+        self._timer = self._call_after(_PERIOD, self._poll)
         values = self._values()
         for tracker, last in self._polled.items():
             present = values.get(tracker.key)
@@ -221,3 +239,11 @@ class Stats:
                 # Corosync gives the new value for the old one, too; and does not ask what is tracked.
                 value, type_ = present.value, present.type
                 tracker.notify(CmapChange(CmapTrack.MODIFY, tracker.key, value, value, type_, type_))
+
+
+def _of_connection(counters: ConnectionCounters) -> dict[str, TypedValue]:
+    counted = {"requests": counters.requests, "dispatched": counters.events, "sent": counters.events}
+    return {
+        f"{counters.prefix}.{name}": TypedValue(zero.type, counted.get(name, zero.value))
+        for name, zero in _CONNECTION.items()
+    }

@@ -11,23 +11,15 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 
-import attrs
-
 from ...._types import RingId
 from ..._cluster.network import Network
-from .daemon import Daemon, Synchronised
-from .transit import Multicast, Transit
+from .daemon import Daemon
+from .ring import Multicast, Ring
+from .service import Synchronised
+from .transit import Transit
 
 SEQ_STEP = 4
 """A ring's seq is this much above the highest one that its members have seen; Totem keeps the others for itself."""
-
-
-@attrs.frozen(eq=False)
-class Ring:
-    """A membership. Two rings are the same only if they are the same object."""
-
-    ring_id: RingId
-    members: tuple[int, ...]
 
 
 class Totem:
@@ -46,7 +38,13 @@ class Totem:
         self._daemons: dict[int, Daemon] = {}
         # The highest seq that each node has seen. Corosync keeps it on disk, so that it survives restarts.
         self._seqs = dict.fromkeys(self._nodeids, 0)
-        self._transit = Transit(latency=latency, jitter=jitter, seed=seed, deliver=self._hand_over)
+        self._transit = Transit(
+            latency=latency,
+            jitter=jitter,
+            seed=seed,
+            deliver=self._hand_over,
+            frozen=lambda nodeid: self._daemons[nodeid].frozen,
+        )
         # What takes no time, but has to wait for what is being delivered.
         self._in_flight: deque[Multicast] = deque()
         self._holding = False
@@ -73,7 +71,7 @@ class Totem:
     def leave(self, daemon: Daemon) -> None:
         """A daemon is gone; the others notice at `reform`."""
         del self._daemons[daemon.nodeid]
-        self._transit.forget(daemon)
+        self._transit.forget(daemon.nodeid)
 
     def reform(self) -> None:
         """Form the rings that the topology and the daemons' health allow, where they are not there already.
@@ -124,7 +122,7 @@ class Totem:
         multicast = Multicast(sender.ring, sender.nodeid, service, message)
         # Nothing is in transit to a ring before its services have synchronised.
         if self._transit.takes_time and not sender.in_sync:
-            self._transit.send(multicast, self._receivers(sender.ring))
+            self._transit.send(multicast, [daemon.nodeid for daemon in self._receivers(sender.ring)])
             return
         self._in_flight.append(multicast)
         if not self._holding:
@@ -133,7 +131,7 @@ class Totem:
     def arrive(self, daemon: Daemon) -> None:
         """Have all arrive that is in transit in that daemon's ring: it is about to leave that in good order."""
         with self._undisturbed():
-            self._transit.arrive(list(self._receivers(daemon.ring)))
+            self._transit.arrive([receiver.nodeid for receiver in self._receivers(daemon.ring)])
 
     def afterwards(self, action: Callable[[], None]) -> None:
         """From within a delivery: do `action` when it is over, and all that takes no time has arrived."""
@@ -146,7 +144,7 @@ class Totem:
         ring = Ring(RingId(members[0], seq), members)
         transitional = {daemon.nodeid: _transitional(daemon, daemons) for daemon in daemons}
         for nodeids in dict.fromkeys(transitional.values()):
-            self._transit.recover([daemon for daemon in daemons if daemon.nodeid in nodeids])
+            self._transit.recover([nodeid for nodeid in members if nodeid in nodeids])
         for daemon in daemons:
             if daemon.in_ring:
                 # The transition to the ring of before comes to no end, if it is still under way.
@@ -169,18 +167,22 @@ class Totem:
         """Have the services synchronise; yields where one has to wait."""
         speakers = deque(daemons)
         for name in daemons[0].services:
-            engines = [service for daemon in speakers if isinstance(service := daemon.services[name], Synchronised)]
+            engines = {
+                daemon.nodeid: service
+                for daemon in speakers
+                if isinstance(service := daemon.services[name], Synchronised)
+            }
             if not engines:
                 continue
-            for engine in engines:
-                engine.sync_init(transitional[engine.daemon.nodeid], ring.members, ring.ring_id)
+            for nodeid, engine in engines.items():
+                engine.sync_init(transitional[nodeid], ring.members, ring.ring_id)
             self._holding = True
-            for engine in engines:
+            for engine in engines.values():
                 engine.sync_process()
             self._deliver()
-            while any(engine.sync_waits() for engine in engines):
+            while any(engine.sync_waits() for engine in engines.values()):
                 yield engines
-            for engine in engines:
+            for engine in engines.values():
                 engine.sync_activate()
             # The token goes around in the order of the ids: who spoke last of this service speaks first of the next.
             speakers.rotate()
@@ -200,9 +202,9 @@ class Totem:
             self._holding = False
         self._do_afterwards()
 
-    def _hand_over(self, daemon: Daemon, multicast: Multicast) -> None:
+    def _hand_over(self, nodeid: int, multicast: Multicast) -> None:
         """A message that was in transit has come, and those before it."""
-        daemon.services[multicast.service].deliver(multicast.message, multicast.sender)
+        self._daemons[nodeid].services[multicast.service].deliver(multicast.message, multicast.sender)
         self._do_afterwards()
 
     @contextmanager

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 from ...._errors import CsError, error_from_code
 from ...._types import Track
-
-if TYPE_CHECKING:
-    from .ipc import Connection
+from .service import ClientConnection
 
 
 class Trackers:
@@ -23,9 +20,9 @@ class Trackers:
     def __init__(self, function: str, present: Callable[[], Sequence[object]]) -> None:
         self._function = function
         self._present = present
-        self._connections: list[Connection] = []
+        self._connections: list[ClientConnection] = []
 
-    def start(self, connection: Connection, flags: Track) -> None:
+    def start(self, connection: ClientConnection, flags: Track) -> None:
         """Tell a client how things stand, if it asks for that, and of changes, unless it is told already."""
         if flags & (Track.CURRENT | Track.CHANGES):
             for event in self._present():
@@ -35,7 +32,7 @@ class Trackers:
         if flags & (Track.CHANGES | Track.CHANGES_ONLY):
             self._connections.append(connection)
 
-    def stop(self, connection: Connection) -> bool:
+    def stop(self, connection: ClientConnection) -> bool:
         """Tell a client no more; returns whether it was told before."""
         if connection not in self._connections:
             return False

@@ -11,26 +11,13 @@ import itertools
 import math
 import random
 from collections import deque
-from collections.abc import Callable, Collection, Container, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection, Container, Iterable, Iterator
 
 import attrs
 import trio
 
-from .daemon import Daemon, in_run
-
-if TYPE_CHECKING:
-    from .totem import Ring
-
-
-@attrs.frozen
-class Multicast:
-    """A message from one node to a service on all nodes of its ring, itself included."""
-
-    ring: Ring
-    sender: int
-    service: str
-    message: object
+from .jobs import in_run
+from .ring import Multicast
 
 
 @attrs.define
@@ -43,20 +30,27 @@ class _Packet:
 
 
 class Transit:
-    """What is in flight to each daemon.
+    """The messages that are in flight to each node.
 
     Args:
         latency: how many seconds a message takes to each node.
         jitter: up to how many seconds more, by chance, for each message and node.
         seed: of that chance; -1 is the same as 1.
-        deliver: hands a message to a daemon's service.
+        deliver: hands a message to a node's service.
+        frozen: whether a node's daemon is frozen, so that it receives nothing.
 
     Raises:
         ValueError: a time is negative or not finite.
     """
 
     def __init__(
-        self, *, latency: float, jitter: float, seed: int, deliver: Callable[[Daemon, Multicast], None]
+        self,
+        *,
+        latency: float,
+        jitter: float,
+        seed: int,
+        deliver: Callable[[int, Multicast], None],
+        frozen: Callable[[int], bool],
     ) -> None:
         if not (0 <= latency < math.inf and 0 <= jitter < math.inf):
             raise ValueError(f"latency and jitter are seconds, 0 or more: {latency!r} and {jitter!r}")
@@ -64,7 +58,8 @@ class Transit:
         self._jitter = jitter
         self._random = random.Random(seed)  # noqa: S311 - it has to be the same again
         self._deliver = deliver
-        self._inboxes: dict[Daemon, deque[_Packet]] = {}
+        self._frozen = frozen
+        self._inboxes: dict[int, deque[_Packet]] = {}
         self._numbers = 0
         # The sleep of the task that delivers what is due, while there is one.
         self._sleep: trio.CancelScope | None = None
@@ -74,44 +69,43 @@ class Transit:
         """Whether messages are in flight at all. Outside of a Trio run no time passes."""
         return (self._latency > 0 or self._jitter > 0) and in_run()
 
-    def send(self, multicast: Multicast, receivers: Iterator[Daemon]) -> None:
+    def send(self, multicast: Multicast, nodeids: Iterable[int]) -> None:
         """A message sets out to these daemons."""
         self._numbers += 1
         now = trio.current_time()
-        for daemon in receivers:
+        for nodeid in nodeids:
             delay = self._latency
             if self._jitter:
                 delay += self._jitter * self._random.random()
-            self._inbox(daemon).append(_Packet(self._numbers, now + delay, multicast))
+            self._inbox(nodeid).append(_Packet(self._numbers, now + delay, multicast))
         self.wake()
 
-    def forget(self, daemon: Daemon) -> None:
+    def forget(self, nodeid: int) -> None:
         """A daemon is gone, and so is what was on its way to it."""
-        self._inboxes.pop(daemon, None)
+        self._inboxes.pop(nodeid, None)
 
-    def arrive(self, daemons: Collection[Daemon]) -> None:
+    def arrive(self, nodeids: Collection[int]) -> None:
         """Have all arrive at once that is on its way to these daemons."""
-        inboxes = {daemon: self._inbox(daemon) for daemon in daemons}
+        inboxes = {nodeid: self._inbox(nodeid) for nodeid in nodeids}
         while any(inboxes.values()):
-            for daemon, inbox in inboxes.items():
+            for nodeid, inbox in inboxes.items():
                 while inbox:
-                    self._deliver(daemon, inbox.popleft().multicast)
+                    self._deliver(nodeid, inbox.popleft().multicast)
 
-    def recover(self, daemons: Collection[Daemon]) -> None:
+    def recover(self, nodeids: Collection[int]) -> None:
         """These daemons go on from their ring to the next together: deliver what they still have of the old one.
 
         That is what has come to any of them, and what any of them has sent. Behind the first message that has not, only
         what they sent themselves counts.
         """
-        inboxes = {daemon: self._inbox(daemon) for daemon in daemons}
-        members = {daemon.nodeid for daemon in inboxes}
+        inboxes = {nodeid: self._inbox(nodeid) for nodeid in nodeids}
         # What is delivered may make them send more; that is in the old ring as well.
         while any(inboxes.values()):
-            hole = min(self._missing(inboxes.values(), members), default=math.inf)
-            for daemon, inbox in inboxes.items():
+            hole = min(self._missing(inboxes.values(), nodeids), default=math.inf)
+            for nodeid, inbox in inboxes.items():
                 for packet in [inbox.popleft() for _ in range(len(inbox))]:
-                    if packet.number < hole or packet.multicast.sender in members:
-                        self._deliver(daemon, packet.multicast)
+                    if packet.number < hole or packet.multicast.sender in nodeids:
+                        self._deliver(nodeid, packet.multicast)
 
     def wake(self) -> None:
         """Something has been sent, or a daemon has thawed: see to it that it is delivered in time."""
@@ -122,8 +116,8 @@ class Transit:
             self._sleep = trio.CancelScope(deadline=due)
             trio.lowlevel.spawn_system_task(self._carry)
 
-    def _inbox(self, daemon: Daemon) -> deque[_Packet]:
-        return self._inboxes.setdefault(daemon, deque())
+    def _inbox(self, nodeid: int) -> deque[_Packet]:
+        return self._inboxes.setdefault(nodeid, deque())
 
     @staticmethod
     def _missing(inboxes: Collection[Collection[_Packet]], members: Container[int]) -> Iterator[int]:
@@ -138,7 +132,7 @@ class Transit:
 
     def _next_due(self) -> float:
         return min(
-            (inbox[0].arrival for daemon, inbox in self._inboxes.items() if inbox and not daemon.frozen),
+            (inbox[0].arrival for nodeid, inbox in self._inboxes.items() if inbox and not self._frozen(nodeid)),
             default=math.inf,
         )
 
@@ -162,9 +156,9 @@ class Transit:
 
     def _deliver_due(self, now: float) -> None:
         while due := [
-            (inbox[0].number, daemon)
-            for daemon, inbox in self._inboxes.items()
-            if inbox and not daemon.frozen and inbox[0].arrival <= now
+            (inbox[0].number, nodeid)
+            for nodeid, inbox in self._inboxes.items()
+            if inbox and not self._frozen(nodeid) and inbox[0].arrival <= now
         ]:
-            _, daemon = min(due, key=lambda item: item[0])
-            self._deliver(daemon, self._inboxes[daemon].popleft().multicast)
+            _, nodeid = min(due, key=lambda item: item[0])
+            self._deliver(nodeid, self._inboxes[nodeid].popleft().multicast)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import attrs
 import trio
@@ -24,16 +25,15 @@ from ...._types import (
     VotequorumNodelist,
 )
 from . import voteconfig
-from .daemon import Daemon, Synchronised, in_run
+from .daemon import Daemon
 from .icmap import Tracker
+from .jobs import in_run
 from .qdevice import Qdevice, Registration, Renaming
 from .quorum import QuorumService
+from .service import ClientConnection, Synchronised
 from .trackers import Trackers
 from .voteconfig import TieBreaker
 from .votes import QDEVICE, NodeFlag, Votes
-
-if TYPE_CHECKING:
-    from .ipc import Connection
 
 _QDEVICE_FLAGS: Final = {
     NodeFlag.QDEVICE_REGISTERED: VotequorumFlag.QDEVICE_REGISTERED,
@@ -80,7 +80,8 @@ class VotequorumService(Synchronised):
     serves_during_sync = True
 
     def __init__(self, daemon: Daemon, quorum: QuorumService) -> None:
-        super().__init__(daemon)
+        super().__init__(daemon.multicast)
+        self.daemon = daemon
         self.ring_id = RingId(0, 0)
         self._trackers = Trackers("votequorum_trackstart", lambda: (self._nodelist(), self._change()))
         self._quorum = quorum
@@ -88,7 +89,7 @@ class VotequorumService(Synchronised):
         self._window_timer: trio.CancelScope | None = None
         self.configuration = voteconfig.read(daemon.icmap, daemon.nodeid)
         self.votes = Votes(daemon.nodeid, self.configuration, self)
-        self.qdevice = Qdevice(self)
+        self.qdevice = Qdevice(self, self.votes)
         self.votes.recalculate(allow_decrease=False)
         for key in ("nodelist.", "quorum."):
             daemon.icmap.track(Tracker(key, _ALL_CHANGES | CmapTrack.PREFIX, self._refresh))
@@ -156,16 +157,16 @@ class VotequorumService(Synchronised):
             raise error_from_code(CsError.INVALID_PARAM, "votequorum_setvotes", f"{value} votes would end quorum")
         self.multicast(_Reconfigure(_Parameter.NODE_VOTES, nodeid, value))
 
-    def trackstart(self, connection: Connection, flags: Track) -> None:
+    def trackstart(self, connection: ClientConnection, flags: Track) -> None:
         """Tell the client of changes, and of how things stand."""
         self._trackers.start(connection, flags)
 
-    def trackstop(self, connection: Connection) -> None:
+    def trackstop(self, connection: ClientConnection) -> None:
         """Tell the client no more."""
         if not self._trackers.stop(connection):
             raise error_from_code(CsError.NOT_EXIST, "votequorum_trackstop", "tracking was not started")
 
-    def connection_closed(self, connection: Connection) -> None:
+    def connection_closed(self, connection: ClientConnection) -> None:
         self._trackers.stop(connection)
         self.qdevice.connection_closed(connection)
 
@@ -352,6 +353,10 @@ class VotequorumService(Synchronised):
     def publish(self, key: str, number: int, kind: CmapType = CmapType.UINT32) -> None:
         """Put a number into the node's map."""
         self.daemon.icmap.set(f"runtime.votequorum.{key}", kind, int(number))
+
+    def call_after(self, seconds: float, action: Callable[[], None]) -> trio.CancelScope:
+        """See `Daemon.call_after`."""
+        return self.daemon.call_after(seconds, action)
 
     def log(self, text: str) -> None:
         """A line for the log."""

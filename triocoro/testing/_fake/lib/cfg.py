@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from ...._types import IPAddress, NodeStatus, RingStatus, ShutdownFlag
 from ..exec.cfg import CfgService
-from ..exec.ipc import Connection
-from .handle import Handle
+from ..exec.ipc import IpcConnection
+from .handle import FakeHandle
 
 
-class CfgHandle(Handle[ShutdownFlag, ShutdownFlag]):
+class FakeCfg(FakeHandle[ShutdownFlag, ShutdownFlag]):
     """A `RawCfg`."""
 
     dispatch_function = "corosync_cfg_dispatch"
 
-    def __init__(self, connection: Connection, service: CfgService) -> None:
+    def __init__(self, connection: IpcConnection, service: CfgService) -> None:
         super().__init__(connection)
         self._service = service
 

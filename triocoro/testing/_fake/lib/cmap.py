@@ -5,16 +5,16 @@ from __future__ import annotations
 from ...._errors import CsError, error_from_code
 from ...._types import CmapMap, CmapNotification, CmapTrack, TypedValue
 from ..exec.cmap import CmapService
-from ..exec.ipc import Connection
-from .handle import Handle
+from ..exec.ipc import IpcConnection
+from .handle import FakeHandle
 
 
-class CmapHandle(Handle[CmapNotification, CmapNotification]):
+class FakeCmap(FakeHandle[CmapNotification, CmapNotification]):
     """A `RawCmap`."""
 
     dispatch_function = "cmap_dispatch"
 
-    def __init__(self, connection: Connection, service: CmapService, which: CmapMap) -> None:
+    def __init__(self, connection: IpcConnection, service: CmapService, which: CmapMap) -> None:
         super().__init__(connection)
         self._service = service
         self._map = service.map(which)

@@ -9,18 +9,18 @@ from ...._errors import CsError, error_from_code
 from ...._raw import MULTICAST_BURST, MulticastStatus
 from ...._types import Address, ConfigChange, CpgEvent, FlowControlState, GroupMember, IterationType, Message
 from ..exec.cpg import CpgService, Fragment, Record
-from ..exec.ipc import Connection
-from .handle import Afterthought, Handle
+from ..exec.ipc import IpcConnection
+from .handle import FakeHandle, OneWayRequest
 
 MAX_ATOMIC_MESSAGE_SIZE = 1_047_552
 
 
-class CpgHandle(Handle[Record, CpgEvent]):
+class FakeCpg(FakeHandle[Record, CpgEvent]):
     """A `RawCpg`."""
 
     dispatch_function = "cpg_dispatch"
 
-    def __init__(self, connection: Connection, service: CpgService, pid: int, *, initial_totem_conf: bool) -> None:
+    def __init__(self, connection: IpcConnection, service: CpgService, pid: int, *, initial_totem_conf: bool) -> None:
         super().__init__(connection)
         self._service = service
         self._client = service.connect(connection)
@@ -51,7 +51,7 @@ class CpgHandle(Handle[Record, CpgEvent]):
                 raise ValueError(f"{len(payload)} bytes need multicast_fragmented")
             if not self._connection.has_room(len(payload)):
                 return sent, MulticastStatus.TRY_AGAIN
-            job = Afterthought(partial(self._service.mcast, self._client, payload))
+            job = OneWayRequest(partial(self._service.mcast, self._client, payload))
             self._connection.submit(job, size=len(payload))
             sent += 1
         return sent, MulticastStatus.SENT
@@ -159,5 +159,5 @@ class CpgHandle(Handle[Record, CpgEvent]):
         # cpg_finalize asks the daemon, so on a frozen one this ends at the thaw.
         group = self._group
         if leave and group is not None:
-            self._connection.submit(Afterthought(lambda: self._service.leave(self._client, group)))
-        self._connection.submit(Afterthought(lambda: self._service.finalize(self._client), over=self._disconnect))
+            self._connection.submit(OneWayRequest(lambda: self._service.leave(self._client, group)))
+        self._connection.submit(OneWayRequest(lambda: self._service.finalize(self._client), over=self._disconnect))

@@ -11,21 +11,21 @@ from typing import Generic, TypeVar, cast
 import trio
 
 from ...._errors import CorosyncError, CsError, error_from_code
-from ..exec.daemon import Answer, Errand, Job, broken
-from ..exec.ipc import Connection
+from ..exec.ipc import IpcConnection
+from ..exec.jobs import Job, PendingReply, Reply, broken
 
 T = TypeVar("T")
 RecordT = TypeVar("RecordT")
 EventT = TypeVar("EventT")
 
 
-class Handle(ABC, Generic[RecordT, EventT]):
+class FakeHandle(ABC, Generic[RecordT, EventT]):
     """A `RawHandle`."""
 
     dispatch_function: str
     """The C function to name where dispatching fails."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: IpcConnection) -> None:
         self._connection = connection
         self._lane = trio.CapacityLimiter(1)
         # Whether a round trip is; the lane's token may as well be in the caller's hands.
@@ -122,14 +122,14 @@ class Handle(ABC, Generic[RecordT, EventT]):
             actions: what the daemon does with the requests.
             undo: a further request, for the case that all succeeded and the caller was cancelled.
         """
-        await self._request(function, lambda errand: _Step(self._connection, errand, deque(actions)), undo)
+        await self._request(function, lambda pending: _Step(self._connection, pending, deque(actions)), undo)
 
-    async def _negotiation(self, function: str, action: Callable[[Answer], None]) -> None:
+    async def _negotiation(self, function: str, action: Callable[[Reply], None]) -> None:
         """Have the daemon begin `action`, and wait until it calls what it is given, possibly with an error."""
-        await self._request(function, lambda errand: _Negotiation(self._connection, errand, action))
+        await self._request(function, lambda pending: _Negotiation(self._connection, pending, action))
 
     async def _request(
-        self, function: str, make_job: Callable[[Errand[str]], Job], undo: Callable[[], None] | None = None
+        self, function: str, make_job: Callable[[PendingReply[str]], Job], undo: Callable[[], None] | None = None
     ) -> None:
         await trio.lowlevel.checkpoint()
         borrower = object()
@@ -143,7 +143,7 @@ class Handle(ABC, Generic[RecordT, EventT]):
 
         def unclaimed(success: object) -> None:
             if success and undo is not None:
-                self._connection.submit(Afterthought(undo, over=release))
+                self._connection.submit(OneWayRequest(undo, over=release))
             else:
                 release()
 
@@ -153,10 +153,10 @@ class Handle(ABC, Generic[RecordT, EventT]):
             release()
             raise
         self._under_way = True
-        errand = Errand[str](function)
-        self._connection.submit(make_job(errand))
+        pending = PendingReply[str](function)
+        self._connection.submit(make_job(pending))
         try:
-            await errand.wait(unclaimed=unclaimed)
+            await pending.wait(unclaimed=unclaimed)
         except trio.Cancelled:
             raise  # `unclaimed` releases the lane.
         except BaseException:
@@ -168,32 +168,34 @@ class Handle(ABC, Generic[RecordT, EventT]):
 class _Step:
     """One request of a sequence whose end somebody waits for. The next is sent when this one has been answered."""
 
-    def __init__(self, connection: Connection, errand: Errand[str], actions: deque[Callable[[], None]]) -> None:
+    def __init__(
+        self, connection: IpcConnection, pending: PendingReply[str], actions: deque[Callable[[], None]]
+    ) -> None:
         self._connection = connection
-        self._errand = errand
+        self._pending = pending
         self._actions = actions
 
     def run(self) -> None:
         try:
             self._actions.popleft()()
         except CorosyncError as error:
-            self._errand.finish(error)
+            self._pending.finish(error)
             return
         if self._actions:
             self._connection.submit(self)
         else:
-            self._errand.finish("done")
+            self._pending.finish("done")
 
     def abort(self) -> None:
-        self._errand.abort()
+        self._pending.abort()
 
 
 class _Negotiation:
     """A request that is answered when others have had their say."""
 
-    def __init__(self, connection: Connection, errand: Errand[str], action: Callable[[Answer], None]) -> None:
+    def __init__(self, connection: IpcConnection, pending: PendingReply[str], action: Callable[[Reply], None]) -> None:
         self._connection = connection
-        self._errand = errand
+        self._pending = pending
         self._action = action
 
     def run(self) -> None:
@@ -204,14 +206,14 @@ class _Negotiation:
             self._answer(error)
 
     def abort(self) -> None:
-        self._errand.abort()
+        self._pending.abort()
 
     def _answer(self, error: CorosyncError | None) -> None:
         self._connection.answered(self)
-        self._errand.finish("done" if error is None else error)
+        self._pending.finish("done" if error is None else error)
 
 
-class Afterthought:
+class OneWayRequest:
     """A request whose answer nobody reads."""
 
     def __init__(self, action: Callable[[], None], *, over: Callable[[], None] | None = None) -> None:

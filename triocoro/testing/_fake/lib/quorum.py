@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from ...._types import QuorumEvent, QuorumType, Track
-from ..exec.ipc import Connection
+from ..exec.ipc import IpcConnection
 from ..exec.quorum import QuorumService
-from .handle import Handle
+from .handle import FakeHandle
 
 
-class QuorumHandle(Handle[QuorumEvent, QuorumEvent]):
+class FakeQuorum(FakeHandle[QuorumEvent, QuorumEvent]):
     """A `RawQuorum`."""
 
     dispatch_function = "quorum_dispatch"
 
-    def __init__(self, connection: Connection, service: QuorumService) -> None:
+    def __init__(self, connection: IpcConnection, service: QuorumService) -> None:
         super().__init__(connection)
         self._service = service
 

@@ -6,20 +6,20 @@ import trio
 
 from ...._errors import CsError, error_from_code
 from ...._types import RingId, Track, VotequorumEvent, VotequorumInfo
-from ..exec.ipc import Connection
+from ..exec.ipc import IpcConnection
 from ..exec.votequorum import VotequorumService
-from .handle import Handle
+from .handle import FakeHandle
 
 TOO_OLD = "the library of Corosync 3.1.7, which the fake follows, has no such function"
 """Why the functions for extra information are not supported."""
 
 
-class VotequorumHandle(Handle[VotequorumEvent, VotequorumEvent]):
+class FakeVotequorum(FakeHandle[VotequorumEvent, VotequorumEvent]):
     """A `RawVotequorum`."""
 
     dispatch_function = "votequorum_dispatch"
 
-    def __init__(self, connection: Connection, service: VotequorumService) -> None:
+    def __init__(self, connection: IpcConnection, service: VotequorumService) -> None:
         super().__init__(connection)
         self._service = service
 
