@@ -12,7 +12,8 @@ from . import _validate
 from ._connection import Connection, connect
 from ._endpoint import resolve_endpoint
 from ._errors import CsError
-from ._raw import Endpoint, RawCfg
+from ._raw import RawCfg
+from ._services import CFG, Endpoint
 from ._stream import EventStream
 from ._types import IPAddress, NodeStatus, RingStatus, ShutdownFlag
 
@@ -226,7 +227,7 @@ async def open_cfg(*, endpoint: Endpoint | None = None) -> AsyncGenerator[Cfg, N
     Source: corosync/cfg.h, corosync_cfg_initialize.
     """
     endpoint = resolve_endpoint(endpoint)
-    raw = await connect(endpoint.connect_cfg, endpoint)
+    raw = await connect(CFG, endpoint)
     connection: Connection[ShutdownFlag] = Connection(raw, endpoint)
     streams: list[EventStream[ShutdownRequest]] = []
 

@@ -13,7 +13,8 @@ from . import _validate
 from ._connection import Connection, connect
 from ._endpoint import resolve_endpoint
 from ._errors import CsError, KeyNotFoundError
-from ._raw import Endpoint, RawCmap
+from ._raw import RawCmap
+from ._services import CmapSpec, Endpoint
 from ._stream import MAX_CHANGES_BYTES, EventStream
 from ._types import Buffer, CmapChange, CmapMap, CmapNotification, CmapTrack, CmapType, CmapValue, TypedValue
 
@@ -213,7 +214,7 @@ async def open_cmap(
     """
     map = CmapMap(map)  # noqa: A001 - as above
     endpoint = resolve_endpoint(endpoint)
-    raw = await connect(lambda: endpoint.connect_cmap(map), endpoint)
+    raw = await connect(CmapSpec(map), endpoint)
     connection: Connection[CmapNotification] = Connection(raw, endpoint)
     streams: dict[int, EventStream[CmapChange]] = {}
 

@@ -35,7 +35,8 @@ from ._errors import (
     SlowConsumerError,
     TryAgainError,
 )
-from ._raw import Endpoint, RawHandle
+from ._raw import RawHandle
+from ._services import Endpoint, ServiceSpec
 
 if sys.version_info < (3, 11):
     # Trio depends on it there.
@@ -67,10 +68,10 @@ async def retry(call: Callable[[], Awaitable[T]]) -> T:
         delay = min(2 * delay, longest)
 
 
-async def connect(call: Callable[[], Awaitable[T]], endpoint: Endpoint, *, retrying: bool = True) -> T:
-    """Connect with `call`; while the daemon is busy starting, try again, if `retrying`."""
+async def connect(service: ServiceSpec[T, object], endpoint: Endpoint, *, retrying: bool = True) -> T:
+    """Connect to a service; while the daemon is starting, try again if `retrying`."""
     try:
-        return await (retry(call) if retrying else call())
+        return await (retry(lambda: endpoint.connect(service)) if retrying else endpoint.connect(service))
     except (LibraryError, NotExistError) as exc:
         # The latter is of a daemon that is about to end, and has removed its files.
         raise CorosyncUnavailableError(

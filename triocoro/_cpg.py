@@ -13,8 +13,9 @@ from . import _validate
 from ._connection import Connection, connect
 from ._endpoint import resolve_endpoint
 from ._errors import CsError, ExistError, TryAgainError
-from ._raw import Endpoint, RawCpg
+from ._raw import RawCpg
 from ._sending import OwnMessage, Sender, lost_error
+from ._services import CPG, CpgSpec, Endpoint
 from ._stream import EventStream, StreamStatistics
 from ._types import (
     Address,
@@ -343,7 +344,7 @@ async def open_group(
     encoded = _validate.group_name(name)
     _validate.positive(max_buffered_bytes, "max_buffered_bytes")
     endpoint = resolve_endpoint(endpoint)
-    raw = await connect(lambda: endpoint.connect_cpg(initial_totem_conf=totem_changes), endpoint)
+    raw = await connect(CpgSpec(initial_totem_conf=totem_changes), endpoint)
     connection: Connection[CpgEvent] = Connection(raw, endpoint)
     try:
         nodeid = await connection.request(raw.local_nodeid)
@@ -411,7 +412,7 @@ async def open_cpg(*, endpoint: Endpoint | None = None) -> AsyncGenerator[Cpg, N
     Source: cpg_initialize(3).
     """
     endpoint = resolve_endpoint(endpoint)
-    raw = await connect(endpoint.connect_cpg, endpoint)
+    raw = await connect(CPG, endpoint)
     connection: Connection[CpgEvent] = Connection(raw, endpoint)
     # Totem changes come to every handle, asked for or not; they are drained, and dropped.
     async with connection.serving(lambda _: None):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 
-from ._raw import Endpoint
+from ._services import Endpoint
 
 default_endpoint: ContextVar[Endpoint] = ContextVar("triocoro.default_endpoint")
 """The endpoint that `open_*` uses when it is given none. Where it is unset, a process-wide default holds (test fixtures

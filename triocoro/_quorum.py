@@ -10,7 +10,8 @@ import attrs
 
 from ._connection import Connection, connect
 from ._endpoint import resolve_endpoint
-from ._raw import Endpoint, RawQuorum
+from ._raw import RawQuorum
+from ._services import QUORUM, Endpoint
 from ._stream import EventStream
 from ._tracking import Tracker
 from ._types import NodelistChange, QuorumChange, QuorumEvent, QuorumType
@@ -85,7 +86,7 @@ async def open_quorum(*, endpoint: Endpoint | None = None) -> AsyncGenerator[Quo
     Source: quorum_overview(3), quorum_model_initialize(3).
     """
     endpoint = resolve_endpoint(endpoint)
-    raw = await connect(endpoint.connect_quorum, endpoint)
+    raw = await connect(QUORUM, endpoint)
     connection: Connection[QuorumEvent] = Connection(raw, endpoint)
     tracker = Tracker(raw, connection, ((NodelistChange, _nodelist_as_it_is), (QuorumChange, _quorum_as_it_is)))
     async with connection.serving(tracker.handle):

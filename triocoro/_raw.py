@@ -20,13 +20,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import Enum, auto
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Protocol, TypeVar
 
 import trio
 
 from ._types import (
     Address,
-    CmapMap,
     CmapNotification,
     CmapTrack,
     CpgEvent,
@@ -334,45 +333,4 @@ class RawCfg(RawHandle[ShutdownFlag], Protocol):
 
     async def reply_to_shutdown(self, accept: bool) -> None:  # noqa: FBT001 - as in C
         """corosync_cfg_replyto_shutdown(3)."""
-        ...
-
-
-@runtime_checkable
-class Endpoint(Protocol):
-    """A daemon to connect to. It finds its daemon anew at each connect, so it survives restarts."""
-
-    @property
-    def label(self) -> str:
-        """Names the daemon in messages, such as ``"the system's Corosync"`` or ``"node 2"``."""
-        ...
-
-    @property
-    def pid(self) -> int:
-        """The pid under which our clients appear in groups."""
-        ...
-
-    async def connect_cpg(self, *, initial_totem_conf: bool = False) -> RawCpg:
-        """cpg_model_initialize(3). `LibraryError`: no daemon there; `CorosyncUnavailableError`: no library here.
-
-        A cancelled connect goes on elsewhere, and what it yields is closed.
-        """
-        ...
-
-    async def connect_votequorum(self, *, extra_info: bool = False) -> RawVotequorum:
-        """votequorum_model_initialize(3), or where the library lacks it votequorum_initialize(3).
-
-        It is as `connect_cpg`, but for `NotSupportedError`: with `extra_info`, the library must not lack it.
-        """
-        ...
-
-    async def connect_quorum(self) -> RawQuorum:
-        """quorum_model_initialize(3); otherwise as `connect_cpg`."""
-        ...
-
-    async def connect_cmap(self, map: CmapMap) -> RawCmap:  # noqa: A002 - as in C
-        """cmap_initialize_map(3); otherwise as `connect_cpg`."""
-        ...
-
-    async def connect_cfg(self) -> RawCfg:
-        """corosync_cfg_initialize(3); otherwise as `connect_cpg`."""
         ...

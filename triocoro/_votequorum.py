@@ -10,7 +10,8 @@ from . import _validate
 from ._connection import Connection, connect
 from ._endpoint import resolve_endpoint
 from ._errors import CsError
-from ._raw import Endpoint, RawVotequorum
+from ._raw import RawVotequorum
+from ._services import VOTEQUORUM, Endpoint
 from ._stream import EventStream
 from ._tracking import Tracker
 from ._types import (
@@ -294,7 +295,7 @@ async def open_votequorum(*, endpoint: Endpoint | None = None) -> AsyncGenerator
     Source: votequorum_overview(3), votequorum_initialize(3).
     """
     endpoint = resolve_endpoint(endpoint)
-    raw = await connect(endpoint.connect_votequorum, endpoint)
+    raw = await connect(VOTEQUORUM, endpoint)
     connection: Connection[VotequorumEvent] = Connection(raw, endpoint)
     tracker = Tracker(raw, connection, _STATE, _subject, retold=(QdeviceExtraInfo,))
     async with connection.serving(tracker.handle):

@@ -16,7 +16,8 @@ from triocoro._errors import (
     BusyError,
     InterruptError,
 )
-from triocoro._raw import Endpoint, RawCpg, RawHandle, RawVotequorum
+from triocoro._raw import RawCpg, RawHandle, RawVotequorum
+from triocoro._services import CPG, VOTEQUORUM, Endpoint
 from triocoro._types import (
     Address,
     ConfigChange,
@@ -42,7 +43,7 @@ async def cluster() -> AsyncGenerator[FakeCluster, None]:
 
 async def member(endpoint: Endpoint, group: bytes = b"g") -> RawCpg:
     """One that has not taken the news of its join."""
-    handle = await endpoint.connect_cpg()
+    handle = await endpoint.connect(CPG)
     await handle.join(group)
     return handle
 
@@ -65,7 +66,7 @@ def close(*handles: RawCpg | RawVotequorum) -> None:
 
 
 async def test_join_cancelled_in_the_moment_of_the_thaw_is_undone(cluster: FakeCluster) -> None:
-    handle = await cluster[1].endpoint.connect_cpg()
+    handle = await cluster[1].endpoint.connect(CPG)
     await cluster[1].freeze()
     scope = trio.CancelScope()
 
@@ -87,8 +88,10 @@ async def test_join_cancelled_in_the_moment_of_the_thaw_is_undone(cluster: FakeC
 @pytest.mark.parametrize("service", ["cpg", "votequorum"])
 async def test_connect_waits_for_thaw(cluster: FakeCluster, service: str) -> None:
     endpoint = cluster[1].endpoint
-    connect: Callable[[], Awaitable[RawCpg | RawVotequorum]]
-    connect = endpoint.connect_cpg if service == "cpg" else endpoint.connect_votequorum
+
+    async def connect() -> RawCpg | RawVotequorum:
+        return await (endpoint.connect(CPG) if service == "cpg" else endpoint.connect(VOTEQUORUM))
+
     await cluster[1].freeze()
     await given_up(connect)
     handles: list[RawCpg | RawVotequorum] = []
@@ -129,8 +132,8 @@ async def test_close_waits_for_thaw(cluster: FakeCluster, leave: bool, reason: R
 
 
 async def test_close_of_votequorum_asks_nobody(cluster: FakeCluster) -> None:
-    handle = await cluster[1].endpoint.connect_votequorum()
-    busy = await cluster[1].endpoint.connect_votequorum()
+    handle = await cluster[1].endpoint.connect(VOTEQUORUM)
+    busy = await cluster[1].endpoint.connect(VOTEQUORUM)
     await busy.trackstart(Track.CHANGES)
     await cluster[1].freeze()
     handle.close()
@@ -165,7 +168,7 @@ async def test_regrouping_changes_a_ring_in_one_step(cluster: FakeCluster) -> No
 async def test_a_frozen_node_that_is_stopped_tells_the_others_nothing(cluster: FakeCluster) -> None:
     """It does what it was asked for in the old ring, in which nobody else is by then."""
     watcher = await member(cluster[1].endpoint)
-    newcomer = await cluster[2].endpoint.connect_cpg()
+    newcomer = await cluster[2].endpoint.connect(CPG)
     await cluster[2].freeze()
     drain(watcher)
     async with trio.open_nursery() as nursery:
@@ -208,7 +211,7 @@ async def test_configuration_change_interrupts_fragments() -> None:
     # Of several nodes there would be a new ring after the thaw, which is another change.
     async with FakeCluster(nodes=1) as cluster:
         sender = await member(cluster[1].endpoint)
-        joiner = await cluster[1].client().connect_cpg()
+        joiner = await cluster[1].client().connect(CPG)
         await cluster[1].freeze()
 
         async def send() -> None:
@@ -287,7 +290,7 @@ _WINDOW: ClusterSettings = {"last_man_standing": True, "wait_for_all": True, "la
 async def test_the_window_of_last_man_standing(autojump_clock: trio.testing.MockClock) -> None:  # noqa: ARG001
     settings: ClusterSettings = {**_WINDOW, "last_man_standing_window": 2000}
     async with FakeCluster(nodes=4, **settings) as cluster:
-        handle = await cluster[1].endpoint.connect_votequorum()
+        handle = await cluster[1].endpoint.connect(VOTEQUORUM)
         await cluster[4].kill()
         await trio.sleep(1.9)
         assert (await handle.info(1)).expected_votes == 4
@@ -359,7 +362,7 @@ def test_virtual_time_is_exact() -> None:
 
 async def test_many_nodes() -> None:
     async with FakeCluster(nodes=30) as cluster:
-        vq = await cluster[30].endpoint.connect_votequorum()
+        vq = await cluster[30].endpoint.connect(VOTEQUORUM)
         info = await vq.info(0)
         assert (info.total_votes, info.quorum) == (30, 16)
         await cluster.settled()
@@ -367,11 +370,11 @@ async def test_many_nodes() -> None:
 
 
 async def test_calls_are_checkpoints(cluster: FakeCluster) -> None:
-    handle = await cluster[1].endpoint.connect_cpg()
+    handle = await cluster[1].endpoint.connect(CPG)
     calls: list[Callable[[], Awaitable[object]]] = [
         handle.local_nodeid,
         lambda: handle.join(b"g"),
-        cluster[1].endpoint.connect_votequorum,
+        lambda: cluster[1].endpoint.connect(VOTEQUORUM),
         cluster.heal,
         lambda: cluster.partition({1}),
         cluster[2].freeze,
@@ -391,10 +394,10 @@ async def test_calls_are_checkpoints(cluster: FakeCluster) -> None:
 
 
 async def test_cancelled_calls_have_no_effect(cluster: FakeCluster) -> None:
-    handle = await cluster[1].endpoint.connect_cpg()
+    handle = await cluster[1].endpoint.connect(CPG)
     calls: list[Callable[[], Awaitable[object]]] = [
         lambda: handle.join(b"g"),
-        cluster[1].endpoint.connect_cpg,
+        lambda: cluster[1].endpoint.connect(CPG),
         lambda: cluster.partition({1}, {2, 3}),
         cluster[1].kill,
         cluster[1].stop,

@@ -10,6 +10,7 @@ from trio.testing import MockClock
 
 import triocoro
 from triocoro import BusyError, CmapMap, CmapType, LibraryError, NotExistError, ShutdownFlag
+from triocoro._services import CFG
 from triocoro.testing import FakeCluster
 from triocoro.testing._fake.lib.cfg import FakeCfg
 
@@ -65,7 +66,7 @@ async def test_a_client_that_dies_ends_its_negotiation() -> None:
     with trio.fail_after(_BOUND):
         async with FakeCluster(nodes=1) as cluster:
             endpoint = cluster[1].endpoint
-            dying = cast("FakeCfg", await endpoint.connect_cfg())
+            dying = cast("FakeCfg", await endpoint.connect(CFG))
             async with triocoro.open_cfg(endpoint=endpoint) as cfg, triocoro.open_cfg(endpoint=endpoint) as tracker:
                 async with tracker.track_shutdown() as requests, trio.open_nursery() as nursery:
 

@@ -16,6 +16,7 @@ import triocoro
 import triocoro.lowlevel
 from triocoro import ConfigChange, Message, QuorumChange, TotemChange, VotequorumNodelist
 from triocoro._raw import RawCpg
+from triocoro._services import CPG, CpgSpec
 from triocoro.lowlevel import Dispatch
 from triocoro.testing import Call, Cancellation, Cluster, Delivery, FakeCluster, Fault, History, Loss, Return, check
 
@@ -124,7 +125,7 @@ async def test_a_client_is_not_told_what_it_has_not_asked_for(corosync_cluster: 
     # The recording asks for the ring that a member begins in; whoever is above it sees what it would see without.
     history = History()
     for asks in (False, True):
-        raw = await history.endpoint(corosync_cluster[1], client=str(asks)).connect_cpg(initial_totem_conf=asks)
+        raw = await history.endpoint(corosync_cluster[1], client=str(asks)).connect(CpgSpec(initial_totem_conf=asks))
         await join(raw, b"g")
         kinds: list[type[Any]] = []
         with trio.fail_after(_BOUND):  # noqa: ASYNC912 - an event is missing when it begins
@@ -147,7 +148,7 @@ async def test_a_client_is_told_what_it_would_be_told_without(corosync_cluster: 
 
     async def members(rings: str = "", *, are_taken: bool = False) -> tuple[list[RawCpg], list[list[object]]]:
         """Two new ones, without the recording and with it, in groups of their own."""
-        handles = [await endpoint.connect_cpg() for endpoint in endpoints]
+        handles = [await endpoint.connect(CPG) for endpoint in endpoints]
         if rings:
             await change(rings)
         seen = [told(handle.dispatch(100, 10_000)[1]) if are_taken else [] for handle in handles]
@@ -188,11 +189,11 @@ async def test_another_group_changes_before_the_own_join(
 ) -> None:
     async with FakeCluster(nodes=2, latency=1) as cluster:
         endpoints = (cluster[1].endpoint, History().endpoint(cluster[1], client="one"))
-        handles = [await endpoint.connect_cpg() for endpoint in endpoints]
+        handles = [await endpoint.connect(CPG) for endpoint in endpoints]
         if knows_a_ring:
             await cluster.isolate(2)
             await cluster.heal()
-        other = await cluster[2].endpoint.connect_cpg()
+        other = await cluster[2].endpoint.connect(CPG)
         await join(other, b"other")
         await trio.sleep(0.5)
         for number, handle in enumerate(handles):

@@ -25,6 +25,7 @@ import triocoro
 from triocoro import _validate
 from triocoro._corosync import CorosyncEndpoint
 from triocoro._raw import MULTICAST_BURST, MulticastStatus, RawCpg
+from triocoro._services import CFG, CPG, ICMAP, QUORUM, STATS, VOTEQUORUM, CmapSpec, VotequorumSpec
 from triocoro._types import (
     CmapChange,
     CmapMap,
@@ -325,11 +326,11 @@ async def test_missing_library_names_its_package(monkeypatch: pytest.MonkeyPatch
 
     endpoint = CorosyncEndpoint("nowhere")
     connects: dict[type[CorosyncHandle[object]], Callable[[], Awaitable[object]]] = {
-        _cpg.CorosyncCpg: endpoint.connect_cpg,
-        _votequorum.CorosyncVotequorum: endpoint.connect_votequorum,
-        _quorum.CorosyncQuorum: endpoint.connect_quorum,
-        _cmap.CorosyncCmap: lambda: endpoint.connect_cmap(CmapMap.ICMAP),
-        _cfg.CorosyncCfg: endpoint.connect_cfg,
+        _cpg.CorosyncCpg: lambda: endpoint.connect(CPG),
+        _votequorum.CorosyncVotequorum: lambda: endpoint.connect(VOTEQUORUM),
+        _quorum.CorosyncQuorum: lambda: endpoint.connect(QUORUM),
+        _cmap.CorosyncCmap: lambda: endpoint.connect(ICMAP),
+        _cfg.CorosyncCfg: lambda: endpoint.connect(CFG),
     }
     for handle, connect in connects.items():
         library = handle.library
@@ -555,7 +556,7 @@ async def test_frozen_daemon_spins_nobody(corosync: Node) -> None:
         assert time.process_time() - filled < filled - began
         await cancelled(handle.local_nodeid)
         assert handle.lane.statistics().borrowed_tokens == 1
-        await cancelled(corosync.endpoint.connect_votequorum)
+        await cancelled(lambda: corosync.endpoint.connect(VOTEQUORUM))
         handle.close(leave=True)
         assert not handle.closed
         await cancelled(handle.wait_closed)
@@ -565,7 +566,7 @@ async def test_frozen_daemon_spins_nobody(corosync: Node) -> None:
 
 
 async def test_cancelled_join_is_undone(corosync: Node) -> None:
-    handle = await corosync.endpoint.connect_cpg()
+    handle = await corosync.endpoint.connect(CPG)
     await corosync.freeze()
     try:
         await cancelled(lambda: handle.join(b"undone"))
@@ -581,7 +582,7 @@ async def test_join_that_ended_before_its_cancellation_is_undone(
 ) -> None:
     from triocoro._corosync._handle import Undoable
 
-    handle = await corosync.endpoint.connect_cpg()
+    handle = await corosync.endpoint.connect(CPG)
     token = trio.lowlevel.current_trio_token()
     run = Undoable[int].run
 
@@ -622,10 +623,10 @@ async def test_cancelled_connects_leave_nothing(corosync: Node) -> None:
         with trio.move_on_after(0.2) as scope:
             async with trio.open_nursery() as nursery:
                 for _ in range(10):
-                    nursery.start_soon(corosync.endpoint.connect_cpg)
-                    nursery.start_soon(corosync.endpoint.connect_votequorum)
-                    nursery.start_soon(corosync.endpoint.connect_quorum)
-                    nursery.start_soon(corosync.endpoint.connect_cmap, CmapMap.STATS)
+                    nursery.start_soon(corosync.endpoint.connect, CPG)
+                    nursery.start_soon(corosync.endpoint.connect, VOTEQUORUM)
+                    nursery.start_soon(corosync.endpoint.connect, QUORUM)
+                    nursery.start_soon(corosync.endpoint.connect, STATS)
         assert scope.cancelled_caught
     finally:
         await corosync.thaw()
@@ -666,7 +667,7 @@ async def test_namespaces_that_cannot_be_entered() -> None:
         raise OurOwnError
 
     with pytest.raises(OurOwnError):
-        await CorosyncEndpoint("refused", refuse).connect_cpg()
+        await CorosyncEndpoint("refused", refuse).connect(CPG)
 
     async with trio.open_nursery() as nursery:
         process = await nursery.start(trio.run_process, ["sleep", "60"])
@@ -674,7 +675,7 @@ async def test_namespaces_that_cannot_be_entered() -> None:
         nursery.cancel_scope.cancel()
     try:
         with pytest.raises(triocoro.CorosyncUnavailableError, match=r"namespaces.*setns"):
-            await CorosyncEndpoint("gone", lambda: pidfd).connect_cpg()
+            await CorosyncEndpoint("gone", lambda: pidfd).connect(CPG)
     finally:
         os.close(pidfd)
 
@@ -685,7 +686,7 @@ async def test_child_in_the_namespaces_is_seen_by_nobody(corosync: Node) -> None
     before = signal.signal(signal.SIGCHLD, lambda number, _: received.append(number))
     try:
         for _ in range(3):
-            handle = await corosync.endpoint.connect_cpg()
+            handle = await corosync.endpoint.connect(CPG)
             await close(handle)
     finally:
         signal.signal(signal.SIGCHLD, before)
@@ -709,7 +710,7 @@ def _all_stat() -> str:
 
 @pytest.mark.corosync(nodes=2, two_node=False)
 async def test_quorum(corosync_cluster: Cluster) -> None:
-    handle = await corosync_cluster[1].endpoint.connect_quorum()
+    handle = await corosync_cluster[1].endpoint.connect(QUORUM)
     assert handle.type is QuorumType.SET
     assert await handle.is_quorate()
     await handle.trackstart(Track.CURRENT | Track.CHANGES)
@@ -740,7 +741,7 @@ async def test_quorum(corosync_cluster: Cluster) -> None:
 
 
 async def test_qdevice_calls(corosync: Node) -> None:
-    handle = await corosync.endpoint.connect_votequorum()
+    handle = await corosync.endpoint.connect(VOTEQUORUM)
     await handle.trackstart(Track.CURRENT)
     nodelist = (await take(handle, 1))[0]
     assert isinstance(nodelist, triocoro.VotequorumNodelist)
@@ -793,8 +794,8 @@ async def test_qdevice_extra_info_needs_a_newer_library(corosync: Node, corosync
     if corosync_mode == "real" and installed.tells_extra_info():
         pytest.skip("this libvotequorum is new enough; tests/sdk/test_extra_info.py has what it does")
     with pytest.raises(triocoro.NotSupportedError, match="votequorum_model_initialize"):
-        await corosync.endpoint.connect_votequorum(extra_info=True)
-    handle = await corosync.endpoint.connect_votequorum()
+        await corosync.endpoint.connect(VotequorumSpec(extra_info=True))
+    handle = await corosync.endpoint.connect(VOTEQUORUM)
     with pytest.raises(triocoro.NotSupportedError, match="votequorum_set_qdevice_extra_info"):
         await handle.set_qdevice_extra_info(b"info")
     with pytest.raises(triocoro.NotSupportedError, match="votequorum_get_qdevice_extra_info"):
@@ -824,7 +825,7 @@ TYPED: list[tuple[CmapType, str, dict[CmapValue, str]]] = [
 @pytest.mark.corosync_real_only(reason="Corosync's tool cannot ask the fake")
 @pytest.mark.parametrize("kind, letters, values", TYPED, ids=[letters for _, letters, _ in TYPED])
 async def test_typed_values(corosync: Node, kind: CmapType, letters: str, values: dict[CmapValue, str]) -> None:
-    handle = await corosync.endpoint.connect_cmap(CmapMap.ICMAP)
+    handle = await corosync.endpoint.connect(ICMAP)
     for value, shown in values.items():
         await handle.set("test.ours", TypedValue(kind, value))
         assert await ask(corosync, "corosync-cmapctl", "-b", "-g", "test.ours") == f"test.ours ({letters}) = {shown}\n"
@@ -838,7 +839,7 @@ async def test_typed_values(corosync: Node, kind: CmapType, letters: str, values
 
 @of_the_libraries
 async def test_values_at_the_bounds(corosync: Node) -> None:
-    handle = await corosync.endpoint.connect_cmap(CmapMap.ICMAP)
+    handle = await corosync.endpoint.connect(ICMAP)
     key = "test." + "k" * 250
     for value in (
         TypedValue(CmapType.STRING, "x" * 16384),
@@ -857,7 +858,7 @@ async def test_values_at_the_bounds(corosync: Node) -> None:
 
 
 async def test_keys_that_cannot_be_used(corosync: Node) -> None:
-    handle = await corosync.endpoint.connect_cmap(CmapMap.ICMAP)
+    handle = await corosync.endpoint.connect(ICMAP)
     calls: dict[str, Callable[[str], Awaitable[object]]] = {
         "cmap_get": handle.get,
         "cmap_delete": handle.delete,
@@ -885,7 +886,7 @@ async def test_items_are_those_of_cmapctl(corosync: Node) -> None:
     letters = {kind: name for kind, name, _ in TYPED}
     maps: list[tuple[CmapMap, list[str]]] = [(CmapMap.ICMAP, []), (CmapMap.STATS, ["-m", "stats"])]
     for number, arguments in maps:
-        handle = await corosync.endpoint.connect_cmap(number)
+        handle = await corosync.endpoint.connect(CmapSpec(number))
         for prefix in ("", "runtime.", "stats.srp.", "totem.token"):
             # It fails where there is nothing.
             command = ["corosync-cmapctl", "-b", *arguments, *filter(None, [prefix])]
@@ -898,7 +899,7 @@ async def test_items_are_those_of_cmapctl(corosync: Node) -> None:
 
 
 async def test_listing_while_keys_come_and_go(corosync: Node) -> None:
-    handles = [await corosync.endpoint.connect_cmap(CmapMap.ICMAP) for _ in range(2)]
+    handles = [await corosync.endpoint.connect(ICMAP) for _ in range(2)]
     steady = {f"test.{number:03}" for number in range(0, 100, 2)}
     for key in steady:
         await handles[0].set(key, TypedValue(CmapType.UINT8, 0))
@@ -922,7 +923,7 @@ async def test_listing_while_keys_come_and_go(corosync: Node) -> None:
 
 
 async def test_changes(corosync: Node) -> None:
-    handle = await corosync.endpoint.connect_cmap(CmapMap.ICMAP)
+    handle = await corosync.endpoint.connect(ICMAP)
     every = CmapTrack.ADD | CmapTrack.MODIFY | CmapTrack.DELETE
     await handle.track_add(2**40, "test.", every | CmapTrack.PREFIX)
     await handle.track_add(2, "test.b", CmapTrack.DELETE)
@@ -950,7 +951,7 @@ async def test_changes(corosync: Node) -> None:
 
 
 async def test_tracker_of_all_keys(corosync: Node) -> None:
-    handle = await corosync.endpoint.connect_cmap(CmapMap.ICMAP)
+    handle = await corosync.endpoint.connect(ICMAP)
     await handle.track_add(1, "", CmapTrack.ADD | CmapTrack.PREFIX)
     await handle.set("test.a", TypedValue(CmapType.UINT8, 1))
     (event,) = await take(handle, 1)
@@ -960,9 +961,9 @@ async def test_tracker_of_all_keys(corosync: Node) -> None:
 
 async def test_statistics_that_come_and_go_have_one_value(corosync: Node) -> None:
     """The daemon tells of two, which are the same."""
-    handle = await corosync.endpoint.connect_cmap(CmapMap.STATS)
+    handle = await corosync.endpoint.connect(STATS)
     await handle.track_add(1, "stats.ipcs.service", CmapTrack.ADD | CmapTrack.DELETE | CmapTrack.PREFIX)
-    other = await corosync.endpoint.connect_quorum()
+    other = await corosync.endpoint.connect(QUORUM)
     (event,) = await take(handle, 1)
     assert isinstance(event, CmapNotification)
     added = event.change
@@ -979,7 +980,7 @@ async def test_statistics_that_come_and_go_have_one_value(corosync: Node) -> Non
 
 
 async def test_deleted_tracker_drops_what_waits(corosync: Node) -> None:
-    handle = await corosync.endpoint.connect_cmap(CmapMap.ICMAP)
+    handle = await corosync.endpoint.connect(ICMAP)
     for tracker in (1, 2):
         await handle.track_add(tracker, "test.a", CmapTrack.ADD)
     await handle.set("test.a", TypedValue(CmapType.UINT8, 1))
@@ -996,7 +997,7 @@ async def test_deleted_tracker_drops_what_waits(corosync: Node) -> None:
 
 
 async def test_cancelled_track_add_is_undone(corosync: Node) -> None:
-    handle = await corosync.endpoint.connect_cmap(CmapMap.ICMAP)
+    handle = await corosync.endpoint.connect(ICMAP)
     await handle.track_add(1, "test.", CmapTrack.ADD | CmapTrack.PREFIX)
     await corosync.freeze()
     try:
@@ -1013,7 +1014,7 @@ async def test_many_trackers_at_once(corosync: Node) -> None:
     """libcmap keeps the trackers of all connections in one table, which has no lock."""
 
     async def use(number: int) -> None:
-        handle = await corosync.endpoint.connect_cmap(CmapMap.ICMAP)
+        handle = await corosync.endpoint.connect(ICMAP)
         for turn in range(20):
             key = f"test.{number}.{turn}"
             await handle.track_add(number, key, CmapTrack.ADD)
@@ -1025,7 +1026,7 @@ async def test_many_trackers_at_once(corosync: Node) -> None:
                 await handle.track_delete(number)
             else:
                 await close(handle)
-                handle = await corosync.endpoint.connect_cmap(CmapMap.ICMAP)
+                handle = await corosync.endpoint.connect(ICMAP)
         await close(handle)
 
     with trio.fail_after(60):
@@ -1036,7 +1037,7 @@ async def test_many_trackers_at_once(corosync: Node) -> None:
 
 @pytest.mark.corosync(nodes=2)
 async def test_frozen_daemon_holds_up_no_tracker_of_another(corosync_cluster: Cluster) -> None:
-    handles = [await corosync_cluster[nodeid].endpoint.connect_cmap(CmapMap.ICMAP) for nodeid in (1, 2)]
+    handles = [await corosync_cluster[nodeid].endpoint.connect(ICMAP) for nodeid in (1, 2)]
     await corosync_cluster[1].freeze()
     try:
         await cancelled(lambda: handles[0].track_add(1, "test.", CmapTrack.ADD | CmapTrack.PREFIX))
@@ -1054,7 +1055,7 @@ async def test_frozen_daemon_holds_up_no_tracker_of_another(corosync_cluster: Cl
 async def test_connect_that_fails_halfway_leaves_nothing(corosync: Node) -> None:
     before = open_fds()
     with pytest.raises(triocoro.NotExistError, match="cmap_initialize_map"):
-        await corosync.endpoint.connect_cmap(cast("CmapMap", 7))
+        await corosync.endpoint.connect(CmapSpec(cast("CmapMap", 7)))
     assert open_fds() == before
 
 
@@ -1064,7 +1065,7 @@ async def test_connect_that_fails_halfway_leaves_nothing(corosync: Node) -> None
 @pytest.mark.corosync_real_only(reason="Corosync's tool cannot ask the fake")
 @pytest.mark.corosync(nodes=2)
 async def test_cfg_knows_the_nodes(corosync_cluster: Cluster) -> None:
-    handle = await corosync_cluster[1].endpoint.connect_cfg()
+    handle = await corosync_cluster[1].endpoint.connect(CFG)
     assert await handle.local_nodeid() == 1
     addresses = {nodeid: await handle.node_addresses(nodeid) for nodeid in (1, 2)}
     for nodeid, (address,) in addresses.items():
@@ -1087,11 +1088,11 @@ async def test_cfg_knows_the_nodes(corosync_cluster: Cluster) -> None:
 
 
 async def test_refused_shutdown_and_its_connection(corosync: Node) -> None:
-    stats = await corosync.endpoint.connect_cmap(CmapMap.STATS)
-    asking = await corosync.endpoint.connect_cfg()
+    stats = await corosync.endpoint.connect(STATS)
+    asking = await corosync.endpoint.connect(CFG)
     active = await stats.get("stats.ipcs.global.active")
     before = open_fds()
-    answering = await corosync.endpoint.connect_cfg()
+    answering = await corosync.endpoint.connect(CFG)
     await answering.trackstart()
 
     async def refuse() -> None:
@@ -1114,8 +1115,8 @@ async def test_refused_shutdown_and_its_connection(corosync: Node) -> None:
 
 
 async def test_shutdown_regardless(corosync: Node) -> None:
-    asking = await corosync.endpoint.connect_cfg()
-    answering = [await corosync.endpoint.connect_cfg() for _ in range(2)]
+    asking = await corosync.endpoint.connect(CFG)
+    answering = [await corosync.endpoint.connect(CFG) for _ in range(2)]
     for handle in answering:
         await handle.trackstart()
     with trio.fail_after(20):
@@ -1134,7 +1135,7 @@ async def test_shutdown_regardless(corosync: Node) -> None:
 
 @pytest.mark.corosync(nodes=2)
 async def test_kill_node(corosync_cluster: Cluster) -> None:
-    handle = await corosync_cluster[1].endpoint.connect_cfg()
+    handle = await corosync_cluster[1].endpoint.connect(CFG)
     await handle.kill_node(2, "a test says so")
     await until(lambda: "a test says so" in corosync_cluster[2].log)
     # With the daemon gone, the library returns what happens to be on its stack.
@@ -1234,7 +1235,7 @@ async def test_zero_copy_buffer_in_use_stays(corosync: Node) -> None:
 
 
 async def test_zero_copy_needs_a_member(corosync: Node, corosync_mode: str) -> None:
-    handle = await corosync.endpoint.connect_cpg()
+    handle = await corosync.endpoint.connect(CPG)
     buffer = await handle.zcb_alloc(8)
     if corosync_mode == "real" and not installed.shares_zero_copy():
         await handle.zcb_mcast_joined(buffer, 8)  # a plain multicast, of which nothing is said
@@ -1262,10 +1263,10 @@ async def test_zero_copy_without_room(corosync: Node) -> None:
 @of_the_libraries
 async def test_zero_copy_where_the_namespaces_have_gone(corosync: Node) -> None:
     assert isinstance(corosync.endpoint, CorosyncEndpoint)
-    entrance = corosync.endpoint._namespaces._pidfd
+    entrance = corosync.endpoint._namespaces.pidfd
     assert entrance is not None
     pidfds = [entrance()]
-    handle = await CorosyncEndpoint("moved", lambda: pidfds[-1]).connect_cpg()
+    handle = await CorosyncEndpoint("moved", lambda: pidfds[-1]).connect(CPG)
     async with trio.open_nursery() as nursery:
         process = await nursery.start(trio.run_process, ["sleep", "60"])
         pidfds.append(os.pidfd_open(process.pid))

@@ -10,6 +10,7 @@ from support.raw import caught_up, changes, close, joined, multicast, payloads, 
 
 from triocoro._errors import ExistError, InvalidParamError, NotExistError
 from triocoro._raw import MulticastStatus, RawCpg
+from triocoro._services import CPG
 from triocoro._types import Address, ConfigChange, GroupMember, IterationType, Reason, TotemChange
 from triocoro.testing import Cluster, Node
 
@@ -43,7 +44,7 @@ async def test_handles_are_single_use(corosync: Node) -> None:
     for group in (b"g", b"other"):
         with pytest.raises(ExistError):
             await handle.join(group)
-    second = await corosync.endpoint.connect_cpg()
+    second = await corosync.endpoint.connect(CPG)
     with pytest.raises(ExistError):
         await second.join(b"g")
     with pytest.raises(NotExistError):
@@ -76,7 +77,7 @@ async def test_left_handle_still_hears_its_group(corosync_cluster: Cluster) -> N
 
 
 async def test_multicast_without_a_group_is_dropped(corosync: Node) -> None:
-    handle = await corosync.endpoint.connect_cpg()
+    handle = await corosync.endpoint.connect(CPG)
     assert handle.multicast([b"x"]) == (1, MulticastStatus.SENT)
     assert handle.multicast([]) == (0, MulticastStatus.SENT)
     with pytest.raises(NotExistError):

@@ -28,6 +28,7 @@ from support.raw import (
 
 from triocoro._errors import LibraryError
 from triocoro._raw import MulticastStatus, RawCpg
+from triocoro._services import CPG
 from triocoro._types import Address, Message
 from triocoro.testing import Cluster, Node
 
@@ -41,7 +42,7 @@ async def until_waiting(handle: RawCpg, count: int) -> None:
 
 
 async def test_the_fd_counts_events(corosync: Node) -> None:
-    handle = await corosync.endpoint.connect_cpg()
+    handle = await corosync.endpoint.connect(CPG)
     assert poll(handle) == select.POLLOUT
     await handle.join(b"g")
     handle.multicast([b"a", b"b"])
@@ -130,7 +131,7 @@ async def test_a_frozen_daemon_takes_what_the_ring_of_requests_holds(corosync: N
 
 async def test_round_trips_wait_for_the_thaw(corosync: Node) -> None:
     """One at a time; one whose caller has gone keeps the lane."""
-    handle = await corosync.endpoint.connect_cpg()
+    handle = await corosync.endpoint.connect(CPG)
     await corosync.freeze()
     await given_up(handle.local_nodeid)
     answers: list[int] = []
@@ -152,7 +153,7 @@ async def test_round_trips_wait_for_the_thaw(corosync: Node) -> None:
 
 
 async def test_a_daemon_that_dies(corosync: Node) -> None:
-    handle = await corosync.endpoint.connect_cpg()
+    handle = await corosync.endpoint.connect(CPG)
     await handle.join(b"g")
     await until_waiting(handle, 1)
     await corosync.kill()
@@ -169,7 +170,7 @@ async def test_a_daemon_that_dies(corosync: Node) -> None:
     with pytest.raises(LibraryError):
         await handle.local_nodeid()
     with pytest.raises(LibraryError):
-        await corosync.endpoint.connect_cpg()
+        await corosync.endpoint.connect(CPG)
     await corosync.start()
     with pytest.raises(LibraryError):
         handle.dispatch(1, EVERYTHING)
@@ -181,7 +182,7 @@ async def test_a_daemon_that_dies(corosync: Node) -> None:
 
 
 async def test_a_frozen_daemon_that_is_killed_answers_nobody(corosync: Node) -> None:
-    handle = await corosync.endpoint.connect_cpg()
+    handle = await corosync.endpoint.connect(CPG)
     await corosync.freeze()
 
     async def fail(call: Callable[[], Awaitable[object]]) -> None:
@@ -190,7 +191,7 @@ async def test_a_frozen_daemon_that_is_killed_answers_nobody(corosync: Node) -> 
 
     with trio.fail_after(BOUND):
         async with trio.open_nursery() as nursery:
-            for call in (corosync.endpoint.connect_cpg, handle.local_nodeid, handle.local_nodeid):
+            for call in (lambda: corosync.endpoint.connect(CPG), handle.local_nodeid, handle.local_nodeid):
                 nursery.start_soon(fail, call)
             await trio.testing.wait_all_tasks_blocked()
             await corosync.kill()
@@ -198,7 +199,7 @@ async def test_a_frozen_daemon_that_is_killed_answers_nobody(corosync: Node) -> 
 
 
 async def test_a_frozen_daemon_that_is_stopped_thaws(corosync: Node) -> None:
-    handle = await corosync.endpoint.connect_cpg()
+    handle = await corosync.endpoint.connect(CPG)
     await corosync.freeze()
 
     async def ask() -> None:

@@ -10,6 +10,7 @@ from support import installed
 from support.raw import caught_up, changes, close, joined, multicast, payloads, ring_of, take, until, view_of, waiting
 
 from triocoro._raw import RawCpg
+from triocoro._services import CPG, VOTEQUORUM, CpgSpec
 from triocoro._types import (
     Address,
     ConfigChange,
@@ -33,7 +34,7 @@ async def members(cluster: Cluster) -> tuple[dict[int, RawCpg], list[Address]]:
 
 async def test_a_ring_parts_and_meets(corosync_cluster: Cluster, corosync_mode: str) -> None:
     handles, (one, two, three) = await members(corosync_cluster)
-    idle = await corosync_cluster[1].endpoint.connect_cpg()
+    idle = await corosync_cluster[1].endpoint.connect(CPG)
     at_once = False
     # Real ones may meet in steps, and then it is another story.
     while not at_once:
@@ -120,7 +121,7 @@ async def test_nodes_of_a_ring_agree_on_its_id(corosync_cluster: Cluster) -> Non
     await corosync_cluster[1].kill()
     await corosync_cluster.settled()
     cpg = await joined(corosync_cluster[2].endpoint)
-    vqs = [await corosync_cluster[nodeid].endpoint.connect_votequorum() for nodeid in (2, 3)]
+    vqs = [await corosync_cluster[nodeid].endpoint.connect(VOTEQUORUM) for nodeid in (2, 3)]
     for vq in vqs:
         await vq.trackstart(Track.CHANGES_ONLY)
     await corosync_cluster[1].start()
@@ -134,7 +135,7 @@ async def test_nodes_of_a_ring_agree_on_its_id(corosync_cluster: Cluster) -> Non
 
 async def test_the_first_view_comes_with_the_ring(corosync_cluster: Cluster) -> None:
     """For who has asked for that; before the first join it hears nothing."""
-    handle = await corosync_cluster[2].endpoint.connect_cpg(initial_totem_conf=True)
+    handle = await corosync_cluster[2].endpoint.connect(CpgSpec(initial_totem_conf=True))
     assert waiting(handle) == 0
     await handle.join(b"g")
     me = Address(2, corosync_cluster[2].endpoint.pid)
@@ -180,7 +181,7 @@ async def test_what_waits_in_a_frozen_node_is_sent_in_the_ring_that_it_comes_to(
     # A real one may be alone first, and that is the ring that it comes to; or work off what waits before it notices.
     while not at_once:
         handles, (one, _, three) = await members(corosync_cluster)
-        newcomer = await corosync_cluster[1].endpoint.connect_cpg()
+        newcomer = await corosync_cluster[1].endpoint.connect(CPG)
         watcher = await joined(corosync_cluster[3].endpoint, b"other")
         await corosync_cluster[1].freeze()
         for handle in (handles[2], watcher):

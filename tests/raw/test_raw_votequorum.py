@@ -7,6 +7,7 @@ from support.raw import close, take, until, waiting
 
 from triocoro._errors import ExistError, NotExistError
 from triocoro._raw import RawVotequorum
+from triocoro._services import VOTEQUORUM
 from triocoro._types import (
     ExpectedVotesChange,
     NodeState,
@@ -35,7 +36,7 @@ async def state(handle: RawVotequorum, *nodeids: int) -> VotequorumEvent:
 
 
 async def test_tracking(corosync_cluster: Cluster) -> None:
-    handle = await corosync_cluster[1].endpoint.connect_votequorum()
+    handle = await corosync_cluster[1].endpoint.connect(VOTEQUORUM)
     with pytest.raises(NotExistError):
         await handle.trackstop()
     # Corosync's order: each node that is new and above all others comes before the last one.
@@ -61,7 +62,7 @@ async def test_tracking(corosync_cluster: Cluster) -> None:
 async def test_a_node_that_was_never_met_is_not_known(corosync_cluster: Cluster) -> None:
     await corosync_cluster.partition({1}, {2})
     await corosync_cluster[2].restart()
-    handle = await corosync_cluster[2].endpoint.connect_votequorum()
+    handle = await corosync_cluster[2].endpoint.connect(VOTEQUORUM)
     with pytest.raises(NotExistError):
         await handle.info(1)
     await close(handle)
@@ -69,7 +70,7 @@ async def test_a_node_that_was_never_met_is_not_known(corosync_cluster: Cluster)
 
 async def test_votes_of_a_device_that_is_not_registered(corosync: Node) -> None:
     """They are expected, and not there."""
-    handle = await corosync.endpoint.connect_votequorum()
+    handle = await corosync.endpoint.connect(VOTEQUORUM)
     await handle.trackstart(Track.CHANGES_ONLY)
     await handle.set_votes(0, 2)
     await until(handle, lambda event: event == ExpectedVotesChange(3))
@@ -82,7 +83,7 @@ async def test_votes_of_a_device_that_is_not_registered(corosync: Node) -> None:
 async def test_who_is_restarted_learns_that_all_were_there(corosync_cluster: Cluster) -> None:
     async def quorate() -> bool:
         await corosync_cluster.settled()
-        handle = await corosync_cluster[2].endpoint.connect_votequorum()
+        handle = await corosync_cluster[2].endpoint.connect(VOTEQUORUM)
         info = await handle.info(0)
         await close(handle)
         return info.quorate

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from functools import partial
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn, TypeVar, cast
 
 import pytest
 import trio
@@ -40,8 +40,11 @@ from triocoro import (
     lowlevel,
 )
 from triocoro._raw import RawCpg
+from triocoro._services import CPG, CpgSpec, ServiceSpec
 from triocoro.lowlevel import Dispatch, IterationType, Track
 from triocoro.testing import Cluster, Node
+
+RawT = TypeVar("RawT")
 
 _BOUND = 20
 """Seconds that no test comes near, unless something hangs."""
@@ -416,21 +419,18 @@ async def test_joining_again_while_the_daemon_works_off_the_leave(corosync: Node
     """Our own leave is under way, on a daemon that stood still: joining waits for it, and is not refused."""
     with trio.fail_after(_BOUND):
         for _again in range(5):
-            ready = await corosync.endpoint.connect_cpg()
+            ready = await corosync.endpoint.connect(CPG)
 
             class Ready:
                 """The node, but connecting takes no time."""
 
                 label = corosync.endpoint.label
                 pid = corosync.endpoint.pid
-                connect_votequorum = corosync.endpoint.connect_votequorum
-                connect_quorum = corosync.endpoint.connect_quorum
-                connect_cmap = corosync.endpoint.connect_cmap
-                connect_cfg = corosync.endpoint.connect_cfg
+                identity = corosync.endpoint.identity
 
-                async def connect_cpg(self, *, initial_totem_conf: bool = False, raw: RawCpg = ready) -> RawCpg:
-                    del initial_totem_conf
-                    return raw
+                async def connect(self, service: ServiceSpec[RawT, object], *, raw: RawCpg = ready) -> RawT:
+                    assert isinstance(service, CpgSpec)
+                    return cast("RawT", raw)
 
             with trio.CancelScope() as scope:
                 async with triocoro.open_group("g"):
@@ -610,7 +610,7 @@ async def test_a_daemon_that_is_about_to_end(corosync: Node, monkeypatch: pytest
         raise NotExistError("it has no files any more", function="cpg_model_initialize")
 
     endpoint = FaultyEndpoint(corosync.endpoint)
-    monkeypatch.setattr(endpoint, "connect_cpg", ending)
+    monkeypatch.setattr(endpoint, "connect", ending)
     with pytest.raises(CorosyncUnavailableError, match=r"node 1: no Corosync daemon answers there.*no files any more"):
         await lowlevel.cpg_initialize(endpoint=endpoint)
 

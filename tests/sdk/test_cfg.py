@@ -39,6 +39,7 @@ from triocoro import (
     TryAgainError,
     lowlevel,
 )
+from triocoro._services import CFG
 from triocoro.lowlevel import CfgHandle, Dispatch
 from triocoro.testing import Cluster, Node
 
@@ -401,10 +402,10 @@ async def test_whoever_goes_away_agrees(corosync: Node) -> None:
 async def test_a_daemon_that_ends_meanwhile(corosync: Node, end: str) -> None:
     """Its parting from its clients is no agreement of theirs."""
     with trio.fail_after(_BOUND):
-        trackers = [await corosync.endpoint.connect_cfg() for _ in range(2)]
+        trackers = [await corosync.endpoint.connect(CFG) for _ in range(2)]
         for tracker in trackers:
             await tracker.trackstart()
-        asker = await corosync.endpoint.connect_cfg()
+        asker = await corosync.endpoint.connect(CFG)
         async with trio.open_nursery() as nursery:
 
             async def ask() -> None:
@@ -425,7 +426,7 @@ async def test_a_daemon_that_ends_meanwhile(corosync: Node, end: str) -> None:
 async def test_a_frozen_daemon_that_was_asked_to_end_is_stopped(corosync: Node, how: str) -> None:
     """It may do what it was asked for before it comes to the signal."""
     with trio.fail_after(_BOUND):
-        raw = await corosync.endpoint.connect_cfg()
+        raw = await corosync.endpoint.connect(CFG)
         await corosync.freeze()
 
         async def ask() -> None:

@@ -15,7 +15,9 @@ from trio.testing import assert_checkpoints
 import triocoro
 import triocoro.lowlevel
 import triocoro.testing
-from triocoro import CmapMap, CmapTrack, CmapType, RingId, ShutdownFlag, VotequorumNodelist
+from triocoro import CmapTrack, CmapType, RingId, ShutdownFlag, VotequorumNodelist
+from triocoro._raw import RawHandle
+from triocoro._services import CFG, CPG, ICMAP, QUORUM, STATS, VOTEQUORUM
 from triocoro.lowlevel import CfgHandle, CpgHandle, Dispatch, IterationType, Track, VotequorumHandle
 from triocoro.testing import Cluster, History, Node
 from triocoro.testing._fake.cluster import FakeNode
@@ -824,39 +826,13 @@ async def _(cluster: Cluster) -> None:
 # -- endpoints and clusters --------------------------------------------------------------------------------------------
 
 
-@case("Endpoint.connect_cpg")
+@case("Endpoint.connect")
 async def _(cluster: Cluster) -> None:
-    raw = await checked(cluster[1].endpoint.connect_cpg())
-    raw.close()
-    await raw.wait_closed()
-
-
-@case("Endpoint.connect_votequorum")
-async def _(cluster: Cluster) -> None:
-    raw = await checked(cluster[1].endpoint.connect_votequorum())
-    raw.close()
-    await raw.wait_closed()
-
-
-@case("Endpoint.connect_quorum")
-async def _(cluster: Cluster) -> None:
-    raw = await checked(cluster[1].endpoint.connect_quorum())
-    raw.close()
-    await raw.wait_closed()
-
-
-@case("Endpoint.connect_cmap")
-async def _(cluster: Cluster) -> None:
-    raw = await checked(cluster[1].endpoint.connect_cmap(CmapMap.STATS))
-    raw.close()
-    await raw.wait_closed()
-
-
-@case("Endpoint.connect_cfg")
-async def _(cluster: Cluster) -> None:
-    raw = await checked(cluster[1].endpoint.connect_cfg())
-    raw.close()
-    await raw.wait_closed()
+    endpoint = cluster[1].endpoint
+    for service in (CPG, VOTEQUORUM, QUORUM, ICMAP, STATS, CFG):
+        raw: RawHandle[object] = await checked(endpoint.connect(service))
+        raw.close()
+        await raw.wait_closed()
 
 
 @case("testing.Cluster.settled")
@@ -938,39 +914,13 @@ async def _(cluster: Cluster) -> None:
     await checked(cluster.heal())
 
 
-@case("testing.RecordingEndpoint.connect_cpg")
+@case("testing.RecordingEndpoint.connect")
 async def _(cluster: Cluster) -> None:
-    raw = await checked(History().endpoint(cluster[1], client="a").connect_cpg())
-    raw.close()
-    await raw.wait_closed()
-
-
-@case("testing.RecordingEndpoint.connect_votequorum")
-async def _(cluster: Cluster) -> None:
-    raw = await checked(History().endpoint(cluster[1], client="a").connect_votequorum())
-    raw.close()
-    await raw.wait_closed()
-
-
-@case("testing.RecordingEndpoint.connect_quorum")
-async def _(cluster: Cluster) -> None:
-    raw = await checked(History().endpoint(cluster[1], client="a").connect_quorum())
-    raw.close()
-    await raw.wait_closed()
-
-
-@case("testing.RecordingEndpoint.connect_cmap")
-async def _(cluster: Cluster) -> None:
-    raw = await checked(History().endpoint(cluster[1], client="a").connect_cmap(CmapMap.ICMAP))
-    raw.close()
-    await raw.wait_closed()
-
-
-@case("testing.RecordingEndpoint.connect_cfg")
-async def _(cluster: Cluster) -> None:
-    raw = await checked(History().endpoint(cluster[1], client="a").connect_cfg())
-    raw.close()
-    await raw.wait_closed()
+    endpoint = History().endpoint(cluster[1], client="a")
+    for service in (CPG, VOTEQUORUM, QUORUM, ICMAP, STATS, CFG):
+        raw: RawHandle[object] = await checked(endpoint.connect(service))
+        raw.close()
+        await raw.wait_closed()
 
 
 # -- the tests ---------------------------------------------------------------------------------------------------------

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, cast
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from typing import Any, TypeVar, cast
 
 import trio
 
-from triocoro import CmapMap, CorosyncError, Endpoint, ExistError
-from triocoro._raw import MulticastStatus, RawCfg, RawCmap, RawCpg, RawQuorum, RawVotequorum
+from triocoro import CorosyncError, Endpoint, ExistError
+from triocoro._raw import MulticastStatus, RawCpg
+from triocoro._services import CpgSpec, ServiceSpec
+
+RawT = TypeVar("RawT")
 
 
 class Faults:
@@ -95,21 +98,13 @@ class FaultyEndpoint:
         return self._endpoint.label
 
     @property
+    def identity(self) -> Hashable:
+        return self._endpoint.identity
+
+    @property
     def pid(self) -> int:
         return self._endpoint.pid
 
-    async def connect_cpg(self, *, initial_totem_conf: bool = False) -> RawCpg:
-        raw = await self._endpoint.connect_cpg(initial_totem_conf=initial_totem_conf)
-        return cast("RawCpg", _CpgProxy(raw, self.faults))
-
-    async def connect_votequorum(self, *, extra_info: bool = False) -> RawVotequorum:
-        return await self._endpoint.connect_votequorum(extra_info=extra_info)
-
-    async def connect_quorum(self) -> RawQuorum:
-        return await self._endpoint.connect_quorum()
-
-    async def connect_cmap(self, map: CmapMap) -> RawCmap:  # noqa: A002 - the protocol's name
-        return await self._endpoint.connect_cmap(map)
-
-    async def connect_cfg(self) -> RawCfg:
-        return await self._endpoint.connect_cfg()
+    async def connect(self, service: ServiceSpec[RawT, object]) -> RawT:
+        raw = await self._endpoint.connect(service)
+        return cast("RawT", _CpgProxy(cast("RawCpg", raw), self.faults) if isinstance(service, CpgSpec) else raw)

@@ -13,7 +13,8 @@ import trio
 import trio.testing
 
 from triocoro import ExistError, TryAgainError
-from triocoro._raw import Endpoint, MulticastStatus, RawCpg, RawHandle
+from triocoro._raw import MulticastStatus, RawCpg, RawHandle
+from triocoro._services import CPG, Endpoint
 from triocoro._types import Address, ConfigChange, CpgEvent, MemberChange, Message, Reason, TotemChange
 
 EventT = TypeVar("EventT")
@@ -29,7 +30,7 @@ CAUGHT_UP = b"caught up"
 
 async def joined(endpoint: Endpoint, group: bytes = b"g") -> RawCpg:
     """A member that has taken the news of its join."""
-    handle = await endpoint.connect_cpg()
+    handle = await endpoint.connect(CPG)
     await join(handle, group)
     address = Address(await handle.local_nodeid(), endpoint.pid)
     own = MemberChange(address, Reason.JOIN)

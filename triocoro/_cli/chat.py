@@ -11,7 +11,7 @@ import trio
 
 from .._cpg import Group, open_group
 from .._errors import ConnectionLostError, CorosyncUnavailableError
-from .._raw import Endpoint
+from .._services import Endpoint
 from .._types import ConfigChange, Message, MessageLost, VotequorumChange, VotequorumInfo
 from .._votequorum import open_votequorum
 from .transcript import Transcript

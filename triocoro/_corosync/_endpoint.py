@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar, final
+from typing import TYPE_CHECKING, TypeVar, cast, final
 
 import trio
 
 from .._errors import CorosyncUnavailableError
-from .._raw import RawCfg, RawCmap, RawCpg, RawQuorum, RawVotequorum
-from .._types import CmapMap
+from .._services import ServiceSpec
 from ._namespaces import Namespaces
 
 if TYPE_CHECKING:
     from ._handle import CorosyncHandle
     from ._shim import LibraryConnection
 
+RawT = TypeVar("RawT")
 HandleT = TypeVar("HandleT", bound="CorosyncHandle[object]")
 
 
@@ -43,41 +43,22 @@ class CorosyncEndpoint:
         return self._label
 
     @property
+    def identity(self) -> Hashable:
+        return "corosync", self._namespaces.pidfd
+
+    @property
     def pid(self) -> int:
         return os.getpid()
 
-    async def connect_cpg(self, *, initial_totem_conf: bool = False) -> RawCpg:
+    async def connect(self, service: ServiceSpec[RawT, object]) -> RawT:
         _require_extension()
-        from ._cpg import INITIAL_TOTEM_CONF, CorosyncCpg
+        from ._services import handle_class_and_flags
 
-        return await self._connect(CorosyncCpg, INITIAL_TOTEM_CONF if initial_totem_conf else 0)
-
-    async def connect_votequorum(self, *, extra_info: bool = False) -> RawVotequorum:
-        _require_extension()
-        from ._votequorum import NEEDS_EXTRA_INFO, CorosyncVotequorum
-
-        return await self._connect(CorosyncVotequorum, NEEDS_EXTRA_INFO if extra_info else 0)
-
-    async def connect_quorum(self) -> RawQuorum:
-        _require_extension()
-        from ._quorum import CorosyncQuorum
-
-        return await self._connect(CorosyncQuorum)
-
-    async def connect_cmap(self, map: CmapMap) -> RawCmap:  # noqa: A002 - as in C
-        _require_extension()
-        from ._cmap import CorosyncCmap
-
-        return await self._connect(CorosyncCmap, map)
-
-    async def connect_cfg(self) -> RawCfg:
-        _require_extension()
-        from ._cfg import CorosyncCfg
-
-        return await self._connect(CorosyncCfg)
+        handle_class, flags = handle_class_and_flags(service)
+        return cast("RawT", await self._connect(handle_class, flags))
 
     @trio.lowlevel.enable_ki_protection
-    async def _connect(self, kind: type[HandleT], flags: int = 0) -> HandleT:
+    async def _connect(self, kind: type[HandleT], flags: int) -> HandleT:
         from ._handle import Undoable, in_background, run_undoable
 
         library = kind.library

@@ -22,11 +22,11 @@ class Namespaces:
     """
 
     def __init__(self, pidfd: Callable[[], int] | None) -> None:
-        self._pidfd = pidfd
+        self.pidfd = pidfd
 
     def entrance(self) -> Entrance:
         """For one call in them."""
-        return Entrance(-1 if self._pidfd is None else os.dup(self._pidfd()))
+        return Entrance(-1 if self.pidfd is None else os.dup(self.pidfd()))
 
 
 @final

@@ -8,7 +8,8 @@ from typing import final
 from .. import _validate
 from .._connection import Connection, connect
 from .._endpoint import resolve_endpoint
-from .._raw import Endpoint, RawCfg
+from .._raw import RawCfg
+from .._services import CFG, Endpoint
 from .._types import IPAddress, NodeStatus, RingStatus, ShutdownFlag
 from ._handle import Callbacks, Handle
 
@@ -113,5 +114,5 @@ async def cfg_initialize(
     Raises, Cancelled: as `cpg_initialize`.
     """
     endpoint = resolve_endpoint(endpoint)
-    raw = await connect(endpoint.connect_cfg, endpoint, retrying=False)
+    raw = await connect(CFG, endpoint, retrying=False)
     return CfgHandle(raw, Connection(raw, endpoint), {ShutdownFlag: shutdown_callback}, context)

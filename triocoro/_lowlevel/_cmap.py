@@ -9,7 +9,8 @@ from typing import final
 from .. import _validate
 from .._connection import Connection, connect
 from .._endpoint import resolve_endpoint
-from .._raw import Endpoint, RawCmap
+from .._raw import RawCmap
+from .._services import CmapSpec, Endpoint
 from .._types import Buffer, CmapChange, CmapMap, CmapNotification, CmapTrack, CmapType, CmapValue, TypedValue
 from ._handle import Callback, Handle
 
@@ -146,5 +147,5 @@ async def cmap_initialize(
     """
     map = CmapMap(map)  # noqa: A001 - as above
     endpoint = resolve_endpoint(endpoint)
-    raw = await connect(lambda: endpoint.connect_cmap(map), endpoint, retrying=False)
+    raw = await connect(CmapSpec(map), endpoint, retrying=False)
     return CmapHandle(raw, Connection(raw, endpoint), context, map)

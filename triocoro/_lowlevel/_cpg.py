@@ -13,7 +13,8 @@ from .. import _validate
 from .._connection import Connection, connect
 from .._endpoint import resolve_endpoint
 from .._errors import ConnectionLostError, ExistError, LibraryError, NotExistError, TryAgainError
-from .._raw import Endpoint, MulticastStatus, RawCpg
+from .._raw import MulticastStatus, RawCpg
+from .._services import CpgSpec, Endpoint
 from .._types import (
     Address,
     Buffer,
@@ -236,6 +237,6 @@ async def cpg_initialize(
     """
     endpoint = resolve_endpoint(endpoint)
     initial = CpgModelFlag.DELIVER_INITIAL_TOTEM_CONF in CpgModelFlag(flags)
-    raw = await connect(lambda: endpoint.connect_cpg(initial_totem_conf=initial), endpoint, retrying=False)
+    raw = await connect(CpgSpec(initial_totem_conf=initial), endpoint, retrying=False)
     callbacks = {Message: deliver, ConfigChange: confchg, TotemChange: totem_confchg}
     return CpgHandle(raw, Connection(raw, endpoint), callbacks, context)

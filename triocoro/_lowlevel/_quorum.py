@@ -8,7 +8,8 @@ from typing import final
 from .. import _validate
 from .._connection import Connection, connect
 from .._endpoint import resolve_endpoint
-from .._raw import Endpoint, RawQuorum
+from .._raw import RawQuorum
+from .._services import QUORUM, Endpoint
 from .._types import NodelistChange, QuorumChange, QuorumEvent, QuorumType, Track
 from ._handle import Callbacks, Handle
 
@@ -66,6 +67,6 @@ async def quorum_initialize(
     Raises, Cancelled: as `cpg_initialize`.
     """
     endpoint = resolve_endpoint(endpoint)
-    raw = await connect(endpoint.connect_quorum, endpoint, retrying=False)
+    raw = await connect(QUORUM, endpoint, retrying=False)
     callbacks = {QuorumChange: quorum_notify, NodelistChange: nodelist_notify}
     return QuorumHandle(raw, Connection(raw, endpoint), callbacks, context)

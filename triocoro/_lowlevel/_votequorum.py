@@ -9,7 +9,8 @@ from .. import _validate
 from .._connection import Connection, connect
 from .._endpoint import resolve_endpoint
 from .._errors import CorosyncError
-from .._raw import Endpoint, RawVotequorum
+from .._raw import RawVotequorum
+from .._services import Endpoint, VotequorumSpec
 from .._types import (
     Buffer,
     ExpectedVotesChange,
@@ -196,7 +197,7 @@ async def votequorum_initialize(
     """
     endpoint = resolve_endpoint(endpoint)
     needed = qdevice_extra_info is not None
-    raw = await connect(lambda: endpoint.connect_votequorum(extra_info=needed), endpoint, retrying=False)
+    raw = await connect(VotequorumSpec(extra_info=needed), endpoint, retrying=False)
     callbacks = {
         VotequorumChange: quorum_notify,
         ExpectedVotesChange: expectedvotes_notify,

@@ -14,7 +14,7 @@ import trio
 from ..._cpg import open_group
 from ..._endpoint import default_endpoint
 from ..._errors import CorosyncError
-from ..._raw import Endpoint
+from ..._services import Endpoint
 from ..._types import VotequorumNodelist
 from ..._votequorum import open_votequorum
 from .network import Network

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ..._raw import Endpoint
+from ..._services import Endpoint
 from .._cluster.cluster import Cluster, Node
 from .._cluster.network import Network
 from .._cluster.options import ClusterOptions, ClusterSettings, merge
@@ -206,7 +206,7 @@ class FakeNode(Node):
             self.daemon.die()
 
     def _endpoint_of(self, pid: int) -> FakeEndpoint:
-        return FakeEndpoint(self.nodeid, lambda: self.daemon, pid)
+        return FakeEndpoint(self.nodeid, lambda: self.daemon, pid, identity=self)
 
     def _write_log(self, subsystem: str, text: str) -> None:
         self._log.append(f"[{subsystem:<6}] {text}\n")

@@ -1,15 +1,17 @@
-"""What a node serves, and a client's way to it. A further service adds a line to `services` and a connect."""
+"""A node's services and the endpoint to connect to them.
+
+A new service adds a line to `services` and a case to `FakeEndpoint.connect`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Hashable
+from typing import Any, TypeVar, cast
 
 import trio
 
 from ..._errors import CsError, error_from_code
-from ..._raw import RawCfg, RawCmap, RawCpg, RawQuorum, RawVotequorum
-from ..._types import CmapMap
+from ..._services import CfgSpec, CmapSpec, CpgSpec, QuorumSpec, ServiceSpec, VotequorumSpec
 from .._cluster.options import ClusterOptions
 from .exec.cfg import CfgService
 from .exec.cmap import CmapService
@@ -27,6 +29,7 @@ from .lib.handle import FakeHandle
 from .lib.quorum import FakeQuorum
 from .lib.votequorum import TOO_OLD, FakeVotequorum
 
+RawT = TypeVar("RawT")
 ServiceT = TypeVar("ServiceT", bound=Service)
 HandleT = TypeVar("HandleT", bound="FakeHandle[Any, Any]")
 
@@ -46,8 +49,9 @@ def services(daemon: Daemon, options: ClusterOptions) -> list[Service]:
 class FakeEndpoint:
     """A client's way to a node of a `FakeCluster`."""
 
-    def __init__(self, nodeid: int, daemon: Callable[[], Daemon | None], pid: int) -> None:
+    def __init__(self, nodeid: int, daemon: Callable[[], Daemon | None], pid: int, *, identity: Hashable) -> None:
         self._nodeid = nodeid
+        self._identity = identity
         self._daemon = daemon
         self._pid = pid
 
@@ -60,40 +64,42 @@ class FakeEndpoint:
         return f"node {self._nodeid}"
 
     @property
+    def identity(self) -> Hashable:
+        """Equal for all endpoints of the same node of the same cluster."""
+        return self._identity
+
+    @property
     def pid(self) -> int:
         """The pid under which our clients appear in groups."""
         return self._pid
 
-    async def connect_cpg(self, *, initial_totem_conf: bool = False) -> RawCpg:
-        """Connect to the daemon's CPG service."""
+    async def connect(self, service: ServiceSpec[RawT, object]) -> RawT:
+        """Connect to one of the daemon's services."""
+        return cast("RawT", await self._connect_to(service))
 
-        def make(connection: IpcConnection, service: CpgService) -> FakeCpg:
-            return FakeCpg(connection, service, self._pid, initial_totem_conf=initial_totem_conf)
+    async def _connect_to(self, spec: ServiceSpec[object, object]) -> FakeHandle[Any, Any]:
+        if isinstance(spec, CpgSpec):
 
-        return await self._connect("cpg_model_initialize", CpgService, make)
+            def make_cpg(connection: IpcConnection, service: CpgService) -> FakeCpg:
+                return FakeCpg(connection, service, self._pid, initial_totem_conf=spec.initial_totem_conf)
 
-    async def connect_votequorum(self, *, extra_info: bool = False) -> RawVotequorum:
-        """Connect to the daemon's votequorum service."""
-        if extra_info:
-            await trio.lowlevel.checkpoint()
-            raise error_from_code(CsError.NOT_SUPPORTED, "votequorum_model_initialize", TOO_OLD)
-        return await self._connect("votequorum_initialize", VotequorumService, FakeVotequorum)
+            return await self._connect("cpg_model_initialize", CpgService, make_cpg)
+        if isinstance(spec, VotequorumSpec):
+            if spec.extra_info:
+                await trio.lowlevel.checkpoint()
+                raise error_from_code(CsError.NOT_SUPPORTED, "votequorum_model_initialize", TOO_OLD)
+            return await self._connect("votequorum_initialize", VotequorumService, FakeVotequorum)
+        if isinstance(spec, QuorumSpec):
+            return await self._connect("quorum_model_initialize", QuorumService, FakeQuorum)
+        if isinstance(spec, CmapSpec):
 
-    async def connect_quorum(self) -> RawQuorum:
-        """Connect to the daemon's quorum service."""
-        return await self._connect("quorum_model_initialize", QuorumService, FakeQuorum)
+            def make_cmap(connection: IpcConnection, service: CmapService) -> FakeCmap:
+                return FakeCmap(connection, service, spec.map)
 
-    async def connect_cmap(self, map: CmapMap) -> RawCmap:  # noqa: A002 - as in C
-        """Connect to one of the daemon's maps."""
-
-        def make(connection: IpcConnection, service: CmapService) -> FakeCmap:
-            return FakeCmap(connection, service, map)
-
-        return await self._connect("cmap_initialize_map", CmapService, make)
-
-    async def connect_cfg(self) -> RawCfg:
-        """Connect to the daemon's cfg service."""
-        return await self._connect("corosync_cfg_initialize", CfgService, FakeCfg)
+            return await self._connect("cmap_initialize_map", CmapService, make_cmap)
+        if isinstance(spec, CfgSpec):
+            return await self._connect("corosync_cfg_initialize", CfgService, FakeCfg)
+        raise TypeError(f"not a service of Corosync: {spec!r}")
 
     async def _connect(
         self, function: str, kind: type[ServiceT], make: Callable[[IpcConnection, ServiceT], HandleT]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import trio
 
-from ..._raw import Endpoint
+from ..._services import Endpoint
 from .._cluster.cluster import Node
 from . import json_lines
 from .entries import Call, Entry, Fault

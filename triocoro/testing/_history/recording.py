@@ -9,7 +9,7 @@ import math
 import select
 import struct
 import termios
-from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial, wraps
 from typing import Any, TypeVar, cast
@@ -19,12 +19,14 @@ import trio
 
 from ..._endpoint import default_endpoint
 from ..._errors import CorosyncError
-from ..._raw import Endpoint, MulticastStatus, RawCfg, RawCmap, RawCpg, RawQuorum, RawVotequorum
-from ..._types import Address, CmapMap, ConfigChange, MessageLost, TotemChange
+from ..._raw import MulticastStatus
+from ..._services import CpgSpec, Endpoint, ServiceSpec
+from ..._types import Address, ConfigChange, MessageLost, TotemChange
 from .entries import Call, Cancellation, Delivery, Entry, Failure, Loss, Return
 from .values import immutable
 
 T = TypeVar("T")
+RawT = TypeVar("RawT")
 
 
 @attrs.define
@@ -93,6 +95,11 @@ class RecordingEndpoint:
         return self._endpoint.label
 
     @property
+    def identity(self) -> Hashable:
+        """That of the endpoint that it records."""
+        return self._endpoint.identity
+
+    @property
     def pid(self) -> int:
         """The pid under which our clients appear in groups."""
         return self._endpoint.pid
@@ -114,42 +121,24 @@ class RecordingEndpoint:
         """
         self._recorder.write(Delivery, 0, event=MessageLost(payload))
 
-    async def connect_cpg(self, *, initial_totem_conf: bool = False) -> RawCpg:
-        """Connect to the daemon's CPG service."""
-        # The history needs the ring that a member starts in, even if the client has not asked for it.
-        raw: RawCpg = await self._connect("connect_cpg", {"initial_totem_conf": True})
-        return raw if initial_totem_conf else cast("RawCpg", _WithoutInitialTotem(raw))
+    async def connect(self, service: ServiceSpec[RawT, object]) -> RawT:
+        """Connect to one of the daemon's services."""
+        if isinstance(service, CpgSpec):
+            # The history needs the ring that a member starts in, even if the client has not asked for it.
+            raw = await self._connect(attrs.evolve(service, initial_totem_conf=True))
+            return cast("RawT", raw if service.initial_totem_conf else _WithoutInitialTotem(raw))
+        return cast("RawT", await self._connect(service))
 
-    async def connect_votequorum(self, *, extra_info: bool = False) -> RawVotequorum:
-        """Connect to the daemon's votequorum service."""
-        raw: RawVotequorum = await self._connect("connect_votequorum", {"extra_info": extra_info})
-        return raw
-
-    async def connect_quorum(self) -> RawQuorum:
-        """Connect to the daemon's quorum service."""
-        raw: RawQuorum = await self._connect("connect_quorum", {})
-        return raw
-
-    async def connect_cmap(self, map: CmapMap) -> RawCmap:  # noqa: A002 - as in C
-        """Connect to one of the daemon's maps."""
-        raw: RawCmap = await self._connect("connect_cmap", {"map": map})
-        return raw
-
-    async def connect_cfg(self) -> RawCfg:
-        """Connect to the daemon's cfg service."""
-        raw: RawCfg = await self._connect("connect_cfg", {})
-        return raw
-
-    async def _connect(self, function: str, arguments: dict[str, Any]) -> Any:  # noqa: ANN401 - as many as services
+    async def _connect(self, service: ServiceSpec[object, object]) -> object:
         recorder = self._recorder
         handle = next(recorder.handles)
-        raws: list[Any] = []
+        raws: list[object] = []
 
         async def action() -> Address:
-            raws.append(await getattr(self._endpoint, function)(**arguments))
+            raws.append(await self._endpoint.connect(service))
             return Address(recorder.node, self.pid)
 
-        await recorder.call(handle, function, arguments, action)
+        await recorder.call(handle, f"connect_{service.name}", attrs.asdict(service), action)
         return _RecordingHandle(raws[0], recorder, handle)
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ..._raw import Endpoint
+from ..._services import Endpoint
 from .._cluster.cluster import Cluster, Node
 from .._cluster.corosync_conf import KEY_BYTES, STATE_DIR, address, corosync_conf
 from .._cluster.network import Network

@@ -14,7 +14,7 @@ import trio
 from trio.testing import MockClock
 
 from ..._errors import CorosyncUnavailableError
-from ..._raw import Endpoint
+from ..._services import Endpoint
 
 
 def pid_of(pidfd: int) -> int:

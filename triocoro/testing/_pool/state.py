@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -14,7 +14,8 @@ import trio
 from ..._connection import connect, retry
 from ..._errors import CorosyncError
 from ..._raw import RawCmap, RawCpg, RawHandle, RawVotequorum
-from ..._types import CmapMap, IterationType, TypedValue
+from ..._services import CPG, ICMAP, STATS, VOTEQUORUM, ServiceSpec
+from ..._types import IterationType, TypedValue
 from .._cluster.cluster import Cluster, Node
 
 HandleT = TypeVar("HandleT", bound="RawHandle[Any]")
@@ -203,17 +204,17 @@ class Observer:
     async def _connect(self, node: Node) -> None:  # noqa: ASYNC910 - a task of our own
         endpoint = node.endpoint
 
-        async def opened(call: Callable[[], Awaitable[HandleT]]) -> HandleT:  # noqa: ASYNC910 - as above
-            handle = await connect(call, endpoint)
+        async def opened(service: ServiceSpec[HandleT, object]) -> HandleT:  # noqa: ASYNC910 - as above
+            handle = await connect(service, endpoint)
             self._open.append(handle)
             return handle
 
         with suppress(CorosyncError):
             self._handles[node.nodeid] = _Handles(
-                await opened(endpoint.connect_cpg),
-                await opened(endpoint.connect_votequorum),
-                await opened(lambda: endpoint.connect_cmap(CmapMap.ICMAP)),
-                await opened(lambda: endpoint.connect_cmap(CmapMap.STATS)),
+                await opened(CPG),
+                await opened(VOTEQUORUM),
+                await opened(ICMAP),
+                await opened(STATS),
             )
 
     async def _delete(self, keys: list[tuple[int, str]]) -> None:  # noqa: ASYNC910 - whoever calls has looked
