@@ -1,4 +1,4 @@
-"""Checkers of histories. They know what Corosync promises, and nothing of any implementation."""
+"""Checkers of histories. They know what Corosync promises, and nothing about any implementation."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ from .violation import Rule as Rule, Violation as Violation
 
 
 def check(history: History, *, options: ClusterOptions | None = None) -> list[Violation]:
-    """What in a history Corosync would not have done; empty if it is in order.
+    """Find what Corosync would not have done; an empty list if the history is fine.
 
-    Rules that need to know something that the history does not have, such as the ring of an event, say nothing.
-    docs/histories.md has their definitions.
+    Where the history does not show what a rule depends on, such as the ring of an event, the rule is not applied.
+    docs/histories.md defines the rules.
 
     Args:
-        history: as recorded, not normalised, of all clients of a process or none, and of all who set votes.
-        options: how the cluster was configured; without them, what nodes say of quorum is not checked.
+        history: a history as it was recorded, not normalised. For each process, either all of its clients were
+            recorded or none. All clients that set votes were recorded.
+        options: how the cluster was configured. Without them, quorum is not checked.
     """
     entries = list(history)
-    everybody = members(entries)
-    messages = Messages(everybody)
+    everyone = members(entries)
+    messages = Messages(everyone)
     violations = [
         *messages.violations(),
-        *order_violations(everybody, messages),
-        *view_violations(entries, everybody),
+        *order_violations(everyone, messages),
+        *view_violations(entries, everyone),
     ]
     if options is not None:
         violations += quorum_violations(entries, options)

@@ -8,26 +8,29 @@ from typing import Any
 from .._cluster.options import ClusterOptions
 from .._history.entries import Call
 
-_TWO = 2
+_TWO_NODES = 2
 
 
 class Electorate:
-    """Who has how many votes, how many are expected, and what follows from that."""
+    """The votes of each node, the expected votes, and what follows from them.
+
+    Votes that were set may not count yet, so most numbers are ranges from the fewest to the most possible.
+    """
 
     def __init__(self, options: ClusterOptions) -> None:
         self._options = options
         self._device_votes = options.qdevice_votes or 0
         self._votes = {nodeid: {options.votes_of(nodeid)} for nodeid in range(1, options.nodes + 1)}
-        """Of each node, all that it may have."""
+        """For each node, every number of votes that it may have."""
         self._expected = {options.expected_votes or options.total_votes}
-        """All that may be expected, as far as it was configured or set."""
+        """Every number that may be expected, of those that were configured or set."""
         self._master_wins = False
-        self.unknown = False
-        """Somebody has changed the configuration, or asked to read it anew."""
+        self.is_unknown = False
+        """Whether a client changed the configuration, or asked the daemon to reload it."""
         self.waits_for_all = options.two_node if options.wait_for_all is None else options.wait_for_all
 
     def note(self, call: Call) -> None:
-        """Somebody may be about to change something."""
+        """Take into account what a call may change."""
         arguments: Any = call.arguments
         if call.function == "set_votes":
             self._votes.setdefault(arguments["nodeid"], set()).add(arguments["votes"])
@@ -36,12 +39,12 @@ class Electorate:
         elif call.function == "qdevice_master_wins":
             self._master_wins = self._master_wins or arguments["allow"]
         elif call.function in {"set", "delete", "increment", "decrement"}:
-            self.unknown = self.unknown or arguments["key"].startswith(("quorum.", "nodelist."))
+            self.is_unknown = self.is_unknown or arguments["key"].startswith(("quorum.", "nodelist."))
         elif call.function == "reload_config":
-            self.unknown = True
+            self.is_unknown = True
 
     def votes(self, nodes: Collection[int], *, device: bool | None = None) -> tuple[int, int]:
-        """The fewest and the most votes that these nodes may have.
+        """The fewest and the most votes that nodes may have together.
 
         Args:
             nodes: their ids.
@@ -55,46 +58,49 @@ class Electorate:
 
     def expected(self) -> tuple[int, int]:
         """The fewest and the most votes that may be expected."""
-        # Whoever sees more votes than it expected expects that many from then on; a device's count as seen.
+        # A node that sees more votes than it expected expects that many from then on. A device's votes count as seen.
         most = max(*self._expected, self.votes(self._votes)[1])
-        return (1 if self.falls else min(self._expected)), most
+        return (1 if self.may_shrink else min(self._expected)), most
 
     @property
-    def is_told(self) -> bool:
-        """Whether what is expected is what the daemon tells of; else votes that it sees or gives up count as well."""
-        return self._options.qdevice_votes is None and not self.falls
+    def is_announced(self) -> bool:
+        """Whether the daemon announces every change of the expected votes.
+
+        It does not where a device's votes count as seen, or where `may_shrink`.
+        """
+        return self._options.qdevice_votes is None and not self.may_shrink
 
     @property
-    def falls(self) -> bool:
-        """Whether fewer votes may be expected without a word: of whom was given up, or left in good order."""
+    def may_shrink(self) -> bool:
+        """Whether the expected votes may fall unannounced: nodes that were given up, or left cleanly, stop counting."""
         return self._options.last_man_standing or self._options.allow_downscale
 
-    def quorum(self, nodes: Collection[int], fewest: int, total: int, expected: int | None) -> tuple[int, int]:
-        """The lowest and the highest quorum that may be, with at least and at most that many votes present."""
-        if self._options.two_node and len(nodes) <= _TWO:
+    def quorum(self, nodes: Collection[int], fewest: int, most: int, expected: int | None) -> tuple[int, int]:
+        """The lowest and the highest possible quorum, where between `fewest` and `most` votes are present."""
+        if self._options.two_node and len(nodes) <= _TWO_NODES:
             return 1, 1
-        least, most = self.expected() if expected is None else (expected, expected)
-        return (max(least, fewest) + 2) // 2, (max(most, total) + 2) // 2
+        least_expected, most_expected = self.expected() if expected is None else (expected, expected)
+        return (max(least_expected, fewest) + 2) // 2, (max(most_expected, most) + 2) // 2
 
     def is_plain(self, nodes: Collection[int]) -> bool:
-        """Whether the votes of these nodes never changed, and nothing else has a vote."""
+        """Whether the votes of these nodes never changed, and there is no quorum device."""
         return self._options.qdevice_votes is None and all(len(self._votes.get(nodeid, ())) == 1 for nodeid in nodes)
 
     def verdict(self, nodes: Collection[int], expected: int | None) -> bool | None:
-        """Whether these nodes are quorate; `None` where that cannot be told from the votes alone."""
+        """Whether these nodes are quorate; `None` if the votes alone do not decide it."""
         least, most = self.votes(nodes)
         enough = least >= self.quorum(nodes, least, least, expected)[1]
         too_few = most < self.quorum(nodes, most, most, expected)[0]
         if enough:
             fewest, highest = self.expected() if expected is None else (expected, expected)
-            everybody = least == most == fewest == highest
-            return True if everybody or not self.waits_for_all else None
+            all_present = least == most == fewest == highest
+            return True if all_present or not self.waits_for_all else None
         if too_few and not self._master_wins and not self._may_be_half(nodes, expected):
             return False
         return None
 
     def _may_be_half(self, nodes: Collection[int], expected: int | None) -> bool:
-        """Whether auto_tie_breaker may have a say."""
+        """Whether auto_tie_breaker may decide."""
         if not self._options.auto_tie_breaker:
             return False
         least, most = self.votes(nodes)
@@ -102,12 +108,12 @@ class Electorate:
         return least <= highest // 2 and most >= fewest // 2
 
     def verdict_after(self, before: Collection[int], nodes: Collection[int], *, was_quorate: bool) -> bool | None:
-        """Whether nodes are quorate after others have left them; `None` where that cannot be told.
+        """Whether nodes are quorate after others have left them; `None` if that cannot be told.
 
         Args:
             before: the nodes before, these among them.
-            nodes: who is left.
-            was_quorate: whether they were so before.
+            nodes: the nodes that are left.
+            was_quorate: whether the nodes before were quorate.
         """
         options = self._options
         fewest, highest = self.expected()
@@ -116,17 +122,17 @@ class Electorate:
         total = self.votes(nodes)[0]
         quorum = self.quorum(nodes, total, total, None)[0]
         if not was_quorate:
-            # Nobody becomes quorate by a loss; where one waits for all, not with enough votes either.
+            # Nodes do not become quorate by losing others, and under wait_for_all not even with enough votes.
             return False if not options.auto_tie_breaker else None
         if total >= quorum:
             return True
         if not options.auto_tie_breaker or total != fewest // 2 or self.votes(before)[0] < quorum:
             return None
-        # A half of the votes is enough for the nodes that the tie breaker is with, unless the others may be quorate.
+        # Half of the votes is enough for the nodes that have the tie breaker, unless the others may be quorate.
         return len(before) - len(nodes) < quorum and self._tie_breaker(before) in nodes
 
     def _tie_breaker(self, nodes: Collection[int]) -> int | None:
-        """Which of these nodes has the last word; `None` if none of those configured is there."""
+        """The node of these that breaks a tie; `None` if none of the configured ones is present."""
         if self._options.tie_breakers:
             return next((nodeid for nodeid in self._options.tie_breakers if nodeid in nodes), None)
         return (max if self._options.auto_tie_breaker_node == "highest" else min)(nodes)

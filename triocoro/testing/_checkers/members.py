@@ -1,7 +1,7 @@
-"""The memberships of process groups in a history: what each member sent, and what it delivered in which ring.
+"""The members of process groups, reconstructed from a history: what each one sent, and what it delivered in each ring.
 
-A member is one handle of one client from its join to its own leave. Its ring is that of its last totem change; before
-the first one, nothing is known.
+A member is one handle of one client, from its join to its own leave. Its ring is the one of its last totem change;
+before the first totem change the ring is unknown.
 """
 
 from __future__ import annotations
@@ -13,36 +13,37 @@ from typing import TypeAlias, cast
 
 import attrs
 
-from ..._types import Address, ConfigChange, Message, MessageLost, Reason, RingId, TotemChange
+from ..._types import Address, ConfigChange, MemberChange, Message, MessageLost, Reason, RingId, TotemChange
 from .._history.entries import Call, Delivery, Entry, Return
 from .refusals import refusals
 
 _SENDS = ("multicast", "multicast_fragmented", "zcb_mcast_joined")
-_PARTING = (Reason.NODEDOWN, Reason.NODEUP)
+_TRANSITIONAL = (Reason.NODEDOWN, Reason.NODEUP)
 
 Key: TypeAlias = "tuple[Address, bytes] | tuple[Address, ...]"
-"""What is the same at all members: a message's sender and payload, or the members after a change."""
+"""Identifies an ordered event at all members: a message's sender and payload, or the members after a change."""
 
 
 @attrs.define(eq=False)
 class Send:
-    """A message that somebody sent, or tried to."""
+    """A message that a member sent, or tried to send."""
 
     call: Call
     payload: bytes
     position: int
-    """Where the call is in the history."""
+    """The index of the call in the history."""
     certain: bool = False
-    """The member was one, and the call returned."""
+    """Whether the message was certainly sent: the sender was a member, and the call returned."""
 
 
 @attrs.define(eq=False)
-class GroupDelivery:
-    """A message or a change of the group that a member was told of."""
+class OrderedEvent:
+    """A message or a change of the group that a member delivered: the events that agreed order covers."""
 
-    event: Delivery
+    delivery: Delivery
     key: Key
     change: ConfigChange | None = None
+    """The change; `None` for a message."""
 
 
 @attrs.define(eq=False)
@@ -51,55 +52,55 @@ class Segment:
 
     member: Member
     opening: Delivery
-    """Its totem change."""
-    closing: bool
-    """Whether that closed a transition; else the member joined in this ring, or its client connected in it."""
+    """The totem change that opened the ring."""
+    closed_transition: bool
+    """Whether the totem change closed a transition; otherwise the member joined, or connected, in this ring."""
     view: tuple[Address, ...] | None
-    """Who was in the group then, as far as the member was told."""
-    deliveries: list[GroupDelivery] = attrs.field(factory=list[GroupDelivery])
+    """The members of the group at the totem change, as far as this member had been told."""
+    ordered: list[OrderedEvent] = attrs.field(factory=list[OrderedEvent])
     """Messages and regular changes of the group: JOIN, LEAVE and PROCDOWN."""
     parted: frozenset[int] = frozenset()
-    """Nodes that were reported down, or up, in the transition out of this ring: they do not go along."""
+    """Nodes reported down or up in the transition out of this ring: they do not come along to the next one."""
     next: TotemChange | None = None
-    """The one that closed it."""
+    """The totem change that opened the next ring."""
 
     @property
     def change(self) -> TotemChange:
-        """The totem change that opened it."""
+        """The totem change that opened this ring."""
         return cast("TotemChange", self.opening.event)
 
     @property
     def next_ring(self) -> RingId | None:
-        """The ring after it."""
+        """The ring after this one."""
         return None if self.next is None else self.next.ring_id
 
     @property
-    def messages(self) -> list[GroupDelivery]:
-        """The messages."""
-        return [delivery for delivery in self.deliveries if delivery.change is None]
+    def messages(self) -> list[OrderedEvent]:
+        """The messages among the ordered events."""
+        return [ordered for ordered in self.ordered if ordered.change is None]
 
     @property
     def gone(self) -> frozenset[int]:
-        """Nodes that do not go along, and did not come back in the same transition.
+        """Nodes of this ring, or reported as parted, that are not in the next ring.
 
-        Of a node that had no member in the group, only the totem change tells.
+        The group's changes only name nodes with members in the group; the totem change shows the others.
         """
         return frozenset() if self.next is None else (self.parted | {*self.change.members}) - {*self.next.members}
 
     @property
     def ends_with_leave(self) -> bool:
-        """Whether the member leaves in it."""
+        """Whether the member leaves the group in this ring."""
         return self.next is None and self.member.leave is not None
 
-    def add(self, delivery: GroupDelivery, *, in_transition: bool) -> None:
-        """Add what the member was told of next; what comes in a transition is the transition itself."""
-        if delivery.change is not None:
-            self.parted |= _parted(delivery.change)
+    def add(self, ordered: OrderedEvent, *, in_transition: bool) -> None:
+        """Add the member's next event. Changes in a transition only say which nodes part."""
+        if ordered.change is not None:
+            self.parted |= _parted_nodes(ordered.change)
         if not in_transition:
-            self.deliveries.append(delivery)
+            self.ordered.append(ordered)
 
     def goes_with(self, other: Segment) -> bool:
-        """Whether the two members go together from this ring to the next."""
+        """Whether both members go from this ring to the same next one together."""
         return (
             self.next_ring is not None
             and self.change.ring_id == other.change.ring_id
@@ -111,20 +112,20 @@ class Segment:
 
 @attrs.define(eq=False)
 class Member:
-    """A handle of CPG that has joined a group, or asked to."""
+    """A CPG handle that joined a group, or tried to."""
 
     client: str
     address: Address
     group: bytes
     sends: list[Send] = attrs.field(factory=list[Send])
-    events: list[Delivery] = attrs.field(factory=list[Delivery])
-    """What it was told, to its own leave."""
+    deliveries: list[Delivery] = attrs.field(factory=list[Delivery])
+    """What was delivered to it, up to its own leave."""
     positions: list[int] = attrs.field(factory=list[int])
-    """Where these are in the history."""
+    """The index of each delivery in the history."""
     lost: Counter[bytes] = attrs.field(factory=Counter[bytes])
-    """Own messages of which the client was told that they are lost."""
+    """The client's own messages that were reported to it as lost."""
     leave: Delivery | None = None
-    """Its own leave."""
+    """The change by which it left."""
     segments: list[Segment] = attrs.field(factory=list[Segment])
 
     def __str__(self) -> str:
@@ -132,13 +133,21 @@ class Member:
 
 
 def show(address: Address) -> str:
-    """Who that is, in a sentence."""
+    """An address as part of a sentence."""
     return f"node {address.nodeid}, pid {address.pid}"
 
 
+def members(history: Sequence[Entry]) -> list[Member]:
+    """All members of all groups, in the order in which they connected."""
+    return [member for handle in _handles(history) if (member := _member(handle)) is not None]
+
+
+# -- from entries to handles -------------------------------------------------------------------------------------------
+
+
 @attrs.define(eq=False)
-class _Handle:
-    """A handle of CPG while the history is read."""
+class _CpgHandle:
+    """What a CPG handle did and was told, while the history is being read."""
 
     client: str
     address: Address
@@ -146,58 +155,53 @@ class _Handle:
     joined: bool = False
     leaving: bool = False
     sends: list[Send] = attrs.field(factory=list[Send])
-    events: list[Delivery] = attrs.field(factory=list[Delivery])
+    deliveries: list[Delivery] = attrs.field(factory=list[Delivery])
     positions: list[int] = attrs.field(factory=list[int])
     lost: Counter[bytes] = attrs.field(factory=Counter[bytes])
 
 
-def members(history: Sequence[Entry]) -> list[Member]:
-    """All members of all groups, in the order of their connecting."""
-    return [member for handle in _handles(history) if (member := _member(handle)) is not None]
-
-
-def _handles(history: Sequence[Entry]) -> Iterable[_Handle]:
+def _handles(history: Sequence[Entry]) -> Iterable[_CpgHandle]:
     reader = _Reader(refusals(history))
     for position, entry in enumerate(history):
         if isinstance(entry, Delivery):
-            reader.event(entry, position)
+            reader.read_delivery(entry, position)
         elif isinstance(entry, Call):
-            reader.call(entry, position)
+            reader.read_call(entry, position)
         elif isinstance(entry, Return):
-            reader.answer(entry)
+            reader.read_return(entry)
     return reader.handles.values()
 
 
 class _Reader:
-    """Reads a history, and finds the handles of CPG in it."""
+    """Reads a history and collects its CPG handles."""
 
     def __init__(self, refused: set[tuple[str, int]]) -> None:
         self._refused = refused
-        self.handles: dict[tuple[str, int], _Handle] = {}
+        self.handles: dict[tuple[str, int], _CpgHandle] = {}
         self._losses: dict[str, Counter[bytes]] = {}
         self._calls: dict[tuple[str, int], tuple[Call, list[Send]]] = {}
 
-    def event(self, event: Delivery, position: int) -> None:
-        handle = self.handles.get((event.client, event.handle))
+    def read_delivery(self, delivery: Delivery, position: int) -> None:
+        handle = self.handles.get((delivery.client, delivery.handle))
         if handle is not None:
-            handle.events.append(event)
+            handle.deliveries.append(delivery)
             handle.positions.append(position)
-        elif isinstance(event.event, MessageLost):
-            self._losses_of(event.client)[event.event.payload] += 1
+        elif isinstance(delivery.event, MessageLost):
+            self._losses_of(delivery.client)[delivery.event.payload] += 1
 
-    def call(self, call: Call, position: int) -> None:
+    def read_call(self, call: Call, position: int) -> None:
         handle = self.handles.get((call.client, call.handle))
         refused_join = call.function == "join" and (call.client, call.number) in self._refused
         sends = [] if handle is None or refused_join else _begin(handle, call, position)
         self._calls[call.client, call.number] = call, sends
 
-    def answer(self, answer: Return) -> None:
-        key = answer.client, answer.handle
-        call, sends = self._calls.pop((answer.client, answer.number), (None, list[Send]()))
+    def read_return(self, entry: Return) -> None:
+        key = entry.client, entry.handle
+        call, sends = self._calls.pop((entry.client, entry.number), (None, list[Send]()))
         if call is None:
             return
         if call.function == "connect_cpg":
-            self.handles[key] = _Handle(answer.client, answer.result, lost=self._losses_of(answer.client))
+            self.handles[key] = _CpgHandle(entry.client, entry.result, lost=self._losses_of(entry.client))
         elif key in self.handles:
             handle = self.handles[key]
             handle.joined = handle.joined or call.function == "join"
@@ -208,8 +212,8 @@ class _Reader:
         return self._losses.setdefault(client, Counter())
 
 
-def _begin(handle: _Handle, call: Call, position: int) -> list[Send]:
-    """A call begins; returns what it sends."""
+def _begin(handle: _CpgHandle, call: Call, position: int) -> list[Send]:
+    """Note that a call begins; returns the messages that it sends."""
     if call.function == "join":
         handle.group = call.arguments["group"]
     elif call.function in {"leave", "close"}:
@@ -218,85 +222,83 @@ def _begin(handle: _Handle, call: Call, position: int) -> list[Send]:
         return []
     arguments = call.arguments
     payloads: Sequence[bytes] = arguments.get("payloads") or (arguments.get("payload", b""),)
-    begun = [Send(call, payload, position) for payload in payloads]
-    handle.sends += begun
-    return begun
+    sends = [Send(call, payload, position) for payload in payloads]
+    handle.sends += sends
+    return sends
 
 
-def _member(handle: _Handle) -> Member | None:
+# -- from handles to members and their rings ---------------------------------------------------------------------------
+
+
+def _member(handle: _CpgHandle) -> Member | None:
     if handle.group is None:
         return None
     member = Member(handle.client, handle.address, handle.group, handle.sends, lost=handle.lost)
-    for event, position in zip(handle.events, handle.positions, strict=True):
-        member.events.append(event)
+    for delivery, position in zip(handle.deliveries, handle.positions, strict=True):
+        member.deliveries.append(delivery)
         member.positions.append(position)
-        if isinstance(event.event, ConfigChange) and _names(event.event.left, member.address):
-            member.leave = event
+        if isinstance(delivery.event, ConfigChange) and _names(delivery.event.left, member.address):
+            member.leave = delivery
             break
     member.segments = list(_segments(member))
     return member
 
 
-def _names(changes: Iterable[object], address: Address) -> bool:
-    return any(getattr(change, "address", None) == address for change in changes)
+def _names(changes: Iterable[MemberChange], address: Address) -> bool:
+    return any(change.address == address for change in changes)
 
 
-def _superseded(events: Sequence[Delivery]) -> set[int]:
-    """The totem changes that another one of the same ring follows: they are not the ones that count."""
-    changes = [index for index, event in enumerate(events) if isinstance(event.event, TotemChange)]
+def _superseded(deliveries: Sequence[Delivery]) -> set[int]:
+    """The indices of totem changes that another one of the same ring follows: only the last one counts."""
+    changes = [index for index, delivery in enumerate(deliveries) if isinstance(delivery.event, TotemChange)]
     return {
         index
         for index, following in itertools.pairwise(changes)
-        if events[index].event.ring_id == events[following].event.ring_id
+        if deliveries[index].event.ring_id == deliveries[following].event.ring_id
     }
 
 
 def _segments(member: Member) -> Iterator[Segment]:
-    """What the member delivered, ring by ring."""
-    superseded = _superseded(member.events)
+    """Split what a member delivered by ring."""
+    superseded = _superseded(member.deliveries)
     segment: Segment | None = None
     view: tuple[Address, ...] | None = None
-    join: GroupDelivery | None = None  # the own one, if it was the latest event
-    before: TotemChange | None = None
+    own_join: OrderedEvent | None = None  # set while it is the latest event
+    last_totem_change: TotemChange | None = None
     in_transition = False
-    for index, event in enumerate(member.events):
-        what = event.event
-        if not isinstance(what, TotemChange):
-            delivery = _delivery(event)
-            join = delivery if view is None and delivery.change is not None else None
-            if delivery.change is not None:
-                view = delivery.change.members
-                in_transition = in_transition or _parts(delivery.change)
+    for index, delivery in enumerate(member.deliveries):
+        event = delivery.event
+        if not isinstance(event, TotemChange):
+            ordered = _ordered(delivery)
+            own_join = ordered if view is None and ordered.change is not None else None
+            if ordered.change is not None:
+                view = ordered.change.members
+                in_transition = in_transition or bool(_parted_nodes(ordered.change))
             if segment is not None:
-                segment.add(delivery, in_transition=in_transition)
+                segment.add(ordered, in_transition=in_transition)
             continue
         if index not in superseded:
             if segment is not None:
-                segment.next = what
+                segment.next = event
                 yield segment
-            closing = view is not None and before is not None and what != before
-            segment = Segment(member, event, closing, view)
-            if join is not None and not closing:
-                segment.deliveries.append(join)
+            closed_transition = view is not None and last_totem_change is not None and event != last_totem_change
+            segment = Segment(member, delivery, closed_transition, view)
+            if own_join is not None and not closed_transition:
+                segment.ordered.append(own_join)
             in_transition = False
-        before, join = what, None
+        last_totem_change, own_join = event, None
     if segment is not None:
         yield segment
 
 
-def _delivery(event: Delivery) -> GroupDelivery:
-    what = event.event
-    if isinstance(what, Message):
-        return GroupDelivery(event, (what.sender, what.payload))
-    change = cast("ConfigChange", what)
-    return GroupDelivery(event, change.members, change)
+def _ordered(delivery: Delivery) -> OrderedEvent:
+    event = delivery.event
+    if isinstance(event, Message):
+        return OrderedEvent(delivery, (event.sender, event.payload))
+    change = cast("ConfigChange", event)
+    return OrderedEvent(delivery, change.members, change)
 
 
-def _parts(change: ConfigChange) -> bool:
-    """Whether it is part of a transition, which a totem change will close."""
-    return any(one.reason in _PARTING for one in (*change.joined, *change.left))
-
-
-def _parted(change: ConfigChange) -> frozenset[int]:
-    """The nodes that do not come from our ring to the next: they are gone, or come from elsewhere."""
-    return frozenset(one.address.nodeid for one in (*change.left, *change.joined) if one.reason in _PARTING)
+def _parted_nodes(change: ConfigChange) -> frozenset[int]:
+    """Nodes that go down or come up in a change. Such a change is part of a transition, which a totem change closes."""
+    return frozenset(one.address.nodeid for one in (*change.left, *change.joined) if one.reason in _TRANSITIONAL)

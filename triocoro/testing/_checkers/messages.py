@@ -1,4 +1,4 @@
-"""Integrity, FIFO, and self-delivery: what became of each message that was sent."""
+"""Integrity, FIFO order and self-delivery: what became of each message that was sent."""
 
 from __future__ import annotations
 
@@ -15,47 +15,47 @@ from .violation import Rule, Violation
 
 
 @attrs.define(eq=False)
-class _Sender:
-    """All that one address has sent to one group, in its order; a process may have been a member repeatedly."""
+class _SentMessages:
+    """All messages that one address sent to one group, in order, over all of its memberships."""
 
     sends: list[Send] = attrs.field(factory=list[Send])
     indices: dict[bytes, list[int]] = attrs.field(factory=dict[bytes, list[int]])
-    """Where each payload is among them."""
+    """Where each payload occurs in `sends`."""
 
     def add(self, send: Send) -> None:
         self.indices.setdefault(send.payload, []).append(len(self.sends))
         self.sends.append(send)
 
-    def sent_before(self, payload: bytes, position: int) -> int:
-        """How often it had been sent when the history came to that position."""
+    def times_sent_before(self, payload: bytes, position: int) -> int:
+        """How often the payload had been sent before that position of the history."""
         return bisect_left(self.indices.get(payload, ()), position, key=lambda index: self.sends[index].position)
 
     def next(self, payload: bytes, index: int) -> int | None:
-        """The first one of that payload behind an index."""
+        """The index of the first send of the payload after `index`."""
         indices = self.indices.get(payload, ())
-        at = bisect_right(indices, index)
-        return indices[at] if at < len(indices) else None
+        place = bisect_right(indices, index)
+        return indices[place] if place < len(indices) else None
 
 
 @attrs.define(eq=False)
 class _Excuses:
-    """Why something that a member sent need not come back to it."""
+    """Reasons why a member's own message need not be delivered to it."""
 
-    lost: Counter[bytes]
-    """What the client was told that it lost."""
-    others: Counter[bytes] = attrs.field(factory=Counter[bytes])
-    """What may have come back as an earlier one of the same payload, of which it is not known that it was sent."""
+    reported_lost: Counter[bytes]
+    """Losses that were reported to the client."""
+    uncertain: Counter[bytes] = attrs.field(factory=Counter[bytes])
+    """Deliveries that were matched with an uncertain send, and may belong to a later send of the same payload."""
 
-    def came_back(self, send: Send) -> None:
-        """That one did, or a later one of the same payload."""
+    def note_delivered(self, send: Send) -> None:
+        """Note that this send, or a later one of the same payload, was delivered."""
         if not send.certain:
-            self.others[send.payload] += 1
+            self.uncertain[send.payload] += 1
 
-    def fail(self, send: Send) -> bool:
-        """Whether that one is missing without an excuse. Each counts once."""
+    def is_missing(self, send: Send) -> bool:
+        """Whether the message is missing without an excuse. Each excuse is used up by one message."""
         if not send.certain:
             return False
-        for excuse in (self.others, self.lost):
+        for excuse in (self.uncertain, self.reported_lost):
             if excuse[send.payload]:
                 excuse[send.payload] -= 1
                 return False
@@ -63,115 +63,120 @@ class _Excuses:
 
 
 class Messages:
-    """Checks what members delivered against what was sent."""
+    """Compares what members delivered with what was sent."""
 
     def __init__(self, members: Sequence[Member]) -> None:
         self._members = members
-        self._senders: dict[tuple[bytes, Address], _Sender] = {}
-        # Of each client, who may have been a member several times: what it was told that it lost.
+        self._sent: dict[tuple[bytes, Address], _SentMessages] = {}
+        # By client, not by member: a client may have been a member several times.
         self._lost = {member.client: Counter(member.lost) for member in members}
         for member in members:
-            self._senders.setdefault((member.group, member.address), _Sender())
-        everything = [(send.position, index, send) for index, member in enumerate(members) for send in member.sends]
-        for _, index, send in sorted(everything, key=lambda item: item[:2]):
-            self._senders[members[index].group, members[index].address].add(send)
+            self._sent.setdefault((member.group, member.address), _SentMessages())
+        sends = [(send.position, index, send) for index, member in enumerate(members) for send in member.sends]
+        for _, index, send in sorted(sends, key=lambda item: item[:2]):
+            self._sent[members[index].group, members[index].address].add(send)
 
     def times_sent(self, group: bytes, address: Address, payload: bytes) -> int | None:
-        """How often it was sent, for all that is known; `None` if the history does not tell of that sender."""
-        sender = self._senders.get((group, address))
-        return None if sender is None else len(sender.indices.get(payload, ()))
+        """How often a payload was sent, certainly or not; `None` if the sender was not recorded."""
+        sent = self._sent.get((group, address))
+        return None if sent is None else len(sent.indices.get(payload, ()))
 
     def violations(self) -> Iterator[Violation]:
-        """What is wrong."""
+        """The violations of integrity, FIFO order and self-delivery."""
         for member in self._members:
-            yield from self._receiver(member)
+            yield from self._received(member)
             yield from self._self_delivery(member)
 
-    def _receiver(self, member: Member) -> Iterator[Violation]:
-        deliveries: dict[tuple[Address, bytes], list[Delivery]] = {}
-        # Of each sender: how far we are in what it has sent, and the event that took us there.
+    def _received(self, member: Member) -> Iterator[Violation]:
+        """The violations of integrity and FIFO order in what one member received."""
+        same_message: dict[tuple[Address, bytes], list[Delivery]] = {}
+        # For each sender: the index of its latest send that was delivered, and the delivery.
         reached: dict[Address, tuple[int, Delivery]] = {}
         view: ConfigChange | None = None
-        viewed: Delivery | None = None
-        for position, event in zip(member.positions, member.events, strict=True):
-            what = event.event
-            if isinstance(what, ConfigChange):
-                view, viewed = what, event
-            if not isinstance(what, Message):
+        last_change: Delivery | None = None
+        for position, delivery in zip(member.positions, member.deliveries, strict=True):
+            event = delivery.event
+            if isinstance(event, ConfigChange):
+                view, last_change = event, delivery
+            if not isinstance(event, Message):
                 continue
-            if view is None or viewed is None or not any(one.nodeid == what.sender.nodeid for one in view.members):
+            has_member = view is not None and any(one.nodeid == event.sender.nodeid for one in view.members)
+            if last_change is None or not has_member:
                 yield Violation(
                     Rule.INTEGRITY,
-                    f"{member} received {show_payload(what.payload)} from {show(what.sender)},"
+                    f"{member} received {show_payload(event.payload)} from {show(event.sender)},"
                     " which has no member in the group",
-                    (event,) if viewed is None else (viewed, event),
+                    (delivery,) if last_change is None else (last_change, delivery),
                 )
                 continue
-            sender = self._senders.get((member.group, what.sender))
-            if sender is None:
+            sent = self._sent.get((member.group, event.sender))
+            if sent is None:
                 continue
-            same = deliveries.setdefault((what.sender, what.payload), [])
-            same.append(event)
-            wrong = self._integrity(member, same, sender, position)
-            if wrong is not None:
-                yield wrong
+            same = same_message.setdefault((event.sender, event.payload), [])
+            same.append(delivery)
+            violation = self._integrity(member, same, sent, position)
+            if violation is not None:
+                yield violation
                 continue
-            before, last = reached.get(what.sender, (-1, event))
-            index = sender.next(what.payload, before)
+            before, last = reached.get(event.sender, (-1, delivery))
+            index = sent.next(event.payload, before)
             if index is None:
                 yield Violation(
                     Rule.FIFO,
-                    f"{member} received {show_payload(what.payload)} after {show_payload(last.event.payload)},"
-                    f" but {show(what.sender)} had sent it before",
-                    (sender.sends[sender.indices[what.payload][-1]].call, sender.sends[before].call, last, event),
+                    f"{member} received {show_payload(event.payload)} after {show_payload(last.event.payload)},"
+                    f" but {show(event.sender)} had sent it before",
+                    (sent.sends[sent.indices[event.payload][-1]].call, sent.sends[before].call, last, delivery),
                 )
             else:
-                reached[what.sender] = index, event
+                reached[event.sender] = index, delivery
 
     @staticmethod
-    def _integrity(member: Member, same: Sequence[Delivery], sender: _Sender, position: int) -> Violation | None:
-        """The violation if the last one of these deliveries of one payload, at that position, is one too many."""
-        first, event, times = same[0], same[-1], len(same)
-        what: Message = event.event
-        sent = sender.sent_before(what.payload, position)
-        if times <= sent:
+    def _integrity(member: Member, same: Sequence[Delivery], sent: _SentMessages, position: int) -> Violation | None:
+        """The violation if the last of these deliveries of one message, at that position, is one too many."""
+        first, delivery, times = same[0], same[-1], len(same)
+        message: Message = delivery.event
+        times_sent = sent.times_sent_before(message.payload, position)
+        if times <= times_sent:
             return None
-        who, payload = show(what.sender), what.payload
-        if sent:
-            text = f"{member} received {show_payload(payload)} from {who} {times} times, which had sent it {sent} times"
-            return Violation(Rule.INTEGRITY, text, (sender.sends[sender.indices[payload][0]].call, first, event))
-        later = sender.indices.get(payload)
+        sender, payload = show(message.sender), message.payload
+        if times_sent:
+            text = (
+                f"{member} received {show_payload(payload)} from {sender} {times} times,"
+                f" which had sent it {times_sent} times"
+            )
+            return Violation(Rule.INTEGRITY, text, (sent.sends[sent.indices[payload][0]].call, first, delivery))
+        later = sent.indices.get(payload)
         if later:
-            text = f"{member} received {show_payload(payload)} before {who} sent it"
-            return Violation(Rule.INTEGRITY, text, (event, sender.sends[later[0]].call))
-        text = f"{member} received {show_payload(payload)}, which {who} has never sent"
-        return Violation(Rule.INTEGRITY, text, (event,))
+            text = f"{member} received {show_payload(payload)} before {sender} sent it"
+            return Violation(Rule.INTEGRITY, text, (delivery, sent.sends[later[0]].call))
+        text = f"{member} received {show_payload(payload)}, which {sender} has never sent"
+        return Violation(Rule.INTEGRITY, text, (delivery,))
 
     def _self_delivery(self, member: Member) -> Iterator[Violation]:
-        own = _Sender()
+        own = _SentMessages()
         for send in member.sends:
             own.add(send)
         excuses = _Excuses(self._lost[member.client])
         index = -1
-        for event in member.events:
-            what = event.event
-            if not isinstance(what, Message) or what.sender != member.address:
+        for delivery in member.deliveries:
+            event = delivery.event
+            if not isinstance(event, Message) or event.sender != member.address:
                 continue
-            found = own.next(what.payload, index)
+            found = own.next(event.payload, index)
             if found is not None:
-                for lost in range(index + 1, found):
-                    if excuses.fail(own.sends[lost]):
+                for skipped in range(index + 1, found):
+                    if excuses.is_missing(own.sends[skipped]):
                         yield Violation(
                             Rule.SELF_DELIVERY,
-                            f"{member} sent {show_payload(own.sends[lost].payload)},"
+                            f"{member} sent {show_payload(own.sends[skipped].payload)},"
                             " and received a later one of its own instead",
-                            (own.sends[lost].call, own.sends[found].call, event),
+                            (own.sends[skipped].call, own.sends[found].call, delivery),
                         )
                 index = found
-                excuses.came_back(own.sends[found])
+                excuses.note_delivered(own.sends[found])
         if member.leave is None:
             return
-        for send in filter(excuses.fail, own.sends[index + 1 :]):
+        for send in filter(excuses.is_missing, own.sends[index + 1 :]):
             yield Violation(
                 Rule.SELF_DELIVERY,
                 f"{member} sent {show_payload(send.payload)}, and had left the group before it came back",

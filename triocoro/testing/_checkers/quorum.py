@@ -1,6 +1,6 @@
-"""Quorum: what nodes say of it must follow from their memberships and the votes.
+"""Quorum: what daemons report must follow from the nodes in their rings and from the votes.
 
-Where the outcome depends on something that a history does not tell, all that could be is accepted.
+Where the outcome depends on something that a history does not show, every possible outcome is accepted.
 """
 
 from __future__ import annotations
@@ -26,105 +26,105 @@ from .violation import Rule, Violation
 
 
 def quorum_violations(history: Sequence[Entry], options: ClusterOptions) -> Iterator[Violation]:
-    """What is wrong with quorum."""
-    return _Checker(options, refusals(history)).run(history)
+    """The violations of the quorum rule."""
+    return _QuorumChecker(options, refusals(history)).run(history)
 
 
-_STEP = 4
-"""By how much the sequence of a ring is above the highest that its nodes have seen, at least."""
+_RING_STEP = 4
+"""A new ring's sequence number is higher than any that its nodes have seen, by at least this much."""
 
 
 @attrs.define(eq=False)
 class _Suspect:
-    """Votes that are not those of the ring that was told of: a transition counts before it tells of its ring."""
+    """An answer with votes that do not fit the reported ring: a transition counts votes before it reports its ring."""
 
     violation: Violation
-    """What is wrong unless a transition had begun."""
+    """The violation, unless a transition had begun."""
     info: VotequorumInfo
     retracted: bool = False
-    """Whether a later answer had the votes of the ring."""
+    """Whether a later answer had the votes of the reported ring again."""
 
 
 @attrs.define(eq=False)
-class _Handle:
+class _QuorumHandle:
     """A connection to votequorum or quorum, and what its client was told."""
 
     nodelist: Delivery | None = None
     """The latest ring."""
     rings: int = 0
-    """How many rings were told of since quorum was."""
+    """The number of rings reported since the latest decision."""
     decision: Delivery | None = None
-    """The latest news of quorum."""
+    """The latest `VotequorumChange` or `QuorumChange`."""
     before: Delivery | None = None
-    """The decision before this ring, if no other ring was in between and nobody has joined."""
+    """The decision in the ring before this one, if no other ring came in between and no node joined."""
     initial: Delivery | None = None
     """The decision that tracking began with: it may have come in the middle of a transition."""
     expected: int | None = None
-    """What is expected, if a client has set it and all have counted since."""
+    """The expected votes, if a client set them and all nodes have used that number since."""
     pending: set[int] = attrs.field(factory=set[int])
-    """What clients want to be expected, and was not told of yet."""
+    """Expected votes that clients set and that were not announced yet."""
     events: int = 0
-    """How many there were."""
+    """The number of events so far."""
     suspect: _Suspect | None = None
-    """What the next event will show to be right or wrong."""
+    """An answer that the next event will confirm or refute."""
 
     @property
     def nodes(self) -> tuple[int, ...]:
         """The nodes of the latest ring."""
         if self.nodelist is None:
             return ()
-        told: VotequorumNodelist = self.nodelist.event
-        return told.nodes
+        nodelist: VotequorumNodelist = self.nodelist.event
+        return nodelist.nodes
 
     @property
     def seq(self) -> int:
-        """The number of the latest ring."""
+        """The sequence number of the latest ring."""
         if self.nodelist is None:
             return 0
-        told: VotequorumNodelist = self.nodelist.event
-        return told.ring_id.seq
+        nodelist: VotequorumNodelist = self.nodelist.event
+        return nodelist.ring_id.seq
 
     @property
-    def settled(self) -> bool:
+    def is_settled(self) -> bool:
         """Whether no transition is under way."""
         if self.decision is None or self.nodelist is None or self.rings:
             return False
-        # Tracking that begins in a transition is told of the ring to come, and of quorum in the ring before.
+        # If tracking begins in a transition, it reports the new ring first and then quorum in the old one.
         return self.initial is None or set(_members(self.initial)) == set(self.nodes)
 
 
-class _Checker:
+class _QuorumChecker:
     def __init__(self, options: ClusterOptions, refused: set[tuple[str, int]]) -> None:
         self._electorate = Electorate(options)
         self._options = options
-        self._everybody = set(range(1, options.nodes + 1))
+        self._all_nodes = set(range(1, options.nodes + 1))
         self._refused = refused
-        self._handles: dict[tuple[str, int], _Handle] = {}
+        self._handles: dict[tuple[str, int], _QuorumHandle] = {}
         self._calls: dict[tuple[str, int], tuple[Call, int]] = {}
 
     def run(self, history: Iterable[Entry]) -> Iterator[Violation]:
         for entry in history:
-            if self._electorate.unknown:
-                # Somebody has changed the configuration.
-                break
+            if self._electorate.is_unknown:
+                # The options no longer say how the cluster is configured.
+                return
             if isinstance(entry, Delivery):
-                yield from self._event(entry)
+                yield from self._delivery(entry)
             elif isinstance(entry, Call):
                 self._call(entry)
             elif isinstance(entry, Return):
                 yield from self._return(entry)
-        if self._electorate.unknown:
+        if self._electorate.is_unknown:
             return
         for handle in self._handles.values():
-            if handle.initial is not None and handle.settled:
+            if handle.initial is not None and handle.is_settled:
                 yield from self._votequorum_decision(handle, handle.initial)
             if handle.suspect is not None and handle.suspect.retracted:
                 yield handle.suspect.violation
 
-    def _handle(self, entry: Call | Return | Delivery) -> _Handle:
-        return self._handles.setdefault((entry.client, entry.handle), _Handle())
+    def _handle(self, entry: Call | Return | Delivery) -> _QuorumHandle:
+        return self._handles.setdefault((entry.client, entry.handle), _QuorumHandle())
 
-    # -- what clients do -----------------------------------------------------------------------------------------------
+    # -- calls and their results ---------------------------------------------------------------------------------------
 
     def _call(self, call: Call) -> None:
         self._calls[call.client, call.number] = call, self._handle(call).events
@@ -136,35 +136,35 @@ class _Checker:
                 handle.expected = None
                 handle.pending.add(call.arguments.get("expected_votes", 0))
 
-    def _return(self, answer: Return) -> Iterator[Violation]:
-        handle = self._handle(answer)
-        call, events = self._calls.get((answer.client, answer.number), (None, -1))
-        if call is None or answer.waiting or events != handle.events or handle.decision is None:
-            # Something may have happened meanwhile.
+    def _return(self, entry: Return) -> Iterator[Violation]:
+        handle = self._handle(entry)
+        call, events = self._calls.get((entry.client, entry.number), (None, -1))
+        if call is None or entry.waiting or events != handle.events or handle.decision is None:
+            # The state may have changed during the call.
             return
         if call.function == "is_quorate":
-            told: QuorumChange = handle.decision.event
-            if answer.result is not told.quorate:
-                text = f"{answer.client!r} was told that it is {_quorate(told.quorate)}, and the answer was otherwise"
-                yield Violation(Rule.QUORUM, text, (handle.decision, answer))
-        elif call.function == "info" and handle.settled and handle.nodelist is not None:
-            info: VotequorumInfo = answer.result
-            if info.nodeid == answer.node:
-                yield from self._info(handle, handle.nodelist, answer, info)
+            change: QuorumChange = handle.decision.event
+            if entry.result is not change.quorate:
+                text = f"{entry.client!r} was told that it is {_quorate(change.quorate)}, and the answer was otherwise"
+                yield Violation(Rule.QUORUM, text, (handle.decision, entry))
+        elif call.function == "info" and handle.is_settled and handle.nodelist is not None:
+            info: VotequorumInfo = entry.result
+            if info.nodeid == entry.node:
+                yield from self._info(handle, handle.nodelist, entry, info)
 
-    def _info(self, handle: _Handle, ring: Delivery, answer: Return, info: VotequorumInfo) -> Iterator[Violation]:
-        """What a node says of itself, while no transition is under way."""
+    def _info(self, handle: _QuorumHandle, ring: Delivery, entry: Return, info: VotequorumInfo) -> Iterator[Violation]:
+        """Check what a node reports about itself while no transition is under way."""
         nodes = handle.nodes
 
         def wrong(what: str) -> Violation:
-            return Violation(Rule.QUORUM, f"{answer.client!r}, with nodes {sorted(nodes)}: {what}", (ring, answer))
+            return Violation(Rule.QUORUM, f"{entry.client!r}, with nodes {sorted(nodes)}: {what}", (ring, entry))
 
         least, most = self._votes(nodes, nodes, info)
         if info.total_votes < least and self._options.allow_downscale:
-            return  # somebody leaves, in good order or not: no other event need come of it
+            return  # a node is leaving, cleanly or not; no other event need follow
         if not least <= info.total_votes <= most:
             violation = wrong(f"{info.total_votes} votes, which should be {_range(least, most)}")
-            if info.total_votes > self._votes(nodes, self._everybody, info)[1]:
+            if info.total_votes > self._votes(nodes, self._all_nodes, info)[1]:
                 yield violation
             else:
                 handle.suspect = handle.suspect or _Suspect(violation, info)
@@ -177,7 +177,7 @@ class _Checker:
     def _wrong_quorum(
         self, nodes: Collection[int], fewest: int, info: VotequorumInfo, expected: int | None
     ) -> Iterator[str]:
-        """What does not follow from the votes; a change of theirs shows before quorum is counted anew."""
+        """What does not follow from the votes. Changed votes show before quorum is recalculated."""
         electorate = self._electorate
         least, most = electorate.quorum(nodes, min(fewest, info.total_votes), info.total_votes, expected)
         if not least <= info.quorum <= most:
@@ -185,90 +185,91 @@ class _Checker:
         if not electorate.is_plain(nodes):
             return
         if info.quorate and info.total_votes < info.quorum:
-            half = self._options.auto_tie_breaker and info.total_votes == info.expected_votes // 2
-            if not half:
+            is_half = self._options.auto_tie_breaker and info.total_votes == info.expected_votes // 2
+            if not is_half:
                 yield f"quorate with {info.total_votes} votes, where {info.quorum} are needed"
         elif not info.quorate and info.total_votes >= info.quorum and not electorate.waits_for_all:
             yield f"not quorate with {info.total_votes} votes, where {info.quorum} are needed"
 
     def _votes(self, fewest: Collection[int], most: Collection[int], info: VotequorumInfo) -> tuple[int, int]:
-        """The fewest and the most votes there may be, where at least those nodes are counted, and at most these."""
+        """The fewest and the most votes, where at least the first nodes are counted and at most the second ones."""
         device = VotequorumFlag.QDEVICE_CAST_VOTE in info.flags
         return self._electorate.votes(fewest, device=device)[0], self._electorate.votes(most, device=device)[1]
 
-    # -- what clients are told -----------------------------------------------------------------------------------------
+    # -- deliveries ----------------------------------------------------------------------------------------------------
 
-    def _event(self, event: Delivery) -> Iterator[Violation]:
-        handle = self._handle(event)
+    def _delivery(self, delivery: Delivery) -> Iterator[Violation]:
+        handle = self._handle(delivery)
         handle.events += 1
-        what = event.event
+        event = delivery.event
         suspect, handle.suspect = handle.suspect, None
         if suspect is not None and not (
-            isinstance(what, VotequorumNodelist) and self._was_in_transition(handle, what, suspect)
+            isinstance(event, VotequorumNodelist) and self._was_in_transition(handle, event, suspect)
         ):
             yield suspect.violation
-        if isinstance(what, VotequorumNodelist):
-            self._nodelist(handle, event)
-        elif isinstance(what, VotequorumChange):
+        if isinstance(event, VotequorumNodelist):
+            self._nodelist(handle, delivery)
+        elif isinstance(event, VotequorumChange):
             if handle.decision is None:
-                handle.initial = event
+                handle.initial = delivery
             else:
                 handle.initial = None
-                yield from self._votequorum_decision(handle, event)
-            handle.decision = event
+                yield from self._votequorum_decision(handle, delivery)
+            handle.decision = delivery
             handle.rings = 0
-        elif isinstance(what, ExpectedVotesChange):
-            if handle.pending == {what.expected_votes} and self._electorate.is_told:
-                handle.expected = what.expected_votes
+        elif isinstance(event, ExpectedVotesChange):
+            if handle.pending == {event.expected_votes} and self._electorate.is_announced:
+                handle.expected = event.expected_votes
             handle.pending.clear()
-        elif isinstance(what, QuorumChange):
-            handle.decision = event
-            # Who is about to stop is in the ring still, and has no votes any more.
-            if what.members and not self._options.allow_downscale:
-                yield from self._decision((event,), what.members, quorate=what.quorate, expected=None)
+        elif isinstance(event, QuorumChange):
+            handle.decision = delivery
+            # Under allow_downscale, a node that is about to stop is still in the ring and has no votes any more.
+            if event.members and not self._options.allow_downscale:
+                yield from self._decision((delivery,), event.members, quorate=event.quorate, expected=None)
 
-    def _was_in_transition(self, handle: _Handle, ring: VotequorumNodelist, suspect: _Suspect) -> bool:
-        """Whether what led to that ring explains votes that were not those of the ring before it."""
+    def _was_in_transition(self, handle: _QuorumHandle, ring: VotequorumNodelist, suspect: _Suspect) -> bool:
+        """Whether the transition to that ring explains votes that did not fit the ring before it."""
         before, after = set(handle.nodes), set(ring.nodes)
-        if ring.ring_id.seq - handle.seq >= 2 * _STEP:
-            # Others may have come, been counted and left in rings that nobody was told of.
-            before, after = set[int](), self._everybody
+        if ring.ring_id.seq - handle.seq >= 2 * _RING_STEP:
+            # Nodes may have come, been counted and left again in rings that were never reported.
+            before, after = set[int](), self._all_nodes
         elif suspect.retracted:
             return False
         least, most = self._votes(before & after, before | after, suspect.info)
         return least <= suspect.info.total_votes <= most
 
-    def _nodelist(self, handle: _Handle, event: Delivery) -> None:
-        told: VotequorumNodelist = event.event
-        smaller = set(told.nodes) <= set(handle.nodes)
-        handle.before = handle.decision if handle.settled and smaller and handle.initial is None else None
+    def _nodelist(self, handle: _QuorumHandle, delivery: Delivery) -> None:
+        nodelist: VotequorumNodelist = delivery.event
+        is_smaller = set(nodelist.nodes) <= set(handle.nodes)
+        handle.before = handle.decision if handle.is_settled and is_smaller and handle.initial is None else None
         handle.initial = None
         handle.rings += 1
-        handle.nodelist = event
-        if not smaller:
-            # Newcomers may expect something else.
+        handle.nodelist = delivery
+        if not is_smaller:
+            # The nodes that joined may expect a different number of votes.
             handle.expected = None
 
-    def _votequorum_decision(self, handle: _Handle, event: Delivery) -> Iterator[Violation]:
-        told: VotequorumChange = event.event
+    def _votequorum_decision(self, handle: _QuorumHandle, delivery: Delivery) -> Iterator[Violation]:
+        change: VotequorumChange = delivery.event
         if handle.nodelist is None:
             return
-        members = _members(event)
+        members = _members(delivery)
         if set(members) != set(handle.nodes) and not self._options.allow_downscale:
             text = (
-                f"{event.client!r} was told of the ring of {sorted(handle.nodes)}, but of the members {sorted(members)}"
+                f"{delivery.client!r} was told of the ring of {sorted(handle.nodes)}, but of the members"
+                f" {sorted(members)}"
             )
-            yield Violation(Rule.QUORUM, text, (handle.nodelist, event))
+            yield Violation(Rule.QUORUM, text, (handle.nodelist, delivery))
             return
-        evidence = (handle.nodelist, event)
-        yield from self._decision(evidence, members, quorate=told.quorate, expected=handle.expected)
+        evidence = (handle.nodelist, delivery)
+        yield from self._decision(evidence, members, quorate=change.quorate, expected=handle.expected)
         if handle.before is not None:
-            yield from self._change(handle.before, evidence, members, told)
+            yield from self._decision_after(handle.before, evidence, members, change)
 
     def _decision(
         self, evidence: tuple[Delivery, ...], members: tuple[int, ...], *, quorate: bool, expected: int | None
     ) -> Iterator[Violation]:
-        """Quorum in the light of the votes alone."""
+        """Check a decision against the votes alone."""
         verdict = self._electorate.verdict(members, expected)
         if verdict is not None and verdict is not quorate:
             text = (
@@ -276,28 +277,28 @@ class _Checker:
             )
             yield Violation(Rule.QUORUM, text, evidence)
 
-    def _change(
-        self, before: Delivery, evidence: tuple[Delivery, ...], members: tuple[int, ...], told: VotequorumChange
+    def _decision_after(
+        self, before: Delivery, evidence: tuple[Delivery, ...], members: tuple[int, ...], change: VotequorumChange
     ) -> Iterator[Violation]:
-        """Quorum after nodes have left, in the light of what it was before."""
+        """Check a decision after nodes have left against the decision before that."""
         old: VotequorumChange = before.event
         old_members = _members(before)
         verdict = self._electorate.verdict_after(old_members, members, was_quorate=old.quorate)
-        if verdict is not None and verdict is not told.quorate:
+        if verdict is not None and verdict is not change.quorate:
             text = (
-                f"{before.client!r}, with nodes {sorted(members)}, is {_quorate(told.quorate)}, after it was"
+                f"{before.client!r}, with nodes {sorted(members)}, is {_quorate(change.quorate)}, after it was"
                 f" {_quorate(old.quorate)} with {sorted(old_members)}: it should be otherwise"
             )
             yield Violation(Rule.QUORUM, text, (before, *evidence))
 
 
 def _members(decision: Delivery) -> tuple[int, ...]:
-    """The nodes that count, the quorum device not among them."""
-    told: VotequorumChange = decision.event
-    return tuple(node.nodeid for node in told.nodes if node.state is NodeState.MEMBER and node.nodeid)
+    """The nodes that count as members, without the quorum device."""
+    change: VotequorumChange = decision.event
+    return tuple(node.nodeid for node in change.nodes if node.state is NodeState.MEMBER and node.nodeid)
 
 
-def _quorate(quorate: bool) -> str:  # noqa: FBT001 - it says what it is
+def _quorate(quorate: bool) -> str:  # noqa: FBT001 - the function's name says what the argument is
     return "quorate" if quorate else "not quorate"
 
 

@@ -8,7 +8,10 @@ from .._history.entries import Entry, Failure
 
 
 def refusals(history: Iterable[Entry]) -> set[tuple[str, int]]:
-    """The clients and numbers of the calls that changed nothing for sure: a connection that breaks leaves it open."""
+    """Return the client and number of each call that certainly had no effect.
+
+    `LibraryError` is left out: when the connection breaks, the call may still have taken effect.
+    """
     return {
         (entry.client, entry.number)
         for entry in history

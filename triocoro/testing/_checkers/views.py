@@ -1,4 +1,4 @@
-"""View agreement: who is in a ring, and who in a group."""
+"""View agreement: which nodes are in a ring, and which members in a group."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from .violation import Rule, Violation
 
 
 def view_violations(history: Iterable[Entry], members: Sequence[Member]) -> Iterator[Violation]:
-    """What is wrong with views."""
+    """The violations of view agreement."""
     yield from Rings().violations(history)
     for member in members:
-        yield from _own_view(member)
+        yield from _own_views(member)
     closed: dict[tuple[bytes, RingId], Segment] = {}
     for member in members:
         for segment in member.segments:
             yield from _closed_view(segment)
-            if segment.closing:
+            if segment.closed_transition:
                 first = closed.setdefault((member.group, segment.change.ring_id), segment)
                 if first.view != segment.view:
                     yield Violation(
@@ -32,65 +32,68 @@ def view_violations(history: Iterable[Entry], members: Sequence[Member]) -> Iter
 
 
 def _opening(segment: Segment) -> tuple[Delivery, ...]:
-    """What told the member of the group's members, and of the ring."""
+    """The deliveries that told the member about the group's members and about the ring."""
     last: Delivery | None = None
-    for event in segment.member.events:
-        if event is segment.opening:
+    for delivery in segment.member.deliveries:
+        if delivery is segment.opening:
             break
-        if isinstance(event.event, ConfigChange):
-            last = event
+        if isinstance(delivery.event, ConfigChange):
+            last = delivery
     return (segment.opening,) if last is None else (last, segment.opening)
 
 
-def _own_view(member: Member) -> Iterator[Violation]:
-    """Each change of the members is told of, and transitions are closed before anything else happens."""
+def _own_views(member: Member) -> Iterator[Violation]:
+    """One member's own views: each follows from the one before, and transitions are closed before anything else."""
     last: Delivery | None = None
     open_since: Delivery | None = None
     nodes: Collection[int] = ()
-    for event in member.events:
-        what = event.event
-        if isinstance(what, TotemChange):
-            open_since, nodes = None, what.members
-        elif isinstance(what, Message):
+    for delivery in member.deliveries:
+        event = delivery.event
+        if isinstance(event, TotemChange):
+            open_since, nodes = None, event.members
+        elif isinstance(event, Message):
             if open_since is not None:
-                text = f"{member} received {show_payload(what.payload)} in a transition that no totem change had closed"
-                yield Violation(Rule.VIEW_AGREEMENT, text, (open_since, event))
+                text = (
+                    f"{member} received {show_payload(event.payload)} in a transition that no totem change had closed"
+                )
+                yield Violation(Rule.VIEW_AGREEMENT, text, (open_since, delivery))
                 open_since = None
-        elif isinstance(what, ConfigChange):
-            yield from _step(member, last, event, nodes)
-            last = event
-            reasons = {one.reason for one in (*what.joined, *what.left)}
+        elif isinstance(event, ConfigChange):
+            yield from _step(member, last, delivery, nodes)
+            last = delivery
+            reasons = {one.reason for one in (*event.joined, *event.left)}
             if open_since is not None and reasons & {Reason.JOIN, Reason.LEAVE}:
                 text = f"{member} was told that somebody joined or left in a transition that no totem change had closed"
-                yield Violation(Rule.VIEW_AGREEMENT, text, (open_since, event))
+                yield Violation(Rule.VIEW_AGREEMENT, text, (open_since, delivery))
                 open_since = None
             if reasons & {Reason.NODEDOWN, Reason.NODEUP}:
-                open_since = event
+                open_since = delivery
 
 
-def _step(member: Member, last: Delivery | None, event: Delivery, nodes: Collection[int]) -> Iterator[Violation]:
-    """What is wrong with a change of the group, after the last one, in a ring of these nodes."""
-    change: ConfigChange = event.event
+def _step(member: Member, last: Delivery | None, delivery: Delivery, nodes: Collection[int]) -> Iterator[Violation]:
+    """Check one change of the group against the last one, in a ring of these nodes."""
+    change: ConfigChange = delivery.event
     joined = {one.address for one in change.joined}
     left = {one.address for one in change.left}
     if last is None:
         if member.address not in joined or member.address not in change.members:
             text = f"the first that {member} was told of its group is not its own join"
-            yield Violation(Rule.VIEW_AGREEMENT, text, (event,))
+            yield Violation(Rule.VIEW_AGREEMENT, text, (delivery,))
         return
     before: ConfigChange = last.event
-    # Somebody of a node that was not there may have left before the transition is told of (exec/cpg.c, do_proc_leave).
-    sure = {one.address for one in change.left if one.reason is Reason.NODEDOWN or one.address.nodeid in nodes}
-    if joined & set(before.members) or sure - set(before.members):
+    # A process on a node outside the ring may leave before the transition that brings its node is announced
+    # (exec/cpg.c, do_proc_leave).
+    known = {one.address for one in change.left if one.reason is Reason.NODEDOWN or one.address.nodeid in nodes}
+    if joined & set(before.members) or known - set(before.members):
         text = f"{member} was told that somebody joined who was a member, or left who was none"
-        yield Violation(Rule.VIEW_AGREEMENT, text, (last, event))
+        yield Violation(Rule.VIEW_AGREEMENT, text, (last, delivery))
     elif set(change.members) != (set(before.members) | joined) - left:
         text = f"{member} was told of members that do not follow from those of before, and from who joined and left"
-        yield Violation(Rule.VIEW_AGREEMENT, text, (last, event))
+        yield Violation(Rule.VIEW_AGREEMENT, text, (last, delivery))
 
 
 def _closed_view(segment: Segment) -> Iterator[Violation]:
-    """When the totem change has closed a view, nobody is in it whose node is not in the ring."""
+    """Once the totem change has closed a view, all members of the group are on nodes of the ring."""
     strangers = sorted({one.nodeid for one in segment.view or () if one.nodeid not in segment.change.members})
     if strangers:
         yield Violation(

@@ -1,4 +1,4 @@
-"""What a checker has to say."""
+"""`Violation`: what a checker reports."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from .._history.entries import Entry
 
 
 class Rule(Enum):
-    """What must hold for every history of Corosync; docs/histories.md defines each."""
+    """What holds for every history of Corosync; docs/histories.md defines each rule."""
 
     INTEGRITY = "integrity"
-    """Nothing is delivered that was not sent, nor more often than it was."""
+    """Only messages that were sent are delivered, and no more often than they were sent."""
     FIFO = "FIFO"
-    """What is delivered of one sender is in the order in which it was sent."""
+    """Messages of one sender are delivered in the order in which they were sent."""
     TOTAL_ORDER = "total order"
-    """Members deliver in the same order in one ring, without gaps."""
+    """Members of one ring deliver in the same order, without gaps."""
     SELF_DELIVERY = "self-delivery"
-    """What a member sent comes back to it."""
+    """A member's own messages are delivered to it."""
     VIEW_AGREEMENT = "view agreement"
-    """Members in one ring agree on who is in it, and in the group."""
+    """Members of one ring agree on which nodes are in it, and on the members of the group."""
     VIRTUAL_SYNCHRONY = "virtual synchrony"
-    """Members that go together from one ring to the next have delivered the same."""
+    """Members that go from one ring to the next together have delivered the same messages."""
     QUORUM = "quorum"
-    """Quorum follows from the votes that are present, as votequorum(5) has it."""
+    """Quorum follows from the votes that are present, as in votequorum(5)."""
 
 
 @attrs.frozen
 class Violation:
-    """Something in a history that Corosync does not do."""
+    """A part of a history that Corosync does not produce."""
 
     rule: Rule
-    """What it breaks."""
+    """The rule that is broken."""
     text: str
-    """What is wrong, in a sentence."""
+    """A sentence that says how."""
     evidence: tuple[Entry, ...] = attrs.field(repr=False)
     """The fewest entries of the history that show it."""
 
