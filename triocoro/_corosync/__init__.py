@@ -1,3 +1,3 @@
-"""The C libraries of Corosync as raw handles. Importing this needs neither them nor the extension module."""
+"""Raw handles over Corosync's C libraries. Importing this package needs neither these nor the extension module."""
 
 from ._endpoint import SYSTEM as SYSTEM, CorosyncEndpoint as CorosyncEndpoint

@@ -38,7 +38,7 @@ def _address(sockaddr: bytes) -> IPAddress | None:
         return IPv4Address(sockaddr[_IN_ADDR])
     if family == socket.AF_INET6:
         return IPv6Address(sockaddr[_IN6_ADDR])
-    return None  # the library marks a link that the node does not have
+    return None  # the library's entry for a link that the node lacks
 
 
 def _links(status: CfgNodeStatus) -> Iterator[LinkStatus]:
@@ -69,7 +69,7 @@ class CorosyncCfg(CorosyncHandle[ShutdownFlag]):
         self._replied = False
 
     def _decode(self, arena: Arena) -> Sequence[ShutdownFlag]:
-        # The daemon passes on any number that a client gives it, and treats those that it does not know like REQUEST.
+        # The daemon forwards any number that a client sends, and treats unknown ones as REQUEST.
         return [_FLAGS.get(flags, ShutdownFlag.REQUEST) for _, flags, _, _, _ in _arena.records(arena)]
 
     # --- nodes ---
@@ -108,9 +108,10 @@ class CorosyncCfg(CorosyncHandle[ShutdownFlag]):
             data = ffi.buffer(arena.data, arena.used)
             return tuple(
                 RingStatus(
-                    data[at : at + end].decode(errors="replace"), data[at + end : at + length].decode(errors="replace")
+                    name=data[offset : offset + name_length].decode(errors="replace"),
+                    status=data[offset + name_length : offset + length].decode(errors="replace"),
                 )
-                for _, _, end, at, length in _arena.records(arena)
+                for _, _, name_length, offset, length in _arena.records(arena)
             )
         finally:
             _arena.give_back(arena)

@@ -38,7 +38,7 @@ _MAX_VALUE: Final = 16 * 1024
 
 
 def _decode_value(number: int, data: bytes) -> tuple[CmapType, CmapValue]:
-    """Never fails, as one value must not lose the others: what a newer daemon may have is BINARY here."""
+    """Decode a value. Never fails, since other events would be lost: a type that is unknown here becomes BINARY."""
     type_ = _TYPES.get(number, CmapType.BINARY)
     if type_ is CmapType.STRING:
         return type_, data.partition(b"\0")[0].decode(errors="surrogateescape")
@@ -52,7 +52,7 @@ def _decode_value(number: int, data: bytes) -> tuple[CmapType, CmapValue]:
 def _encode_value(value: TypedValue) -> bytes:
     content = value.value
     if isinstance(content, str):
-        # With the NUL, which the daemon looks for, but for a text that is as long as possible.
+        # The daemon expects a NUL at the end, but a string of the maximum size has no room for it.
         return (content.encode(errors="surrogateescape") + b"\0")[:_MAX_VALUE]
     if isinstance(content, bytes):
         return content
@@ -67,6 +67,10 @@ def _decode_key(key: bytes) -> str:
     return key.decode(errors="surrogateescape")
 
 
+def _item(number: int, key_length: int, blob: bytes) -> tuple[str, TypedValue]:
+    return _decode_key(blob[:key_length]), TypedValue(*_decode_value(number, blob[key_length:]))
+
+
 def _notification(event_number: int, tracker: int, blob: bytes) -> CmapNotification:
     new_number, old_number, key_length, new_length = _CHANGE.unpack_from(blob)
     key_end = _CHANGE.size + key_length
@@ -74,7 +78,7 @@ def _notification(event_number: int, tracker: int, blob: bytes) -> CmapNotificat
     event = CmapTrack(event_number) & _EVENTS
     new_type, new = None, None
     old_type, old = None, None
-    # No type: the daemon does not tell. The statistics have both values always, even where only one exists.
+    # Type 0 means no value. For statistics the daemon always sends both values, even if only one exists.
     if new_number and event is not CmapTrack.DELETE:
         new_type, new = _decode_value(new_number, blob[key_end:new_end])
     if old_number and event is not CmapTrack.ADD:
@@ -92,13 +96,13 @@ class CorosyncCmap(CorosyncHandle[CmapNotification]):
 
     def __init__(self, connection: LibraryConnection, lane: trio.CapacityLimiter, namespaces: Namespaces) -> None:
         super().__init__(connection, lane, namespaces)
-        self._tracks: dict[int, int] = {}  # the library's name of each tracker; used on workers only
+        self._tracks: dict[int, int] = {}  # our number of a tracker: the library's; used on workers only
 
     def _decode(self, arena: Arena) -> Sequence[CmapNotification]:
         data = ffi.buffer(arena.data, arena.used)
         return [
-            _notification(event, tracker, data[at : at + length])
-            for _, event, tracker, at, length in _arena.records(arena)
+            _notification(event, tracker, data[offset : offset + length])
+            for _, event, tracker, offset, length in _arena.records(arena)
         ]
 
     # --- keys ---
@@ -150,8 +154,8 @@ class CorosyncCmap(CorosyncHandle[CmapNotification]):
                 raise failure(code, ffi.string(function[0]).decode())
             data = ffi.buffer(arena.data, arena.used)
             return [
-                (_decode_key(data[at : at + end]), TypedValue(*_decode_value(number, data[at + end : at + length])))
-                for _, number, end, at, length in _arena.records(arena)
+                _item(number, key_length, data[offset : offset + length])
+                for _, number, key_length, offset, length in _arena.records(arena)
             ]
         finally:
             _arena.give_back(arena)
@@ -185,7 +189,7 @@ class CorosyncCmap(CorosyncHandle[CmapNotification]):
             raise failure(code, "cmap_track_delete")
 
     def _track_delete(self, tracker: int) -> int:
-        """On a worker that is in C."""
+        """To be called on a worker, within `_exclusively`."""
         track = self._tracks.get(tracker)
         if track is None:
             return CsError.BAD_HANDLE

@@ -35,12 +35,12 @@ if TYPE_CHECKING:
     from ._shim import Arena, CpgName, LibraryConnection
 
 INITIAL_TOTEM_CONF = 0x01
-"""The flag of a connect: tell of the present ring at the join (`CPG_MODEL_V1_DELIVER_INITIAL_TOTEM_CONF`)."""
+"""Flag of `Library.connect`: deliver the current ring at the join (`CPG_MODEL_V1_DELIVER_INITIAL_TOTEM_CONF`)."""
 
-# cpg_membership_get(3) writes up to 384 entries, whatever number it is given.
+# cpg_membership_get(3) writes up to 384 entries, whatever count it is given.
 _MEMBERS_ROOM = 512
 
-# A burst is copied together for one crossing into C; above this many bytes, copying costs more than crossing.
+# The payloads of a burst are joined and sent in one call of the shim. Above this size, joining costs more than calling.
 _GATHER_BYTES = 64 * 1024
 
 _MESSAGE = lib.TC_MESSAGE
@@ -54,8 +54,8 @@ def _name(group: bytes) -> CpgName:
     return ffi.new("tc_cpg_name_t *", (len(group), group))
 
 
-def _address(who: int) -> Address:
-    return Address(who >> 32, who & 0xFFFF_FFFF)
+def _address(client: int) -> Address:
+    return Address(client >> 32, client & 0xFFFF_FFFF)
 
 
 def _config_change(members_count: int, blob: bytes) -> ConfigChange:
@@ -88,7 +88,7 @@ class CorosyncCpg(CorosyncHandle[CpgEvent]):
         self._max_message_size = connection.max_message_size
         self._group: CpgName | None = None
         self._senders: dict[int, Address] = {}
-        self._buffers: dict[int, SharedBuffer] = {}  # by the id of the view that stands for it
+        self._buffers: dict[int, SharedBuffer] = {}  # by the id of the caller's view
 
     @property
     def max_atomic_message_size(self) -> int:
@@ -108,20 +108,21 @@ class CorosyncCpg(CorosyncHandle[CpgEvent]):
         events: list[CpgEvent] = []
         data = ffi.buffer(arena.data, arena.used)
         senders = self._senders
-        for kind, n, who, at, length in _arena.records(arena):
+        for kind, value, extra, offset, length in _arena.records(arena):
             if kind <= _LARGE_MESSAGE:
                 try:
-                    sender = senders[who]
+                    sender = senders[extra]
                 except KeyError:
                     if len(senders) >= _MAX_SENDERS:
                         senders.clear()
-                    sender = senders[who] = _address(who)
-                payload = data[at : at + length] if kind == _MESSAGE else _arena.large_payload(at, length)
+                    sender = senders[extra] = _address(extra)
+                small = kind == _MESSAGE
+                payload = data[offset : offset + length] if small else _arena.large_payload(offset, length)
                 events.append(Message(sender, payload))
             elif kind == _CONFCHG:
-                events.append(_config_change(n, data[at : at + length]))
+                events.append(_config_change(value, data[offset : offset + length]))
             else:
-                events.append(_totem_change(who, data[at : at + length]))
+                events.append(_totem_change(extra, data[offset : offset + length]))
         return events
 
     # --- multicast ---
@@ -138,9 +139,9 @@ class CorosyncCpg(CorosyncHandle[CpgEvent]):
             sent, code = self._multicast(b"".join(burst), lengths)
         else:
             for payload, length in zip(burst, lengths, strict=True):
-                gone, code = self._multicast(payload, [length])
-                sent += gone
-                if not gone:
+                accepted, code = self._multicast(payload, [length])
+                sent += accepted
+                if not accepted:
                     break
         if code == CsError.OK:
             return sent, MulticastStatus.SENT
@@ -148,10 +149,11 @@ class CorosyncCpg(CorosyncHandle[CpgEvent]):
             return sent, MulticastStatus.TRY_AGAIN
         if code != lib.TC_FULL and not sent:
             raise failure(code, "cpg_mcast_joined")
-        # A broken connection is writable at once, so after a partial success the caller comes back for the error.
+        # After a partial success an error can wait: a broken connection is writable at once, so the next call gets it.
         return sent, MulticastStatus.FULL
 
     def _multicast(self, data: bytes, lengths: Sequence[int]) -> tuple[int, int]:
+        # In the upper 32 bits, how many were sent; in the lower ones, the signed code of the last attempt.
         result = lib.tc_cpg_multicast(self._handle, self._fd, data, lengths, len(lengths))
         code = result & 0xFFFF_FFFF
         return result >> 32, code - (1 << 32) if code >> 31 else code
@@ -177,7 +179,7 @@ class CorosyncCpg(CorosyncHandle[CpgEvent]):
         return code
 
     def _leave(self) -> int:
-        """On a worker that is in C: leave the group that was joined, if any."""
+        """Leave the group that was joined, if any. To be called on a worker, within `_exclusively`."""
         if self._group is None:
             return CsError.OK
         code = lib.cpg_leave(self._handle, self._group)
@@ -225,8 +227,8 @@ class CorosyncCpg(CorosyncHandle[CpgEvent]):
             data = ffi.buffer(arena.data, arena.used)
             names_only = kind is IterationType.NAME_ONLY
             return tuple(
-                GroupMember(data[at : at + length], None if names_only else _address(who))
-                for _, _, who, at, length in _arena.records(arena)
+                GroupMember(data[offset : offset + length], None if names_only else _address(client))
+                for _, _, client, offset, length in _arena.records(arena)
             )
         finally:
             _arena.give_back(arena)
@@ -245,17 +247,17 @@ class CorosyncCpg(CorosyncHandle[CpgEvent]):
         return shared.view
 
     def _require_daemon(self, function: str) -> None:
-        """The namespaces of one that has gone cannot be entered, either, but that is not what has happened."""
+        """Raise the right error if the daemon is gone: without this, entering its namespaces would fail first."""
         if lib.tc_hung_up(self._fd):
             raise failure(CsError.LIBRARY, function)
 
     def _zcb_alloc(self, pidfd: int, size: int) -> SharedBuffer:
-        job = ffi.new("struct tc_allocation *")
-        job.handle, job.fd, job.size = self._handle, self._fd, size
-        code = lib.tc_cpg_zcb_alloc(pidfd, job)
+        allocation = ffi.new("struct tc_allocation *")
+        allocation.handle, allocation.fd, allocation.size = self._handle, self._fd, size
+        code = lib.tc_cpg_zcb_alloc(pidfd, allocation)
         if code != CsError.OK:
-            raise failure_inside(code, job)
-        shared = SharedBuffer(job.buffer, size)
+            raise failure_inside(code, allocation)
+        shared = SharedBuffer(allocation.buffer, size)
         self._buffers[id(shared.view)] = shared
         return shared
 
@@ -266,14 +268,14 @@ class CorosyncCpg(CorosyncHandle[CpgEvent]):
         try:
             code = await self._trip(partial(self._zcb_free, shared))
         except trio.Cancelled:
-            # A worker that had begun goes on, and then this does nothing.
+            # If the worker has begun, it completes, and then this does nothing.
             trio.lowlevel.spawn_system_task(self._late, partial(retry_briefly, partial(self._zcb_free, shared)))
             raise
         if code != CsError.OK:
             raise failure(code, "cpg_zcb_free")
 
     def _zcb_free(self, shared: SharedBuffer) -> int:
-        """On a worker that is in C."""
+        """To be called on a worker, within `_exclusively`."""
         if id(shared.view) not in self._buffers:
             return CsError.OK
         code = lib.tc_cpg_zcb_free(self._handle, shared.address, shared.size)
@@ -293,7 +295,7 @@ class CorosyncCpg(CorosyncHandle[CpgEvent]):
         )
 
     def _owned(self, buffer: memoryview) -> SharedBuffer:
-        # The library would believe any address, and so would the daemon.
+        # Neither the library nor the daemon checks the address.
         shared = self._buffers.get(id(buffer))
         if shared is None or shared.given_back:
             raise ValueError("not a buffer that zcb_alloc of this handle has returned, or it has been freed")
@@ -305,7 +307,7 @@ class CorosyncCpg(CorosyncHandle[CpgEvent]):
         if leave:
             retry_briefly(self._leave)
         for shared in list(self._buffers.values()):
-            with contextlib.suppress(BufferError):  # then it stays mapped, as the library would leave it
+            with contextlib.suppress(BufferError):  # in use: it stays mapped, as the library would leave it
                 shared.give_back()
                 retry_briefly(partial(self._zcb_free, shared))
         super()._finalize(leave=leave)

@@ -1,4 +1,4 @@
-"""A daemon of Corosync as an `Endpoint`."""
+"""`CorosyncEndpoint`: a real daemon to connect to."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ class CorosyncEndpoint:
     """A daemon that listens in our own namespaces, or in those of another process.
 
     Args:
-        label: names the daemon in messages.
+        label: the daemon's name in messages.
         namespaces: returns a pidfd of a process in the daemon's network and mount (and user) namespaces. It is called
-            for each connect, on the Trio thread; the pidfd stays its owner's. What it raises comes out of the connect.
+            at each connect, on the Trio thread. The pidfd is duplicated, never closed. An exception comes out of the
+            connect.
     """
 
     def __init__(self, label: str, namespaces: Callable[[], int] | None = None) -> None:
@@ -62,7 +63,7 @@ class CorosyncEndpoint:
         from ._handle import Undoable, in_background, run_undoable
 
         library = kind.library
-        # A limiter of its own: forty connects to a frozen daemon would use up Trio's default one.
+        # Not Trio's default limiter: forty connects to a frozen daemon would exhaust it.
         lane = trio.CapacityLimiter(1)
 
         def disconnect_late(connection: LibraryConnection) -> None:

@@ -1,4 +1,4 @@
-"""What the handles of all services share: dispatch, round trips on a worker thread, undoing, closing."""
+"""The base class of all handles: dispatch, round trips on a worker thread, undoing, closing."""
 
 from __future__ import annotations
 
@@ -28,7 +28,11 @@ _QUIET = (CsError.OK, CsError.TRY_AGAIN)
 
 
 class Undoable(Generic[T]):
-    """A call on a worker thread that is undone if its caller was cancelled before it was over."""
+    """A call on a worker thread that is undone if its caller is cancelled before it returns.
+
+    The call returns on the worker while the caller may be cancelled on the Trio thread. Whichever of `run` and
+    `abandon` comes second notices, and sees to it that the call is undone: exactly once.
+    """
 
     def __init__(self, call: Callable[[], T], undo: Callable[[T], object]) -> None:
         self._call = call
@@ -38,7 +42,7 @@ class Undoable(Generic[T]):
         self._result: list[T] = []
 
     def run(self) -> T:
-        """On the worker: make the call; undo it, if nobody waits for it any more."""
+        """On the worker: make the call, and undo it if it was abandoned meanwhile."""
         result = self._call()
         with self._lock:
             self._result.append(result)
@@ -48,7 +52,7 @@ class Undoable(Generic[T]):
         return result
 
     def abandon(self) -> list[T]:
-        """On the caller's thread: nobody waits. A result that it returns was too late for `run` to undo."""
+        """On the caller's thread: give up waiting. Returns the result, which the caller must undo, if `run` is over."""
         with self._lock:
             self._abandoned = True
             return self._result
@@ -60,9 +64,9 @@ async def run_undoable(
     undo_late: Callable[[T], object],
     lane: trio.CapacityLimiter,
 ) -> T:
-    """Run `around(trip.run)` on a worker; a cancelled caller returns at once, and what the call did is undone.
+    """Run `around(trip.run)` on a worker. If cancelled, return at once, and undo the call.
 
-    Where the call was over before the cancellation, yet Trio had not heard of it, `undo_late` is called here instead.
+    The worker undoes it. If the call had returned already, and only Trio had not noticed, `undo_late` is called here.
     """
     try:
         return await trio.to_thread.run_sync(around, trip.run, abandon_on_cancel=True, limiter=lane)
@@ -73,7 +77,7 @@ async def run_undoable(
 
 
 def in_background(call: Callable[[], object], done: Callable[[], object] | None = None) -> None:
-    """`call` on a worker thread that outlives the run if it must, then `done` there. Nobody hears of errors."""
+    """Run `call`, then `done`, on a worker thread that may outlive the run. Errors are dropped."""
 
     def deliver(_: object) -> None:
         if done is not None:
@@ -83,7 +87,11 @@ def in_background(call: Callable[[], object], done: Callable[[], object] | None 
 
 
 class CorosyncHandle(ABC, Generic[EventT_co]):
-    """One handle of one of the libraries."""
+    """One handle of one of the libraries.
+
+    Calls that may wait for the daemon run on a worker thread, one at a time. Dispatch and multicast do not wait; they
+    run on the Trio thread.
+    """
 
     library: ClassVar[Library]
     dispatch_function: ClassVar[str]
@@ -94,8 +102,8 @@ class CorosyncHandle(ABC, Generic[EventT_co]):
         self._fd = connection.fd
         self._lane = lane
         self._token = trio.lowlevel.current_trio_token()
-        # Worker threads hold this while they are in C. The lane cannot serve for it: it belongs to the run, which may
-        # be over while a thread still waits for a frozen daemon.
+        # Held by a worker thread while it is in C. The lane cannot do this: it belongs to the run, which may be over
+        # while a thread still waits for a frozen daemon.
         self._in_c = threading.Lock()
         self._failure: int | None = None
         self._closing = False
@@ -113,7 +121,7 @@ class CorosyncHandle(ABC, Generic[EventT_co]):
 
     @abstractmethod
     def _decode(self, arena: Arena) -> Sequence[EventT_co]:
-        """The events in the arena. An exception here would lose events, so there must be none."""
+        """Decode the events in the arena. Must not raise: events would be lost."""
 
     @trio.lowlevel.enable_ki_protection
     def dispatch(self, max_events: int, max_bytes: int) -> tuple[int, Sequence[EventT_co]]:
@@ -124,7 +132,7 @@ class CorosyncHandle(ABC, Generic[EventT_co]):
             code = lib.tc_dispatch(self.library.index, self._handle, arena, max_events, max_bytes)
             taken = arena.taken
             events: Sequence[EventT_co] = self._decode(arena) if arena.count else ()
-        except BaseException:  # pragma: no cover # out of memory: what was taken is lost, so this handle is done for
+        except BaseException:  # pragma: no cover # out of memory: events are lost, so this handle is of no use any more
             self._failure = CsError.NO_MEMORY
             raise
         finally:
@@ -138,25 +146,25 @@ class CorosyncHandle(ABC, Generic[EventT_co]):
     # --- round trips ---
 
     def _exclusively(self, call: Callable[[], T]) -> T:
-        """On a worker: `call`, once no other worker is in C with this handle, and only while it is open."""
+        """On a worker: run `call`, once no other worker is in C with this handle. Raises if the handle is closed."""
         with self._in_c:
             if self._closing:
                 raise BadHandleError("the handle was closed")
             return call()
 
     async def _trip(self, call: Callable[[], T]) -> T:
-        """`call` on a worker, when the lane is free."""
+        """Run `call` on a worker, once the lane is free."""
         return await trio.to_thread.run_sync(self._exclusively, call, abandon_on_cancel=True, limiter=self._lane)
 
     async def _request(self, function: str, call: Callable[[], int]) -> None:
-        """A round trip that yields nothing but its code."""
+        """Do a round trip whose only result is a code; raise if it is not OK."""
         code = await self._trip(call)
         if code != CsError.OK:
             raise failure(code, function)
 
     @trio.lowlevel.enable_ki_protection
     async def _undoable(self, call: Callable[[], T], undo: Callable[[T], object]) -> T:
-        """`call` on a worker, when the lane is free; if the caller is cancelled, `undo` there of what it did."""
+        """Run `call` on a worker, once the lane is free. If the caller is cancelled, `undo` its result on a worker."""
 
         def undo_late(result: T) -> None:
             trio.lowlevel.spawn_system_task(self._late, partial(undo, result))
@@ -164,14 +172,14 @@ class CorosyncHandle(ABC, Generic[EventT_co]):
         return await run_undoable(Undoable(call, undo), self._exclusively, undo_late, self._lane)
 
     async def _late(self, call: Callable[[], object]) -> None:  # noqa: ASYNC910 - suppress hides the checkpoint
-        """`call` on a worker, when the lane is free, for a caller who is gone."""
-        with contextlib.suppress(BadHandleError):  # closed in the meantime, which is as good
+        """Run `call` on a worker, once the lane is free, after its caller was cancelled."""
+        with contextlib.suppress(BadHandleError):  # closing the handle has undone it
             await self._trip(call)
 
     # --- closing ---
 
     def _finalize(self, *, leave: bool) -> None:
-        """Finalize the handle; on a worker, and nobody else uses it any more."""
+        """On a worker: finalize the handle. No other call uses it any more."""
         del leave
         lib.tc_finalize(self.library.index, self._handle)
 
@@ -199,7 +207,7 @@ class CorosyncHandle(ABC, Generic[EventT_co]):
 
 
 def retry_briefly(call: Callable[[], int], attempts: int = 100) -> int:
-    """On a worker: repeat `call` while the daemon is under flow control, for a second or so."""
+    """On a worker: repeat `call` for about a second while it returns TRY_AGAIN."""
     code = call()
     while code == CsError.TRY_AGAIN and attempts:
         time.sleep(0.01)

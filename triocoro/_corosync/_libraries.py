@@ -1,4 +1,4 @@
-"""Loading the C libraries, and turning what goes wrong with them into exceptions."""
+"""Loads the C libraries, and turns their error codes into exceptions."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Library:
         self._lock = threading.Lock()
 
     def load(self) -> None:
-        """Load it, unless that was done. It may read the disk: call this on a worker thread."""
+        """Load the library if it is not loaded yet. Reads the disk: to be called on a worker thread."""
         with self._lock:
             if self._loaded:
                 return
@@ -49,7 +49,7 @@ class Library:
             self._loaded = True
 
     def connect(self, pidfd: int, flags: int) -> LibraryConnection:
-        """On a worker: connect in the namespaces of `pidfd` (in our own if that is -1)."""
+        """On a worker: connect in the namespaces of `pidfd`, or in our own if that is -1."""
         self.load()
         connection = ffi.new("struct tc_connection *")
         connection.flags = flags
@@ -72,7 +72,7 @@ LIBRARIES = (CPG, VOTEQUORUM, QUORUM, CMAP, CFG)
 
 
 def failure(code: int, function: str) -> CorosyncError:
-    """The exception for a code of the libraries or of the shim."""
+    """Return the exception for a code of the libraries or of the shim."""
     if code == lib.TC_MISSING:
         return NotSupportedError(f"{function}: the installed version of Corosync's library lacks it", function=function)
     if code == lib.TC_SHALLOW:
@@ -83,11 +83,11 @@ def failure(code: int, function: str) -> CorosyncError:
     return error_from_code(code, function)
 
 
-def failure_inside(code: int, job: LibraryConnection | Allocation) -> CorosyncError:
-    """The exception for what had to be done in the daemon's namespaces."""
-    function = ffi.string(job.function).decode()
+def failure_inside(code: int, call: LibraryConnection | Allocation) -> CorosyncError:
+    """Return the exception for a call that runs in the daemon's namespaces."""
+    function = ffi.string(call.function).decode()
     if code != lib.TC_UNREACHABLE:
         return failure(code, function)
-    number = job.error
+    number = call.error
     kind = AccessError if number in (errno.EPERM, errno.EACCES) else CorosyncUnavailableError
     return kind(f"cannot enter the namespaces of the daemon: {function}: {os.strerror(number)}", function=function)

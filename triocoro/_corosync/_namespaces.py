@@ -1,4 +1,4 @@
-"""Where a daemon is: the namespaces that some calls have to be made in."""
+"""The namespaces of a daemon, which connecting and zero-copy allocation must run in."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ T = TypeVar("T")
 
 @final
 class Namespaces:
-    """Those of another process, or our own.
+    """The namespaces of another process, or our own.
 
     Args:
-        pidfd: returns a pidfd of a process in the daemon's network and mount (and user) namespaces, which stays its
-            owner's; `None` stands for our own namespaces.
+        pidfd: returns a pidfd of a process in the daemon's network and mount (and user) namespaces, which is
+            duplicated, never closed; `None` stands for our own namespaces.
     """
 
     def __init__(self, pidfd: Callable[[], int] | None) -> None:
         self.pidfd = pidfd
 
     def entrance(self) -> Entrance:
-        """For one call in them."""
+        """Prepare one call in these namespaces."""
         return Entrance(-1 if self.pidfd is None else os.dup(self.pidfd()))
 
 
 @final
 class Entrance:
-    """A pidfd for one call on a worker, closed after it, or at the end of the block if the worker has not begun."""
+    """A pidfd for one call on a worker. The worker closes it, or the end of the block if the worker has not begun."""
 
     def __init__(self, pidfd: int) -> None:
-        self._pidfds = [pidfd]  # whoever takes it from here closes it
+        self._pidfds = [pidfd]  # of one, or none; the thread that pops it closes it
 
     def enter(self, call: Callable[[int], T]) -> T:
-        """On a worker: make the call, with a pidfd, or -1 for our own namespaces."""
+        """On a worker: run `call` with the pidfd, or with -1 for our own namespaces."""
         try:
             pidfd = self._pidfds.pop()
         except IndexError:

@@ -52,13 +52,13 @@ class CorosyncQuorum(CorosyncHandle[QuorumEvent]):
     def _decode(self, arena: Arena) -> Sequence[QuorumEvent]:
         events: list[QuorumEvent] = []
         data = ffi.buffer(arena.data, arena.used)
-        for kind, n, who, at, length in _arena.records(arena):
-            blob = data[at : at + length]
+        for kind, value, ring_nodeid, offset, length in _arena.records(arena):
+            blob = data[offset : offset + length]
             if kind == _QUORATE:
                 seq, members = _arena.ring(blob)
-                events.append(QuorumChange(bool(n), RingId(who, seq), members))
+                events.append(QuorumChange(bool(value), RingId(ring_nodeid, seq), members))
             else:
-                events.append(_nodelist(n, who, blob))
+                events.append(_nodelist(value, ring_nodeid, blob))
         return events
 
     async def is_quorate(self) -> bool:

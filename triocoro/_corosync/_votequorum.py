@@ -29,17 +29,17 @@ if TYPE_CHECKING:
 _QUORUM = lib.TC_QUORUM
 _NODELIST = lib.TC_NODELIST
 _EXTRA_INFO = lib.TC_EXTRA_INFO
-# VOTEQUORUM_QDEVICE_EXTRA_NODEINFO_MAXSIZE; the library fills in a buffer of that size.
+# VOTEQUORUM_QDEVICE_EXTRA_NODEINFO_MAXSIZE: the library expects a buffer of this size.
 _MAX_EXTRA_INFO = 4096
 
 NEEDS_EXTRA_INFO = 0x01
-"""The flag of a connect that fails unless the library tells of extra information."""
+"""Flag of `Library.connect`: fail if the library does not report extra information of quorum devices."""
 
 _STATES = {int(state): state for state in NodeState}
 
 
 def _state(number: int) -> NodeState:
-    # Events must not be lost over a state that we do not know: a node that is in doubt does not count.
+    # An unknown state must not raise, or events would be lost: such a node counts as dead.
     return _STATES.get(number, NodeState.DEAD)
 
 
@@ -61,16 +61,16 @@ class CorosyncVotequorum(CorosyncHandle[VotequorumEvent]):
     def _decode(self, arena: Arena) -> Sequence[VotequorumEvent]:
         events: list[VotequorumEvent] = []
         data = ffi.buffer(arena.data, arena.used)
-        for kind, n, who, at, length in _arena.records(arena):
+        for kind, value, ring_nodeid, offset, length in _arena.records(arena):
             if kind == _QUORUM:
-                events.append(_change(n, data[at : at + length]))
+                events.append(_change(value, data[offset : offset + length]))
             elif kind == _NODELIST:
-                seq, nodes = _arena.ring(data[at : at + length])
-                events.append(VotequorumNodelist(RingId(who, seq), nodes))
+                seq, nodes = _arena.ring(data[offset : offset + length])
+                events.append(VotequorumNodelist(RingId(ring_nodeid, seq), nodes))
             elif kind == _EXTRA_INFO:
-                events.append(QdeviceExtraInfo(n, data[at : at + length]))
+                events.append(QdeviceExtraInfo(value, data[offset : offset + length]))
             else:
-                events.append(ExpectedVotesChange(n))
+                events.append(ExpectedVotesChange(value))
         return events
 
     # --- round trips ---

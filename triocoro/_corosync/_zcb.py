@@ -1,4 +1,4 @@
-"""The buffers of zero-copy multicasts: memory that the daemon sees, too."""
+"""The buffers of zero-copy multicasts: memory that is shared with the daemon."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 @final
 class SharedBuffer:
-    """What `cpg_zcb_alloc` gave. It may be unmapped only when nobody can look at it any more.
+    """A buffer from `cpg_zcb_alloc`. It must not be unmapped while a memoryview of it is alive.
 
     Attributes:
-        address: where it is.
-        size: how many bytes it has.
-        view: what the caller got.
+        address: its address.
+        size: its size in bytes.
+        view: the caller's view of it.
         given_back: whether it is being freed.
     """
 
@@ -28,11 +28,11 @@ class SharedBuffer:
         self.size = size
         self.view = memoryview(memory)
         self.given_back = False
-        # Every slice of the view keeps this alive, and nothing else does.
+        # Only views keep this alive, slices included, so it tells whether there are any.
         self._memory = weakref.ref(memory)
 
     def give_back(self) -> None:
-        """Release the view, after which only slices of it could still be in use; they are a `BufferError`."""
+        """Release the view. Raises `BufferError` if slices of it are still in use."""
         self.view.release()
         if self._memory() is not None:
             raise BufferError("slices of the buffer are in use: free it again once they are gone")
