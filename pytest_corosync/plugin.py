@@ -62,12 +62,12 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     config = session.config
     if _options.mode(config) != "real":
         return
-    from triocoro.testing._netns import hub, requirements
+    from triocoro.testing._netns import requirements, supervisor_process
 
     if hasattr(config, "workerinput"):
         # xdist lets it go on for many seconds, with its clusters, when its controller has been killed. The rest is the
         # controller's business.
-        hub.end_with_parent()
+        supervisor_process.end_with_parent()
         return
     if config.getoption("collectonly"):  # which needs no daemon
         return

@@ -35,7 +35,7 @@ from triocoro._types import CmapNotification
 from triocoro.testing import Call, Delivery, Entry, FakeCluster, History, Loss, NetnsCluster, RecordingEndpoint
 from triocoro.testing._fake.cluster import FakeNode
 from triocoro.testing._fake.exec.ipc import _Disconnect
-from triocoro.testing._netns.cluster import NetnsNode
+from triocoro.testing._netns.node import NetnsNode
 
 _PROCESSES = multiprocessing.get_context("forkserver")
 _PROCESSES.set_forkserver_preload(["fuzz.agent"])

@@ -23,8 +23,8 @@ from triocoro.testing import ClusterOptions, ClusterSettings, NetnsCluster, Node
 from triocoro.testing._cluster.corosync_conf import corosync_conf
 from triocoro.testing._cluster.network import Network
 from triocoro.testing._netns import cluster as netns_cluster, readiness, requirements
-from triocoro.testing._netns.machine import Machine
 from triocoro.testing._netns.nft import filter_rules
+from triocoro.testing._netns.node_processes import NodeProcesses
 from triocoro.testing._netns.supervisor import MAX_FDS
 
 pytestmark = pytest.mark.corosync_real_only(reason="it is about daemons in network namespaces")
@@ -337,13 +337,13 @@ def test_an_interrupt_that_wakes_nobody_ends_the_start(monkeypatch: pytest.Monke
     """One that comes just before a wait does not; nor does one that another thread takes."""
     use_program(monkeypatch, tmp_path, "exec sleep 60")
     monkeypatch.setattr(readiness, "LIMIT", 9)
-    set_daemon = Machine.set_daemon
+    set_daemon = NodeProcesses.set_daemon
 
-    def interrupt(machine: Machine, pidfd: int) -> None:
+    def interrupt(machine: NodeProcesses, pidfd: int) -> None:
         set_daemon(machine, pidfd)
         signal.pthread_kill(threading.get_ident(), signal.SIGINT)
 
-    monkeypatch.setattr(Machine, "set_daemon", interrupt)
+    monkeypatch.setattr(NodeProcesses, "set_daemon", interrupt)
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         start = time.monotonic()

@@ -420,7 +420,7 @@ def test_a_start_that_fails_is_explained_in_short(
     report = report.partition("= short test summary")[0]
     assert "corosync ended during the start, with exit status 8" in report
     assert "no moon" in report
-    for insides in ("_fixtures.py", "_pool.py", "apart.py", "supervisor"):
+    for insides in ("_fixtures.py", "pool.py", "background.py", "supervisor"):
         assert insides not in report
     assert len(report.splitlines()) < 30
 

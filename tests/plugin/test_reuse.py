@@ -15,7 +15,7 @@ from trio.testing import MockClock
 import triocoro
 from triocoro import lowlevel
 from triocoro.testing import Cluster, ClusterOptions, FakeCluster, NetnsCluster, Node
-from triocoro.testing._netns.machine import Machine
+from triocoro.testing._netns.node_processes import NodeProcesses
 from triocoro.testing._pool.pool import Pool
 from triocoro.testing._pool.state import Observer
 
@@ -422,7 +422,7 @@ def test_logs_are_not_read_for_it(pool: Pool, monkeypatch: pytest.MonkeyPatch) -
     def read(*_: object) -> bytes:
         raise AssertionError
 
-    monkeypatch.setattr(Machine, "_logged", read)
+    monkeypatch.setattr(NodeProcesses, "_logged", read)
     assert pool.take(TWO, "another test").cluster is cluster
     monkeypatch.undo()  # they are, once the cluster ends
 

@@ -21,7 +21,7 @@ from triocoro._services import CFG, CPG, ICMAP, QUORUM, STATS, VOTEQUORUM
 from triocoro.lowlevel import CfgHandle, CpgHandle, Dispatch, IterationType, Track, VotequorumHandle
 from triocoro.testing import Cluster, History, Node
 from triocoro.testing._fake.cluster import FakeNode
-from triocoro.testing._netns.cluster import NetnsNode
+from triocoro.testing._netns.node import NetnsNode
 
 T = TypeVar("T")
 Case: TypeAlias = Callable[[Cluster], Awaitable[None]]

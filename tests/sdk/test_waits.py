@@ -13,15 +13,15 @@ from support.traces import nothing_left, supervisor_of
 
 import triocoro
 from triocoro.testing import NetnsCluster
-from triocoro.testing._netns import cluster as netns_cluster, hub
-from triocoro.testing._netns.machine import Daemon, Machine
+from triocoro.testing._netns import node as netns_node, supervisor_process
+from triocoro.testing._netns.node_processes import DaemonProcess, NodeProcesses
 
 pytestmark = pytest.mark.corosync_real_only(reason="the fake waits for nothing")
 
 
 async def test_stopping_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
     async with NetnsCluster(nodes=1) as cluster:
-        monkeypatch.setattr(netns_cluster, "_PATIENCE", 0)
+        monkeypatch.setattr(netns_node, "_PATIENCE", 0)
         with pytest.raises(trio.TooSlowError) as caught:
             await cluster[1].stop()
     first, second, *log = str(caught.value).splitlines()
@@ -32,8 +32,8 @@ async def test_stopping_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_freezing_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
     async with NetnsCluster(nodes=1) as cluster:
-        monkeypatch.setattr(netns_cluster, "_PATIENCE", 0.1)
-        monkeypatch.setattr(Daemon, "frozen", False)
+        monkeypatch.setattr(netns_node, "_PATIENCE", 0.1)
+        monkeypatch.setattr(DaemonProcess, "frozen", False)
         with pytest.raises(trio.TooSlowError) as caught:
             await cluster[1].freeze()
     text, _, states = str(caught.value).rpartition(": ")
@@ -47,7 +47,7 @@ async def test_asking_the_supervisor_in_vain(monkeypatch: pytest.MonkeyPatch) ->
     with nothing_left():
         async with NetnsCluster(nodes=2) as cluster:
             os.kill(supervisor_of(cluster[1].namespace_pid), signal.SIGSTOP)
-            monkeypatch.setattr(hub, "_PATIENCE", 0.1)
+            monkeypatch.setattr(supervisor_process, "_PATIENCE", 0.1)
             with pytest.raises(triocoro.CorosyncUnavailableError) as caught:
                 await cluster.isolate(2)
             assert str(caught.value) == (
@@ -72,7 +72,7 @@ def test_interrupted_before_the_supervisor_has_answered(monkeypatch: pytest.Monk
             with pytest.raises(triocoro.CorosyncUnavailableError) as caught:
                 cluster.keep(kept=False)
             start = time.monotonic()
-        assert time.monotonic() - start < hub._PATIENCE / 3
+        assert time.monotonic() - start < supervisor_process._PATIENCE / 3
     assert str(caught.value) == (
         "cannot keep the cluster, or stop keeping it: its supervisor has not answered an earlier request;"
         " leave the cluster's block, and make another one"
@@ -91,14 +91,14 @@ async def test_the_supervisor_has_ended() -> None:
 
 def test_the_supervisor_ends_during_a_start(monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = NetnsCluster(nodes=2)
-    set_daemon = Machine.set_daemon
+    set_daemon = NodeProcesses.set_daemon
 
-    def end_supervisor(machine: Machine, pidfd: int) -> None:
+    def end_supervisor(machine: NodeProcesses, pidfd: int) -> None:
         set_daemon(machine, pidfd)
         if machine.nodeid == 2:
             os.kill(supervisor_of(cluster[2].namespace_pid), signal.SIGKILL)
 
-    monkeypatch.setattr(Machine, "set_daemon", end_supervisor)
+    monkeypatch.setattr(NodeProcesses, "set_daemon", end_supervisor)
     with nothing_left(), pytest.raises(triocoro.CorosyncUnavailableError) as caught, cluster:
         pass
     first, *_ = str(caught.value).splitlines()

@@ -10,7 +10,7 @@ from pathlib import Path
 import trio
 
 from triocoro.testing import Node
-from triocoro.testing._netns.cluster import NetnsNode
+from triocoro.testing._netns.node import NetnsNode
 from triocoro.testing._netns.requirements import find_program
 
 

@@ -1,4 +1,4 @@
-"""Wait until daemons do what they were started for, or say why they do not."""
+"""Wait until started daemons are ready, or report why they are not."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from ..._cpg import open_cpg
 from ..._errors import ConnectionLostError, CorosyncError, CorosyncUnavailableError
 from ..._types import VotequorumNodelist
 from ..._votequorum import Votequorum, open_votequorum
-from .machine import Machine
+from .node_processes import NodeProcesses
 
 LIMIT = 30.0
-"""Seconds that a start may take; a machine under load is slow, yet not that slow."""
+"""Seconds that a start may take, even on a machine under load."""
 
 _RETRY = 0.01
 _LOG_LINES = 20
@@ -24,7 +24,7 @@ _COMPLAINT = re.compile(r"^\w{3} \d+ [\d:.]+ (?:error|crit|alert|emerg)\s+(.*)$"
 
 
 def describe_status(status: int | None) -> str:
-    """How a process ended, from its wait(2) status."""
+    """How a process ended, in words, from its wait(2) status."""
     if status is None:
         return "for an unknown reason"
     code = os.waitstatus_to_exitcode(status)
@@ -32,7 +32,7 @@ def describe_status(status: int | None) -> str:
 
 
 def describe_log(log: str) -> str:
-    """The daemon's own complaints, and the end of its log."""
+    """The errors in a daemon's log, and its last lines."""
     complaints = "".join(f"  it said: {complaint}\n" for complaint in dict.fromkeys(_COMPLAINT.findall(log)))
     lines = "".join(f"\n    {line}" for line in log.splitlines()[-_LOG_LINES:])
     return f"{complaints}  its log ends:{lines}" if lines else "  its log is empty"
@@ -41,16 +41,16 @@ def describe_log(log: str) -> str:
 class Readiness:
     """Waits for daemons that have just been started."""
 
-    def __init__(self, machines: Sequence[Machine], status: Callable[[int], int | None]) -> None:
-        self._machines = machines
+    def __init__(self, nodes: Sequence[NodeProcesses], status: Callable[[int], int | None]) -> None:
+        self._nodes = nodes
         self._status = status
-        self._sees = dict.fromkeys((machine.nodeid for machine in machines), "no client can connect to it")
+        self._sees = dict.fromkeys((node.nodeid for node in nodes), "no client can connect to it")
         self._failures: dict[str, None] = {}
 
     async def wait(self, members: frozenset[int] | None) -> None:
-        """Wait until clients can connect to each daemon and, if `members` are given, until it is in a cluster of these.
+        """Wait until clients can connect to each daemon and, with `members`, until its cluster has these members.
 
-        Votes have been counted by then. Whether there are enough of them is a matter of the configuration.
+        Its votes have been counted by then; whether they are enough depends on the configuration.
 
         Raises:
             CorosyncUnavailableError: a daemon ended, or it all took too long.
@@ -58,55 +58,55 @@ class Readiness:
         async with trio.open_nursery() as watchers:
             everything = watchers.cancel_scope
             everything.deadline = trio.current_time() + LIMIT
-            for machine in self._machines:
-                watchers.start_soon(self._watch, machine, everything)
+            for node in self._nodes:
+                watchers.start_soon(self._watch, node, everything)
             async with trio.open_nursery() as nursery:
-                for machine in self._machines:
-                    nursery.start_soon(self._wait_one, machine, members, everything)
+                for node in self._nodes:
+                    nursery.start_soon(self._wait_one, node, members, everything)
             everything.cancel()
         if self._failures:
             raise CorosyncUnavailableError("\n".join(self._failures))
         if self._sees:
             goal = "clients connect" if members is None else f"every node is in a cluster of {sorted(members)}"
             findings = [
-                f"node {machine.nodeid}: {self._sees.get(machine.nodeid, 'ready')}\n{describe_log(machine.latest_log)}"
-                for machine in self._machines
+                f"node {node.nodeid}: {self._sees.get(node.nodeid, 'ready')}\n{describe_log(node.latest_log)}"
+                for node in self._nodes
             ]
             raise CorosyncUnavailableError("\n".join([f"not so after {LIMIT:g} seconds: {goal}", *findings]))
 
-    async def _watch(self, machine: Machine, everything: trio.CancelScope) -> None:
-        await machine.ended()
+    async def _watch(self, node: NodeProcesses, everything: trio.CancelScope) -> None:
+        await node.ended()
         try:
-            how = describe_status(self._status(machine.nodeid))
+            how = describe_status(self._status(node.nodeid))
         except CorosyncUnavailableError as error:
-            # The supervisor has ended, and all daemons with it: that is no matter of this node.
+            # The supervisor has ended, and all daemons with it. That says nothing about this node.
             self._fail(str(error), everything)
         else:
-            self._fail_node(machine, f"corosync ended during the start, {how}", everything)
+            self._fail_node(node, f"corosync ended during the start, {how}", everything)
 
-    async def _wait_one(  # noqa: ASYNC910 - a task of our own
-        self, machine: Machine, members: frozenset[int] | None, everything: trio.CancelScope
+    async def _wait_one(  # noqa: ASYNC910 - it is a task of its own
+        self, node: NodeProcesses, members: frozenset[int] | None, everything: trio.CancelScope
     ) -> None:
         try:
-            while not await self._is_ready(machine, members):  # noqa: ASYNC110 - the daemon tells nobody
+            while not await self._is_ready(node, members):  # noqa: ASYNC110 - a daemon does not announce it
                 await trio.sleep(_RETRY)
         except CorosyncError as error:
-            self._fail_node(machine, str(error), everything)
+            self._fail_node(node, str(error), everything)
         else:
-            del self._sees[machine.nodeid]
+            del self._sees[node.nodeid]
 
-    async def _is_ready(self, machine: Machine, members: frozenset[int] | None) -> bool:
-        """Connect, and wait for the membership; False if the daemon is not there yet."""
+    async def _is_ready(self, node: NodeProcesses, members: frozenset[int] | None) -> bool:
+        """Connect, and wait for the membership; False if the daemon does not accept connections yet."""
         try:
-            async with open_votequorum(endpoint=machine.endpoint) as votequorum:
+            async with open_votequorum(endpoint=node.endpoint) as votequorum:
                 if members is not None:
-                    await self._wait_members(machine.nodeid, votequorum, members)
-                    # We may have been told in the middle of the transition. CPG answers after it.
-                    async with open_cpg(endpoint=machine.endpoint) as cpg:
+                    await self._wait_members(node.nodeid, votequorum, members)
+                    # votequorum may announce it in the middle of the transition. CPG answers after that.
+                    async with open_cpg(endpoint=node.endpoint) as cpg:
                         await cpg.local_nodeid()
         except (CorosyncUnavailableError, ConnectionLostError):
             return False  # noqa: ASYNC910 - connecting is a checkpoint
-        return True  # noqa: ASYNC910 - as above
+        return True  # noqa: ASYNC910 - connecting is a checkpoint
 
     async def _wait_members(self, nodeid: int, votequorum: Votequorum, members: frozenset[int]) -> None:
         ring: list[int] = []
@@ -118,8 +118,8 @@ class Readiness:
                 elif ring == sorted(members):
                     return
 
-    def _fail_node(self, machine: Machine, text: str, everything: trio.CancelScope) -> None:
-        self._fail(f"node {machine.nodeid}: {text}\n{describe_log(machine.latest_log)}", everything)
+    def _fail_node(self, node: NodeProcesses, text: str, everything: trio.CancelScope) -> None:
+        self._fail(f"node {node.nodeid}: {text}\n{describe_log(node.latest_log)}", everything)
 
     def _fail(self, text: str, everything: trio.CancelScope) -> None:
         self._failures[text] = None

@@ -13,9 +13,9 @@ import trio
 
 from ... import CorosyncError
 from .. import Cluster, ClusterOptions, FakeCluster, NetnsCluster, Node
-from .._netns.apart import Apart
-from .._netns.cluster import NetnsNode
-from .state import Look, Observer, is_whole
+from .._netns.background import BackgroundRun
+from .._netns.node import NetnsNode
+from .state import Observer, Snapshot, is_whole
 
 _IDLE: Final = 3
 """How many clusters may wait for a test that wants them: each is some daemons that take memory, and a little time."""
@@ -68,7 +68,7 @@ class _Warm:
     observer: Observer
     user: str
     """The test that has it, or had it last."""
-    fresh: Look | None = None
+    fresh: Snapshot | None = None
     """What there was to see of it when it was new."""
     disturbances: int = 0
     """How many there had been when it was last found clean."""
@@ -142,20 +142,20 @@ class Pool:
             # Already now, since nobody is told before pytest is killed.
             cluster.keep()
             (self._kept / cluster.name).write_text(cluster.how_to_enter, encoding="utf-8")
-        warm.fresh = Apart(warm.observer.first_look).run_blocking()
+        warm.fresh = BackgroundRun(warm.observer.first_look).run_blocking()
         return cluster
 
     def _is_clean(self, warm: _Warm) -> bool:
         fresh = warm.fresh
         if fresh is None:
             return False
-        differences = Apart(lambda: self._differences(warm, fresh)).run_blocking()
+        differences = BackgroundRun(lambda: self._differences(warm, fresh)).run_blocking()
         if differences:
             _log.info("%r is not clean any more since %s:\n%s", warm.cluster, warm.user, "\n".join(differences))
         warm.disturbances = warm.cluster.disturbances
         return not differences
 
-    async def _differences(self, warm: _Warm, fresh: Look) -> list[str]:  # noqa: ASYNC910 - in a run of its own
+    async def _differences(self, warm: _Warm, fresh: Snapshot) -> list[str]:  # noqa: ASYNC910 - in a run of its own
         if warm.disturbances != warm.cluster.disturbances and is_whole(warm.cluster):
             # Totem may only now find out what has been, though no client can see that yet.
             with trio.move_on_after(_SETTLING) as limit:

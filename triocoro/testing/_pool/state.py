@@ -51,7 +51,7 @@ class _Handles:
 
 
 @attrs.frozen
-class Look:
+class Snapshot:
     """What one look at a cluster has seen."""
 
     facts: dict[str, object] = attrs.field(factory=dict[str, object])
@@ -63,7 +63,7 @@ class Look:
     clients: list[str] = attrs.field(factory=list[str])
     """Traces of clients other than who looks: they may be about to go."""
 
-    def since(self, before: Look) -> list[str]:
+    def since(self, before: Snapshot) -> list[str]:
         """What is not in order, or not as it was before."""
         return [
             *sorted(self.faults),
@@ -72,7 +72,7 @@ class Look:
             *_changes(before._named_keys(), self._named_keys()),
         ]
 
-    def lasts(self, before: Look) -> bool:
+    def lasts(self, before: Snapshot) -> bool:
         """Whether some of that does not pass by itself: clients go, and daemons have things to tell each other."""
         return bool(self.faults) or any(
             before.keys.get(at) != self.keys.get(at)
@@ -80,7 +80,7 @@ class Look:
             if _section(at[1]) != _TOLD
         )
 
-    def strays(self, before: Look) -> list[tuple[int, str]]:
+    def strays(self, before: Snapshot) -> list[tuple[int, str]]:
         """The keys that have been added in sections that mean nothing to Corosync."""
         known = _SECTIONS.union(_section(key) for _, key in before.keys)
         return [(nodeid, key) for nodeid, key in self.keys if _section(key) not in known]
@@ -132,7 +132,7 @@ class Observer:
         self._open: list[RawHandle[Any]] = []
         self._handles: dict[int, _Handles] = {}
 
-    async def first_look(self) -> Look | None:
+    async def first_look(self) -> Snapshot | None:
         """Connect, and look at a cluster that has just been started, once all is in order; `None` if it never is.
 
         Cancelled: some connections may be open.
@@ -147,7 +147,7 @@ class Observer:
             return look
         return None
 
-    async def differences(self, before: Look, patience: float) -> list[str]:
+    async def differences(self, before: Snapshot, patience: float) -> list[str]:
         """What is not in order, or not as it was before; empty if all is.
 
         Keys that clients have added in sections of their own are deleted.
@@ -168,10 +168,10 @@ class Observer:
                 look = await self.look()
         return found
 
-    async def look(self) -> Look:
-        """Look. Where a node is down, frozen or cut off, nobody is asked: who knows whether they answer."""
+    async def look(self) -> Snapshot:
+        """Snapshot. Where a node is down, frozen or cut off, nobody is asked: who knows whether they answer."""
         await trio.lowlevel.checkpoint()
-        look = Look()
+        look = Snapshot()
         look.faults.extend(self._faults())
         if not look.faults:
             async with trio.open_nursery() as nursery:
@@ -222,7 +222,7 @@ class Observer:
             for nodeid, key in keys:
                 await retry(partial(self._handles[nodeid].icmap.delete, key))
 
-    async def _ask(self, node: Node, look: Look) -> None:  # noqa: ASYNC910 - as above
+    async def _ask(self, node: Node, look: Snapshot) -> None:  # noqa: ASYNC910 - as above
         of_node = f"node {node.nodeid}"
         handles = self._handles.get(node.nodeid)
         if handles is None:

@@ -1,4 +1,4 @@
-"""Run an async function in a Trio run of its own, from wherever one is."""
+"""Run an async function in a thread and a Trio run of its own."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import trio
 
 T = TypeVar("T")
 
-_GLANCE = 0.25
-"""Seconds between two looks for an interrupt."""
+_INTERRUPT_POLL = 0.25
+"""Seconds between two checks for a signal, such as an interrupt."""
 
 
-class Apart(Generic[T]):
-    """An async function, run once, by a thread that lives just as long.
+class BackgroundRun(Generic[T]):
+    """One call of an async function, in a thread of its own that ends with it.
 
-    So it can be waited for without a Trio run, as fixtures do, and inside one whose clock is not the wall's.
+    Synchronous fixtures can wait for it without a Trio run, and tests inside a run whose clock is a virtual one.
     """
 
     def __init__(self, function: Callable[[], Awaitable[T]]) -> None:
@@ -30,26 +30,29 @@ class Apart(Generic[T]):
         self._running: tuple[trio.lowlevel.TrioToken, trio.CancelScope] | None = None
 
     def run_blocking(self) -> T:
-        """Run it, and block until it is over. An exception in between, such as KeyboardInterrupt, cancels it."""
+        """Call the function, and block until it returns.
+
+        An exception that is raised here meanwhile, such as KeyboardInterrupt, cancels the function.
+        """
         self._thread.start()
         try:
-            # A signal that comes just before a wait is handled only after it.
+            # Python handles a signal that arrives just before a wait only after the wait, so no wait is long.
             while not self._future.done():
-                wait([self._future], _GLANCE)
+                wait([self._future], _INTERRUPT_POLL)
             return self._future.result()
         finally:
             self._cancel()
             self._thread.join()
 
     async def run(self) -> T:
-        """Run it, and wait until it is over. Cancelling this cancels it, and waits for its end."""
+        """Call the function, and wait until it returns. A cancellation cancels the function, and waits for its end."""
         done = trio.Event()
         token = trio.lowlevel.current_trio_token()
 
-        def tell(_: Future[T]) -> None:
+        def notify(_: Future[T]) -> None:
             token.run_sync_soon(done.set)
 
-        self._future.add_done_callback(tell)
+        self._future.add_done_callback(notify)
         self._thread.start()
         try:
             await done.wait()
@@ -70,7 +73,7 @@ class Apart(Generic[T]):
     def _main(self) -> None:
         try:
             result = trio.run(self._run)
-        except BaseException as error:  # noqa: BLE001, ASYNC103 - whoever waits gets it
+        except BaseException as error:  # noqa: BLE001, ASYNC103 - the waiting caller raises it
             self._future.set_exception(error)
         else:
             self._future.set_result(result)
@@ -78,7 +81,7 @@ class Apart(Generic[T]):
     async def _run(self) -> T:
         with trio.CancelScope() as scope:
             self._running = trio.lowlevel.current_trio_token(), scope
-            # Either this sees that it was set, or whoever set it has seen `_running`.
+            # `_cancel` sets the event before it reads `_running`: it finds the scope, or this finds the event set.
             if self._cancelled.is_set():
                 scope.cancel()
             return await self._function()

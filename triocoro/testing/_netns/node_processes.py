@@ -1,4 +1,4 @@
-"""What this process holds of a node: its holder, its daemon, its log."""
+"""The processes of one node, and its log, as this process sees them."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ def pid_of(pidfd: int) -> int:
 
 
 @attrs.frozen
-class Daemon:
-    """One run of a node's daemon."""
+class DaemonProcess:
+    """One run of a node's daemon, from its start to its end."""
 
     pidfd: int
     pid: int
 
     @property
     def running(self) -> bool:
-        """Whether it has not ended yet."""
+        """Whether the process has not ended yet."""
         poll = select.poll()
         poll.register(self.pidfd, select.POLLIN)
         return not poll.poll(0)
 
     @property
     def states(self) -> str:
-        """The states of its threads, a letter each, as in ps(1)."""
+        """The states of its threads, one letter each, as in ps(1)."""
         try:
             stats = [path.read_text(errors="replace") for path in Path(f"/proc/{self.pid}/task").glob("*/stat")]
         except (FileNotFoundError, ProcessLookupError):
-            return "X"  # the daemon or a thread of it has just ended
-        # The state comes after the name, which may hold anything, parentheses too.
+            return "X"  # the daemon, or one of its threads, has just ended
+        # The state follows the name, which is in parentheses and may contain some.
         return "".join(stat.rpartition(")")[2].split()[0] for stat in stats)
 
     @property
@@ -55,25 +55,25 @@ class Daemon:
         return set(self.states) <= {"T"}
 
     def send(self, number: signal.Signals) -> None:
-        """Send it a signal, if it still runs; never to anybody else."""
+        """Send it a signal, if it still runs; a pidfd cannot hit another process that has got the same pid."""
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, number)
 
     async def ended(self) -> None:
-        """Wait until it has ended."""
-        fd = os.dup(self.pidfd)  # Trio lets only one task wait for an fd
+        """Wait until the process has ended."""
+        fd = os.dup(self.pidfd)  # Trio allows one task at a time to wait for an fd
         try:
             await trio.lowlevel.wait_readable(fd)
         finally:
             os.close(fd)
 
 
-class Machine:
-    """A node, as far as this process holds it."""
+class NodeProcesses:
+    """The processes of one node: the holder of its namespaces, and the latest run of its daemon. And its log."""
 
     def __init__(self, nodeid: int, cluster_name: str) -> None:
         self.nodeid = nodeid
-        self.daemon: Daemon | None = None
+        self.daemon: DaemonProcess | None = None
         self.holder: int | None = None
         self._log_name = f"{cluster_name}-node{nodeid}"
         self._log_fd: int | None = None
@@ -83,12 +83,12 @@ class Machine:
 
     @property
     def running(self) -> bool:
-        """Whether its daemon runs."""
+        """Whether the daemon runs."""
         return self.daemon is not None and self.daemon.running
 
     @property
     def up(self) -> bool:
-        """Whether its daemon runs, and is not frozen."""
+        """Whether the daemon runs and is not frozen."""
         return self.daemon is not None and self.daemon.running and not self.daemon.frozen
 
     @property
@@ -98,9 +98,9 @@ class Machine:
 
     @property
     def endpoint(self) -> Endpoint:
-        """Connects in the namespaces of the holder."""
+        """An endpoint that connects in the namespaces of the holder."""
         if self._endpoint is None:
-            # Only here, as it needs the extension module, whose absence `requirements.missing()` has to report.
+            # Imported late: without the extension module, `requirements` must still be able to report that.
             from ..._corosync import CorosyncEndpoint
 
             self._endpoint = CorosyncEndpoint(f"node {self.nodeid}", namespaces=self._namespaces)
@@ -120,27 +120,27 @@ class Machine:
 
     @property
     def log(self) -> str:
-        """What its daemons have logged; still there after `close`."""
+        """The log of all its daemons; it can still be read after `close`."""
         return self.log_since(0)
 
     @property
     def latest_log(self) -> str:
-        """What its latest daemon has logged."""
+        """The log of the latest daemon."""
         return self.log_since(self._log_start)
 
     @property
     def log_size(self) -> int:
-        """How many bytes they have logged; it takes no time."""
+        """The size of the log in bytes; cheap."""
         return len(self._final_log) if self._log_fd is None else os.fstat(self._log_fd).st_size
 
     def log_since(self, size: int) -> str:
-        """What they have logged since the log had that size."""
+        """The log from an earlier `log_size` on."""
         return self._logged(size).decode(errors="replace")
 
     def _logged(self, start: int = 0) -> bytes:
         if self._log_fd is None:
             return self._final_log[start:]
-        # Not read(2), which moves the position at which the daemon writes.
+        # pread(2), since read(2) would move the position at which the daemon writes.
         return os.pread(self._log_fd, os.fstat(self._log_fd).st_size, start)
 
     async def ended(self) -> None:
@@ -150,22 +150,22 @@ class Machine:
             await self.daemon.ended()
 
     def open_log(self) -> int:
-        """Make the file that the daemons log to."""
+        """Create the file that the daemons log to; returns its fd."""
         self._log_fd = os.memfd_create(self._log_name)
         return self._log_fd
 
     def expect_daemon(self) -> None:
-        """A new daemon is about to be started."""
+        """Note that a new daemon is about to be started: `latest_log` begins here."""
         self._log_start = self.log_size
 
     def set_daemon(self, pidfd: int) -> None:
-        """A new daemon has been started."""
+        """Take over the pidfd of a daemon that has been started."""
         if self.daemon is not None:
             os.close(self.daemon.pidfd)
-        self.daemon = Daemon(pidfd, pid_of(pidfd))
+        self.daemon = DaemonProcess(pidfd, pid_of(pidfd))
 
     def close(self) -> None:
-        """Let go of everything; the cluster has ended."""
+        """Close the fds, and keep the log in memory: the cluster has ended."""
         if self.daemon is not None:
             os.close(self.daemon.pidfd)
             self.daemon = None

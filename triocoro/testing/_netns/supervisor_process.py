@@ -1,4 +1,4 @@
-"""Our end of a cluster's supervisor."""
+"""Start a cluster's supervisor, and send requests to it."""
 
 from __future__ import annotations
 
@@ -12,33 +12,36 @@ import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal, TypeAlias
 
 from ..._errors import CorosyncUnavailableError
 from .requirements import Programs, unavailable
 from .supervisor import MAX_FDS, PACKET, PR_SET_PDEATHSIG, call
 
+Operation: TypeAlias = Literal["create", "start", "filter", "keep", "status"]
+"""The requests that the supervisor knows."""
+
 _SUPERVISOR = Path(__file__).with_name("supervisor.py")
 _PATIENCE = 30.0
 _BRIEFLY = 1.0
 
-_GOALS = {
+_GOALS: Final[dict[Operation, str]] = {
     "create": "create the cluster's nodes",
     "start": "start the cluster's daemons",
     "filter": "change the cluster's network",
     "keep": "keep the cluster, or stop keeping it",
     "status": "learn how a daemon has ended",
 }
-"""What each request is for, in words for people."""
+"""The purpose of each request, for error messages."""
 
 
 def end_with_parent() -> None:
-    """Have the kernel kill this process, and so its clusters, once the thread has ended that started it."""
+    """Let the kernel kill this process, and thereby its clusters, when the thread that started it ends."""
     call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
-class Hub:
-    """A running supervisor. With it ends all that it made."""
+class SupervisorProcess:
+    """A running supervisor. When it ends, all that it created ends as well."""
 
     def __init__(self, programs: Programs) -> None:
         self._lock = threading.Lock()
@@ -46,7 +49,7 @@ class Hub:
         self._output = os.memfd_create("triocoro-supervisor")
         self._requests = os.memfd_create("triocoro-requests")
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        # A process that was forked from ours holds the control socket open as well; so the supervisor watches us, too.
+        # The supervisor watches this process, too: a process forked from it may hold the control socket open.
         owner = os.pidfd_open(os.getpid())
         inherited = (theirs.fileno(), owner, self._requests)
         try:
@@ -57,7 +60,7 @@ class Hub:
                 stderr=self._output,
                 cwd="/",
                 pass_fds=inherited,
-                start_new_session=True,  # the terminal's interrupt is not for them
+                start_new_session=True,  # so that the terminal's interrupt does not reach it
             )
         except BaseException:
             self._close_files()
@@ -68,22 +71,25 @@ class Hub:
 
     @property
     def pid(self) -> int:
-        """The process that waits for the supervisor, which does not outlive it."""
+        """The pid of unshare(1), which waits for the supervisor; if it is killed, the supervisor ends."""
         return self._process.pid
 
-    def request(self, op: str, fds: Sequence[int] = (), **fields: object) -> tuple[dict[str, Any], list[int]]:
-        """Send a request, and wait for its answer: blocks briefly.
+    def request(self, op: Operation, fds: Sequence[int] = (), **fields: object) -> tuple[dict[str, Any], list[int]]:
+        """Send a request, and block until the reply arrives, which is soon.
+
+        Returns:
+            the reply and its fds.
 
         Raises:
-            CorosyncUnavailableError: the supervisor could not do it, or is no more.
+            CorosyncUnavailableError: the request failed, or the supervisor has ended.
         """
         with self._lock:
             if not self._answered:
-                # A late answer must not be taken for one to this request.
+                # Its late reply must not be taken for the reply to this request.
                 raise self._error(
                     op, "has not answered an earlier request; leave the cluster's block, and make another one"
                 )
-            self._answered = False  # and so it stays if we are interrupted
+            self._answered = False  # an interrupt leaves it at that
             packet, received = self._ask(op, json.dumps({"op": op, **fields}).encode(), fds)
             self._answered = True
         reply: dict[str, Any] = json.loads(packet)
@@ -91,7 +97,7 @@ class Hub:
             raise self._error(op, f"says: {reply['error']}")
         return reply, received
 
-    def _ask(self, op: str, text: bytes, fds: Sequence[int]) -> tuple[bytes, list[int]]:
+    def _ask(self, op: Operation, text: bytes, fds: Sequence[int]) -> tuple[bytes, list[int]]:
         self._control.settimeout(_PATIENCE)
         try:
             os.pwrite(self._requests, text, 0)
@@ -105,7 +111,7 @@ class Hub:
             raise self._error(op, "has ended")
         return packet, received
 
-    def _error(self, op: str, reason: str) -> CorosyncUnavailableError:
+    def _error(self, op: Operation, reason: str) -> CorosyncUnavailableError:
         output = os.pread(self._output, 65536, 0).decode(errors="replace").strip()
         return unavailable(f"cannot {_GOALS[op]}: its supervisor {reason}\n{output}".rstrip())
 
@@ -114,21 +120,21 @@ class Hub:
         os.close(self._output)
         os.close(self._requests)
 
-    def let_go(self) -> None:
-        """Leave the supervisor, which keeps its nodes, to itself."""
+    def release(self) -> None:
+        """Disconnect from a supervisor that was told to keep its nodes, and let it run."""
         self._close_files()
-        # Popen would warn that nobody has waited for it.
+        # Otherwise Popen would warn that the process still runs.
         self._process.returncode = 0
 
     def close(self) -> None:
         """End the supervisor, and wait until everything in its pid namespace has ended."""
         with suppress(OSError):  # it has ended already
-            # Not only close: a process that was forked from ours may hold the socket, too.
+            # Closing it is not enough: a process forked from ours may hold the socket, too.
             self._control.shutdown(socket.SHUT_RDWR)
         try:
-            # One that has not answered may be busy, or stand still, or keep its nodes.
+            # A supervisor that has not answered may be busy, frozen, or about to keep its nodes.
             self._process.wait(_PATIENCE if self._answered else _BRIEFLY)
         except subprocess.TimeoutExpired:
-            self._process.kill()  # unshare(1) takes the supervisor with it
+            self._process.kill()  # that is unshare(1), whose death kills the supervisor
             self._process.wait()
         self._close_files()

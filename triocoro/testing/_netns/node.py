@@ -1,0 +1,152 @@
+"""A node of a real cluster, as tests use it."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Awaitable, Callable
+
+import trio
+
+from ..._services import Endpoint
+from .._cluster.cluster import Node
+from .background import BackgroundRun
+from .node_processes import DaemonProcess, NodeProcesses
+from .readiness import describe_log
+
+_FREEZE_POLL = 0.001
+_PATIENCE = 30.0
+"""Seconds that a daemon may take to end, or to stop at SIGSTOP."""
+
+
+class NetnsNode(Node):
+    """A node of a `NetnsCluster`."""
+
+    def __init__(
+        self,
+        processes: NodeProcesses,
+        start: Callable[[NodeProcesses], Awaitable[None]],
+        note_freeze: Callable[[], None],
+    ) -> None:
+        super().__init__(processes.nodeid)
+        self._processes = processes
+        self._start = start
+        self._note_freeze = note_freeze
+        self._starting = trio.Lock()
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """The `endpoint=` of clients of this node's daemon; it stays valid when the daemon is restarted."""
+        return self._processes.endpoint
+
+    @property
+    def pid(self) -> int | None:
+        """The daemon's pid as this process sees it; `None` while no daemon runs."""
+        daemon = self._processes.daemon
+        return daemon.pid if daemon is not None and daemon.running else None
+
+    @property
+    def namespace_pid(self) -> int | None:
+        """A process in the node's namespaces that outlives its daemons, for nsenter(1); `None` outside the block."""
+        return self._processes.holder_pid
+
+    @property
+    def log(self) -> str:
+        """The daemon's log so far, over all its restarts; it can still be read when the cluster has ended."""
+        return self._processes.log
+
+    @property
+    def log_size(self) -> int:
+        """The size of the log in bytes; cheap."""
+        return self._processes.log_size
+
+    def log_since(self, size: int) -> str:
+        """The log from an earlier `log_size` on."""
+        return self._processes.log_since(size)
+
+    @property
+    def running(self) -> bool:
+        """Whether the daemon runs; a frozen one does."""
+        return self._processes.running
+
+    async def start(self) -> None:
+        """Start the daemon; returns once clients can connect to it. Nothing happens if it runs.
+
+        Cancelled: the daemon may have been started.
+
+        Raises:
+            CorosyncUnavailableError: the daemon ended, or no client could connect to it; the message has its log.
+        """
+        async with self._starting:
+            if not self.running:
+                await BackgroundRun(lambda: self._start(self._processes)).run()
+
+    async def stop(self) -> None:
+        """Shut the daemon down cleanly (SIGTERM: it leaves the cluster), and wait for its end.
+
+        A frozen daemon is thawed for that. Cancelled: the daemon still ends.
+
+        Raises:
+            trio.TooSlowError: it has not ended within 30 seconds; the message has the end of its log.
+        """
+        # As systemd does: a stopped process handles SIGTERM only after SIGCONT.
+        await self._end(signal.SIGTERM, signal.SIGCONT)
+
+    async def kill(self) -> None:
+        """Kill the daemon (SIGKILL: the other nodes detect the loss), and wait for its end.
+
+        Cancelled: the daemon still ends.
+        """
+        await self._end(signal.SIGKILL)
+
+    async def _end(self, *signals: signal.Signals) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        daemon = self._processes.daemon
+        if daemon is None:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            return
+        for number in signals:
+            daemon.send(number)
+        await BackgroundRun(lambda: self._ended(daemon, " and ".join(number.name for number in signals))).run()
+
+    async def _ended(self, daemon: DaemonProcess, signals: str) -> None:
+        with trio.move_on_after(_PATIENCE) as patience:
+            await daemon.ended()
+        if patience.cancelled_caught:
+            raise trio.TooSlowError(
+                f"node {self.nodeid}: corosync has not ended within {_PATIENCE:g} seconds of {signals}\n"
+                f"{describe_log(self._processes.latest_log)}"
+            )
+
+    async def freeze(self) -> None:
+        """Stop the daemon in its tracks (SIGSTOP) until `thaw`; returns once all of its threads have stopped.
+
+        Cancelled: it may be frozen.
+
+        Raises:
+            RuntimeError: no daemon runs.
+            trio.TooSlowError: it has not stopped within 30 seconds; the message has the states of its threads.
+        """
+        await trio.lowlevel.checkpoint()
+        daemon = self._processes.daemon
+        if daemon is None or not daemon.running:
+            raise RuntimeError(f"node {self.nodeid} does not run, so it cannot be frozen")
+        self._note_freeze()
+        daemon.send(signal.SIGSTOP)
+        await BackgroundRun(lambda: self._frozen(daemon)).run()
+
+    async def _frozen(self, daemon: DaemonProcess) -> None:  # noqa: ASYNC910 - it may have happened already
+        with trio.move_on_after(_PATIENCE) as patience:  # noqa: ASYNC912 - it may have happened already
+            while not daemon.frozen and daemon.running:  # noqa: ASYNC110 - the kernel tells only its parent
+                await trio.sleep(_FREEZE_POLL)
+        if patience.cancelled_caught:
+            raise trio.TooSlowError(
+                f"node {self.nodeid}: corosync has not stood still within {_PATIENCE:g} seconds of SIGSTOP;"
+                f" its threads are in these states: {daemon.states}"
+            )
+
+    async def thaw(self) -> None:
+        """Let a frozen daemon go on (SIGCONT)."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if self._processes.daemon is not None:
+            self._processes.daemon.send(signal.SIGCONT)
+        await trio.lowlevel.cancel_shielded_checkpoint()
