@@ -1,4 +1,4 @@
-"""The fuzzer: its programs, what it says of them, and those that were kept."""
+"""The fuzzer: its programs, its findings, and the saved programs."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ import pytest
 import trio
 from fuzz.__main__ import program_of
 from fuzz.agent import Agent, name_of
-from fuzz.clients import Client, ClientDiedError, Membership
+from fuzz.clients import Client, ClientDiedError, ObservedMember
 from fuzz.driver import Outcome
-from fuzz.excuses import Excuses, goes_in_haste
+from fuzz.excuses import Excuses, left_with_node
 from fuzz.program import Program, Step, generate
 from fuzz.shrink import shrink
 from fuzz.verdict import findings, judge, run_on_fake
@@ -37,13 +37,13 @@ VERBS = """
     partition isolate heal stop kill start restart freeze thaw
 """
 HERE = Path(__file__).parent.parent
-KEPT = sorted((HERE / "fuzz" / "programs").glob("*.json"))
+SAVED = sorted((HERE / "fuzz" / "programs").glob("*.json"))
 SEED = 1
 VARIED = 4
-"""Stands for a program in which everything that is looked at is there."""
+"""The seed of a program whose observations have all fields."""
 
 
-def test_a_seed_stands_for_a_program() -> None:
+def test_a_seed_determines_a_program() -> None:
     program = program_of(SEED)
     assert program == program_of(SEED)
     assert program.steps != program_of(SEED + 1).steps
@@ -52,22 +52,22 @@ def test_a_seed_stands_for_a_program() -> None:
     assert {program_of(seed).nodes for seed in range(10)} == {3, 5}
 
 
-@pytest.mark.corosync_fake_only(reason="what it compares are two runs on the fake")
-def test_the_fake_does_the_same_again() -> None:
+@pytest.mark.corosync_fake_only(reason="it compares two runs on the fake")
+def test_a_program_takes_the_same_course_again_on_the_fake() -> None:
     one, other = (run_on_fake(program_of(SEED)) for _ in range(2))
     assert one.observations == other.observations
     assert one.history.normalised().to_json_lines() == other.history.normalised().to_json_lines()
     assert len(one.history) > 500
 
 
-@pytest.mark.corosync_fake_only(reason="it looks at programs")
-def test_programs_do_everything_and_no_step_does_nothing() -> None:
+@pytest.mark.corosync_fake_only(reason="it only needs the steps to run")
+def test_programs_use_every_verb_and_every_step_applies() -> None:
     steps: list[tuple[Step, Any]] = []
     for seed in range(SEED, SEED + 12):
         program = program_of(seed)
         outcome = run_on_fake(program)
         assert outcome.error == ""
-        results = [observation["result"] for observation in outcome.observations]
+        results = [seen["result"] for seen in outcome.observations]
         steps += zip(program.steps, results, strict=True)
     assert {step["do"] for step, _ in steps} == set(VERBS.split())
     assert [step for step, result in steps if "nothing" in (result if isinstance(result, list) else [result])] == []
@@ -76,7 +76,7 @@ def test_programs_do_everything_and_no_step_does_nothing() -> None:
     assert len([step for step, _ in steps if step["do"] == "join"]) > len(steps) / 10
 
 
-@pytest.mark.corosync_fake_only(reason="it looks for what the fake alone does wrong")
+@pytest.mark.corosync_fake_only(reason="it looks for mistakes of the fake alone")
 @settings(
     max_examples=15,
     deadline=None,
@@ -84,20 +84,20 @@ def test_programs_do_everything_and_no_step_does_nothing() -> None:
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
 )
 @given(choices=st.randoms(use_true_random=False), nodes=st.integers(2, 5), length=st.integers(1, 30))
-def test_nothing_that_the_fake_does_is_impossible(choices: Random, nodes: int, length: int) -> None:
+def test_the_fake_does_nothing_impossible(choices: Random, nodes: int, length: int) -> None:
     program = generate(0, nodes=nodes, length=length, choices=choices)
     assert judge(program, fake=True).findings == (), program.to_json()
 
 
-def test_errors_differ_if_their_codes_do() -> None:
+def test_errors_with_different_codes_have_different_names() -> None:
     assert name_of(ValueError("no")) == "ValueError"
     assert name_of(triocoro.KeyNotFoundError("no")) == "KeyNotFoundError NOT_EXIST"
     assert name_of(triocoro.CorosyncError("no", code=triocoro.CsError.BUSY)) == "CorosyncError BUSY"
 
 
-@pytest.mark.parametrize("path", KEPT, ids=lambda path: path.stem)
-def test_a_program_that_was_kept(path: Path, corosync_mode: str) -> None:
-    """In a process of its own, as its clients are."""
+@pytest.mark.parametrize("path", SAVED, ids=lambda path: path.stem)
+def test_a_saved_program_has_no_findings(path: Path, corosync_mode: str) -> None:
+    """Run it in a process of its own, like its clients."""
     fake = ["--fake"] if corosync_mode == "fake" else []
     command = [sys.executable, "-m", "fuzz", *fake, str(path)]
     result = subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=False, timeout=120)
@@ -105,18 +105,18 @@ def test_a_program_that_was_kept(path: Path, corosync_mode: str) -> None:
 
 
 def change_first(observations: list[dict[str, Any]], key: str, new: object) -> bool:
-    """Change the first value of that key that there is somewhere within."""
-    waiting: deque[dict[str, Any]] = deque(observations)
-    while waiting:
-        mapping = waiting.popleft()
+    """Change the first value with that key, at any depth; returns whether there was one."""
+    queue: deque[dict[str, Any]] = deque(observations)
+    while queue:
+        mapping = queue.popleft()
         if key in mapping:
             mapping[key] = new
             return True
-        waiting.extend(cast("dict[str, Any]", value) for value in mapping.values() if isinstance(value, dict))
+        queue.extend(cast("dict[str, Any]", value) for value in mapping.values() if isinstance(value, dict))
     return False
 
 
-@pytest.mark.corosync_fake_only(reason="what it compares are two runs on the fake")
+@pytest.mark.corosync_fake_only(reason="it compares two runs on the fake")
 @pytest.mark.parametrize(
     "key,new",
     [
@@ -144,29 +144,31 @@ def test_a_difference_is_found(key: str, new: object) -> None:
     assert key in found
 
 
-@pytest.mark.corosync_fake_only(reason="what it compares are two runs on the fake")
+@pytest.mark.corosync_fake_only(reason="it compares two runs on the fake")
 @pytest.mark.parametrize(
-    "reason,in_haste,kind",
+    "reason,leaves_may_be_lost,kind",
     [("NODEDOWN", True, "excused"), ("NODEDOWN", False, "difference"), ("LEAVE", True, "difference")],
 )
-def test_how_members_of_a_stopped_node_go_is_excused_where_it_varies(*, reason: str, in_haste: bool, kind: str) -> None:
+def test_how_members_of_a_stopped_node_leave_is_excused_where_it_varies(
+    *, reason: str, leaves_may_be_lost: bool, kind: str
+) -> None:
     program = Program.from_json((HERE / "fuzz" / "programs" / "dispatch-all.json").read_text(encoding="ascii"))
     one, other = (run_on_fake(program) for _ in range(2))
     changes = other.observations[2]["2a in g"]["changes"]
     assert changes["1a"] == ["left", "PROCDOWN"]
     changes["1a"] = ["left", reason]
-    (found,) = findings(program, one, other, in_haste=in_haste)
+    (found,) = findings(program, one, other, leaves_may_be_lost=leaves_may_be_lost)
     assert found.startswith(f"{kind}: step 2, ")
 
 
 @pytest.mark.parametrize("step", [{"do": "restart", "node": 2}, {"do": "kill", "node": 1}, {"do": "heal"}])
-def test_no_other_step_excuses_how_members_go(step: Step) -> None:
-    assert goes_in_haste({"do": "stop", "node": 1}, "1a", ["left", "PROCDOWN"], ["left", "NODEDOWN"])
-    assert not goes_in_haste(step, "1a", ["left", "PROCDOWN"], ["left", "NODEDOWN"])
+def test_no_other_step_excuses_how_members_leave(step: Step) -> None:
+    assert left_with_node({"do": "stop", "node": 1}, "1a", ["left", "PROCDOWN"], ["left", "NODEDOWN"])
+    assert not left_with_node(step, "1a", ["left", "PROCDOWN"], ["left", "NODEDOWN"])
 
 
-@pytest.mark.corosync_fake_only(reason="what it compares are two runs on the fake")
-def test_what_does_not_come_to_its_end_is_found() -> None:
+@pytest.mark.corosync_fake_only(reason="it compares two runs on the fake")
+def test_a_program_that_gets_stuck_is_a_finding() -> None:
     program = program_of(SEED)
     one = run_on_fake(program)
     (found,) = findings(program, one, attrs.evolve(one, error="step 3: not quiet"))
@@ -175,7 +177,7 @@ def test_what_does_not_come_to_its_end_is_found() -> None:
 
 @pytest.mark.corosync_fake_only(reason="it needs no real nodes")
 def test_a_crash_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The other programs go on, and what the other cluster does is looked at all the same."""
+    """The other programs go on, and the run on the other cluster is still checked."""
 
     def crash(_: Program) -> Outcome:
         raise ClientDiedError("client 1a ended by itself")
@@ -189,8 +191,8 @@ def test_a_crash_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.corosync_fake_only(reason="it needs no real nodes")
-def test_what_is_no_answer_is_a_crash(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else a bug of the SDK would be the same on both."""
+def test_an_error_that_is_not_a_result_is_a_crash(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise a bug of the SDK would be the same result on both."""
 
     async def send_batch(*_: object) -> None:
         await trio.lowlevel.checkpoint()
@@ -201,8 +203,8 @@ def test_what_is_no_answer_is_a_crash(monkeypatch: pytest.MonkeyPatch) -> None:
     assert judge(program, fake=True).kind == "crash"
 
 
-class Lost(AsyncIterator[object]):
-    """What a connection that is lost after the first change gives."""
+class LostAfterFirst(AsyncIterator[object]):
+    """The changes of a connection that is lost after the first one."""
 
     def __init__(self, changes: AsyncIterable[object]) -> None:
         self._changes: AsyncIterator[object] | None = aiter(changes)
@@ -216,22 +218,22 @@ class Lost(AsyncIterator[object]):
 
 @pytest.mark.corosync_fake_only(reason="it needs no real nodes")
 def test_tracking_that_ends_by_itself_is_a_crash(monkeypatch: pytest.MonkeyPatch) -> None:
-    tracked = Agent._changes
+    original = Agent._changes
 
     @asynccontextmanager
-    async def lost_soon(agent: Agent, service: str) -> AsyncGenerator[AsyncIterable[object], None]:
-        async with tracked(agent, service) as changes:
-            yield Lost(changes)
+    async def changes_lost_early(agent: Agent, service: str) -> AsyncGenerator[AsyncIterable[object], None]:
+        async with original(agent, service) as changes:
+            yield LostAfterFirst(changes)
 
-    monkeypatch.setattr(Agent, "_changes", lost_soon)
+    monkeypatch.setattr(Agent, "_changes", changes_lost_early)
     steps: tuple[Step, ...] = ({"do": "track", "client": "1a", "service": "quorum"},)
     (found,) = judge(Program(0, 1, steps), fake=True).findings
     assert "RuntimeError: tracking of quorum ended, although its daemon did not" in found
 
 
-@pytest.mark.corosync_real_only(reason="the clients of a fake are no processes")
+@pytest.mark.corosync_real_only(reason="the clients of a fake are not processes")
 def test_a_client_that_ends_by_itself_is_noticed() -> None:
-    """In a process of its own, as above."""
+    """Run it in a process of its own, because the error ends the run."""
     code = """
 import os, signal, trio
 from fuzz.clients import Clients
@@ -239,7 +241,7 @@ from triocoro.testing import NetnsCluster
 
 async def main():
     async with NetnsCluster(nodes=1) as cluster, trio.open_nursery() as nursery:
-        client = await Clients(cluster, nursery).called("1a")
+        client = await Clients(cluster, nursery).get_or_start("1a")
         os.kill(client.pid, signal.SIGKILL)
         await trio.sleep_forever()
 
@@ -250,7 +252,7 @@ trio.run(main)
     assert re.search(r"ClientDiedError: client 1a \(pid \d+\) ended by itself", result.stderr)
 
 
-class Dead(Client):
+class DeadClient(Client):
     """A client process that has died."""
 
     async def do(self, verb: str, **arguments: Any) -> Any:
@@ -260,18 +262,18 @@ class Dead(Client):
         raise NotImplementedError
 
 
-def test_what_a_client_sent_in_its_last_moments_comes_after_what_it_has_recorded() -> None:
-    client = Dead("1a", "1a0", pid=7)
-    client.memberships["g"] = Membership(client, "g")
+def test_unrecorded_sends_of_a_killed_client_come_after_recorded_ones() -> None:
+    client = DeadClient("1a", "1a0", pid=7)
+    client.members["g"] = ObservedMember(client, "g")
     client.sending.append((1.0, "g", [b"1", b"2", b"3"]))
 
-    def take(time: float, function: str, **arguments: Any) -> None:
+    def add(time: float, function: str, **arguments: Any) -> None:
         call = Call(time=time, client="1a0", node=1, handle=1, number=1, function=function, arguments=arguments)
-        client.take(call)
+        client.add(call)
 
-    take(0.0, "join", group=b"g")
-    take(2.0, "multicast", payloads=(b"1",))
-    merged = History.merge([History(client.entries), *client.unwritten()])
+    add(0.0, "join", group=b"g")
+    add(2.0, "multicast", payloads=(b"1",))
+    merged = History.merge([History(client.entries), *client.unrecorded_sends()])
     assert [entry.arguments.get("payloads") for entry in merged if isinstance(entry, Call)] == [
         None,
         (b"1",),
@@ -281,7 +283,7 @@ def test_what_a_client_sent_in_its_last_moments_comes_after_what_it_has_recorded
 
 @pytest.fixture
 def marked(monkeypatch: pytest.MonkeyPatch) -> Iterator[Marked]:
-    """The processes that this test starts, and their children."""
+    """Marks the processes that this test starts, and their children."""
     marked = Marked(uuid.uuid4().hex)
     monkeypatch.setenv("TRIOCORO_TEST_FUZZ", marked.mark)
     yield marked
@@ -289,12 +291,12 @@ def marked(monkeypatch: pytest.MonkeyPatch) -> Iterator[Marked]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Control-C", "SIGTERM"])
-def test_a_signal_ends_it_and_leaves_nothing(
+def test_a_signal_ends_the_fuzzer_and_leaves_no_process(
     number: signal.Signals, marked: Marked, tmp_path: Path, corosync_mode: str
 ) -> None:
-    """In the middle of programs, with clients where they are processes."""
+    """The signal comes while programs run, and on a real cluster while their client processes do."""
     log = tmp_path / "log"
-    # It may have been started by something that ignores Control-C.
+    # This test may run under a parent that ignores Control-C, which children inherit.
     code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from fuzz.__main__ import main;"
     command = [sys.executable, "-c", f"{code} exit(main())", "--number=200", f"--seed={SEED}", "--workers=2"]
     with log.open("w", encoding="utf-8") as output:
@@ -305,9 +307,11 @@ def test_a_signal_ends_it_and_leaves_nothing(
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    # Two workers, their forkserver, and more: each of their clusters has at least seven processes.
-    begun = (lambda: len(marked.processes()) > 20) if corosync_mode == "real" else (lambda: ": same" in log.read_text())
-    assert wait_until(begun, 60)
+    # There are two workers, their forkserver and others, and each cluster has at least seven processes.
+    has_started = (
+        (lambda: len(marked.processes()) > 20) if corosync_mode == "real" else (lambda: ": same" in log.read_text())
+    )
+    assert wait_until(has_started, 60)
     if number == signal.SIGINT:
         os.killpg(process.pid, number)
     else:
@@ -318,11 +322,11 @@ def test_a_signal_ends_it_and_leaves_nothing(
     assert "Traceback" not in log.read_text(encoding="utf-8")
 
 
-Seen: TypeAlias = dict[str, Any]
+Observation: TypeAlias = dict[str, Any]
 
 
-def seen(rings: list[list[int]], *expected: int, quorum: int = 2, votes: int = 1) -> Seen:
-    """What is to be seen of a cluster whose first nodes expect so many votes of each other."""
+def observation(rings: list[list[int]], *expected: int, quorum: int = 2, votes: int = 1) -> Observation:
+    """An observation of a cluster whose first nodes, asked about each other, give these expected votes."""
     nodes = range(1, len(expected) + 1)
     infos = {
         f"info {node}": {"state": "MEMBER", "expected votes": of_it, "quorum": quorum, "votes": votes}
@@ -339,63 +343,63 @@ TOGETHER = [[1, 2, 3]]
 @pytest.mark.parametrize(
     "before,step,after,varies",
     [
-        (seen(APART, 3, 3, 4), MEET, TOGETHER, True),
-        (seen(APART, 3, 3, 3), MEET, TOGETHER, False),
-        (seen(APART, 3, 3, 3, quorum=3), MEET, TOGETHER, True),
-        (seen(APART, 3, 3, 3, votes=2), MEET, TOGETHER, True),
-        (seen([[1, 2], [3]], 3, 3, 4), MEET, TOGETHER, True),
-        (seen([[1, 2], [3]], 3, 3, 3), MEET, TOGETHER, False),
-        (seen([[1, 2], [3]], 3, 3, 4), MEET, [[1, 3], [2]], True),
-        (seen([[1, 2], [3]], 3, 3, 3), MEET, [[1, 3], [2]], False),
-        (seen(TOGETHER, 3, 3, 4), MEET, [[1, 2], [3]], False),
-        (seen([[1, 2]], 3, 3, 4), {"do": "thaw", "node": 3}, TOGETHER, True),
-        (seen([[1, 2]], 3, 3, 3), {"do": "thaw", "node": 3}, TOGETHER, False),
-        (seen([[1, 2]], 3, 3, 4), {"do": "storm", "during": {"do": "thaw", "node": 3}}, TOGETHER, True),
-        (seen([[1, 2]], 3, 3, 4), {"do": "start", "node": 3}, TOGETHER, True),
-        (seen(TOGETHER, 3, 3, 4), {"do": "freeze", "node": 3}, [[1, 2]], False),
+        (observation(APART, 3, 3, 4), MEET, TOGETHER, True),
+        (observation(APART, 3, 3, 3), MEET, TOGETHER, False),
+        (observation(APART, 3, 3, 3, quorum=3), MEET, TOGETHER, True),
+        (observation(APART, 3, 3, 3, votes=2), MEET, TOGETHER, True),
+        (observation([[1, 2], [3]], 3, 3, 4), MEET, TOGETHER, True),
+        (observation([[1, 2], [3]], 3, 3, 3), MEET, TOGETHER, False),
+        (observation([[1, 2], [3]], 3, 3, 4), MEET, [[1, 3], [2]], True),
+        (observation([[1, 2], [3]], 3, 3, 3), MEET, [[1, 3], [2]], False),
+        (observation(TOGETHER, 3, 3, 4), MEET, [[1, 2], [3]], False),
+        (observation([[1, 2]], 3, 3, 4), {"do": "thaw", "node": 3}, TOGETHER, True),
+        (observation([[1, 2]], 3, 3, 3), {"do": "thaw", "node": 3}, TOGETHER, False),
+        (observation([[1, 2]], 3, 3, 4), {"do": "storm", "during": {"do": "thaw", "node": 3}}, TOGETHER, True),
+        (observation([[1, 2]], 3, 3, 4), {"do": "start", "node": 3}, TOGETHER, True),
+        (observation(TOGETHER, 3, 3, 4), {"do": "freeze", "node": 3}, [[1, 2]], False),
     ],
 )
-def test_what_nodes_expect_is_excused_only_where_it_varies(
-    before: Seen,
+def test_expected_votes_are_excused_only_where_they_vary(
+    before: Observation,
     step: Step,
     after: list[list[int]],
     varies: bool,  # noqa: FBT001 - it is compared
 ) -> None:
     excuses = Excuses()
     excuses.follow({"do": "send"}, before)
-    assert not excuses.varies
-    excuses.follow(step, seen(after, 3, 3, 3))
-    assert excuses.varies is varies
+    assert not excuses.expected_votes_vary
+    excuses.follow(step, observation(after, 3, 3, 3))
+    assert excuses.expected_votes_vary is varies
     excuses.agree_again()
-    excuses.follow(MEET, seen(APART, 3, 3, 3))
-    assert not excuses.varies
+    excuses.follow(MEET, observation(APART, 3, 3, 3))
+    assert not excuses.expected_votes_vary
 
 
-def test_what_is_noted_of_a_node_elsewhere_counts_if_nobody_has_asked_it() -> None:
-    first = seen([[1, 2]], 3, 3)
+def test_an_info_about_a_node_elsewhere_counts_only_if_that_node_was_never_asked() -> None:
+    first = observation([[1, 2]], 3, 3)
     dead = {"state": "DEAD", "expected votes": 4, "quorum": 2, "votes": 1}
     elsewhere = {**first, **{f"node {node}": {**first[f"node {node}"], "info 3": dead} for node in (1, 2)}}
     for asked, varies in ((False, True), (True, False)):
         excuses = Excuses()
         if asked:
-            excuses.follow({"do": "send"}, seen(TOGETHER, 3, 3, 3))
+            excuses.follow({"do": "send"}, observation(TOGETHER, 3, 3, 3))
         excuses.follow({"do": "freeze", "node": 3}, elsewhere)
-        excuses.follow({"do": "thaw", "node": 3}, seen(TOGETHER, 3, 3, 3))
-        assert excuses.varies is varies
+        excuses.follow({"do": "thaw", "node": 3}, observation(TOGETHER, 3, 3, 3))
+        assert excuses.expected_votes_vary is varies
 
 
-def test_what_a_node_expected_is_gone_with_it() -> None:
+def test_the_expected_votes_of_an_ended_node_are_forgotten() -> None:
     for verb, varies in (("kill", False), ("stop", False), ("freeze", True)):
         excuses = Excuses()
-        excuses.follow({"do": "send"}, seen([[1, 2], [3]], 3, 3, 4))
-        rest = seen([[1], [2]], 3, 3)
+        excuses.follow({"do": "send"}, observation([[1, 2], [3]], 3, 3, 4))
+        rest = observation([[1], [2]], 3, 3)
         excuses.follow({"do": verb, "node": 3}, rest)
         excuses.follow(MEET, {**rest, "rings": [[1, 2]]})
-        assert excuses.varies is varies
+        assert excuses.expected_votes_vary is varies
 
 
-def test_the_fewest_steps_are_found() -> None:
-    """Two that are far apart, and need each other."""
+def test_shrinking_finds_the_fewest_steps() -> None:
+    """The two that are needed are far apart, and fail only together."""
     needed: tuple[Step, Step] = {"do": "one"}, {"do": "other"}
     steps = program_of(SEED).steps
     program = Program(SEED, 3, (*steps[:3], needed[0], *steps[3:], needed[1], steps[0]))

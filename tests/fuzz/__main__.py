@@ -1,4 +1,4 @@
-"""Run random programs on real clusters and on fakes, and compare: `make fuzz`, or `python -m fuzz --help`."""
+"""Run random programs on real clusters and on fakes, and compare the results: `make fuzz`, `python -m fuzz --help`."""
 
 from __future__ import annotations
 
@@ -26,10 +26,11 @@ LEDGER = HERE / "ledger.csv"
 NODES = (3, 5)
 STEPS = (25, 40)
 TRIES = 3
+"""How often a smaller program is run while shrinking on real clusters, whose schedules vary."""
 
 
 def main() -> int:
-    """What the command does; returns its exit status."""
+    """Run the command; returns its exit status."""
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         return _run(_parser().parse_args())
@@ -55,11 +56,13 @@ def _run(options: argparse.Namespace) -> int:
         for verdict in verdicts:
             _report(verdict)
             if options.ledger and not (options.fake or options.programs):
-                _enter(verdict)
+                _add_to_ledger(verdict)
             if verdict.findings:
                 failed.append(verdict)
     for verdict in failed:
-        small = _shrunk(verdict, fake=options.fake, workers=options.workers) if options.shrink else verdict.program
+        small = (
+            _shrunk_program(verdict, fake=options.fake, workers=options.workers) if options.shrink else verdict.program
+        )
         path = options.keep.absolute() / f"{small.seed}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(small.to_json(), encoding="ascii")
@@ -69,33 +72,35 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def program_of(seed: int) -> Program:
-    """The program that a seed stands for."""
+    """Generate the program of a seed."""
     choices = random.Random(seed)
     return generate(seed, nodes=choices.choice(NODES), length=choices.randint(*STEPS))
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="fuzz", description=__doc__)
-    parser.add_argument("programs", nargs="*", type=Path, help="programs that were kept, instead of random ones")
+    parser.add_argument("programs", nargs="*", type=Path, help="saved programs, to run instead of random ones")
     parser.add_argument("-n", "--number", type=int, default=10, help="how many random programs (%(default)s)")
-    parser.add_argument("--seed", type=int, help="of the first one; the next ones follow (random)")
-    parser.add_argument("--fake", action="store_true", help="no real clusters: only look for what cannot be Corosync")
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="how many at once (%(default)s)")
-    parser.add_argument("--shrink", action="store_true", help="look for fewer steps that still fail")
+    parser.add_argument("--seed", type=int, help="the first program's seed; the others count up from it (random)")
+    parser.add_argument("--fake", action="store_true", help="use no real clusters: only check what the fake does")
+    parser.add_argument(
+        "--workers", type=int, default=os.cpu_count(), help="how many programs to run at once (%(default)s)"
+    )
+    parser.add_argument("--shrink", action="store_true", help="shrink failing programs")
     parser.add_argument("--ledger", action="store_true", help=f"write the verdicts to {LEDGER.name}")
     parser.add_argument("--keep", type=Path, default=Path("build/fuzz"), help="where failing programs go (%(default)s)")
     return parser
 
 
 def _judged(programs: Iterable[Program], *, fake: bool, workers: int) -> Generator[Verdict, None, None]:
-    """The verdicts, as they come in."""
-    die_of_it = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("forkserver"), die_of_it)
+    """Judge the programs in worker processes; yields verdicts as they complete."""
+    die_on_interrupt = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("forkserver"), die_on_interrupt)
     try:
         for verdict in as_completed([pool.submit(judge, program, fake=fake) for program in programs]):
             yield verdict.result()
     except BaseException:
-        # Nobody wants the others. Clients and nodes see that their worker ends, and end as well.
+        # The other verdicts are not needed. Clients and nodes notice that their worker has ended, and end as well.
         for worker in multiprocessing.active_children():
             worker.terminate()
         raise
@@ -113,34 +118,34 @@ def _report(verdict: Verdict) -> None:
     sys.stdout.flush()
 
 
-def _enter(verdict: Verdict) -> None:
+def _add_to_ledger(verdict: Verdict) -> None:
     program = verdict.program
     if not LEDGER.exists():
         LEDGER.write_text("day,commit,seed,nodes,steps,verdict,excused\n", encoding="ascii")
     with LEDGER.open("a", encoding="ascii") as ledger:
         day = time.strftime("%Y-%m-%d")
-        what = f"{program.seed},{program.nodes},{len(program.steps)},{verdict.kind},{verdict.excused}"
-        ledger.write(f"{day},{_commit()},{what}\n")
+        columns = f"{program.seed},{program.nodes},{len(program.steps)},{verdict.kind},{verdict.excused}"
+        ledger.write(f"{day},{_tested_commit()},{columns}\n")
 
 
-def _commit() -> str:
-    """What is being tested; with a + if that is not all."""
+def _tested_commit() -> str:
+    """The commit under test, with a + if there are uncommitted changes."""
     git = ["git", "-C", str(HERE)]
     commit = subprocess.run([*git, "rev-parse", "--short", "HEAD"], check=True, capture_output=True, text=True)
     changes = [*git, "diff", "--quiet", "HEAD", "--", ":/", f":(exclude){LEDGER.name}"]
     return commit.stdout.strip() + "+" * subprocess.run(changes, check=False).returncode
 
 
-def _shrunk(verdict: Verdict, *, fake: bool, workers: int) -> Program:
-    """The shortest program found that fails in the same way. Real schedules vary, so each has several tries."""
+def _shrunk_program(verdict: Verdict, *, fake: bool, workers: int) -> Program:
+    """The smallest program found that gets the same kind of verdict."""
     attempts = 1 if fake else TRIES
 
     def fails(program: Program) -> bool:
         with closing(_judged([program] * attempts, fake=fake, workers=workers)) as judged:
-            again = any(other.kind == verdict.kind for other in judged)
-        if again:
+            has_failed = any(other.kind == verdict.kind for other in judged)
+        if has_failed:
             print(f"fuzz: {len(program.steps)} steps of program {program.seed} fail as well", flush=True)
-        return again
+        return has_failed
 
     return shrink(verdict.program, fails)
 

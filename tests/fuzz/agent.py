@@ -1,4 +1,4 @@
-"""What a client process does: it is a member of groups, sends, and tracks, as it is told."""
+"""The work of a client process: it joins groups, sends and tracks as the driver tells it to."""
 
 from __future__ import annotations
 
@@ -13,34 +13,35 @@ from triocoro import ConfigChange, GroupEvent, MessageLost, lowlevel
 from triocoro.lowlevel import Dispatch
 from triocoro.testing import RecordingEndpoint
 
-ANSWERS = (triocoro.CorosyncError, trio.ClosedResourceError)
-"""Errors that are an answer; others are a bug, which ends the client."""
-OBJECTIONS = (*ANSWERS, ValueError, TypeError, RuntimeError)
-"""Those that are one to a mistake."""
+COROSYNC_ERRORS = (triocoro.CorosyncError, trio.ClosedResourceError)
+"""Errors that count as a result, to be compared. Any other error is a bug, and ends the client."""
+INPUT_ERRORS = (*COROSYNC_ERRORS, ValueError, TypeError, RuntimeError)
+"""Errors that count as a result where the arguments may be invalid."""
 TRACKED_KEYS = "fuzz."
-NOBODY = "nobody"
+"""The prefix of all keys that programs use."""
+EMPTY_GROUP = "nobody"
 """A group without members."""
 
 
 class Agent:
-    """Does what a program says, by way of one endpoint; several things at a time. Others see it by what is recorded."""
+    """Carries out the steps of one client, several at a time, through one endpoint that records."""
 
     def __init__(self, endpoint: RecordingEndpoint, nursery: trio.Nursery) -> None:
         self._endpoint = endpoint
         self._nursery = nursery
-        self._members: dict[str, _Member] = {}
+        self._members: dict[str, _GroupMember] = {}
         self._trackers: dict[str, tuple[trio.CancelScope, trio.Event]] = {}
 
     async def do(self, verb: str, arguments: dict[str, Any]) -> Any:
-        """Do it; returns what came of it: an error's name, or whatever the verb gives."""
+        """Carry out a verb; returns its result, or the name of the error."""
         try:
             return await getattr(self, f"_do_{verb}")(**arguments)
-        except ANSWERS as error:
+        except COROSYNC_ERRORS as error:
             return name_of(error)
 
-    async def _do_join(self, group: str, way: str) -> None:
-        member = _Member(self._endpoint, group)
-        await self._nursery.start(member.be_one, way)
+    async def _do_join(self, group: str, api: str) -> None:
+        member = _GroupMember(self._endpoint, group)
+        await self._nursery.start(member.run, api)
         self._members[group] = member
 
     async def _do_send(self, group: str, payloads: list[list[int]]) -> None:
@@ -49,14 +50,14 @@ class Agent:
     async def _do_mark(self, group: str, marker: str) -> None:
         await self._members[group].send([marker.encode()])
 
-    async def _do_leave(self, group: str, *, leaves: bool = True) -> None:
+    async def _do_leave(self, group: str, *, leave_first: bool = True) -> None:
         member = self._members.pop(group)
-        member.leaves = leaves
+        member.leave_first = leave_first
         member.end.set()
         await member.gone.wait()
 
     async def _do_lose(self, group: str) -> None:
-        """Wait until the connection is known to be lost."""
+        """Wait until the member notices that its connection is lost."""
         await self._members.pop(group).gone.wait()
 
     async def _do_track(self, service: str) -> None:
@@ -70,7 +71,7 @@ class Agent:
         await ended.wait()
 
     async def _do_lose_track(self, service: str) -> None:
-        """Wait until that connection is known to be lost."""
+        """Wait until the tracker notices that its connection is lost."""
         _, ended = self._trackers.pop(service)
         await ended.wait()
 
@@ -104,7 +105,7 @@ class Agent:
                 yield changes
 
     async def _do_mistake(self) -> list[Any]:
-        """Calls that cannot succeed, and what each says."""
+        """Make calls that cannot succeed; returns the error of each."""
         handle = await lowlevel.cpg_initialize(endpoint=self._endpoint)
         try:
             calls: Iterable[Callable[[], Awaitable[object]]] = (
@@ -112,7 +113,7 @@ class Agent:
                 lambda: handle.leave("no member"),
                 lambda: handle.join("x" * 200),
                 lambda: handle.join(""),
-                lambda: handle.membership_get(NOBODY),
+                lambda: handle.membership_get(EMPTY_GROUP),
                 lambda: handle.dispatch(Dispatch.ONE_NONBLOCKING),
             )
             cpg = [await _outcome(call) for call in calls]
@@ -121,41 +122,41 @@ class Agent:
                 await handle.finalize()
         calls = (
             lambda: handle.join("after the end"),
-            self._ask_votequorum(lambda votequorum: votequorum.info(99)),
-            self._ask_votequorum(lambda votequorum: votequorum.qdevice_unregister("no device")),
-            self._ask_votequorum(lambda votequorum: votequorum.qdevice_master_wins("no device", allow=True)),
-            self._ask_cmap(lambda cmap: cmap.get("fuzz.none")),
-            self._ask_cmap(lambda cmap: cmap.set("runtime.services.x", 1)),
-            self._ask_cmap(lambda cmap: cmap.set("x", 1)),
-            self._ask_cmap(lambda cmap: cmap.set("fuzz.with space", 1)),
-            self._ask_cmap(lambda cmap: cmap.set("fuzz." + "x" * 300, 1)),
-            self._ask_cmap(lambda cmap: cmap.increment("totem.version")),
-            self._ask_cmap(lambda cmap: cmap.increment("cluster_name")),
+            self._votequorum_call(lambda votequorum: votequorum.info(99)),
+            self._votequorum_call(lambda votequorum: votequorum.qdevice_unregister("no device")),
+            self._votequorum_call(lambda votequorum: votequorum.qdevice_master_wins("no device", allow=True)),
+            self._cmap_call(lambda cmap: cmap.get("fuzz.none")),
+            self._cmap_call(lambda cmap: cmap.set("runtime.services.x", 1)),
+            self._cmap_call(lambda cmap: cmap.set("x", 1)),
+            self._cmap_call(lambda cmap: cmap.set("fuzz.with space", 1)),
+            self._cmap_call(lambda cmap: cmap.set("fuzz." + "x" * 300, 1)),
+            self._cmap_call(lambda cmap: cmap.increment("totem.version")),
+            self._cmap_call(lambda cmap: cmap.increment("cluster_name")),
         )
         return cpg + [await _outcome(call) for call in calls]
 
-    def _ask_votequorum(self, question: Callable[[Any], Awaitable[object]]) -> Callable[[], Awaitable[object]]:
-        async def ask() -> object:
+    def _votequorum_call(self, call: Callable[[Any], Awaitable[object]]) -> Callable[[], Awaitable[object]]:
+        async def connect_and_call() -> object:
             async with triocoro.open_votequorum(endpoint=self._endpoint) as votequorum:
-                return await question(votequorum)
+                return await call(votequorum)
 
-        return ask
+        return connect_and_call
 
-    def _ask_cmap(self, question: Callable[[Any], Awaitable[object]]) -> Callable[[], Awaitable[object]]:
-        async def ask() -> object:
+    def _cmap_call(self, call: Callable[[Any], Awaitable[object]]) -> Callable[[], Awaitable[object]]:
+        async def connect_and_call() -> object:
             async with triocoro.open_cmap(endpoint=self._endpoint) as cmap:
-                return await question(cmap)
+                return await call(cmap)
 
-        return ask
+        return connect_and_call
 
 
 def contents(number: int, size: int) -> bytes:
-    """A payload of that many bytes, and those that say which it is."""
+    """Return a payload of `size` bytes after a prefix with its number."""
     return f"{number}:".encode() + b"x" * size
 
 
 def name_of(error: BaseException) -> str:
-    """Its class, and its code if it has one."""
+    """Return the name of an error's class, with its code if it has one."""
     name = type(error).__name__
     return f"{name} {error.code.name}" if isinstance(error, triocoro.CorosyncError) else name
 
@@ -163,11 +164,11 @@ def name_of(error: BaseException) -> str:
 async def _outcome(call: Callable[[], Awaitable[object]]) -> str:
     try:
         return repr(await call())
-    except OBJECTIONS as error:
+    except INPUT_ERRORS as error:
         return name_of(error)
 
 
-class _Member:
+class _GroupMember:
     """A member of a group."""
 
     def __init__(self, endpoint: RecordingEndpoint, group: str) -> None:
@@ -175,23 +176,23 @@ class _Member:
         self._group = group
         self.send: Callable[[list[bytes]], Awaitable[None]]
         self.end = trio.Event()
-        self.leaves = True
+        self.leave_first = True
         self.gone = trio.Event()
         self._left = trio.Event()
 
-    async def be_one(  # noqa: ASYNC128 - it hands it on
-        self, way: str, *, task_status: trio.TaskStatus[None]
+    async def run(  # noqa: ASYNC128 - the task status is passed on
+        self, api: str, *, task_status: trio.TaskStatus[None]
     ) -> None:
-        """Be one until told to go, or until the daemon goes."""
+        """Be a member until `end` is set or the daemon is gone."""
         try:
-            if way == "sdk":
-                await self._be_member(task_status)
+            if api == "sdk":
+                await self._run_sdk(task_status)
             else:
-                await self._be_raw_member(Dispatch[way], task_status)
+                await self._run_lowlevel(Dispatch[api], task_status)
         finally:
             self.gone.set()
 
-    async def _be_member(self, task_status: trio.TaskStatus[None]) -> None:
+    async def _run_sdk(self, task_status: trio.TaskStatus[None]) -> None:
         started = False
         try:
             async with (
@@ -217,7 +218,7 @@ class _Member:
         if isinstance(event, MessageLost):
             self._endpoint.lost(event.payload)
 
-    async def _be_raw_member(self, dispatch: Dispatch, task_status: trio.TaskStatus[None]) -> None:
+    async def _run_lowlevel(self, dispatch: Dispatch, task_status: trio.TaskStatus[None]) -> None:
         async def handle_change(event: ConfigChange) -> None:
             await trio.lowlevel.checkpoint()
             if any(change.address.pid == self._endpoint.pid for change in event.left):
@@ -229,21 +230,21 @@ class _Member:
 
         async def send(payloads: list[bytes]) -> None:
             for payload in payloads:
-                await _insist(handle.mcast_joined, payload)
+                await _retry(handle.mcast_joined, payload)
 
         self.send = send
         try:
-            await _insist(handle.join, self._group)
+            await _retry(handle.join, self._group)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_dispatch, handle, dispatch, nursery.cancel_scope)
                 task_status.started()
                 await self.end.wait()
-                if self.leaves:
-                    await _insist(handle.leave, self._group)
+                if self.leave_first:
+                    await _retry(handle.leave, self._group)
                     await self._left.wait()
                 nursery.cancel_scope.cancel()
         finally:
-            # It is given up in any case; with a frozen daemon, in the background.
+            # The handle is closed in any case; if the daemon is frozen, in the background.
             with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
                 await handle.finalize()
 
@@ -265,8 +266,8 @@ async def _dispatch(handle: lowlevel.CpgHandle, dispatch: Dispatch, member: trio
         member.cancel()
 
 
-async def _insist(call: Callable[[Any], Awaitable[None]], argument: bytes | str) -> None:
-    """Call again and again while Corosync says so."""
+async def _retry(call: Callable[[Any], Awaitable[None]], argument: bytes | str) -> None:
+    """Repeat a call for as long as Corosync answers that it should be tried again."""
     while True:
         try:
             await call(argument)

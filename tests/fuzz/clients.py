@@ -1,4 +1,4 @@
-"""Client processes as the driver sees them: real ones, and those that the fake only gives a pid."""
+"""Client processes as the driver sees them: real ones, and the simulated ones of a fake, which only have a pid."""
 
 from __future__ import annotations
 
@@ -42,62 +42,65 @@ _PROCESSES.set_forkserver_preload(["fuzz.agent"])
 
 
 class ClientDiedError(Exception):
-    """A client process ended without having been told to."""
+    """A client process ended by itself."""
 
 
 @attrs.define(eq=False)
-class Membership:
-    """What a client has been told in a group since somebody looked."""
+class ObservedMember:
+    """What a client was told in a group since the last observation."""
 
     client: Client
     group: str
-    members: tuple[Address, ...] = ()
+    view: tuple[Address, ...] = ()
+    """The members of the group."""
     ring: TotemChange | None = None
-    """The last one."""
+    """The latest totem change."""
     events: list[ConfigChange | Message] = attrs.field(factory=list[ConfigChange | Message])
     lost: bool = False
 
 
 class Client(ABC):
-    """A client process, and what it has recorded."""
+    """A client process, and the entries that it has recorded."""
 
     def __init__(self, name: str, full_name: str, pid: int) -> None:
         self.name = name
         self.full_name = full_name
-        """That in the history, which no other one has."""
+        """The client's name in the history, which is never used again."""
         self.node = node_of(name)
         self.pid = pid
         self.entries: list[Entry] = []
-        self.memberships: dict[str, Membership] = {}
+        self.members: dict[str, ObservedMember] = {}
+        """The groups that it is a member of."""
         self.tracked: dict[str, list[Any]] = {}
         """The events of each service that it tracks."""
-        self.news = trio.Event()
+        self.progress = trio.Event()
+        """Set at the next entry, and replaced."""
         self.sending: list[tuple[float, str, list[bytes]]] = []
-        """What it was told to send, and has not said to have sent: when, to which group, and what."""
-        self._handles: dict[int, Membership] = {}
+        """Unconfirmed sends: when the client was told to send, to which group, and which payloads."""
+        self._handles: dict[int, ObservedMember] = {}
 
     @abstractmethod
     async def do(self, verb: str, **arguments: Any) -> Any:
-        """Have it do something (see `Agent`), and return what came of it."""
+        """Have the client carry out a verb (see `Agent`), and return the result."""
 
     @abstractmethod
     async def die(self) -> None:
-        """End it as SIGKILL does."""
+        """End the client as SIGKILL does."""
 
-    def unwritten(self) -> Iterator[History]:
-        """What it may have sent in its last moments, before it could record that."""
-        written = {
+    def unrecorded_sends(self) -> Iterator[History]:
+        """Calls that the client may have made just before it was killed, and could not record."""
+        recorded = {
             payload: entry.time
             for entry in self.entries
             if isinstance(entry, Call)
             for payload in (*entry.arguments.get("payloads", ()), entry.arguments.get("payload"))
         }
         for number, (time_told, group, payloads) in enumerate(self.sending):
-            rest = tuple(payload for payload in payloads if payload not in written)
-            # It sent them in this order.
-            time = max([time_told, *(written[payload] for payload in payloads if payload in written)])
-            for handle, membership in self._handles.items():
-                if rest and membership.group == group and not membership.lost:
+            rest = tuple(payload for payload in payloads if payload not in recorded)
+            # The client sent them in this order, so the rest came after the recorded ones.
+            time = max([time_told, *(recorded[payload] for payload in payloads if payload in recorded)])
+            for handle, member in self._handles.items():
+                if rest and member.group == group and not member.lost:
                     arguments = {"payloads": rest}
                     yield History(
                         [
@@ -113,35 +116,35 @@ class Client(ABC):
                         ]
                     )
 
-    def take(self, entry: Entry) -> None:
-        """It has recorded this."""
+    def add(self, entry: Entry) -> None:
+        """Add an entry that the client has recorded."""
         self.entries.append(entry)
         if isinstance(entry, Call) and entry.function == "join":
             group = entry.arguments["group"].decode()
-            # A join that fails, or one of another handle, must not take the place of a membership.
-            if group in self.memberships and not self.memberships[group].members:
-                self._handles[entry.handle] = self.memberships[group]
+            # A join that fails, or one of another handle, must not replace a member.
+            if group in self.members and not self.members[group].view:
+                self._handles[entry.handle] = self.members[group]
         elif isinstance(entry, Loss) and entry.handle in self._handles:
             self._handles[entry.handle].lost = True
         elif isinstance(entry, Delivery):
-            self._take_event(entry.handle, entry.event)
-        self.news.set()
-        self.news = trio.Event()
+            self._add_event(entry.handle, entry.event)
+        self.progress.set()
+        self.progress = trio.Event()
 
-    def _take_event(self, handle: int, event: object) -> None:
-        membership = self._handles.get(handle)
-        if isinstance(event, TotemChange) and membership is not None:
-            membership.ring = event
-        elif isinstance(event, (ConfigChange, Message)) and membership is not None:
-            membership.events.append(event)
+    def _add_event(self, handle: int, event: object) -> None:
+        member = self._handles.get(handle)
+        if isinstance(event, TotemChange) and member is not None:
+            member.ring = event
+        elif isinstance(event, (ConfigChange, Message)) and member is not None:
+            member.events.append(event)
             if isinstance(event, ConfigChange):
-                membership.members = event.members
-        for service, kinds in _TOLD.items():
-            if isinstance(event, kinds) and service in self.tracked:
+                member.view = event.members
+        for service, types in _TRACKED_EVENTS.items():
+            if isinstance(event, types) and service in self.tracked:
                 self.tracked[service].append(event)
 
 
-_TOLD: dict[str, tuple[type[Any], ...]] = {
+_TRACKED_EVENTS: dict[str, tuple[type[Any], ...]] = {
     "quorum": (QuorumChange, NodelistChange),
     "votequorum": (VotequorumChange, VotequorumNodelist, ExpectedVotesChange),
     "cmap": (CmapNotification,),
@@ -149,17 +152,17 @@ _TOLD: dict[str, tuple[type[Any], ...]] = {
 
 
 class FakeClient(Client):
-    """Tasks of this process, with a pid of their own."""
+    """A client of a fake: tasks in this process, with a pid of their own."""
 
     def __init__(self, name: str, full_name: str, node: FakeNode, clock: Callable[[], float]) -> None:
         endpoint = node.client()
         super().__init__(name, full_name, endpoint.pid)
         self._node = node
-        self._endpoint = RecordingEndpoint(endpoint, append=self.take, clock=clock, client=full_name, node=node.nodeid)
+        self._endpoint = RecordingEndpoint(endpoint, append=self.add, clock=clock, client=full_name, node=node.nodeid)
         self._ended = trio.Event()
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
-        """Be there until `die`."""
+        """Run until `die` is called."""
         async with trio.open_nursery() as nursery:
             self._scope = nursery.cancel_scope
             self._agent = Agent(self._endpoint, nursery)
@@ -182,7 +185,7 @@ class FakeClient(Client):
 
 
 class RealClient(Client):
-    """A process."""
+    """A client of a real cluster: a process."""
 
     def __init__(self, name: str, full_name: str, node: NetnsNode) -> None:
         ours, theirs = socket.socketpair()
@@ -195,48 +198,48 @@ class RealClient(Client):
         super().__init__(name, full_name, cast("int", self._process.pid))
         self._stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
         self._numbers = itertools.count(1)
-        self._answers: dict[int, tuple[trio.Event, list[Any]]] = {}
+        self._replies: dict[int, tuple[trio.Event, list[Any]]] = {}
         self._killed = False
         self._dead = trio.Event()
         self._writing = trio.Lock()
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
-        """Take in what it says, until it is dead."""
+        """Read what the process writes, until it is dead."""
         task_status.started()
         try:
             rest = b""
-            # Killed while it had not read all that we wrote, it ends with an error.
+            # If the process is killed before it has read all that we wrote, the stream ends with an error.
             with suppress(trio.BrokenResourceError):
                 async for chunk in self._stream:
                     *lines, rest = (rest + chunk).split(b"\n")
                     for line in lines:
-                        self._hear(*json.loads(line))
+                        self._handle_line(*json.loads(line))
         finally:
             self._dead.set()
-            self.news.set()
-            for done, _ in self._answers.values():
+            self.progress.set()
+            for done, _ in self._replies.values():
                 done.set()
             await trio.aclose_forcefully(self._stream)
-            # It has ended: nobody else has the other end of the socket.
+            # The process has ended, as no other one has the other end of the socket.
             self._process.join()
             self._process.close()
         if not self._killed:
             raise ClientDiedError(f"client {self.name} (pid {self.pid}) ended by itself")
 
-    def _hear(self, kind: str, value: Any) -> None:
+    def _handle_line(self, kind: str, value: Any) -> None:
         if kind == "entry":
             for entry in History.from_json_lines(value):
-                self.take(entry)
+                self.add(entry)
         else:
-            done, results = self._answers.pop(value[0])
+            done, results = self._replies.pop(value[0])
             results.append(value[1])
             done.set()
 
     async def do(self, verb: str, **arguments: Any) -> Any:
         """See `Client`."""
         number = next(self._numbers)
-        done, results = self._answers[number] = trio.Event(), list[Any]()
-        # Killed while it is told, it does not hear all.
+        done, results = self._replies[number] = trio.Event(), list[Any]()
+        # The process may be killed before it has read all of the request.
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             async with self._writing:
                 await self._stream.send_all(json.dumps([number, verb, arguments]).encode() + b"\n")
@@ -253,13 +256,13 @@ class RealClient(Client):
 
 
 def _serve(channel: socket.socket, name: str, nodeid: int, holder: int) -> None:
-    """In the process, which ends when nobody has the other end of the channel any more."""
-    # Control-C is for whoever has the other end.
+    """Run a client process, until the other end of the channel is closed."""
+    # The process at the other end handles Control-C.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     pidfd = os.pidfd_open(holder)
     endpoint = CorosyncEndpoint(f"node {nodeid}", namespaces=lambda: pidfd)
 
-    def say(kind: str, value: object) -> None:
+    def write(kind: str, value: object) -> None:
         try:
             channel.sendall(json.dumps([kind, value]).encode() + b"\n")
         except OSError:
@@ -267,35 +270,35 @@ def _serve(channel: socket.socket, name: str, nodeid: int, holder: int) -> None:
 
     recording = RecordingEndpoint(
         endpoint,
-        append=lambda entry: say("entry", History([entry]).to_json_lines()),
+        append=lambda entry: write("entry", History([entry]).to_json_lines()),
         clock=time.monotonic,
         client=name,
         node=nodeid,
     )
-    # Written to by `say`, which waits, and read by the run, which must not make it one that does not wait.
+    # Read in a thread: as a Trio socket it would become non-blocking, and `write` needs it to block.
     reader = channel.dup()
 
-    async def obey(agent: Agent, number: int, verb: str, arguments: dict[str, Any]) -> None:
-        say("done", [number, await agent.do(verb, arguments)])
+    async def carry_out(agent: Agent, number: int, verb: str, arguments: dict[str, Any]) -> None:
+        write("done", [number, await agent.do(verb, arguments)])
 
     async def main() -> None:
         async with trio.open_nursery() as nursery:
             agent = Agent(recording, nursery)
             rest = b""
-            # Whoever has the other end may be killed.
+            # The process at the other end may be killed.
             with suppress(ConnectionResetError):
                 while chunk := await trio.to_thread.run_sync(reader.recv, 2**16, abandon_on_cancel=True):
                     *lines, rest = (rest + chunk).split(b"\n")
                     for line in lines:
                         number, verb, arguments = json.loads(line)
-                        nursery.start_soon(obey, agent, number, verb, arguments)
+                        nursery.start_soon(carry_out, agent, number, verb, arguments)
             os._exit(0)
 
     trio.run(main)
 
 
 class Clients:
-    """All clients of a run of a program."""
+    """All clients in a run of a program."""
 
     def __init__(self, cluster: FakeCluster | NetnsCluster, nursery: trio.Nursery) -> None:
         self._cluster = cluster
@@ -303,21 +306,21 @@ class Clients:
         self._alive: dict[str, FakeClient | RealClient] = {}
         self._all: list[Client] = []
         self.names: dict[Address, str] = {}
-        """Who has which address, dead ones included."""
+        """The name of the client with each address, dead clients included."""
         ticks = itertools.count()
-        # Nothing takes time on a fake, and yet one comes after the other.
+        # On a fake nothing takes time, so a counter gives entries different times.
         self.clock = time.monotonic if isinstance(cluster, NetnsCluster) else lambda: float(next(ticks))
 
     def __iter__(self) -> Iterator[Client]:
-        """Those that are alive, by name."""
+        """Iterate over the clients that are alive, sorted by name."""
         return iter([client for _, client in sorted(self._alive.items())])
 
     def get(self, name: str) -> Client | None:
-        """The one with this name, if it is alive."""
+        """Return the client with this name, if it is alive."""
         return self._alive.get(name)
 
-    async def called(self, name: str) -> Client:
-        """The one with this name; a new one if there is none, or it has died."""
+    async def get_or_start(self, name: str) -> Client:
+        """Return the client with this name; if there is none, or it has died, start one."""
         if name not in self._alive:
             full_name = f"{name}{len(self._all)}"
             node = self._cluster[node_of(name)]
@@ -332,17 +335,17 @@ class Clients:
             self.names[Address(client.node, client.pid)] = name
         return self._alive[name]
 
-    async def die(self, name: str) -> None:
-        """Kill the one with this name."""
+    async def kill(self, name: str) -> None:
+        """Kill the client with this name."""
         await self._alive.pop(name).die()
 
-    async def end(self) -> None:
-        """Kill all."""
+    async def kill_all(self) -> None:
+        """Kill all clients."""
         for name in list(self._alive):
-            await self.die(name)
+            await self.kill(name)
 
     def histories(self) -> Iterator[History]:
-        """What each has recorded."""
+        """Return what each client has recorded, and what it may have done besides."""
         for client in self._all:
             yield History(client.entries)
-            yield from client.unwritten()
+            yield from client.unrecorded_sends()

@@ -1,12 +1,12 @@
-"""What is not determined, although all is quiet.
+"""Differences that are excused, because they are not determined although the cluster is quiet.
 
-What nodes expect, after they met in a way that may vary.
+The expected votes, after nodes have met in a way that may vary. Nodes that meet, or thaw, do so at once or in several
+steps (facts 73 to 75 in docs/facts.md). Their expected votes then depend on the steps, and on which node speaks first
+(facts 71 and 72). They do not vary if all was plain before: all nodes expect the same, quorum is the majority of that,
+and there are no more votes than that.
 
-Nodes that meet, or thaw, do so at once or in steps (facts 73 to 75 in docs/facts.md). What they expect then depends on
-it, and on who speaks first (facts 71 and 72), unless all is plain before: all expect the same, quorum is the majority
-of that, and there are no more votes.
-
-How the members of a node go that is stopped, with a daemon that has too little to do at its end (fact 89).
+The reason for which the members of a stopped node leave, with a daemon that may end before it has announced them
+(fact 89).
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from typing import Any
 from fuzz.program import Step, node_of
 from triocoro import NodeState, Reason
 
-EXPECTATIONS = frozenset({"expected votes", "highest expected", "quorum", "flags", "quorate"})
-"""What an observation has of it."""
+EXPECTED_VOTES_FIELDS = frozenset({"expected votes", "highest expected", "quorum", "flags", "quorate"})
+"""The fields of an observation that depend on the expected votes."""
 
 
-def goes_in_haste(step: Step, member: str, ours: object, theirs: object) -> bool:
-    """Whether a member of the node that was stopped went with its node, and not before it."""
+def left_with_node(step: Step, member: str, ours: object, theirs: object) -> bool:
+    """Whether a member of the stopped node left with the node on the real cluster, and before it on the fake."""
     during: Step = step.get("during") or step
     return (
         during["do"] in {"stop", "restart"}
@@ -32,44 +32,44 @@ def goes_in_haste(step: Step, member: str, ours: object, theirs: object) -> bool
 
 
 class Excuses:
-    """Follows the run of a program on the fake."""
+    """Follows a program's run on the fake, and knows when the expected votes are not determined."""
 
     def __init__(self) -> None:
-        self.varies = False
-        """Whether the steps so far leave open what nodes expect."""
+        self.expected_votes_vary = False
+        """Whether the steps so far leave the expected votes open."""
         self._rings: Sequence[Sequence[int]] = ()
-        # What each node says of each other one, when it was last asked.
+        # By node: what it said about each node when it was last asked.
         self._infos: dict[str, Mapping[str, Mapping[str, Any]]] = {}
         self._ended: set[str] = set()
 
-    def follow(self, step: Step, seen: Mapping[str, Any]) -> None:
-        """This was seen after that step."""
+    def follow(self, step: Step, observation: Mapping[str, Any]) -> None:
+        """Take a step and its observation into account."""
         during: Step = step.get("during") or step
         if during["do"] in {"stop", "kill"}:
-            # What it expected is gone with it.
+            # The node's expected votes are gone with it.
             self._infos.pop(str(during["node"]), None)
             self._ended.add(str(during["node"]))
-        rings: Sequence[Sequence[int]] = seen.get("rings", self._rings)
+        rings: Sequence[Sequence[int]] = observation.get("rings", self._rings)
         thaws = during["do"] == "thaw"
-        if not self._is_plain() and (thaws or _meet(self._rings, rings)):
-            self.varies = True
+        if not self._is_plain() and (thaws or _nodes_met(self._rings, rings)):
+            self.expected_votes_vary = True
         self._rings = rings
-        for key, node in seen.items():
+        for key, node in observation.items():
             if key.startswith("node "):
                 nodeid = key.removeprefix("node ")
                 self._infos[nodeid] = dict(_infos(node))
                 self._ended.discard(nodeid)
 
     def agree_again(self) -> None:
-        """Real nodes expect the same as those of the fake after that step."""
-        self.varies = False
+        """Note that the real nodes expect the same votes again as those of the fake."""
+        self.expected_votes_vary = False
 
     def _is_plain(self) -> bool:
         infos = [
             (about, info)
             for node in self._infos.values()
             for about, info in node.items()
-            # What is noted of nodes elsewhere counts only of those that were frozen before anybody asked them.
+            # Of nodes elsewhere, only those count that were frozen before they were ever asked.
             if info["state"] == NodeState.MEMBER.name or about not in self._infos.keys() | self._ended
         ]
         if not infos:
@@ -88,6 +88,6 @@ def _infos(node: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
             yield about.removeprefix("info "), info
 
 
-def _meet(before: Sequence[Sequence[int]], after: Sequence[Sequence[int]]) -> bool:
+def _nodes_met(before: Sequence[Sequence[int]], after: Sequence[Sequence[int]]) -> bool:
     """Whether there is a ring now whose nodes were not all in one ring before."""
     return not all(any(set(ring) <= set(old) for old in before) for ring in after)

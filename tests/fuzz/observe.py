@@ -1,4 +1,4 @@
-"""What is to be seen when all is quiet: the same on a real cluster and on a fake."""
+"""Observations of a quiet cluster. They are to be the same on a real one and on a fake."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 import triocoro
 from fuzz.agent import TRACKED_KEYS, name_of
-from fuzz.clients import Membership
+from fuzz.clients import ObservedMember
 from fuzz.program import GROUPS, Step
 from triocoro import (
     Address,
@@ -23,28 +23,29 @@ from triocoro import (
 )
 
 MARKER = b"marker:"
-"""Begins the payloads that show that all is quiet."""
+"""The prefix of the messages that show that the cluster is quiet."""
 SYNC_KEY = f"{TRACKED_KEYS}sync"
-"""Set to show that all earlier changes of keys have been told of."""
+"""A key that is set to show that all earlier changes of keys have been announced."""
 FAULTS = {"partition", "isolate", "heal", "stop", "kill", "start", "restart", "freeze", "thaw"}
+"""The steps that change the network or a node."""
 
 Name: TypeAlias = "Callable[[Address], str]"
-"""Gives the name of the client with an address."""
+"""Returns the name of the client with an address."""
 
 
 def member(
-    membership: Membership, events: Sequence[ConfigChange | Message], step: Step, view: list[str], name: Name
+    observed: ObservedMember, events: Sequence[ConfigChange | Message], step: Step, view: list[str], name: Name
 ) -> dict[str, Any]:
-    """What a client has been told in a group; of a fault in the middle of a storm, only what has come of it."""
-    seen: dict[str, Any] = {"members": view, "nodes": [member.nodeid for member in membership.members]}
-    if membership.ring is not None:
-        seen["ring"] = _ring(membership.ring.ring_id, membership.ring.members)
+    """Observe what a client was told in a group. After a storm with a fault, only the final state is determined."""
+    seen: dict[str, Any] = {"members": view, "nodes": [address.nodeid for address in observed.view]}
+    if observed.ring is not None:
+        seen["ring"] = _ring(observed.ring.ring_id, observed.ring.members)
     if step["do"] == "storm" and step["during"] is not None:
         return seen
     messages: dict[str, list[str]] = {}
     for event in events:
         if isinstance(event, Message) and (number := number_of(event)) is not None:
-            # In the order of each sender. That of all together is left to the checkers.
+            # In the order of each sender; the checkers judge the order of all messages.
             messages.setdefault(name(event.sender), []).append(f"{number}, {len(event.payload)} bytes")
     seen["messages"] = messages
     changes = [
@@ -54,18 +55,18 @@ def member(
         for kind, changes in (("joined", event.joined), ("left", event.left))
         for change in changes
     ]
-    # Faults may take several rings; then only what has come of it is determined.
-    seen["changes"] = _net(changes) if step["do"] in FAULTS else changes
+    # A fault may lead through several rings; then only the net change is determined.
+    seen["changes"] = _net_changes(changes) if step["do"] in FAULTS else changes
     return seen
 
 
 def number_of(message: Message) -> int | None:
-    """The number of a payload that the program sends; `None` of those of ours."""
+    """Return the number of a message that the program sent; `None` for a marker."""
     return None if message.payload.startswith(MARKER) else int(message.payload.partition(b":")[0])
 
 
 async def node(endpoint: Endpoint, nodeids: Iterable[int], name: Name) -> dict[str, Any]:
-    """What a node says."""
+    """Observe the answers of a node."""
     seen: dict[str, Any] = {}
     async with triocoro.open_votequorum(endpoint=endpoint) as votequorum:
         for other in nodeids:
@@ -95,8 +96,8 @@ async def node(endpoint: Endpoint, nodeids: Iterable[int], name: Name) -> dict[s
 
 
 async def groups_of(cpg: triocoro.Cpg, name: Name) -> list[list[str]]:
-    """Who is in the groups of the program."""
-    # Whoever waits for the cluster to settle has a group, too.
+    """Return the members of the program's groups."""
+    # Other groups are left out: `Cluster.settled` uses one.
     return sorted(
         [group, name(member.address)]
         for member in await cpg.groups()
@@ -104,48 +105,54 @@ async def groups_of(cpg: triocoro.Cpg, name: Name) -> list[list[str]]:
     )
 
 
-def tracker(service: str, told: list[Any], *, told_of_votes: bool) -> Any:
-    """What it was told of last; of keys, all that is new; of expected votes, what came first of a step that tells."""
+def tracker(service: str, events: list[Any], *, votes_announced: bool) -> Any:
+    """Observe a tracker: the latest events, all new changes of keys, and the first announcement of expected votes.
+
+    Args:
+        service: what is tracked.
+        events: all events so far; those that are not needed again are removed.
+        votes_announced: whether the step has expected votes announced.
+    """
     if service == "cmap":
         changes = [
             [event.change.event.name, event.change.key, repr(event.change.new), repr(event.change.old)]
-            for event in told
+            for event in events
             if event.change.key != SYNC_KEY
         ]
-        told.clear()
+        events.clear()
         return changes
     if service == "quorum":
-        change = last(told, QuorumChange)
-        nodes = last(told, NodelistChange)
+        change = last(events, QuorumChange)
+        nodes = last(events, NodelistChange)
         return {
             "quorate": change.quorate,
             "ring": _ring(change.ring_id, change.members),
             "nodes": _ring(nodes.ring_id, nodes.members),
         }
-    change, nodes = last(told, VotequorumChange), last(told, VotequorumNodelist)
+    change, nodes = last(events, VotequorumChange), last(events, VotequorumNodelist)
     seen = {
         "quorate": change.quorate,
         "nodes": _ring(nodes.ring_id, nodes.nodes),
         "states": [f"{node.nodeid} {node.state.name}" for node in change.nodes],
     }
-    votes = [event.expected_votes for event in told if isinstance(event, ExpectedVotesChange)]
-    told[:] = [event for event in told if not isinstance(event, ExpectedVotesChange)]
-    # In a transition, how often it comes varies.
-    return {**seen, "expected votes": votes[0]} if told_of_votes else seen
+    votes = [event.expected_votes for event in events if isinstance(event, ExpectedVotesChange)]
+    events[:] = [event for event in events if not isinstance(event, ExpectedVotesChange)]
+    # How often it is announced in a transition varies.
+    return {**seen, "expected votes": votes[0]} if votes_announced else seen
 
 
-def last(events: Iterable[Any], kind: type[Any]) -> Any:
-    """The last one of a kind; `None` if there is none."""
-    return next((event for event in reversed(list(events)) if isinstance(event, kind)), None)
+def last(events: Iterable[Any], event_type: type[Any]) -> Any:
+    """Return the last event of a type; `None` if there is none."""
+    return next((event for event in reversed(list(events)) if isinstance(event, event_type)), None)
 
 
 def _ring(ring_id: RingId, nodes: Sequence[int]) -> list[int]:
-    """Its representative, and its nodes in the order in which they are told; its number differs."""
+    """The ring's representative, and its nodes in the reported order. Its sequence number differs between clusters."""
     return [ring_id.nodeid, *nodes]
 
 
-def _net(changes: list[list[str]]) -> dict[str, list[str]]:
-    """Of each member that comes up an odd number of times, the last change: the others are as they were."""
+def _net_changes(changes: list[list[str]]) -> dict[str, list[str]]:
+    """The last change of each member with an odd number of changes. The other members are as they were before."""
     net: dict[str, list[str]] = {}
     for kind, name, reason in changes:
         if name in net:

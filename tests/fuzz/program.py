@@ -1,4 +1,4 @@
-"""What a run of the fuzzer does: a list of steps, made from a seed, which can be kept as JSON."""
+"""Programs of the fuzzer: lists of steps, generated from a seed, that can be saved as JSON."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ from triocoro import CmapType
 
 GROUPS = ("g", "h")
 LETTERS = "ab"
-"""A client process is named by its node and one of these: 1a, 1b, 2a, ..."""
+"""A client process is named after its node and a letter: 1a, 1b, 2a, ..."""
 KEYS = ("fuzz.a", "fuzz.b")
-WAYS = ("sdk", "sdk", "sdk", "ONE", "ALL", "BLOCKING", "ONE_NONBLOCKING")
-"""How a client is a member of a group: by `open_group`, or by a handle of `lowlevel` and a type of dispatch."""
+APIS = ("sdk", "sdk", "sdk", "ONE", "ALL", "BLOCKING", "ONE_NONBLOCKING")
+"""How a client joins a group: with `open_group`, or with a handle of `lowlevel` and this type of dispatch."""
 SERVICES = ("quorum", "votequorum", "cmap")
-"""What a client can track."""
+"""The services that a client can track."""
 VALUES = (0, 7, 7, 255, -7, 2**40, 1.5, "text", "")
-"""Of keys: few, as it matters whether one is what was there."""
+"""The values of keys. There are few, so that a key is often set to the value that it has already."""
 TYPES = tuple(CmapType.__members__)
-"""Of keys; mostly none is named."""
+"""The types of keys. Most steps name none."""
 SIZES = (1, 1, 1, 10, 100, 2_000, 60_000)
+"""The sizes of most payloads, in bytes."""
 LARGE = 1_200_000
-"""Above the atomic size: the library sends it in fragments."""
+"""A size above the atomic one: the library sends such a message in fragments."""
 
 Step: TypeAlias = Mapping[str, Any]
 """A verb (`do`) and its arguments."""
@@ -33,35 +34,36 @@ Step: TypeAlias = Mapping[str, Any]
 
 @attrs.frozen
 class Program:
-    """The steps for a cluster of so many nodes."""
+    """The steps to run on a cluster with this many nodes."""
 
     seed: int
     nodes: int
     steps: tuple[Step, ...]
 
     def without(self, start: int, stop: int) -> Program:
-        """The program without some of its steps."""
+        """Return the program without the steps from `start` to before `stop`."""
         return attrs.evolve(self, steps=(*self.steps[:start], *self.steps[stop:]))
 
     def to_json(self) -> str:
-        """A line for each step."""
+        """Return the program as JSON, with a line for each step."""
         steps = ",\n".join(json.dumps(step) for step in self.steps)
         return f'{{"seed": {self.seed}, "nodes": {self.nodes}, "steps": [\n{steps}\n]}}\n'
 
     @classmethod
     def from_json(cls, text: str) -> Program:
+        """Return the program that `to_json` turned into text."""
         fields = json.loads(text)
         return cls(fields["seed"], fields["nodes"], tuple(fields["steps"]))
 
 
 def generate(seed: int, *, nodes: int, length: int, choices: random.Random | None = None) -> Program:
-    """A program; the same one for the same arguments. Steps that make no sense where they come do nothing."""
+    """Generate a program, the same one for the same arguments. Steps that do not apply when they are run do nothing."""
     generator = _Generator(choices or random.Random(f"{seed} {nodes} {length}"), nodes)
     return Program(seed, nodes, tuple(generator.step() for _ in range(length)))
 
 
 class _Generator:
-    """Makes steps, with an eye on what the ones before have left."""
+    """Generates steps. It tracks what the earlier ones leave behind, so that most steps apply."""
 
     def __init__(self, choices: random.Random, nodes: int) -> None:
         self._random = choices
@@ -76,7 +78,7 @@ class _Generator:
         self._numbers = 0
 
     def step(self) -> Step:
-        return self._one_of(
+        return self._choose(
             {
                 self._join: 9,
                 self._send: 6,
@@ -97,7 +99,7 @@ class _Generator:
             }
         )
 
-    def _one_of(self, weights: Mapping[Callable[[], Step | None], int]) -> Step:
+    def _choose(self, weights: Mapping[Callable[[], Step | None], int]) -> Step:
         makers = [make for make, weight in weights.items() for _ in range(weight)]
         while True:
             make = self._random.choice(makers)
@@ -107,7 +109,7 @@ class _Generator:
             makers = [other for other in makers if other != make]
 
     def _fault(self) -> Step:
-        return self._one_of(
+        return self._choose(
             {
                 self._partition: 4,
                 self._isolate: 2,
@@ -124,11 +126,11 @@ class _Generator:
     def _up(self) -> list[int]:
         return [node for node in self._nodes if node not in self._down | self._frozen]
 
-    def _usable(self) -> list[str]:
+    def _usable_clients(self) -> list[str]:
         return [client for client in self._clients if node_of(client) in self._up()]
 
-    def _member(self) -> tuple[str, str] | None:
-        usable = self._usable()
+    def _any_member(self) -> tuple[str, str] | None:
+        usable = self._usable_clients()
         alive = sorted(member for member in self._members if member[0] in usable)
         return self._random.choice(alive) if alive else None
 
@@ -137,21 +139,21 @@ class _Generator:
         return [[first + index, self._random.choice(SIZES)] for index in range(count)]
 
     def _join(self) -> Step | None:
-        free = [(c, g) for c in self._usable() for g in GROUPS if (c, g) not in self._members]
+        free = [(c, g) for c in self._usable_clients() for g in GROUPS if (c, g) not in self._members]
         if not free:
             return None
         client, group = self._random.choice(free)
         self._members.add((client, group))
-        return {"do": "join", "client": client, "group": group, "way": self._random.choice(WAYS)}
+        return {"do": "join", "client": client, "group": group, "api": self._random.choice(APIS)}
 
     def _send(self) -> Step | None:
-        return self._sending(1)
+        return self._send_many(1)
 
     def _burst(self) -> Step | None:
-        return self._sending(self._random.randint(2, 30))
+        return self._send_many(self._random.randint(2, 30))
 
-    def _sending(self, count: int) -> Step | None:
-        member = self._member()
+    def _send_many(self, count: int) -> Step | None:
+        member = self._any_member()
         if member is None:
             return None
         payloads = self._payloads(count)
@@ -160,18 +162,18 @@ class _Generator:
         return {"do": "send", "client": member[0], "group": member[1], "payloads": payloads}
 
     def _storm(self) -> Step | None:
-        """Several send at once, and something may happen meanwhile."""
-        usable = self._usable()
+        """Several members send at the same time, and a fault may happen meanwhile."""
+        usable = self._usable_clients()
         alive = sorted(member for member in self._members if member[0] in usable)
         if len(alive) < 2:
             return None
         chosen = self._random.sample(alive, self._random.randint(2, len(alive)))
         sends = [{"client": c, "group": g, "payloads": self._payloads(self._random.randint(1, 10))} for c, g in chosen]
-        during = self._one_of({self._fault: 3, self._die: 1}) if self._random.random() < 0.5 else None
+        during = self._choose({self._fault: 3, self._die: 1}) if self._random.random() < 0.5 else None
         return {"do": "storm", "sends": sends, "during": during}
 
     def _leave(self) -> Step | None:
-        member = self._member()
+        member = self._any_member()
         if member is None:
             return None
         self._members.discard(member)
@@ -183,7 +185,7 @@ class _Generator:
         return None if step is None else {**step, "do": "drop"}
 
     def _die(self) -> Step | None:
-        """The whole process."""
+        """Kill a client process."""
         alive = sorted({client for client, _ in self._members | self._trackers})
         if not alive:
             return None
@@ -193,7 +195,7 @@ class _Generator:
         return {"do": "die", "client": dead}
 
     def _track(self) -> Step | None:
-        free = [(c, s) for c in self._usable() for s in SERVICES if (c, s) not in self._trackers]
+        free = [(c, s) for c in self._usable_clients() for s in SERVICES if (c, s) not in self._trackers]
         if not free:
             return None
         client, service = self._random.choice(free)
@@ -201,7 +203,7 @@ class _Generator:
         return {"do": "track", "client": client, "service": service}
 
     def _untrack(self) -> Step | None:
-        usable = self._usable()
+        usable = self._usable_clients()
         alive = sorted(tracker for tracker in self._trackers if tracker[0] in usable)
         if not alive:
             return None
@@ -210,7 +212,7 @@ class _Generator:
         return {"do": "untrack", "client": client, "service": service}
 
     def _mistake(self) -> Step | None:
-        usable = self._usable()
+        usable = self._usable_clients()
         return {"do": "mistake", "client": self._random.choice(usable)} if usable else None
 
     def _partition(self) -> Step:
@@ -233,23 +235,23 @@ class _Generator:
         up = self._up()
         return self._random.choice(up) if len(up) > 1 else None
 
-    def _gone(self, node: int) -> None:
+    def _forget(self, node: int) -> None:
         self._members = {member for member in self._members if node_of(member[0]) != node}
         self._trackers = {tracker for tracker in self._trackers if node_of(tracker[0]) != node}
         self._keys = {key for key in self._keys if key[0] != node}
 
     def _stop(self) -> Step | None:
-        return self._end("stop")
+        return self._take_down("stop")
 
     def _kill(self) -> Step | None:
-        return self._end("kill")
+        return self._take_down("kill")
 
-    def _end(self, verb: str) -> Step | None:
+    def _take_down(self, verb: str) -> Step | None:
         node = self._victim()
         if node is None:
             return None
         self._down.add(node)
-        self._gone(node)
+        self._forget(node)
         return {"do": verb, "node": node}
 
     def _start(self) -> Step:
@@ -261,7 +263,7 @@ class _Generator:
         node = self._victim()
         if node is None:
             return None
-        self._gone(node)
+        self._forget(node)
         return {"do": "restart", "node": node}
 
     def _freeze(self) -> Step | None:
@@ -276,20 +278,20 @@ class _Generator:
         self._frozen.discard(node)
         return {"do": "thaw", "node": node}
 
-    def _some_up(self) -> int:
+    def _any_up(self) -> int:
         return self._random.choice(self._up())
 
     def _set_votes(self) -> Step:
-        of = self._random.choice([*self._nodes, 99])
-        return {"do": "set_votes", "node": self._some_up(), "of": of, "votes": self._random.randint(0, 3)}
+        target = self._random.choice([*self._nodes, 99])
+        return {"do": "set_votes", "node": self._any_up(), "target": target, "votes": self._random.randint(0, 3)}
 
     def _set_expected(self) -> Step:
-        return {"do": "set_expected", "node": self._some_up(), "votes": self._random.randint(0, 6)}
+        return {"do": "set_expected", "node": self._any_up(), "votes": self._random.randint(0, 6)}
 
     def _set_key(self) -> Step:
-        # Mostly where somebody is told of it.
+        # Mostly on a node where a client tracks keys.
         told = sorted({node_of(client) for client, service in self._trackers if service == "cmap"} & set(self._up()))
-        node = self._random.choice(told) if told and self._random.random() < 0.7 else self._some_up()
+        node = self._random.choice(told) if told and self._random.random() < 0.7 else self._any_up()
         key = self._random.choice(KEYS)
         self._keys.add((node, key))
         step = {"do": "set_key", "node": node, "key": key, "value": self._random.choice(VALUES)}
@@ -305,7 +307,7 @@ class _Generator:
         return step
 
     def _with_key(self, step: Step) -> Step | None:
-        """Mostly about a key that is there."""
+        """Complete a step with a key, mostly one that exists."""
         up = self._up()
         there = sorted(key for key in self._keys if key[0] in up)
         if self._random.random() < 0.2:
@@ -317,5 +319,5 @@ class _Generator:
 
 
 def node_of(client: str) -> int:
-    """The node of a client."""
+    """Return the node of a client."""
     return int(client[:-1])

@@ -1,4 +1,4 @@
-"""Looks for the fewest steps that still fail."""
+"""Shrinking: find fewer steps that still fail."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from fuzz.program import Program
 
 
 def shrink(program: Program, fails: Callable[[Program], bool]) -> Program:
-    """Leave out steps for as long as the rest fails; steps that make no sense without others do nothing."""
+    """Remove steps for as long as the rest still fails. Steps that depend on removed ones do nothing."""
     while True:
         smaller = next((candidate for candidate in _shorter(program) if fails(candidate)), None)
         if smaller is None:
@@ -17,7 +17,7 @@ def shrink(program: Program, fails: Callable[[Program], bool]) -> Program:
 
 
 def _shorter(program: Program) -> Iterator[Program]:
-    """Without this half or that, without each quarter, and so on down to single steps."""
+    """The program without each of its halves, without each of its quarters, and so on down to single steps."""
     size = (len(program.steps) + 1) // 2
     while size:
         for start in range(0, len(program.steps), size):
