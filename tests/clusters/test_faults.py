@@ -11,7 +11,7 @@ from statistics import median
 import pytest
 import trio
 import trio.testing
-from conftest import Bound
+from support.fixtures.figures import Bound
 from support.witness import ask
 from trio.testing import MockClock
 

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 import trio
-from conftest import Bound, Run
 from hypothesis import given, settings, strategies as st
+from support.fixtures.figures import Bound
+from support.fixtures.inner_runs import Run
 from support.weather import weather
 
 import triocoro

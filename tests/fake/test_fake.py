@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 import pytest
 import trio
 import trio.testing
-from conftest import Bound
+from support.fixtures.figures import Bound
 from support.raw import EVERYTHING, EventT, changes, closed, given_up, payloads
 
 import triocoro

@@ -9,8 +9,8 @@ from typing import Any, TypeAlias
 
 import attrs
 import trio
-from conftest import Bound, Figure
 from support.chaos import chaos
+from support.fixtures.figures import Bound, Figure
 
 from triocoro import (
     Address,

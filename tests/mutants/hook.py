@@ -75,4 +75,4 @@ def pytest_addoption() -> None:
 def pytest_collection_finish() -> None:
     """Do not wait for what a test leaves behind that fails because of a mutant."""
     if VARIABLE in os.environ:
-        sys.modules["conftest"].__dict__["_GRACE"] = 0.0
+        sys.modules["support.fixtures.leaks"].__dict__["GRACE"] = 0.0

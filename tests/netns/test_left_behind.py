@@ -17,7 +17,7 @@ from pathlib import Path
 import attrs
 import pytest
 import trio
-from conftest import Bound
+from support.fixtures.figures import Bound
 from support.traces import (
     Machine,
     Marked,

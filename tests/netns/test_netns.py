@@ -13,7 +13,7 @@ from statistics import median
 
 import pytest
 import trio
-from conftest import Bound
+from support.fixtures.figures import Bound
 from support.traces import names_in, namespaces_of, nothing_left, processes_in, state_of, supervisor_of, wait_until
 from support.witness import inside
 from trio.testing import MockClock

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import trio
-from conftest import Run
+from support.fixtures.inner_runs import Run
 
 import triocoro
 from pytest_corosync import _header

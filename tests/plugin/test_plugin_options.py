@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conftest import Run
+from support.fixtures.inner_runs import Run
 
 # The fake reads the same options as real clusters do, and is here at once.
 SOURCE = """

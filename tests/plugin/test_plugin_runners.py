@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import Run
+from support.fixtures.inner_runs import Run
 
 BODY = """
     async with triocoro.open_group("chat") as group:

@@ -9,7 +9,8 @@ from typing import Any, TypeAlias, cast
 
 import pytest
 import trio
-from conftest import Bound, Figure, Run
+from support.fixtures.figures import Bound, Figure
+from support.fixtures.inner_runs import Run
 from trio.testing import MockClock
 
 import triocoro

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.fixtures.inner_runs import load_plugin
 
 from triocoro.testing._netns import requirements
 
@@ -75,9 +76,9 @@ def test_a_marker_without_a_reason_is_found(source: str, marker: str, is_explain
 
 @pytest.fixture
 def ours(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
-    """A place for a run with our conftest.py."""
+    """A place for a run with our count."""
     monkeypatch.setattr(requirements, "missing", list[str])
-    pytester.makeconftest((_TESTS / "conftest.py").read_text(encoding="utf-8"))
+    load_plugin(pytester, "conformance")
     return pytester
 
 

@@ -7,7 +7,6 @@ import inspect
 import os
 import pkgutil
 import shutil
-import signal
 import subprocess
 import sys
 import sysconfig
@@ -228,65 +227,3 @@ def test_a_real_suite_that_cannot_run_is_no_silent_skip(
     assert ("make test: failed: real\n" in result.stderr) == failed
     last = result.stderr.splitlines()[-1:]
     assert last == ([f"make test: the real suite was NOT RUN: {'; '.join(missing)}"] if missing else [])
-
-
-def test_a_run_in_the_background_can_be_interrupted(pytester: pytest.Pytester) -> None:
-    """A shell has what it runs in the background ignore interrupts, and children inherit that."""
-    pytester.makeconftest((ROOT / "tests/conftest.py").read_text(encoding="utf-8"))
-    pytester.makepyfile(
-        """
-        import signal, subprocess
-
-        def test_it():
-            with subprocess.Popen(["sleep", "60"]) as process:
-                process.send_signal(signal.SIGINT)
-            assert process.returncode == -signal.SIGINT
-        """
-    )
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        result = pytester.runpytest_subprocess()
-    finally:
-        signal.signal(signal.SIGINT, before)
-    result.assert_outcomes(passed=1)
-
-
-def test_what_a_run_leaves_behind_is_found(pytester: pytest.Pytester, tmp_path: Path) -> None:
-    """The check of conftest.py, on a run that leaves one of each of what an ordinary user can leave."""
-    conftest = (ROOT / "tests/conftest.py").read_text(encoding="utf-8")
-    assert "_GRACE = 10.0" in conftest
-    pytester.makeconftest(conftest.replace("_GRACE = 10.0", "_GRACE = 0.5"))
-    shared = Path(f"/dev/shm/qb-triocoro-{os.getpid()}")
-    pytester.makepyfile(
-        f"""
-        import os, subprocess, threading, time
-        import trio
-
-        left = []
-
-        def test_it():
-            left.append(os.open({str(tmp_path)!r}, os.O_RDONLY))
-            left.append(subprocess.Popen(["setsid", "sleep", "8"]))
-            left.append(threading.Thread(target=time.sleep, args=(8,), name="loiterer", daemon=True))
-            left[-1].start()
-            open({str(shared)!r}, "w").close()
-
-        def test_idle_thread_is_excused():
-            trio.run(trio.to_thread.run_sync, int)
-        """
-    )
-    try:
-        result = pytester.runpytest_subprocess()
-    finally:
-        shared.unlink()
-    result.assert_outcomes(passed=2, errors=1)
-    result.stdout.fnmatch_lines(
-        [
-            "the run left behind:",
-            "process *: sleep 8 ",
-            f"shared memory: {shared.name}",
-            f"fd *: {tmp_path}",
-            "thread: loiterer (*)",
-        ]
-    )
-    assert "Trio thread" not in result.stdout.str()

@@ -12,8 +12,8 @@ from typing import Any, cast
 
 import pytest
 import trio
-from conftest import Bound, Figure
 from support import installed
+from support.fixtures.figures import Bound, Figure
 from support.witness import ask
 from trio.testing import wait_all_tasks_blocked
 

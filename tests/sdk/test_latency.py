@@ -12,7 +12,8 @@ from typing import Any
 import attrs
 import pytest
 import trio
-from conftest import Figure, Run
+from support.fixtures.figures import Figure
+from support.fixtures.inner_runs import Run
 from support.histories import history
 from support.weather import weather
 
