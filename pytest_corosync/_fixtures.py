@@ -1,4 +1,4 @@
-"""The fixtures, all of them synchronous: any test runner can use them."""
+"""The fixtures. All of them are synchronous, so that they work with any test runner."""
 
 from __future__ import annotations
 
@@ -15,63 +15,63 @@ from ._options import Mode
 if TYPE_CHECKING:
     from typing_extensions import Unpack  # which is younger than Python 3.10
 
-    from triocoro.testing import Cluster, ClusterOptions, ClusterSettings, Node
-    from triocoro.testing._pool.pool import FakeSource, Loan, Pool
+    from triocoro.testing import Cluster, ClusterLoan, ClusterOptions, ClusterSettings, ClusterSource, Node
 
 
 class ClusterFactory(Protocol):
-    """What the fixture `make_corosync_cluster` gives."""
+    """The type of the fixture `make_corosync_cluster`."""
 
     def __call__(self, nodes: int | None = None, **settings: Unpack[ClusterSettings]) -> Cluster:
-        """Have a cluster for the rest of the test. It blocks until the cluster is up.
+        """Return a cluster for the rest of the test; blocks until the cluster is up.
 
         Args:
-            nodes: how many nodes; without it, as the command line or the ini file says, else 3.
-            settings: the further fields of `triocoro.testing.ClusterOptions`. They win over all other places; the
-                markers of the test do not count here.
+            nodes: how many nodes; the default comes from the command line or the ini file, else it is 3.
+            settings: further fields of `triocoro.testing.ClusterOptions`. They override the command line and the ini
+                file. The markers of the test do not apply.
         """
         ...
 
 
-LOANS: Final = pytest.StashKey[list["Loan"]]()
+LOANS: Final = pytest.StashKey[list["ClusterLoan"]]()
 """The clusters of a test, running or not."""
 
-SOURCE: Final = pytest.StashKey["FakeSource | Pool"]()
-"""Where the clusters of the session come from."""
+SOURCE: Final = pytest.StashKey["ClusterSource"]()
+"""The source of the session's clusters."""
 
 KEPT: Final = pytest.StashKey[Path | None]()
-"""The directory with a file about each cluster that is left; `None` where none are to be left."""
+"""The directory with a file about each cluster that is left running; `None` without --corosync-keep."""
 
 
 @pytest.fixture(scope="session")
 def corosync_mode(pytestconfig: pytest.Config) -> Mode:
-    """What the clusters of this session are: "real" or "fake"."""
+    """The kind of clusters of this session: "real" or "fake"."""
     return _options.mode(pytestconfig)
 
 
 @pytest.fixture(scope="session")
-def _corosync_source(pytestconfig: pytest.Config, corosync_mode: Mode) -> Iterator[FakeSource | Pool]:
-    """Where clusters come from; at its end, those end that wait for further tests."""
-    from triocoro.testing._pool.pool import FakeSource, Pool
+def _corosync_source(pytestconfig: pytest.Config, corosync_mode: Mode) -> Iterator[ClusterSource]:
+    """The source of the session's clusters. At the end of the session it ends those that are idle."""
+    from triocoro.testing import FakeClusterSource, NetnsClusterPool
 
     kept = pytestconfig.stash[KEPT]
-    source = pytestconfig.stash[SOURCE] = Pool(kept) if corosync_mode == "real" else FakeSource()
+    source: ClusterSource = NetnsClusterPool(kept) if corosync_mode == "real" else FakeClusterSource()
+    pytestconfig.stash[SOURCE] = source
     yield source
-    source.end()
+    source.close()
 
 
 @pytest.fixture
 def _corosync_lend(
-    request: pytest.FixtureRequest, _corosync_source: FakeSource | Pool
+    request: pytest.FixtureRequest, _corosync_source: ClusterSource
 ) -> Iterator[Callable[[ClusterOptions], Cluster]]:
-    """A function that gives a cluster for the rest of the test."""
-    loans: list[Loan] = []
+    """A function that returns a cluster for the rest of the test."""
+    loans: list[ClusterLoan] = []
     item = _item(request)
     item.stash[LOANS] = loans
     with ExitStack() as stack:
 
         def lend(options: ClusterOptions) -> Cluster:
-            loan = _corosync_source.take(options, item.nodeid)
+            loan = _corosync_source.borrow(options, item.nodeid)
             stack.callback(_corosync_source.give_back, loan.cluster)
             loans.append(loan)
             return loan.cluster
@@ -83,9 +83,9 @@ def _corosync_lend(
 def make_corosync_cluster(
     pytestconfig: pytest.Config, _corosync_lend: Callable[[ClusterOptions], Cluster]
 ) -> ClusterFactory:
-    """A factory of clusters: `make_corosync_cluster(nodes=3, ...)` gives one that nobody else has.
+    """A factory: `make_corosync_cluster(nodes=3, ...)` returns a cluster that no other test uses meanwhile.
 
-    They are this test's until its end. Give a node's `endpoint` to `open_*`.
+    Its clusters last until the end of the test. To connect to one, pass a node's `endpoint` to `open_*`.
     """
 
     def make(nodes: int | None = None, **settings: Unpack[ClusterSettings]) -> Cluster:
@@ -95,7 +95,7 @@ def make_corosync_cluster(
         options: dict[str, Any] = {**_options.defaults(pytestconfig), **settings}
         if nodes is not None:
             options["nodes"] = nodes
-        # The reader of a failure need not see where in here it came from.
+        # The traceback of a failure should end at the caller.
         __tracebackhide__ = True
         try:
             return _corosync_lend(ClusterOptions(**options))
@@ -109,9 +109,9 @@ def make_corosync_cluster(
 def corosync_cluster(
     request: pytest.FixtureRequest, _corosync_lend: Callable[[ClusterOptions], Cluster]
 ) -> Iterator[Cluster]:
-    """A cluster of three nodes, or as `@pytest.mark.corosync(nodes=..., ...)`, the command line or the ini file says.
+    """A cluster whose node 1 is the default endpoint.
 
-    Node 1 is the default endpoint.
+    It has three nodes, unless `@pytest.mark.corosync(nodes=..., ...)`, the command line or the ini file say otherwise.
     """
     with _lent(_corosync_lend, _options.marked(_item(request), single=False)) as cluster:
         yield cluster
@@ -119,9 +119,9 @@ def corosync_cluster(
 
 @pytest.fixture
 def corosync(request: pytest.FixtureRequest, _corosync_lend: Callable[[ClusterOptions], Cluster]) -> Iterator[Node]:
-    """One node, the default endpoint: of a cluster of its own, or node 1 of `corosync_cluster` in a test with both.
+    """The only node of a cluster, and the default endpoint. In a test with both fixtures, node 1 of `corosync_cluster`.
 
-    A cluster of its own has this node only, unless `@pytest.mark.corosync(nodes=..., ...)` says otherwise.
+    `@pytest.mark.corosync(nodes=..., ...)` gives it a larger cluster; this is its node 1.
     """
     if "corosync_cluster" in request.fixturenames:
         yield request.getfixturevalue("corosync_cluster")[1]
@@ -136,18 +136,14 @@ def _item(request: pytest.FixtureRequest) -> pytest.Item:
 
 @contextmanager
 def _lent(lend: Callable[[ClusterOptions], Cluster], options: ClusterOptions) -> Generator[Cluster, None, None]:
-    """A cluster, whose first node is the default endpoint."""
-    # The process's default, and not the context's: a test runner may run the test in another context than its fixtures.
+    """A cluster whose node 1 is the default endpoint."""
     from triocoro import CorosyncUnavailableError
-    from triocoro._endpoint import push_process_default, remove_process_default
+    from triocoro.testing import process_default_endpoint
 
     try:
         cluster = lend(options)
     except CorosyncUnavailableError as error:
         pytest.fail(str(error), pytrace=False)
-    endpoint = cluster[1].endpoint
-    push_process_default(endpoint)
-    try:
+    # Not `default_endpoint`: a test runner may run the test in another context than its fixtures.
+    with process_default_endpoint(cluster[1].endpoint):
         yield cluster
-    finally:
-        remove_process_default(endpoint)

@@ -1,6 +1,7 @@
-"""The plugin's hooks: options, markers, header, report sections, summary. Thin over `triocoro.testing`.
+"""The plugin's hooks: options, markers, header, report sections, summary. The work is done by `triocoro.testing`.
 
-pytest loads it wherever triocoro is installed, so whatever a run without our fixtures does not need is imported late.
+pytest loads the plugin in every project where triocoro is installed. It must load fast there, so triocoro is imported
+only in functions that need it.
 """
 
 from __future__ import annotations
@@ -24,66 +25,66 @@ if sys.version_info < (3, 11):
 
 __all__ = ["ClusterFactory", "Mode"]
 
-_PLACE: Final = "corosync_kept"
-"""What a worker of xdist finds the place of the kept clusters by."""
+_KEPT_KEY: Final = "corosync_kept"
+"""The key in an xdist worker's input of the directory for kept clusters."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add our options and ini values."""
+    """Add the plugin's options and ini values."""
     _options.add_options(parser)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Decide what holds for the session; register the markers and the fixtures."""
+    """Read the options; register the markers and the fixtures."""
     _options.settle(config)
     config.pluginmanager.register(_fixtures, "corosync-fixtures")
-    config.stash[KEPT] = _place_for_kept(config) if _options.keep(config) else None
+    config.stash[KEPT] = _directory_for_kept(config) if _options.keep(config) else None
 
 
-def _place_for_kept(config: pytest.Config) -> Path:
-    """The directory with a file about each cluster that is left: all processes of the run share it."""
+def _directory_for_kept(config: pytest.Config) -> Path:
+    """The directory with a file about each cluster that is left running; all processes of the run share it."""
     worker: dict[str, str] | None = getattr(config, "workerinput", None)
     if worker is not None:
-        return Path(worker[_PLACE])
-    place = tempfile.mkdtemp(prefix="triocoro-kept-")
-    config.add_cleanup(lambda: shutil.rmtree(place))
-    return Path(place)
+        return Path(worker[_KEPT_KEY])
+    directory = tempfile.mkdtemp(prefix="triocoro-kept-")
+    config.add_cleanup(lambda: shutil.rmtree(directory))
+    return Path(directory)
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_configure_node(node: Any) -> None:  # noqa: ANN401 - of xdist, which need not be there
-    """Tell a worker of xdist, which may end without another word, where to leave word of its clusters."""
+def pytest_configure_node(node: Any) -> None:  # noqa: ANN401 - a class of xdist, which may not be installed
+    """Tell an xdist worker the directory for kept clusters: a worker that is killed reports nothing."""
     if node.config.stash[KEPT] is not None:
-        node.workerinput[_PLACE] = str(node.config.stash[KEPT])
+        node.workerinput[_KEPT_KEY] = str(node.config.stash[KEPT])
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Refuse a real session that cannot be had: a fallback would pretend to have tested what it has not."""
+    """Fail early if real clusters cannot run here. A fallback to the fake would claim tests that never ran."""
     config = session.config
     if _options.mode(config) != "real":
         return
-    from triocoro.testing._netns import requirements, supervisor_process
+    from triocoro.testing import end_with_parent, missing_requirements
 
     if hasattr(config, "workerinput"):
-        # xdist lets it go on for many seconds, with its clusters, when its controller has been killed. The rest is the
-        # controller's business.
-        supervisor_process.end_with_parent()
+        # An xdist worker. When its controller is killed, it would go on for many seconds, and so would its clusters.
+        # The requirements are checked by the controller.
+        end_with_parent()
         return
     if config.getoption("collectonly"):  # which needs no daemon
         return
 
-    if missing := requirements.missing():
+    if missing := missing_requirements():
         msg = "\n".join(["--corosync=real is not possible here:", *(f"  - {item}" for item in missing)])
         raise pytest.UsageError(msg)
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
-    """Say what the session runs against."""
+    """Report which Corosync the session uses."""
     return _header.lines(_options.mode(config))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skip what the mode excludes."""
+    """Skip the tests that are marked for the other mode."""
     other: Mode = "fake" if _options.mode(config) == "real" else "real"
     for item in items:
         marker = item.get_closest_marker(f"corosync_{other}_only")
@@ -93,9 +94,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Complain about what cannot be, before a cluster is started for it."""
+    """Report wrong markers, and a clock that does not go with real clusters, before a cluster is started."""
     if item.get_closest_marker("corosync") is not None:
-        # Whether or not the test takes a fixture that would read the marker.
+        # Also if the test has no fixture that would read the marker.
         _options.marked(item)
     fixtures = getattr(item, "fixturenames", ())
     if _options.mode(item.config) == "real" and "autojump_clock" in fixtures and "_corosync_lend" in fixtures:
@@ -108,7 +109,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
-    """Have Control-C end the session, as it does elsewhere: pytest-trio puts it into a group, which pytest reports."""
+    """Let Control-C end the session: pytest-trio raises it in a group, which pytest would report as a failed test."""
     try:
         yield
     except BaseExceptionGroup as group:
@@ -119,7 +120,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Attach the daemons' logs to the report of a failure, and leave the clusters as they are, if that is wanted."""
+    """Add the daemons' logs to the report of a failure; with --corosync-keep, leave the clusters running."""
     report = yield
     if report.failed and LOANS in item.stash:
         loans = item.stash[LOANS]
@@ -129,18 +130,18 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
                 (f"{title} node {node.nodeid} log", loan.log(node) or "(nothing since the test began)")
                 for node in loan.cluster.nodes.values()
             ]
-            how_to_enter = item.config.stash[SOURCE].withdraw(loan.cluster)
+            how_to_enter = item.config.stash[SOURCE].leave_running(loan.cluster)
             if how_to_enter is not None:
                 report.sections.append((f"{title} is left as it is", how_to_enter))
     if report.when == "teardown" and LOANS in item.stash:
-        del item.stash[LOANS]  # the item stays until the end of the session
+        del item.stash[LOANS]  # pytest keeps the item until the end of the session
     return report
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Say which clusters are left, and how to enter and end them."""
-    place = config.stash[KEPT]
-    kept = [] if place is None else sorted(place.iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    """Say which clusters are left running, and how to enter and end them."""
+    directory = config.stash[KEPT]
+    kept = [] if directory is None else sorted(directory.iterdir(), key=lambda path: path.stat().st_mtime_ns)
     if kept:
         terminalreporter.section("corosync clusters that are left")
         for path in kept:

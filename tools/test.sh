@@ -10,7 +10,7 @@ for part in lint fake; do
     ${MAKE:-make} --no-print-directory "$part" || failed="$failed $part"
 done
 if ! missing=$("${BIN:-.venv/bin}/python" -c \
-    'from triocoro.testing._netns.requirements import missing; print("\n".join(missing()))'); then
+    'from triocoro.testing import missing_requirements; print("\n".join(missing_requirements()))'); then
     missing="what it lacks could not be found out"
     failed="$failed real"
 elif [ -z "$missing" ]; then

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from contextvars import ContextVar
 
 from ._services import Endpoint
@@ -13,14 +15,19 @@ set that one, since a synchronous fixture's context does not reach every test ru
 _process_default: list[Endpoint] = []
 
 
-def push_process_default(endpoint: Endpoint) -> None:
-    """Make `endpoint` the process-wide default until it is removed again; the latest one wins."""
+@contextmanager
+def process_default_endpoint(endpoint: Endpoint) -> Generator[None, None, None]:
+    """Make `endpoint` the default of all contexts, threads and Trio runs of this process, within a `with` block.
+
+    It is what synchronous fixtures need: `default_endpoint` set in one does not reach the test, where the test runner
+    gives it another context. A `default_endpoint` that is set takes precedence. Of several blocks, the one that was
+    entered last counts; they may end in any order.
+    """
     _process_default.append(endpoint)
-
-
-def remove_process_default(endpoint: Endpoint) -> None:
-    """Take back what `push_process_default` did."""
-    _process_default.remove(endpoint)
+    try:
+        yield
+    finally:
+        _process_default.remove(endpoint)
 
 
 def resolve_endpoint(endpoint: Endpoint | None) -> Endpoint:

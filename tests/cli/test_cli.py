@@ -17,9 +17,8 @@ from typing import TextIO, TypeAlias
 import pytest
 import trio
 
-from triocoro._cli import transcript
+from triocoro._cli import demo, transcript
 from triocoro._cli.demo import MAX_NODES, run_demo
-from triocoro.testing._netns import requirements
 
 Figure: TypeAlias = Callable[[str, str], None]
 
@@ -85,7 +84,7 @@ def test_demo(corosync_mode: str, nodes: int, figure: Figure) -> None:
 @pytest.mark.parametrize("others", [[], ["a", "b"]])
 def test_demo_where_no_real_node_can_run(monkeypatch: pytest.MonkeyPatch, others: list[str]) -> None:
     missing = ["the kernel forbids it: allow it", *others]
-    monkeypatch.setattr(requirements, "missing", lambda: missing)
+    monkeypatch.setattr(demo, "missing_requirements", lambda: missing)
     stream = io.StringIO()
     assert run_demo(mode="auto", nodes=2, transcript=transcript.Transcript(stream)) == 0
     more = " (and 2 more, which --corosync=real lists)" if others else ""

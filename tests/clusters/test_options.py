@@ -7,8 +7,7 @@ from typing import TypeAlias
 import pytest
 
 from pytest_corosync.plugin import Mode
-from triocoro.testing import ClusterOptions, FakeCluster, NetnsCluster
-from triocoro.testing._pool.pool import FakeSource
+from triocoro.testing import ClusterOptions, FakeCluster, FakeClusterSource, NetnsCluster
 
 Kind: TypeAlias = "type[FakeCluster | NetnsCluster]"
 
@@ -43,7 +42,7 @@ def test_without_ready_made_options_keyword_arguments_are_fields(kind: Kind) -> 
 
 @pytest.mark.corosync_fake_only(reason="the pool of real clusters is tested in test_reuse.py")
 def test_the_plugins_source_passes_its_options_on() -> None:
-    source = FakeSource()
-    cluster = source.take(FIVE, "a test").cluster
+    source = FakeClusterSource()
+    cluster = source.borrow(FIVE, "a test").cluster
     assert cluster.options is FIVE
     source.give_back(cluster)

@@ -316,7 +316,7 @@ async def test_a_folder_that_the_daemon_needs_is_named(monkeypatch: pytest.Monke
         pass
     assert f"keeps its lock file, is not there: mkdir -p {absent}" in str(caught.value)
     absent.mkdir(parents=True)
-    assert requirements.missing() == []
+    assert requirements.missing_requirements() == []
     async with NetnsCluster(nodes=1) as cluster:
         assert cluster[1].running
 
@@ -355,7 +355,7 @@ def test_an_interrupt_that_wakes_nobody_ends_the_start(monkeypatch: pytest.Monke
 
 
 def test_this_machine_lacks_nothing() -> None:
-    assert requirements.missing() == []
+    assert requirements.missing_requirements() == []
 
 
 def test_what_is_missing_is_listed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import trio
 from support.fixtures.inner_runs import Run
 
 import triocoro
+import triocoro.testing
 from pytest_corosync import _header
 from triocoro.testing import Node
 from triocoro.testing._netns import requirements
@@ -29,7 +30,7 @@ def test_default_is_fake(run: Run) -> None:
 
 
 def test_ini(pytester: pytest.Pytester, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(requirements, "missing", list[str])
+    monkeypatch.setattr(triocoro.testing, "missing_requirements", list[str])
     pytester.makeini("[pytest]\ncorosync = real")
     run("def test_it(corosync_mode): assert corosync_mode == 'real'", mode=None).assert_outcomes(passed=1)
 
@@ -54,7 +55,9 @@ def test_wrong_command_line_is_an_error(run: Run) -> None:
 
 
 def test_real_without_the_means_is_an_error(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(requirements, "missing", lambda: ["no moon: wait for the night", "no tide: ask the moon"])
+    monkeypatch.setattr(
+        triocoro.testing, "missing_requirements", lambda: ["no moon: wait for the night", "no tide: ask the moon"]
+    )
     result = run("def test_it(): pass", mode="real")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(
@@ -68,14 +71,14 @@ def test_real_without_the_means_is_an_error(run: Run, monkeypatch: pytest.Monkey
 
 
 def test_real_without_the_means_can_be_collected(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(requirements, "missing", lambda: ["no moon: wait for the night"])
+    monkeypatch.setattr(triocoro.testing, "missing_requirements", lambda: ["no moon: wait for the night"])
     assert run("def test_it(): pass", "--collect-only", mode="real").ret == pytest.ExitCode.OK
 
 
 @pytest.mark.parametrize("mode", ["real", "fake"])
 @pytest.mark.parametrize("fixture", ["corosync", "corosync_cluster", "make_corosync_cluster"])
 def test_a_clock_that_jumps_is_for_the_fake(run: Run, monkeypatch: pytest.MonkeyPatch, mode: str, fixture: str) -> None:
-    monkeypatch.setattr(requirements, "missing", list[str])
+    monkeypatch.setattr(triocoro.testing, "missing_requirements", list[str])
     result = run(f"def test_it(autojump_clock, {fixture}): pass", mode=mode)
     if mode == "fake":
         result.assert_outcomes(passed=1)
@@ -171,7 +174,7 @@ def test_header(run: Run) -> None:
 @pytest.mark.parametrize("uid,name", [(33, "www-data (33)"), (4_000_000, "4000000")])
 def test_header_of_an_ordinary_user(monkeypatch: pytest.MonkeyPatch, uid: int, name: str) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: uid)
-    monkeypatch.setattr(_header, "_daemon", lambda: "corosync 3")
+    monkeypatch.setattr(triocoro.testing, "describe_daemon", lambda: "corosync 3")
     assert _header.lines("real")[0] == f"corosync: real, corosync 3, as user {name} in a user namespace"
 
 
@@ -209,7 +212,7 @@ def test_header_where_corosync_hangs(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 @pytest.mark.parametrize("mode", ["real", "fake"])
 def test_only_markers(run: Run, monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
-    monkeypatch.setattr(requirements, "missing", list[str])
+    monkeypatch.setattr(triocoro.testing, "missing_requirements", list[str])
     source = """
         import pytest
 

@@ -15,9 +15,8 @@ from trio.testing import MockClock
 
 import triocoro
 from triocoro import lowlevel
-from triocoro.testing import Cluster, ClusterOptions, FakeCluster, NetnsCluster, Node
+from triocoro.testing import Cluster, ClusterOptions, FakeCluster, NetnsCluster, NetnsClusterPool, Node
 from triocoro.testing._netns.node_processes import NodeProcesses
-from triocoro.testing._pool.pool import Pool
 from triocoro.testing._pool.state import Observer
 
 FIXTURE_BOUND = 0.050
@@ -217,7 +216,7 @@ async def check_it_is_seen(
     async with new_cluster(nodes=2) as cluster:
         observer = Observer(cluster)
         try:
-            before = await observer.first_look()
+            before = await observer.first_snapshot()
             assert before is not None
             assert await observer.differences(before, PATIENCE) == []
             await deed(cluster)
@@ -245,7 +244,7 @@ async def test_nothing_else_is_seen(new_cluster: type[NetnsCluster | FakeCluster
     async with new_cluster(nodes=2) as cluster:
         observer = Observer(cluster)
         try:
-            before = await observer.first_look()
+            before = await observer.first_snapshot()
             assert before is not None
             await deed(cluster)
             assert await observer.differences(before, PATIENCE) == []
@@ -257,17 +256,17 @@ async def test_nothing_else_is_seen(new_cluster: type[NetnsCluster | FakeCluster
 
 
 @pytest.fixture
-def pool() -> Iterator[Pool]:
-    pool = Pool(None, patience=PATIENCE)
+def pool() -> Iterator[NetnsClusterPool]:
+    pool = NetnsClusterPool(None, patience=PATIENCE)
     yield pool
-    pool.end()
+    pool.close()
 
 
 @pytest.fixture
-def impatient_pool() -> Iterator[Pool]:
-    pool = Pool(None, patience=0)
+def impatient_pool() -> Iterator[NetnsClusterPool]:
+    pool = NetnsClusterPool(None, patience=0)
     yield pool
-    pool.end()
+    pool.close()
 
 
 def pids(cluster: Cluster) -> list[int | None]:
@@ -279,13 +278,13 @@ TWO = ClusterOptions(nodes=2)
 
 @pytest.mark.corosync_real_only(reason="fakes are always new")
 @pytest.mark.parametrize("deed", NOT_LEFT)
-def test_a_clean_cluster_is_used_again(pool: Pool, deed: Deed) -> None:
-    cluster = pool.take(TWO, "a test").cluster
+def test_a_clean_cluster_is_used_again(pool: NetnsClusterPool, deed: Deed) -> None:
+    cluster = pool.borrow(TWO, "a test").cluster
     assert cluster.options is TWO
     daemons = pids(cluster)
     trio.run(deed, cluster)
     pool.give_back(cluster)
-    assert pool.take(TWO, "a test").cluster is cluster
+    assert pool.borrow(TWO, "a test").cluster is cluster
     assert pids(cluster) == daemons
 
 
@@ -303,11 +302,11 @@ async def kill_and_start(cluster: Cluster) -> None:
 @pytest.mark.parametrize(
     "deed", [set_key, stay_in_a_group, stay_connected, partition, lose, freeze, kill_and_start, end]
 )
-def test_another_cluster_is_not(impatient_pool: Pool, deed: Deed) -> None:
-    cluster = impatient_pool.take(TWO, "a test").cluster
+def test_another_cluster_is_not(impatient_pool: NetnsClusterPool, deed: Deed) -> None:
+    cluster = impatient_pool.borrow(TWO, "a test").cluster
     trio.run(deed, cluster)
     impatient_pool.give_back(cluster)
-    other = impatient_pool.take(TWO, "another test").cluster
+    other = impatient_pool.borrow(TWO, "another test").cluster
     assert other is not cluster
     assert not any(node.running for node in cluster.nodes.values())
     assert all(node.running for node in other.nodes.values())
@@ -315,15 +314,15 @@ def test_another_cluster_is_not(impatient_pool: Pool, deed: Deed) -> None:
 
 
 @pytest.mark.corosync_real_only(reason="fakes are always new")
-def test_what_votequorum_may_remember(pool: Pool) -> None:
+def test_what_votequorum_may_remember(pool: NetnsClusterPool) -> None:
     """With most of its options, what it does depends on what it has seen, and no client can see that."""
     options = ClusterOptions(nodes=2, last_man_standing=True)
-    cluster = pool.take(options, "a test").cluster
+    cluster = pool.borrow(options, "a test").cluster
     pool.give_back(cluster)
-    assert pool.take(options, "a test").cluster is cluster
+    assert pool.borrow(options, "a test").cluster is cluster
     trio.run(partition_and_heal, cluster)
     pool.give_back(cluster)
-    assert pool.take(options, "a test").cluster is not cluster
+    assert pool.borrow(options, "a test").cluster is not cluster
 
 
 async def follow(node: Node, seen: list[object], task_status: trio.TaskStatus[None]) -> None:
@@ -337,7 +336,7 @@ async def follow(node: Node, seen: list[object], task_status: trio.TaskStatus[No
 
 @pytest.mark.corosync_real_only(reason="fakes are always new")
 @pytest.mark.parametrize("seconds", [0.6, 0.8])
-def test_a_cluster_has_settled_when_it_is_used_again(pool: Pool, seconds: float) -> None:
+def test_a_cluster_has_settled_when_it_is_used_again(pool: NetnsClusterPool, seconds: float) -> None:
     """A cut so short that the memberships change only after it was mended."""
     three = ClusterOptions(nodes=3)
 
@@ -355,45 +354,45 @@ def test_a_cluster_has_settled_when_it_is_used_again(pool: Pool, seconds: float)
             nursery.cancel_scope.cancel()
         return seen
 
-    cluster = pool.take(three, "a test").cluster
+    cluster = pool.borrow(three, "a test").cluster
     trio.run(cut_for_a_moment, cluster)
     pool.give_back(cluster)
-    again = pool.take(three, "a test").cluster
+    again = pool.borrow(three, "a test").cluster
     assert again is cluster
     assert trio.run(changes_in, again) == []
 
 
 @pytest.mark.corosync_real_only(reason="fakes are always new")
-def test_other_options_are_other_clusters(pool: Pool) -> None:
+def test_other_options_are_other_clusters(pool: NetnsClusterPool) -> None:
     one = ClusterOptions(nodes=1)
-    cluster = pool.take(one, "a test").cluster
+    cluster = pool.borrow(one, "a test").cluster
     pool.give_back(cluster)
     others = [ClusterOptions(nodes=1, votes={1: 3}), ClusterOptions(nodes=1, token=600), TWO]
-    assert cluster not in [pool.take(options, "a test").cluster for options in others]
-    assert pool.take(ClusterOptions(nodes=1), "a test").cluster is cluster
+    assert cluster not in [pool.borrow(options, "a test").cluster for options in others]
+    assert pool.borrow(ClusterOptions(nodes=1), "a test").cluster is cluster
     # As long as somebody has it, nobody else gets it.
-    assert pool.take(one, "a test").cluster is not cluster
+    assert pool.borrow(one, "a test").cluster is not cluster
 
 
 @pytest.mark.corosync_real_only(reason="fakes are always new")
-def test_few_clusters_wait(pool: Pool) -> None:
+def test_few_clusters_wait(pool: NetnsClusterPool) -> None:
     """Three, and those that were used longest ago go first."""
     options = [ClusterOptions(nodes=1, token=token) for token in (500, 501, 502, 503)]
-    clusters = [pool.take(each, "a test").cluster for each in options]
+    clusters = [pool.borrow(each, "a test").cluster for each in options]
     for cluster in clusters[:3]:
         pool.give_back(cluster)
-    assert pool.take(options[0], "a test").cluster is clusters[0]
+    assert pool.borrow(options[0], "a test").cluster is clusters[0]
     pool.give_back(clusters[0])
     assert all(cluster[1].running for cluster in clusters)
     pool.give_back(clusters[3])
     assert [cluster[1].running for cluster in clusters] == [True, False, True, True]
-    pool.end()
+    pool.close()
     assert not any(cluster[1].running for cluster in clusters)
 
 
 @pytest.mark.corosync_real_only(reason="fakes are always new")
-def test_all_end_though_one_fails_to(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
-    clusters = [pool.take(ClusterOptions(nodes=1), "a test").cluster for _ in range(2)]
+def test_all_end_though_one_fails_to(pool: NetnsClusterPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    clusters = [pool.borrow(ClusterOptions(nodes=1), "a test").cluster for _ in range(2)]
     end = NetnsCluster.__exit__
 
     def end_and_fail(cluster: NetnsCluster, *_: object) -> None:
@@ -402,40 +401,40 @@ def test_all_end_though_one_fails_to(pool: Pool, monkeypatch: pytest.MonkeyPatch
 
     with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="no end"):
         patch.setattr(NetnsCluster, "__exit__", end_and_fail)
-        pool.end()
+        pool.close()
     assert not any(cluster[1].running for cluster in clusters)
 
 
 @pytest.mark.corosync_real_only(reason="fakes are always new")
-def test_a_cluster_whose_daemon_dies_meanwhile(pool: Pool) -> None:
-    cluster = pool.take(TWO, "a test").cluster
+def test_a_cluster_whose_daemon_dies_meanwhile(pool: NetnsClusterPool) -> None:
+    cluster = pool.borrow(TWO, "a test").cluster
     pool.give_back(cluster)
     trio.run(kill, cluster)
-    assert pool.take(TWO, "a test").cluster is not cluster
+    assert pool.borrow(TWO, "a test").cluster is not cluster
 
 
 @pytest.mark.corosync_real_only(reason="fakes are always new")
-def test_logs_are_not_read_for_it(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_logs_are_not_read_for_it(pool: NetnsClusterPool, monkeypatch: pytest.MonkeyPatch) -> None:
     """They may be long."""
-    cluster = pool.take(TWO, "a test").cluster
+    cluster = pool.borrow(TWO, "a test").cluster
     pool.give_back(cluster)
 
     def read(*_: object) -> bytes:
         raise AssertionError
 
     monkeypatch.setattr(NodeProcesses, "_logged", read)
-    assert pool.take(TWO, "another test").cluster is cluster
+    assert pool.borrow(TWO, "another test").cluster is cluster
     monkeypatch.undo()  # they are, once the cluster ends
 
 
 @pytest.mark.corosync_real_only(reason="fakes are always new")
-async def test_a_cluster_is_taken_within_a_run(pool: Pool, autojump_clock: MockClock) -> None:
+async def test_a_cluster_is_taken_within_a_run(pool: NetnsClusterPool, autojump_clock: MockClock) -> None:
     """As make_corosync_cluster does, whatever the clock."""
-    cluster = pool.take(TWO, "a test").cluster
+    cluster = pool.borrow(TWO, "a test").cluster
     pool.give_back(cluster)
     await trio.sleep(3600)
     assert autojump_clock.current_time() == 3600
-    assert pool.take(TWO, "another test").cluster is cluster
+    assert pool.borrow(TWO, "another test").cluster is cluster
     assert trio.current_time() == 3600
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support.fixtures.inner_runs import load_plugin
 
-from triocoro.testing._netns import requirements
+import triocoro.testing
 
 _TESTS = Path(__file__).parent.parent
 _MARKERS = {"corosync_real_only", "corosync_fake_only"}
@@ -77,7 +77,7 @@ def test_a_marker_without_a_reason_is_found(source: str, marker: str, is_explain
 @pytest.fixture
 def ours(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
     """A place for a run with our count."""
-    monkeypatch.setattr(requirements, "missing", list[str])
+    monkeypatch.setattr(triocoro.testing, "missing_requirements", list[str])
     load_plugin(pytester, "conformance")
     return pytester
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -34,6 +34,7 @@ LAYERS: Final = (
     ("histories", "triocoro.testing._history"),
     ("checkers", "triocoro.testing._checkers"),
     ("clusters", "triocoro.testing._fake", "triocoro.testing._netns"),
+    ("reuse of clusters", "triocoro.testing._pool"),
     ("testing", "triocoro.testing"),
     ("the command line", "triocoro._cli", "triocoro.__main__"),
     ("the plugin", "pytest_corosync"),
@@ -151,6 +152,42 @@ def test_no_import_points_upwards(graph: Graph) -> None:
     assert wrong_imports(graph) == []
 
 
+def private_names(imported: Iterable[str], packages: Sequence[str]) -> list[str]:
+    """Those of the imported names that are private to the packages, or in a private module of theirs."""
+    return [
+        name
+        for name in imported
+        if any(is_in(name, package) for package in packages) and any(part[0] == "_" for part in name.split("."))
+    ]
+
+
+def test_the_plugin_imports_public_names_only() -> None:
+    """It shows that a test framework can be built on `triocoro.testing`."""
+    paths = paths_of(ROOT, "pytest_corosync")
+    assert "pytest_corosync.plugin" in paths
+    imported = {module: private_names(names_imported(module, path), ["triocoro"]) for module, path in paths.items()}
+    assert {module: names for module, names in imported.items() if names} == {}
+
+
+@pytest.mark.parametrize(
+    "statement, private",
+    [
+        ("from triocoro.testing import Cluster", []),
+        ("import triocoro.testing", []),
+        ("import _thread, os.path", []),
+        ("from . import _options", []),
+        ("def late():\n    from triocoro.testing._pool import pool", ["triocoro.testing._pool.pool"]),
+        ("from triocoro import _cpg", ["triocoro._cpg"]),
+        ("from triocoro import _secret as open_secret", ["triocoro._secret"]),
+        ("import triocoro._cpg", ["triocoro._cpg"]),
+    ],
+)
+def test_an_import_of_a_private_name_is_found(statement: str, private: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "plugin.py"
+    path.write_text(statement, encoding="utf-8")
+    assert private_names(names_imported("pytest_corosync.plugin", path), ["triocoro"]) == private
+
+
 def test_each_entry_of_the_tables_exists_or_is_planned(graph: Graph) -> None:
     planned = {"triocoro.recipes", "triocoro._lifetime", "triocoro._requests"}
     entries = {entry for _, *entries in LAYERS for entry in entries}
@@ -239,7 +276,7 @@ def test_a_wrong_import_is_found(module: str, imported: str, complaint: str) -> 
         ("triocoro._endpoint", "triocoro._corosync"),
         ("triocoro._connection", "triocoro._endpoint"),
         ("triocoro.testing._fake.exec.cpg", "triocoro.testing._fake.exec.ring"),
-        ("triocoro.testing._netns.machine", "triocoro._corosync"),
+        ("triocoro.testing._netns.node_processes", "triocoro._corosync"),
         ("pytest_corosync.plugin", "triocoro.testing"),
     ],
 )

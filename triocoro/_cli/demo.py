@@ -11,7 +11,7 @@ from typing import Final, Literal, TypeAlias
 import trio
 
 from .._errors import CorosyncUnavailableError
-from ..testing import Cluster, FakeCluster, NetnsCluster
+from ..testing import Cluster, FakeCluster, NetnsCluster, missing_requirements
 from .chat import GROUP, ChatMember
 from .transcript import Transcript
 
@@ -114,11 +114,7 @@ class _Demo:
 
 def run_demo(*, mode: Mode, nodes: int, transcript: Transcript) -> int:
     """Run the demonstration and return its exit status."""
-    missing: list[str] = []
-    if mode != "fake":
-        from ..testing._netns import requirements
-
-        missing = requirements.missing()
+    missing = [] if mode == "fake" else missing_requirements()
     if missing and mode == "real":
         transcript.failure("--corosync=real is not possible here:\n" + "\n".join(f"  - {item}" for item in missing))
         return _USAGE

@@ -95,7 +95,7 @@ def find_programs() -> Programs:
     return Programs(*paths)
 
 
-def missing() -> list[str]:
+def missing_requirements() -> list[str]:
     """What this machine lacks to run real clusters, each with what to do about it; empty if nothing."""
     absent = [
         f"the program {name} is neither on PATH nor in {', '.join(_SBIN)}: install the package {package}"
@@ -111,7 +111,7 @@ def missing() -> list[str]:
 def unavailable(symptom: str) -> CorosyncUnavailableError:
     """The error for a cluster that cannot be had, with what is missing."""
     # Looking takes longer than trying, so this is done only when something has failed.
-    return CorosyncUnavailableError("\n".join([symptom, *(f"- {item}" for item in missing())]))
+    return CorosyncUnavailableError("\n".join([symptom, *(f"- {item}" for item in missing_requirements())]))
 
 
 def describe_corosync(program: str) -> str:

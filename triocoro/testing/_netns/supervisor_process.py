@@ -36,7 +36,11 @@ _GOALS: Final[dict[Operation, str]] = {
 
 
 def end_with_parent() -> None:
-    """Let the kernel kill this process, and thereby its clusters, when the thread that started it ends."""
+    """Let the kernel kill this process, and thereby its real clusters, when the thread that started it ends.
+
+    It is for worker processes that would outlive a controller that was killed, such as those of pytest-xdist. See
+    PR_SET_PDEATHSIG in prctl(2).
+    """
     call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 

@@ -1,4 +1,4 @@
-"""What clients can see of a cluster, to be compared with what they saw before: has somebody left something there?"""
+"""Compare the state of a cluster, as clients see it, with an earlier state: has a test left anything behind?"""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ from .._cluster.cluster import Cluster, Node
 HandleT = TypeVar("HandleT", bound="RawHandle[Any]")
 
 _COUNTERS: Final = re.compile(r"runtime\.services\..*\.[rt]x")
-"""The keys that change although nobody has changed anything."""
+"""Keys that count messages: they change all the time."""
 
-_JOINS: Final = re.compile(r"runtime\.members\.\d+\.join_count")
-"""The keys that tell memberships of before."""
+_JOIN_COUNTS: Final = re.compile(r"runtime\.members\.\d+\.join_count")
+"""Keys that count how often each node has joined: they change with the membership, and do not change back."""
 
 _ACTIVE: Final = "stats.ipcs.global.active"
-"""How many connections there are; unless somebody has reset it, which is to be seen as well, then."""
+"""The key of the number of connections. A client can reset it; then the number is wrong, and the cluster not clean."""
 
-_TOLD: Final = "runtime"
-"""The section (the first part of a key) in which a daemon notes what it does and hears of the others."""
+_RUNTIME: Final = "runtime"
+"""The section (first part of the key) that daemons write themselves, some of it on messages from other nodes."""
 
 _SECTIONS: Final = frozenset({"config", "nozzle", "uidgid"})
-"""The sections that Corosync may read or write though there is nothing in them at first; see cmap_keys(7)."""
+"""Sections that mean something to Corosync but may have no keys at first; see cmap_keys(7)."""
 
 _POLL: Final = 0.01
 _LIMIT: Final = 3.0
-"""Seconds after which daemons that do not answer are given up."""
+"""Seconds that the daemons may take to answer."""
 
 
 @attrs.frozen
 class _Handles:
-    """Our connections to a node."""
+    """The observer's connections to one node."""
 
     cpg: RawCpg
     votequorum: RawVotequorum
@@ -52,19 +52,19 @@ class _Handles:
 
 @attrs.frozen
 class Snapshot:
-    """What one look at a cluster has seen."""
+    """The state of a cluster at one time, as its clients see it."""
 
     facts: dict[str, object] = attrs.field(factory=dict[str, object])
-    """By names such as "node 1: votes of node 2"."""
+    """Values by description, such as "node 1: votes of node 2"."""
     keys: dict[tuple[int, str], TypedValue] = attrs.field(factory=dict[tuple[int, str], TypedValue])
     """The keys of cmap, by node and name."""
     faults: list[str] = attrs.field(factory=list[str])
-    """What never is in order, and does not pass by itself, such as a node that is down."""
+    """Whatever is wrong at any time and does not pass by itself, such as a node that is down."""
     clients: list[str] = attrs.field(factory=list[str])
-    """Traces of clients other than who looks: they may be about to go."""
+    """Traces of other clients, which may be about to vanish."""
 
-    def since(self, before: Snapshot) -> list[str]:
-        """What is not in order, or not as it was before."""
+    def differences_from(self, before: Snapshot) -> list[str]:
+        """Whatever is wrong, and whatever has changed since `before`, in words."""
         return [
             *sorted(self.faults),
             *sorted(self.clients),
@@ -72,16 +72,16 @@ class Snapshot:
             *_changes(before._named_keys(), self._named_keys()),
         ]
 
-    def lasts(self, before: Snapshot) -> bool:
-        """Whether some of that does not pass by itself: clients go, and daemons have things to tell each other."""
+    def differs_for_good(self, before: Snapshot) -> bool:
+        """Whether some difference will not vanish by itself, as clients do, and what daemons tell each other."""
         return bool(self.faults) or any(
             before.keys.get(at) != self.keys.get(at)
             for at in before.keys.keys() | self.keys.keys()
-            if _section(at[1]) != _TOLD
+            if _section(at[1]) != _RUNTIME
         )
 
-    def strays(self, before: Snapshot) -> list[tuple[int, str]]:
-        """The keys that have been added in sections that mean nothing to Corosync."""
+    def added_by_clients(self, before: Snapshot) -> list[tuple[int, str]]:
+        """The new keys in sections that mean nothing to Corosync."""
         known = _SECTIONS.union(_section(key) for _, key in before.keys)
         return [(nodeid, key) for nodeid, key in self.keys if _section(key) not in known]
 
@@ -104,24 +104,24 @@ def _changes(before: Mapping[str, object], now: Mapping[str, object]) -> Iterato
 
 
 def is_whole(cluster: Cluster) -> bool:
-    """Whether all nodes are up, and the first one and all others hear each other; quick."""
+    """Whether all nodes are up and linked to node 1; quick."""
     return cluster.reachable(1) == frozenset(cluster.nodes)
 
 
 class Observer:
-    """Looks at a cluster again and again, over connections that it opens once: that is what takes the time.
+    """Takes snapshots of a cluster, over connections that it opens once because opening them is slow.
 
-    A membership that has changed and is as before is nothing to be seen, unless the cluster's options are such that
-    votequorum goes by what has been, of which clients see no more than a part.
+    The connections are raw handles. They outlive the Trio run that opened them, so each snapshot may be taken in a run
+    of its own. None of them joins or tracks anything, so other clients do not see them.
 
-    They are bare handles, which outlive the Trio run that opened them, so each look may be in a run of its own. None of
-    them joins or tracks anything: nobody is told of them.
+    A changed membership that has changed back is no difference, with one exception: some options let votequorum depend
+    on past memberships, more than its clients can see. Then it is one.
     """
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         options = cluster.options
-        self._remembers = (
+        self._depends_on_the_past = (
             options.two_node
             or options.wait_for_all is not None
             or options.last_man_standing
@@ -132,8 +132,8 @@ class Observer:
         self._open: list[RawHandle[Any]] = []
         self._handles: dict[int, _Handles] = {}
 
-    async def first_look(self) -> Snapshot | None:
-        """Connect, and look at a cluster that has just been started, once all is in order; `None` if it never is.
+    async def first_snapshot(self) -> Snapshot | None:
+        """Connect to a new cluster, and take a snapshot once nothing is wrong; `None` if that takes too long.
 
         Cancelled: some connections may be open.
         """
@@ -141,52 +141,56 @@ class Observer:
             async with trio.open_nursery() as nursery:
                 for node in self._cluster.nodes.values():
                     nursery.start_soon(self._connect, node)
-            # Who waited for the start may not have gone yet.
-            while (look := await self.look()).faults or look.clients:  # noqa: ASYNC110 - nobody tells
+            # The connections that waited for the start may not have gone yet. No event says when they have.
+            while (snapshot := await self.snapshot()).faults or snapshot.clients:  # noqa: ASYNC110
                 await trio.sleep(_POLL)
-            return look
+            return snapshot
         return None
 
     async def differences(self, before: Snapshot, patience: float) -> list[str]:
-        """What is not in order, or not as it was before; empty if all is.
+        """Whatever is wrong, and whatever has changed since `before`, in words; empty if the cluster is clean.
 
         Keys that clients have added in sections of their own are deleted.
 
         Args:
-            before: what there was to see then.
-            patience: how many seconds to wait for that: what a client has left may be about to vanish.
+            before: the first snapshot.
+            patience: how many seconds differences may take to vanish that can vanish by themselves.
         """
         found = [f"the daemons have not answered within {_LIMIT:g} seconds"]
         with trio.move_on_after(_LIMIT):
             deadline = trio.current_time() + patience
-            look = await self.look()
-            if strays := look.strays(before):
-                await self._delete(strays)
-                look = await self.look()
-            while (found := look.since(before)) and not look.lasts(before) and trio.current_time() < deadline:
+            now = await self.snapshot()
+            if added := now.added_by_clients(before):
+                await self._delete(added)
+                now = await self.snapshot()
+            while (
+                (found := now.differences_from(before))
+                and not now.differs_for_good(before)
+                and trio.current_time() < deadline
+            ):
                 await trio.sleep(_POLL)
-                look = await self.look()
+                now = await self.snapshot()
         return found
 
-    async def look(self) -> Snapshot:
-        """Snapshot. Where a node is down, frozen or cut off, nobody is asked: who knows whether they answer."""
+    async def snapshot(self) -> Snapshot:
+        """Take a snapshot. If a node is down, frozen or cut off, no daemon is asked, as it might not answer."""
         await trio.lowlevel.checkpoint()
-        look = Snapshot()
-        look.faults.extend(self._faults())
-        if not look.faults:
+        snapshot = Snapshot()
+        snapshot.faults.extend(self._faults())
+        if not snapshot.faults:
             async with trio.open_nursery() as nursery:
                 for node in self._cluster.nodes.values():
-                    nursery.start_soon(self._ask, node, look)
-        return look
+                    nursery.start_soon(self._add_node, node, snapshot)
+        return snapshot
 
     def close(self) -> None:
         """Disconnect, in the background; idempotent."""
         while self._open:
             self._open.pop().close()
 
-    def _passes(self, key: str) -> bool:
-        """Whether a key may have any value."""
-        return bool(_COUNTERS.fullmatch(key) or (_JOINS.fullmatch(key) and not self._remembers))
+    def _may_change(self, key: str) -> bool:
+        """Whether another value of this key is no difference."""
+        return bool(_COUNTERS.fullmatch(key) or (_JOIN_COUNTS.fullmatch(key) and not self._depends_on_the_past))
 
     def _faults(self) -> Iterator[str]:
         cluster = self._cluster
@@ -195,16 +199,16 @@ class Observer:
         for nodeid, percent in cluster.network.loss.items():
             if percent:
                 yield f"node {nodeid} loses {percent:g} per cent of what it should hear"
-        # One question tells of all nodes, unless the answer is no.
+        # One check covers all nodes, unless it fails.
         if not is_whole(cluster):
             for nodeid in cluster.nodes:
                 if not cluster.reachable(nodeid):
                     yield f"node {nodeid} is down or frozen"
 
-    async def _connect(self, node: Node) -> None:  # noqa: ASYNC910 - a task of our own
+    async def _connect(self, node: Node) -> None:  # noqa: ASYNC910 - it is a task of its own
         endpoint = node.endpoint
 
-        async def opened(service: ServiceSpec[HandleT, object]) -> HandleT:  # noqa: ASYNC910 - as above
+        async def opened(service: ServiceSpec[HandleT, object]) -> HandleT:  # noqa: ASYNC910 - `connect` may fail
             handle = await connect(service, endpoint)
             self._open.append(handle)
             return handle
@@ -217,29 +221,31 @@ class Observer:
                 await opened(STATS),
             )
 
-    async def _delete(self, keys: list[tuple[int, str]]) -> None:  # noqa: ASYNC910 - whoever calls has looked
-        with suppress(CorosyncError):  # the next look tells
+    async def _delete(self, keys: list[tuple[int, str]]) -> None:  # noqa: ASYNC910 - the caller has checkpoints
+        with suppress(CorosyncError):  # the next snapshot has the key, or the error again
             for nodeid, key in keys:
                 await retry(partial(self._handles[nodeid].icmap.delete, key))
 
-    async def _ask(self, node: Node, look: Snapshot) -> None:  # noqa: ASYNC910 - as above
+    async def _add_node(self, node: Node, snapshot: Snapshot) -> None:  # noqa: ASYNC910 - it is a task of its own
+        """Add the state of one node to a snapshot."""
         of_node = f"node {node.nodeid}"
         handles = self._handles.get(node.nodeid)
         if handles is None:
-            look.faults.append(f"{of_node}: nobody could connect to it")
-            return  # noqa: ASYNC910 - as above
-        look.facts[f"{of_node}: the daemon"] = node.pid
+            snapshot.faults.append(f"{of_node}: nobody could connect to it")
+            return  # noqa: ASYNC910 - it is a task of its own
+        snapshot.facts[f"{of_node}: the daemon"] = node.pid
         try:
-            # This comes first, since it is answered only when no transition is under way.
+            # The process groups first: CPG answers only while no transition is under way.
             for member in await retry(lambda: handles.cpg.iterate(IterationType.ALL, None)):
-                look.clients.append(f"{of_node}: {member.address} is in the group {member.group!r}")
+                snapshot.clients.append(f"{of_node}: {member.address} is in the group {member.group!r}")
             for nodeid in self._cluster.nodes:
-                look.facts[f"{of_node}: votes of node {nodeid}"] = await retry(partial(handles.votequorum.info, nodeid))
+                votes = await retry(partial(handles.votequorum.info, nodeid))
+                snapshot.facts[f"{of_node}: votes of node {nodeid}"] = votes
             for key, value in await retry(lambda: handles.icmap.items("")):
-                if not self._passes(key):
-                    look.keys[node.nodeid, key] = value
+                if not self._may_change(key):
+                    snapshot.keys[node.nodeid, key] = value
             active, ours = (await retry(lambda: handles.stats.get(_ACTIVE))).value, len(attrs.fields(_Handles))
             if active != ours:
-                look.clients.append(f"{of_node}: {active!r} connections, of which {ours} are ours")
+                snapshot.clients.append(f"{of_node}: {active!r} connections, of which {ours} are ours")
         except CorosyncError as error:
-            look.faults.append(f"{of_node}: {error}")
+            snapshot.faults.append(f"{of_node}: {error}")

@@ -1,0 +1,82 @@
+"""Where tests get their clusters from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import attrs
+
+from .._cluster.cluster import Cluster, Node
+from .._cluster.options import ClusterOptions
+from .._fake.cluster import FakeCluster
+from .._netns.node import NetnsNode
+
+
+@attrs.frozen
+class ClusterLoan:
+    """A running cluster that a test has to itself until it gives it back."""
+
+    cluster: Cluster
+    """The cluster; its block has been entered."""
+    _log_sizes: Mapping[Node, int] = attrs.field(factory=dict[Node, int])
+    """The sizes of the logs when the loan began, for nodes that ran before."""
+
+    def log(self, node: Node) -> str:
+        """The log of one of the cluster's nodes since the loan began."""
+        if isinstance(node, NetnsNode) and node in self._log_sizes:
+            return node.log_since(self._log_sizes[node])
+        return node.log
+
+
+class ClusterSource(Protocol):
+    """Lends running clusters to tests. Its methods are synchronous; they work inside a Trio run and outside."""
+
+    def borrow(self, options: ClusterOptions, borrower: str) -> ClusterLoan:
+        """Lend a cluster with these options; blocks until it runs.
+
+        Args:
+            options: its configuration.
+            borrower: the name of the test, for log messages.
+
+        Raises:
+            CorosyncUnavailableError: a real cluster cannot be started.
+        """
+        ...
+
+    def give_back(self, cluster: Cluster) -> None:
+        """End a loan: the test is over."""
+        ...
+
+    def leave_running(self, cluster: Cluster) -> str | None:
+        """Leave a cluster as it is, for inspection after the session: its test has failed.
+
+        Returns:
+            how to inspect and end it; `None` if this source leaves no clusters running.
+        """
+        ...
+
+    def close(self) -> None:
+        """End all clusters: the session is over."""
+        ...
+
+
+class FakeClusterSource:
+    """Lends fake clusters: always new ones, since they cost next to nothing."""
+
+    def borrow(self, options: ClusterOptions, borrower: str) -> ClusterLoan:
+        """Lend a new cluster with these options."""
+        del borrower
+        return ClusterLoan(FakeCluster(options=options).__enter__())
+
+    def give_back(self, cluster: Cluster) -> None:
+        """End a cluster: its test is over."""
+        cluster.__exit__(None, None, None)
+
+    def leave_running(self, cluster: Cluster) -> str | None:
+        """Do nothing, and return `None`: a fake cluster ends with its process."""
+        del cluster
+        return None
+
+    def close(self) -> None:
+        """Do nothing: each cluster ends with its test."""
