@@ -20,8 +20,6 @@ from triocoro import ConfigChange, MemberChange, Message, Reason, VotequorumNode
 from triocoro.testing import Cluster, FakeCluster, NetnsCluster
 from triocoro.testing._cluster.network import Network
 
-_BOUND = 60
-"""Seconds for what takes a few at most."""
 _ROUNDS = 20
 
 
@@ -57,139 +55,131 @@ async def quorate_nodes(cluster: Cluster) -> set[int]:
 
 
 async def test_a_minority_loses_quorum_and_regains_it(corosync_cluster: Cluster) -> None:
-    with trio.fail_after(_BOUND):
-        await corosync_cluster.partition({1, 2}, {3})
-        await corosync_cluster.settled()
-        assert await members_of(corosync_cluster) == {1: (1, 2), 2: (1, 2), 3: (3,)}
-        assert await quorate_nodes(corosync_cluster) == {1, 2}
-        await corosync_cluster.heal()
-        await corosync_cluster.settled()
-        assert await members_of(corosync_cluster) == dict.fromkeys((1, 2, 3), (1, 2, 3))
-        assert await quorate_nodes(corosync_cluster) == {1, 2, 3}
+    await corosync_cluster.partition({1, 2}, {3})
+    await corosync_cluster.settled()
+    assert await members_of(corosync_cluster) == {1: (1, 2), 2: (1, 2), 3: (3,)}
+    assert await quorate_nodes(corosync_cluster) == {1, 2}
+    await corosync_cluster.heal()
+    await corosync_cluster.settled()
+    assert await members_of(corosync_cluster) == dict.fromkeys((1, 2, 3), (1, 2, 3))
+    assert await quorate_nodes(corosync_cluster) == {1, 2, 3}
 
 
 async def test_groups_part_and_meet(corosync_cluster: Cluster) -> None:
-    with trio.fail_after(_BOUND):
-        async with (
-            triocoro.open_group("g") as one,
-            triocoro.open_group("g", endpoint=corosync_cluster[3].endpoint) as three,
-        ):
-            while len(one.view.members) < 2 or len(three.view.members) < 2:
-                await (one if len(one.view.members) < 2 else three).receive()
-            await corosync_cluster.partition({1, 2}, {3})
-            for group, other in ((one, three), (three, one)):
-                while len(group.view.members) == 2:
-                    await group.receive()
-                assert group.view == ConfigChange((group.address,), (), (MemberChange(other.address, Reason.NODEDOWN),))
-            # Each side goes on by itself; the message of one is never the other's.
-            await one.send_and_wait(b"alone")
-            await corosync_cluster.heal()
-            for group, other in ((one, three), (three, one)):
-                while len(group.view.members) == 1:
-                    event = await group.receive()
-                    assert group is one or not isinstance(event, Message)
-                assert group.view.members == tuple(sorted((group.address, other.address)))
-                assert {change.reason for change in group.view.joined} <= {Reason.NODEUP}
+    async with (
+        triocoro.open_group("g") as one,
+        triocoro.open_group("g", endpoint=corosync_cluster[3].endpoint) as three,
+    ):
+        while len(one.view.members) < 2 or len(three.view.members) < 2:
+            await (one if len(one.view.members) < 2 else three).receive()
+        await corosync_cluster.partition({1, 2}, {3})
+        for group, other in ((one, three), (three, one)):
+            while len(group.view.members) == 2:
+                await group.receive()
+            assert group.view == ConfigChange((group.address,), (), (MemberChange(other.address, Reason.NODEDOWN),))
+        # Each side goes on by itself; the message of one is never the other's.
+        await one.send_and_wait(b"alone")
+        await corosync_cluster.heal()
+        for group, other in ((one, three), (three, one)):
+            while len(group.view.members) == 1:
+                event = await group.receive()
+                assert group is one or not isinstance(event, Message)
+            assert group.view.members == tuple(sorted((group.address, other.address)))
+            assert {change.reason for change in group.view.joined} <= {Reason.NODEUP}
 
 
 async def test_a_cut_takes_the_place_of_the_one_before(corosync_cluster: Cluster) -> None:
-    with trio.fail_after(_BOUND):
-        await corosync_cluster.partition({1}, {2})  # 3 stays with the first
-        await corosync_cluster.settled()
-        assert await members_of(corosync_cluster) == {1: (1, 3), 2: (2,), 3: (1, 3)}
-        assert corosync_cluster.reachable(3) == {1, 3}
-        await corosync_cluster.partition({1}, {2, 3})
-        await corosync_cluster.settled()
-        assert await members_of(corosync_cluster) == {1: (1,), 2: (2, 3), 3: (2, 3)}
-        await corosync_cluster.isolate(2)
-        await corosync_cluster.settled()
-        assert await members_of(corosync_cluster) == {1: (1,), 2: (2,), 3: (3,)}
-        assert await quorate_nodes(corosync_cluster) == set()
-        for _again in range(2):
-            await corosync_cluster.heal()
-        await corosync_cluster.settled()
-        assert await quorate_nodes(corosync_cluster) == {1, 2, 3}
+    await corosync_cluster.partition({1}, {2})  # 3 stays with the first
+    await corosync_cluster.settled()
+    assert await members_of(corosync_cluster) == {1: (1, 3), 2: (2,), 3: (1, 3)}
+    assert corosync_cluster.reachable(3) == {1, 3}
+    await corosync_cluster.partition({1}, {2, 3})
+    await corosync_cluster.settled()
+    assert await members_of(corosync_cluster) == {1: (1,), 2: (2, 3), 3: (2, 3)}
+    await corosync_cluster.isolate(2)
+    await corosync_cluster.settled()
+    assert await members_of(corosync_cluster) == {1: (1,), 2: (2,), 3: (3,)}
+    assert await quorate_nodes(corosync_cluster) == set()
+    for _again in range(2):
+        await corosync_cluster.heal()
+    await corosync_cluster.settled()
+    assert await quorate_nodes(corosync_cluster) == {1, 2, 3}
 
 
 async def test_a_cut_outlives_the_daemons(corosync_cluster: Cluster) -> None:
-    with trio.fail_after(_BOUND):
-        await corosync_cluster.isolate(3)
-        await corosync_cluster[3].kill()
-        await corosync_cluster.settled()
-        await corosync_cluster[3].start()
-        await corosync_cluster.settled()
-        assert await members_of(corosync_cluster) == {1: (1, 2), 2: (1, 2), 3: (3,)}
-        await corosync_cluster.heal()
-        await corosync_cluster.settled()
-        assert await members_of(corosync_cluster) == dict.fromkeys((1, 2, 3), (1, 2, 3))
+    await corosync_cluster.isolate(3)
+    await corosync_cluster[3].kill()
+    await corosync_cluster.settled()
+    await corosync_cluster[3].start()
+    await corosync_cluster.settled()
+    assert await members_of(corosync_cluster) == {1: (1, 2), 2: (1, 2), 3: (3,)}
+    await corosync_cluster.heal()
+    await corosync_cluster.settled()
+    assert await members_of(corosync_cluster) == dict.fromkeys((1, 2, 3), (1, 2, 3))
 
 
 @pytest.mark.parametrize("sides", [(), ({1}, {1, 2}), ({4},), ({1}, {0})])
 async def test_bad_sides(corosync_cluster: Cluster, sides: Iterable[set[int]]) -> None:
-    with trio.fail_after(_BOUND):
-        with pytest.raises(ValueError, match=r"disjoint sets of the nodes \[1, 2, 3\]"):
-            await corosync_cluster.partition(*sides)
-        with pytest.raises(ValueError, match="no node 4"):
-            await corosync_cluster.isolate(4)
-        await corosync_cluster.settled()
-        assert await members_of(corosync_cluster) == dict.fromkeys((1, 2, 3), (1, 2, 3))
+    with pytest.raises(ValueError, match=r"disjoint sets of the nodes \[1, 2, 3\]"):
+        await corosync_cluster.partition(*sides)
+    with pytest.raises(ValueError, match="no node 4"):
+        await corosync_cluster.isolate(4)
+    await corosync_cluster.settled()
+    assert await members_of(corosync_cluster) == dict.fromkeys((1, 2, 3), (1, 2, 3))
 
 
 async def test_a_node_is_started_anew(corosync_cluster: Cluster) -> None:
-    with trio.fail_after(_BOUND):
-        with pytest.raises(triocoro.ConnectionLostError):
-            async with triocoro.open_cpg(endpoint=corosync_cluster[2].endpoint):
-                with trio.CancelScope(shield=True):
-                    await corosync_cluster[2].restart()
-                await trio.sleep_forever()
-        assert corosync_cluster[2].running
-        await corosync_cluster.settled()
-        assert await members_of(corosync_cluster) == dict.fromkeys((1, 2, 3), (1, 2, 3))
+    with pytest.raises(triocoro.ConnectionLostError):
+        async with triocoro.open_cpg(endpoint=corosync_cluster[2].endpoint):
+            with trio.CancelScope(shield=True):
+                await corosync_cluster[2].restart()
+            await trio.sleep_forever()
+    assert corosync_cluster[2].running
+    await corosync_cluster.settled()
+    assert await members_of(corosync_cluster) == dict.fromkeys((1, 2, 3), (1, 2, 3))
 
 
 async def test_verbs_that_have_nothing_to_do(corosync_cluster: Cluster) -> None:
     node = corosync_cluster[3]
-    with trio.fail_after(_BOUND):
-        await node.start()
-        await node.thaw()
-        for _again in range(2):
-            await node.freeze()
-        for _again in range(2):
-            await node.stop()
-        await node.kill()
-        await node.thaw()
-        with pytest.raises(RuntimeError, match="node 3 does not run, so it cannot be frozen"):
-            await node.freeze()
-        await corosync_cluster.settled()
-        assert await members_of(corosync_cluster) == {1: (1, 2), 2: (1, 2)}
-        await node.restart()
-        for _again in range(2):
-            await corosync_cluster.isolate(3)
-        await corosync_cluster.settled()
-        assert await members_of(corosync_cluster) == {1: (1, 2), 2: (1, 2), 3: (3,)}
+    await node.start()
+    await node.thaw()
+    for _again in range(2):
+        await node.freeze()
+    for _again in range(2):
+        await node.stop()
+    await node.kill()
+    await node.thaw()
+    with pytest.raises(RuntimeError, match="node 3 does not run, so it cannot be frozen"):
+        await node.freeze()
+    await corosync_cluster.settled()
+    assert await members_of(corosync_cluster) == {1: (1, 2), 2: (1, 2)}
+    await node.restart()
+    for _again in range(2):
+        await corosync_cluster.isolate(3)
+    await corosync_cluster.settled()
+    assert await members_of(corosync_cluster) == {1: (1, 2), 2: (1, 2), 3: (3,)}
 
 
 async def test_a_network_cut_in_one_direction(corosync_cluster: Cluster) -> None:
     """One of the two loses the other. With whom a third node stays, who hears both, is a matter of luck."""
-    with trio.fail_after(_BOUND):  # noqa: ASYNC912 - there are nodes to follow
-        for _again in range(2):
-            await corosync_cluster.cut(1, 3)
-        assert [corosync_cluster.reachable(nodeid) for nodeid in (1, 2, 3)] == [{1, 2}, {1, 2, 3}, {2, 3}]
+    for _again in range(2):
+        await corosync_cluster.cut(1, 3)
+    assert [corosync_cluster.reachable(nodeid) for nodeid in (1, 2, 3)] == [{1, 2}, {1, 2, 3}, {2, 3}]
 
-        async def lose(nodeid: int, other: int) -> None:
-            endpoint = corosync_cluster[nodeid].endpoint
-            async with triocoro.open_votequorum(endpoint=endpoint) as votequorum, votequorum.track() as changes:
-                async for change in changes:
-                    if isinstance(change, VotequorumNodelist) and other not in change.nodes:
-                        nursery.cancel_scope.cancel()
+    async def lose(nodeid: int, other: int) -> None:
+        endpoint = corosync_cluster[nodeid].endpoint
+        async with triocoro.open_votequorum(endpoint=endpoint) as votequorum, votequorum.track() as changes:
+            async for change in changes:
+                if isinstance(change, VotequorumNodelist) and other not in change.nodes:
+                    nursery.cancel_scope.cancel()
 
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(lose, 1, 3)
-            nursery.start_soon(lose, 3, 1)
-        # A partition takes the place of any cut.
-        await corosync_cluster.partition({1, 2, 3})
-        await corosync_cluster.settled()
-        assert await members_of(corosync_cluster) == dict.fromkeys((1, 2, 3), (1, 2, 3))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lose, 1, 3)
+        nursery.start_soon(lose, 3, 1)
+    # A partition takes the place of any cut.
+    await corosync_cluster.partition({1, 2, 3})
+    await corosync_cluster.settled()
+    assert await members_of(corosync_cluster) == dict.fromkeys((1, 2, 3), (1, 2, 3))
 
 
 @pytest.mark.corosync(nodes=2)
@@ -197,42 +187,40 @@ async def test_a_network_cut_in_one_direction(corosync_cluster: Cluster) -> None
 async def test_two_nodes_of_which_one_is_deaf(
     corosync_cluster: Cluster, corosync_mode: str, source: int, target: int
 ) -> None:
-    with trio.fail_after(_BOUND):
-        await corosync_cluster.cut(source, target)
-        await corosync_cluster.settled()
-        assert await members_of(corosync_cluster) == {1: (1,), 2: (2,)}
-        if corosync_mode == "real":
-            assert await dropped_packets(corosync_cluster, target) > 0
-            assert await dropped_packets(corosync_cluster, source) == 0
-        await corosync_cluster.heal()
-        await corosync_cluster.settled()
-        assert await members_of(corosync_cluster) == {1: (1, 2), 2: (1, 2)}
+    await corosync_cluster.cut(source, target)
+    await corosync_cluster.settled()
+    assert await members_of(corosync_cluster) == {1: (1,), 2: (2,)}
+    if corosync_mode == "real":
+        assert await dropped_packets(corosync_cluster, target) > 0
+        assert await dropped_packets(corosync_cluster, source) == 0
+    await corosync_cluster.heal()
+    await corosync_cluster.settled()
+    assert await members_of(corosync_cluster) == {1: (1, 2), 2: (1, 2)}
 
 
 @pytest.mark.corosync(nodes=4)
 async def test_a_ring_holds_while_its_token_gets_around(corosync_cluster: Cluster, corosync_mode: str) -> None:
     """Neighbours pass the token on, and the messages that somebody has not heard."""
-    with trio.fail_after(_BOUND):  # noqa: ASYNC912 - there are nodes
-        async with (
-            triocoro.open_group("g", totem_changes=True, endpoint=corosync_cluster[3].endpoint) as three,
-            triocoro.open_group("g", endpoint=corosync_cluster[1].endpoint) as one,
-            triocoro.open_cfg(endpoint=corosync_cluster[1].endpoint) as cfg,
-        ):
-            while len(three.view.members) < 2:
-                await three.receive()
-            await corosync_cluster.cut(1, 3)
-            while corosync_mode == "real" and (await cfg.node_status(3)).reachable:  # noqa: ASYNC110 - nobody tells of it
-                await trio.sleep(0.01)
-            sent = [number.to_bytes(1, "big") for number in range(200)]
-            for payload in sent:
-                await one.send(payload)
-            await one.send_and_wait(b"end")
-            # No change of the membership comes between them.
-            assert [await three.receive() for _ in range(201)] == [
-                Message(one.address, payload) for payload in [*sent, b"end"]
-            ]
-        await corosync_cluster.settled()
-        assert await members_of(corosync_cluster) == dict.fromkeys((1, 2, 3, 4), (1, 2, 3, 4))
+    async with (
+        triocoro.open_group("g", totem_changes=True, endpoint=corosync_cluster[3].endpoint) as three,
+        triocoro.open_group("g", endpoint=corosync_cluster[1].endpoint) as one,
+        triocoro.open_cfg(endpoint=corosync_cluster[1].endpoint) as cfg,
+    ):
+        while len(three.view.members) < 2:
+            await three.receive()
+        await corosync_cluster.cut(1, 3)
+        while corosync_mode == "real" and (await cfg.node_status(3)).reachable:  # noqa: ASYNC110 - nobody tells of it
+            await trio.sleep(0.01)
+        sent = [number.to_bytes(1, "big") for number in range(200)]
+        for payload in sent:
+            await one.send(payload)
+        await one.send_and_wait(b"end")
+        # No change of the membership comes between them.
+        assert [await three.receive() for _ in range(201)] == [
+            Message(one.address, payload) for payload in [*sent, b"end"]
+        ]
+    await corosync_cluster.settled()
+    assert await members_of(corosync_cluster) == dict.fromkeys((1, 2, 3, 4), (1, 2, 3, 4))
 
 
 async def dropped_packets(cluster: Cluster, nodeid: int) -> int:
@@ -243,36 +231,34 @@ async def dropped_packets(cluster: Cluster, nodeid: int) -> int:
 
 async def test_messages_survive_a_loss_of_packets(corosync_cluster: Cluster, corosync_mode: str) -> None:
     count = 500
-    with trio.fail_after(_BOUND):
-        async with (
-            triocoro.open_group("g") as one,
-            triocoro.open_group("g", endpoint=corosync_cluster[3].endpoint) as three,
-        ):
-            while len(one.view.members) < 2:
-                await one.receive()
-            await corosync_cluster.lose(3)
-            for number in range(count):
-                await one.send(number.to_bytes(2, "big"))
-            heard: list[int] = []
-            while len(heard) < count:
-                event = await three.receive()
-                if isinstance(event, Message):
-                    heard.append(int.from_bytes(event.payload, "big"))
-            assert heard == list(range(count))
-            while corosync_mode == "real" and await dropped_packets(corosync_cluster, 3) == 0:
-                # Many messages are in one packet.
-                await one.send_and_wait(b"once more")
+    async with (
+        triocoro.open_group("g") as one,
+        triocoro.open_group("g", endpoint=corosync_cluster[3].endpoint) as three,
+    ):
+        while len(one.view.members) < 2:
+            await one.receive()
+        await corosync_cluster.lose(3)
+        for number in range(count):
+            await one.send(number.to_bytes(2, "big"))
+        heard: list[int] = []
+        while len(heard) < count:
+            event = await three.receive()
+            if isinstance(event, Message):
+                heard.append(int.from_bytes(event.payload, "big"))
+        assert heard == list(range(count))
+        while corosync_mode == "real" and await dropped_packets(corosync_cluster, 3) == 0:
+            # Many messages are in one packet.
+            await one.send_and_wait(b"once more")
 
 
 async def test_the_loss_of_all_packets_is_a_cut(corosync_cluster: Cluster) -> None:
-    with trio.fail_after(_BOUND):
-        await corosync_cluster.lose(100, nodes=[2])
-        assert corosync_cluster.reachable(2) == {2}
-        await corosync_cluster.settled()
-        assert await members_of(corosync_cluster) == {1: (1, 3), 2: (2,), 3: (1, 3)}
-        await corosync_cluster.lose(0)
-        await corosync_cluster.settled()
-        assert await members_of(corosync_cluster) == dict.fromkeys((1, 2, 3), (1, 2, 3))
+    await corosync_cluster.lose(100, nodes=[2])
+    assert corosync_cluster.reachable(2) == {2}
+    await corosync_cluster.settled()
+    assert await members_of(corosync_cluster) == {1: (1, 3), 2: (2,), 3: (1, 3)}
+    await corosync_cluster.lose(0)
+    await corosync_cluster.settled()
+    assert await members_of(corosync_cluster) == dict.fromkeys((1, 2, 3), (1, 2, 3))
 
 
 async def test_bad_cuts_and_losses(corosync_cluster: Cluster) -> None:
@@ -285,9 +271,8 @@ async def test_bad_cuts_and_losses(corosync_cluster: Cluster) -> None:
         await corosync_cluster.cut(1, 4)
     with pytest.raises(ValueError, match="node 1 cannot be cut off from itself"):
         await corosync_cluster.cut(1, 1)
-    with trio.fail_after(_BOUND):
-        await corosync_cluster.settled()
-        assert await members_of(corosync_cluster) == dict.fromkeys((1, 2, 3), (1, 2, 3))
+    await corosync_cluster.settled()
+    assert await members_of(corosync_cluster) == dict.fromkeys((1, 2, 3), (1, 2, 3))
 
 
 @pytest.mark.parametrize(
@@ -325,43 +310,40 @@ def test_a_new_ring_needs_nodes_that_all_hear_each_other() -> None:
 @pytest.mark.parametrize("seconds", [0.5, 0.6, 0.8])
 async def test_nothing_changes_once_it_has_settled(corosync_cluster: Cluster, seconds: float) -> None:
     """After a cut so short that its end comes while totem gathers anew, all node lists still being those of before."""
-    with trio.fail_after(_BOUND):
-        await corosync_cluster.isolate(3)
-        await trio.sleep(seconds)  # this is what is tested: a fault of that length
-        await corosync_cluster.heal()
-        await corosync_cluster.settled()
-        rings = await rings_of(corosync_cluster)
-        for node in corosync_cluster.nodes.values():
-            # That it is delivered would be the end of a gathering that was under way.
-            async with triocoro.open_group("g", endpoint=node.endpoint) as group:
-                await group.send_and_wait(b"message")
-        assert await rings_of(corosync_cluster) == rings
+    await corosync_cluster.isolate(3)
+    await trio.sleep(seconds)  # this is what is tested: a fault of that length
+    await corosync_cluster.heal()
+    await corosync_cluster.settled()
+    rings = await rings_of(corosync_cluster)
+    for node in corosync_cluster.nodes.values():
+        # That it is delivered would be the end of a gathering that was under way.
+        async with triocoro.open_group("g", endpoint=node.endpoint) as group:
+            await group.send_and_wait(b"message")
+    assert await rings_of(corosync_cluster) == rings
 
 
 async def test_verbs_at_once(corosync_cluster: Cluster) -> None:
-    with trio.fail_after(_BOUND):
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(corosync_cluster.isolate, 1)
-            nursery.start_soon(corosync_cluster.isolate, 2)
-        assert [corosync_cluster.reachable(nodeid) for nodeid in (1, 2, 3)] == [{1}, {2}, {3}]
-        await corosync_cluster.settled()
-        assert await members_of(corosync_cluster) == {1: (1,), 2: (2,), 3: (3,)}
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(corosync_cluster.isolate, 1)
+        nursery.start_soon(corosync_cluster.isolate, 2)
+    assert [corosync_cluster.reachable(nodeid) for nodeid in (1, 2, 3)] == [{1}, {2}, {3}]
+    await corosync_cluster.settled()
+    assert await members_of(corosync_cluster) == {1: (1,), 2: (2,), 3: (3,)}
 
 
 async def test_a_cancelled_verb_is_done_or_not_done(corosync_cluster: Cluster) -> None:
-    with trio.fail_after(_BOUND):
-        with trio.move_on_after(0):
-            await corosync_cluster.isolate(3)
-        await corosync_cluster.settled()
-        alone = len(corosync_cluster.reachable(3)) == 1
-        assert await members_of(corosync_cluster) == (
-            {1: (1, 2), 2: (1, 2), 3: (3,)} if alone else dict.fromkeys((1, 2, 3), (1, 2, 3))
-        )
+    with trio.move_on_after(0):
+        await corosync_cluster.isolate(3)
+    await corosync_cluster.settled()
+    alone = len(corosync_cluster.reachable(3)) == 1
+    assert await members_of(corosync_cluster) == (
+        {1: (1, 2), 2: (1, 2), 3: (3,)} if alone else dict.fromkeys((1, 2, 3), (1, 2, 3))
+    )
 
 
 async def test_settling_while_the_network_is_mended(corosync_cluster: Cluster) -> None:
     """Before anybody has noticed that it was cut: no membership changes."""
-    with trio.fail_after(_BOUND / 4):
+    with trio.fail_after(15):
         await corosync_cluster.isolate(3)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(corosync_cluster.settled)
@@ -371,15 +353,14 @@ async def test_settling_while_the_network_is_mended(corosync_cluster: Cluster) -
 
 
 async def test_settling_while_nodes_come_and_go(corosync_cluster: Cluster) -> None:
-    with trio.fail_after(_BOUND):
-        await corosync_cluster.isolate(3)
-        await corosync_cluster[1].freeze()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(corosync_cluster.settled)
-            await corosync_cluster[2].kill()
-            await corosync_cluster[1].thaw()
-            await corosync_cluster[2].start()
-        assert await members_of(corosync_cluster) == {1: (1, 2), 2: (1, 2), 3: (3,)}
+    await corosync_cluster.isolate(3)
+    await corosync_cluster[1].freeze()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(corosync_cluster.settled)
+        await corosync_cluster[2].kill()
+        await corosync_cluster[1].thaw()
+        await corosync_cluster[2].start()
+    assert await members_of(corosync_cluster) == {1: (1, 2), 2: (1, 2), 3: (3,)}
 
 
 async def test_a_cluster_that_does_not_run(corosync_mode: str) -> None:
@@ -409,6 +390,7 @@ async def test_who_sees_what_when_nothing_settles(
     ]
 
 
+@pytest.mark.deadline(240)
 async def test_many_partitions(corosync_cluster: Cluster, bound: Bound) -> None:
     """Round after round, each seen by all."""
     cuts: list[float] = []
@@ -420,13 +402,12 @@ async def test_many_partitions(corosync_cluster: Cluster, bound: Bound) -> None:
         await corosync_cluster.settled()
         times.append(time.monotonic() - start)
 
-    with trio.fail_after(4 * _BOUND):  # noqa: ASYNC912 - there are rounds
-        for number in range(_ROUNDS):
-            alone = number % 3 + 1
-            await timed(partial(corosync_cluster.isolate, alone), cuts)
-            assert await quorate_nodes(corosync_cluster) == {1, 2, 3} - {alone}
-            await timed(corosync_cluster.heal, heals)
-            assert await quorate_nodes(corosync_cluster) == {1, 2, 3}
+    for number in range(_ROUNDS):
+        alone = number % 3 + 1
+        await timed(partial(corosync_cluster.isolate, alone), cuts)
+        assert await quorate_nodes(corosync_cluster) == {1, 2, 3} - {alone}
+        await timed(corosync_cluster.heal, heals)
+        assert await quorate_nodes(corosync_cluster) == {1, 2, 3}
     for name, times, at_most in (("a cut of three nodes", cuts, 2.0), ("a network mended", heals, 1.5)):
         bound(f"{name}, seen by all: seconds, median", median(times), at_most)
         bound(f"{name}, seen by all: seconds, slowest", max(times), 3 * at_most)

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import attrs
-import trio
 from support.chaos import chaos
 from support.fixtures.figures import Bound, Figure
 
@@ -25,8 +24,6 @@ from triocoro import (
 )
 from triocoro.testing import Cluster, Delivery, Entry, Fault, History, Return, Rule, check
 
-_BOUND = 60
-"""Seconds for what takes eight at most when nothing else runs."""
 _PLACES = 12
 """How many places of a recording are forged, one at a time."""
 
@@ -50,8 +47,7 @@ class Forgery:
 
 async def recording(cluster: Cluster, mode: str) -> History:
     if mode not in _recordings:
-        with trio.fail_after(_BOUND):
-            _recordings[mode] = await chaos(cluster)
+        _recordings[mode] = await chaos(cluster)
     return _recordings[mode]
 
 

@@ -61,35 +61,35 @@ def _cpgtool_groups(text: str) -> dict[str, set[Address]]:
 
 
 @pytest.mark.corosync(nodes=2)
+@pytest.mark.deadline(20)
 async def test_cpgtool_lists_our_groups(corosync_cluster: Cluster) -> None:
     one, two = corosync_cluster[1], corosync_cluster[2]
 
     async def listed() -> dict[str, set[Address]]:
         return _cpgtool_groups(await ask(two, "corosync-cpgtool", "-d", ":"))
 
-    with trio.fail_after(20):
-        assert await listed() == {}
-        async with triocoro.open_group("chat") as chat, triocoro.open_group(b"news\0"):
-            pid = os.getpid()
-            assert chat.address == Address(1, pid)
-            # Node 1 has told us of the joins; node 2 may hear of them a moment later.
-            while await listed() != {"chat": {Address(1, pid)}, r"news\x00": {Address(1, pid)}}:  # noqa: ASYNC110
-                await trio.sleep(0.01)
-            async with triocoro.open_group("chat", endpoint=two.endpoint), triocoro.open_cpg() as cpg:
-                assert (await listed())["chat"] == {Address(1, pid), Address(2, pid)}
-                for node in (one, two):
-                    # What the tool says in its usual form, for people.
-                    text = await ask(node, "corosync-cpgtool", "-e")
-                    assert re.search(rf"^chat\n\s+{pid}\s+1 \(.*\)\n\s+{pid}\s+2 \(.*\)$", text, re.MULTILINE)
-                ours = {(member.group, member.address) for member in await cpg.groups()}
-                theirs = {
-                    (name.replace(r"\x00", "\0").encode(), address)
-                    for name, addresses in (await listed()).items()
-                    for address in addresses
-                }
-                assert ours == theirs
-            assert (await listed())["chat"] == {Address(1, pid)}
-        assert await listed() == {}
+    assert await listed() == {}
+    async with triocoro.open_group("chat") as chat, triocoro.open_group(b"news\0"):
+        pid = os.getpid()
+        assert chat.address == Address(1, pid)
+        # Node 1 has told us of the joins; node 2 may hear of them a moment later.
+        while await listed() != {"chat": {Address(1, pid)}, r"news\x00": {Address(1, pid)}}:  # noqa: ASYNC110
+            await trio.sleep(0.01)
+        async with triocoro.open_group("chat", endpoint=two.endpoint), triocoro.open_cpg() as cpg:
+            assert (await listed())["chat"] == {Address(1, pid), Address(2, pid)}
+            for node in (one, two):
+                # What the tool says in its usual form, for people.
+                text = await ask(node, "corosync-cpgtool", "-e")
+                assert re.search(rf"^chat\n\s+{pid}\s+1 \(.*\)\n\s+{pid}\s+2 \(.*\)$", text, re.MULTILINE)
+            ours = {(member.group, member.address) for member in await cpg.groups()}
+            theirs = {
+                (name.replace(r"\x00", "\0").encode(), address)
+                for name, addresses in (await listed()).items()
+                for address in addresses
+            }
+            assert ours == theirs
+        assert (await listed())["chat"] == {Address(1, pid)}
+    assert await listed() == {}
 
 
 # -- votequorum --------------------------------------------------------------------------------------------------------
@@ -140,6 +140,7 @@ def _members(text: str) -> dict[int, int]:
 
 
 @pytest.mark.corosync(nodes=3)
+@pytest.mark.deadline(30)
 async def test_quorumtool_agrees(corosync_cluster: Cluster) -> None:
     async def expected_is(number: int) -> None:
         """Wait until it is counted anew on both: the reply comes before."""
@@ -149,52 +150,51 @@ async def test_quorumtool_agrees(corosync_cluster: Cluster) -> None:
                     break
 
     one, two = corosync_cluster[1], corosync_cluster[2]
-    with trio.fail_after(30):
-        async with (
-            triocoro.open_votequorum() as votequorum,
-            triocoro.open_votequorum(endpoint=two.endpoint) as other,
-            votequorum.track() as changes_1,
-            other.track() as changes_2,
-        ):
-            await _agrees_with_quorumtool(one, votequorum)
-            await _agrees_with_quorumtool(two, other)
-            assert (await votequorum.info()).total_votes == 3
+    async with (
+        triocoro.open_votequorum() as votequorum,
+        triocoro.open_votequorum(endpoint=two.endpoint) as other,
+        votequorum.track() as changes_1,
+        other.track() as changes_2,
+    ):
+        await _agrees_with_quorumtool(one, votequorum)
+        await _agrees_with_quorumtool(two, other)
+        assert (await votequorum.info()).total_votes == 3
 
-            await votequorum.set_expected(5)
-            await expected_is(5)
-            await _agrees_with_quorumtool(one, votequorum)
-            await _agrees_with_quorumtool(two, other)
-            assert (await other.info()).expected_votes == 5
+        await votequorum.set_expected(5)
+        await expected_is(5)
+        await _agrees_with_quorumtool(one, votequorum)
+        await _agrees_with_quorumtool(two, other)
+        assert (await other.info()).expected_votes == 5
 
-            await votequorum.set_votes(2, 4)
-            await expected_is(6)
-            await _agrees_with_quorumtool(one, votequorum)
-            await _agrees_with_quorumtool(two, other)
-            assert (await other.info()).votes == 4
+        await votequorum.set_votes(2, 4)
+        await expected_is(6)
+        await _agrees_with_quorumtool(one, votequorum)
+        await _agrees_with_quorumtool(two, other)
+        assert (await other.info()).votes == 4
 
-            # The tool changes something, and we are told.
-            await ask(two, "corosync-quorumtool", "-e", "7")
-            await expected_is(7)
-            await _agrees_with_quorumtool(one, votequorum)
+        # The tool changes something, and we are told.
+        await ask(two, "corosync-quorumtool", "-e", "7")
+        await expected_is(7)
+        await _agrees_with_quorumtool(one, votequorum)
 
-        async with triocoro.open_votequorum() as votequorum, votequorum.track() as changes:
-            await two.kill()
-            # Not sooner: the daemon answers in the middle of a transition too, with votes counted and quorum not.
-            async for change in changes:
-                if isinstance(change, VotequorumChange) and not change.quorate:
-                    break
-            assert not (await votequorum.info()).quorate
-            await _agrees_with_quorumtool(one, votequorum)
+    async with triocoro.open_votequorum() as votequorum, votequorum.track() as changes:
+        await two.kill()
+        # Not sooner: the daemon answers in the middle of a transition too, with votes counted and quorum not.
+        async for change in changes:
+            if isinstance(change, VotequorumChange) and not change.quorate:
+                break
+        assert not (await votequorum.info()).quorate
+        await _agrees_with_quorumtool(one, votequorum)
 
 
 @pytest.mark.corosync(nodes=2, two_node=True)
+@pytest.mark.deadline(20)
 async def test_quorumtool_agrees_on_two_nodes(corosync_cluster: Cluster) -> None:
-    with trio.fail_after(20):
-        async with triocoro.open_votequorum() as votequorum:
-            await _agrees_with_quorumtool(corosync_cluster[1], votequorum)
-            info = await votequorum.info()
-            assert info.flags == VotequorumFlag.TWONODE | VotequorumFlag.QUORATE | VotequorumFlag.WAIT_FOR_ALL
-            assert info.quorum == 1
+    async with triocoro.open_votequorum() as votequorum:
+        await _agrees_with_quorumtool(corosync_cluster[1], votequorum)
+        info = await votequorum.info()
+        assert info.flags == VotequorumFlag.TWONODE | VotequorumFlag.QUORATE | VotequorumFlag.WAIT_FOR_ALL
+        assert info.quorum == 1
 
 
 # -- messages, with a program in C -------------------------------------------------------------------------------------
@@ -234,70 +234,69 @@ async def _exchange(group: Group, child: Child, payloads: list[bytes]) -> None:
 @pytest.mark.corosync(nodes=2)
 @pytest.mark.parametrize("nodeid", [1, 2], ids=["same node", "other node"])
 async def test_messages_to_and_from_c(corosync_cluster: Cluster, peer: str, nodeid: int) -> None:
-    with trio.fail_after(60):
-        async with running(corosync_cluster[nodeid], peer, "chat") as child:
-            assert await child.line() == f"joined {child.pid}"
-            assert await child.line() == "members 1"
-            async with triocoro.open_group("chat") as group:
-                theirs = Address(nodeid, child.pid)
-                assert await child.line() == "members 2"
-                join = await group.receive()
-                assert join == group.view
-                assert join == ConfigChange(
-                    members=tuple(sorted((theirs, group.address))),
-                    joined=(MemberChange(group.address, Reason.JOIN),),
-                    left=(),
-                )
-                payloads = _payloads()
-                await _exchange(group, child, payloads)
+    async with running(corosync_cluster[nodeid], peer, "chat") as child:
+        assert await child.line() == f"joined {child.pid}"
+        assert await child.line() == "members 1"
+        async with triocoro.open_group("chat") as group:
+            theirs = Address(nodeid, child.pid)
+            assert await child.line() == "members 2"
+            join = await group.receive()
+            assert join == group.view
+            assert join == ConfigChange(
+                members=tuple(sorted((theirs, group.address))),
+                joined=(MemberChange(group.address, Reason.JOIN),),
+                left=(),
+            )
+            payloads = _payloads()
+            await _exchange(group, child, payloads)
 
-                # Many at once: all of them in order, whatever lies in between.
-                numbers = [str(number).encode() for number in range(1000)]
-                await group.send_batch(numbers)
-                for number in numbers:
-                    assert (await child.line()).startswith(f"got {group.address.pid} {len(number)} ")
-                own: list[bytes] = []
-                echoes: list[bytes] = []
-                while len(echoes) < len(numbers):
-                    for event in await group.receive_batch():
-                        assert isinstance(event, Message)
-                        (own if event.sender == group.address else echoes).append(event.payload)
-                assert own == echoes == numbers
+            # Many at once: all of them in order, whatever lies in between.
+            numbers = [str(number).encode() for number in range(1000)]
+            await group.send_batch(numbers)
+            for number in numbers:
+                assert (await child.line()).startswith(f"got {group.address.pid} {len(number)} ")
+            own: list[bytes] = []
+            echoes: list[bytes] = []
+            while len(echoes) < len(numbers):
+                for event in await group.receive_batch():
+                    assert isinstance(event, Message)
+                    (own if event.sender == group.address else echoes).append(event.payload)
+            assert own == echoes == numbers
 
-                assert await child.end() == 0
-                left = await group.receive()
-                assert left == ConfigChange((group.address,), (), (MemberChange(theirs, Reason.LEAVE),))
-                assert group.statistics().confirmed == len(payloads) + len(numbers)
-
-
-async def test_c_sees_us_come_and_go(corosync: Node, peer: str) -> None:
-    with trio.fail_after(20):
-        async with running(corosync, peer, "chat") as child:
-            assert await child.line() == f"joined {child.pid}"
-            assert await child.line() == "members 1"
-            for _again in range(3):
-                async with triocoro.open_group("chat"):
-                    assert await child.line() == "members 2"
-                assert await child.line() == "members 1"
-            async with triocoro.open_group("chat") as group:
-                assert await child.line() == "members 2"
-                await group.aclose()
-                assert await child.line() == "members 1"
             assert await child.end() == 0
-            assert await child.line() == "members 0"
-            assert await child.line() == "left"
+            left = await group.receive()
+            assert left == ConfigChange((group.address,), (), (MemberChange(theirs, Reason.LEAVE),))
+            assert group.statistics().confirmed == len(payloads) + len(numbers)
 
 
+@pytest.mark.deadline(20)
+async def test_c_sees_us_come_and_go(corosync: Node, peer: str) -> None:
+    async with running(corosync, peer, "chat") as child:
+        assert await child.line() == f"joined {child.pid}"
+        assert await child.line() == "members 1"
+        for _again in range(3):
+            async with triocoro.open_group("chat"):
+                assert await child.line() == "members 2"
+            assert await child.line() == "members 1"
+        async with triocoro.open_group("chat") as group:
+            assert await child.line() == "members 2"
+            await group.aclose()
+            assert await child.line() == "members 1"
+        assert await child.end() == 0
+        assert await child.line() == "members 0"
+        assert await child.line() == "left"
+
+
+@pytest.mark.deadline(20)
 async def test_death_of_a_c_member(corosync: Node, peer: str) -> None:
-    with trio.fail_after(20):
-        async with triocoro.open_group("chat") as group, running(corosync, peer, "chat") as child:
-            await child.line()
-            theirs = Address(1, child.pid)
-            assert await group.receive() == group.view
-            joined = await group.receive()
-            assert isinstance(joined, ConfigChange)
-            assert joined.joined == (MemberChange(theirs, Reason.JOIN),)
-            child.kill()
-            died = await group.receive()
-            assert isinstance(died, ConfigChange)
-            assert died.left == (MemberChange(theirs, Reason.PROCDOWN),)
+    async with triocoro.open_group("chat") as group, running(corosync, peer, "chat") as child:
+        await child.line()
+        theirs = Address(1, child.pid)
+        assert await group.receive() == group.view
+        joined = await group.receive()
+        assert isinstance(joined, ConfigChange)
+        assert joined.joined == (MemberChange(theirs, Reason.JOIN),)
+        child.kill()
+        died = await group.receive()
+        assert isinstance(died, ConfigChange)
+        assert died.left == (MemberChange(theirs, Reason.PROCDOWN),)

@@ -40,8 +40,6 @@ _LEDGER = (_TESTS.parent / "docs/divergences.md").read_text(encoding="utf-8")
 _ENTRIES = dict(re.findall(r"^- \*\*(.+?)\*\*((?:.+\n)+?(?=- |\n|\Z))", _LEDGER, flags=re.MULTILINE))
 _PIN = re.compile(r"`tests/([\w/]+\.py)::(\w+)`")
 
-_BOUND = 60
-"""Seconds for what takes a few at most."""
 _STRING, _U8, _U32, _U64 = CmapType.STRING, CmapType.UINT8, CmapType.UINT32, CmapType.UINT64
 
 of_the_fake = pytest.mark.corosync_fake_only(reason="what real daemons do here is a matter of time and luck")
@@ -75,29 +73,27 @@ async def of_both(group: Group) -> None:
 async def test_a_dead_node_is_noticed_at_once_or_when_the_token_is_missed(
     corosync_cluster: Cluster, corosync_mode: str
 ) -> None:
-    with trio.fail_after(_BOUND):
-        async with triocoro.open_votequorum() as votequorum:
-            await corosync_cluster[2].kill()
-            state = (await votequorum.info(2)).state
-            assert state is (NodeState.DEAD if corosync_mode == "fake" else NodeState.MEMBER)
+    async with triocoro.open_votequorum() as votequorum:
+        await corosync_cluster[2].kill()
+        state = (await votequorum.info(2)).state
+        assert state is (NodeState.DEAD if corosync_mode == "fake" else NodeState.MEMBER)
 
 
 @pytest.mark.corosync(nodes=2, token=5000)
 async def test_a_short_freeze_goes_unnoticed_or_not(corosync_cluster: Cluster, corosync_mode: str) -> None:
-    with trio.fail_after(_BOUND):
-        async with (
-            triocoro.open_group("g") as one,
-            triocoro.open_group("g", endpoint=corosync_cluster[2].endpoint) as two,
-        ):
-            await of_both(one)
-            await corosync_cluster[2].freeze()
-            await corosync_cluster[2].thaw()
-            await two.send_and_wait(b"awake")
-            reasons: list[Reason] = []
-            while not isinstance(event := await one.receive(), Message):
-                assert isinstance(event, ConfigChange)
-                reasons += [change.reason for change in (*event.left, *event.joined)]
-            assert reasons == ([Reason.NODEDOWN, Reason.NODEUP] if corosync_mode == "fake" else [])
+    async with (
+        triocoro.open_group("g") as one,
+        triocoro.open_group("g", endpoint=corosync_cluster[2].endpoint) as two,
+    ):
+        await of_both(one)
+        await corosync_cluster[2].freeze()
+        await corosync_cluster[2].thaw()
+        await two.send_and_wait(b"awake")
+        reasons: list[Reason] = []
+        while not isinstance(event := await one.receive(), Message):
+            assert isinstance(event, ConfigChange)
+            reasons += [change.reason for change in (*event.left, *event.joined)]
+        assert reasons == ([Reason.NODEDOWN, Reason.NODEUP] if corosync_mode == "fake" else [])
 
 
 @of_the_fake
@@ -117,22 +113,21 @@ async def test_no_transition_refuses_messages(corosync_cluster: Cluster) -> None
 async def test_nothing_is_dropped_for_lack_of_memory() -> None:
     """Real daemons lose some of this; `tests/support/proxy.py` stands in for that on both."""
     senders, messages, payload = 16, 8, bytes(100_000)
-    with trio.fail_after(_BOUND):
-        async with (
-            FakeCluster(nodes=1) as cluster,
-            triocoro.open_group("g", endpoint=cluster[1].endpoint) as group,
-            trio.open_nursery() as nursery,
-        ):
+    async with (
+        FakeCluster(nodes=1) as cluster,
+        triocoro.open_group("g", endpoint=cluster[1].endpoint) as group,
+        trio.open_nursery() as nursery,
+    ):
 
-            async def send() -> None:
-                async with triocoro.open_group("g", receive=False, endpoint=cluster[1].client()) as sender:
-                    await sender.send_batch([payload] * messages)
+        async def send() -> None:
+            async with triocoro.open_group("g", receive=False, endpoint=cluster[1].client()) as sender:
+                await sender.send_batch([payload] * messages)
 
-            for _ in range(senders):
-                nursery.start_soon(send)
-            heard = 0
-            while heard < senders * messages:
-                heard += isinstance(await group.receive(), Message)
+        for _ in range(senders):
+            nursery.start_soon(send)
+        heard = 0
+        while heard < senders * messages:
+            heard += isinstance(await group.receive(), Message)
 
 
 # -- membership --------------------------------------------------------------------------------------------------------
@@ -143,40 +138,38 @@ async def test_nothing_is_dropped_for_lack_of_memory() -> None:
 async def test_who_has_started_is_with_the_others(corosync_cluster: Cluster) -> None:
     two = corosync_cluster[2]
     await two.stop()
-    with trio.fail_after(_BOUND):
-        async with triocoro.open_group("g") as one:
-            await one.receive()
-            await two.start()
-            async with triocoro.open_group("g", endpoint=two.endpoint) as other:
-                assert set(other.view.members) == {one.address, other.address}
-                event = await one.receive()
-                assert isinstance(event, ConfigChange)
-                assert [change.reason for change in event.joined] == [Reason.JOIN]
+    async with triocoro.open_group("g") as one:
+        await one.receive()
+        await two.start()
+        async with triocoro.open_group("g", endpoint=two.endpoint) as other:
+            assert set(other.view.members) == {one.address, other.address}
+            event = await one.receive()
+            assert isinstance(event, ConfigChange)
+            assert [change.reason for change in event.joined] == [Reason.JOIN]
 
 
 @pytest.mark.corosync(nodes=1)
 async def test_what_waits_in_a_frozen_daemon_is_in_order_or_not(corosync: Node, corosync_mode: str) -> None:
-    with trio.fail_after(_BOUND):
-        async with triocoro.open_cmap() as cmap, cmap.track("test.key") as changes:
+    async with triocoro.open_cmap() as cmap, cmap.track("test.key") as changes:
 
-            async def set_key(value: int, *, task_status: trio.TaskStatus[None]) -> None:
-                async with triocoro.open_cmap() as own:
-                    task_status.started()
-                    await go[value].wait()
-                    await own.set("test.key", value, _U8)
+        async def set_key(value: int, *, task_status: trio.TaskStatus[None]) -> None:
+            async with triocoro.open_cmap() as own:
+                task_status.started()
+                await go[value].wait()
+                await own.set("test.key", value, _U8)
 
-            go = [trio.Event() for _ in range(8)]
-            async with trio.open_nursery() as nursery:
-                for value in range(8):
-                    await nursery.start(partial(set_key, value))
-                await corosync.freeze()
-                for event in go:
-                    event.set()
-                    await wait_all_tasks_blocked()
-                await corosync.thaw()
-            values = [(await changes.receive()).new for _ in range(8)]
-            assert values == list(range(8)) or corosync_mode == "real"
-            assert sorted(map(str, values)) == list("01234567")
+        go = [trio.Event() for _ in range(8)]
+        async with trio.open_nursery() as nursery:
+            for value in range(8):
+                await nursery.start(partial(set_key, value))
+            await corosync.freeze()
+            for event in go:
+                event.set()
+                await wait_all_tasks_blocked()
+            await corosync.thaw()
+        values = [(await changes.receive()).new for _ in range(8)]
+        assert values == list(range(8)) or corosync_mode == "real"
+        assert sorted(map(str, values)) == list("01234567")
 
 
 @of_the_fake
@@ -198,19 +191,18 @@ async def test_a_join_that_its_node_does_not_outlive_leaves_no_ghost() -> None:
 
 
 async def test_lost_packets_break_a_ring_or_not(corosync_cluster: Cluster, corosync_mode: str) -> None:
-    with trio.fail_after(_BOUND):
-        async with triocoro.open_votequorum() as votequorum, votequorum.track() as changes:
+    async with triocoro.open_votequorum() as votequorum, votequorum.track() as changes:
+        assert isinstance(await changes.receive(), VotequorumNodelist)
+        assert isinstance(await changes.receive(), VotequorumChange)
+        await corosync_cluster.lose(99)
+        if corosync_mode == "real":
             assert isinstance(await changes.receive(), VotequorumNodelist)
-            assert isinstance(await changes.receive(), VotequorumChange)
-            await corosync_cluster.lose(99)
-            if corosync_mode == "real":
-                assert isinstance(await changes.receive(), VotequorumNodelist)
-            else:
-                async with triocoro.open_group("g") as group:
-                    await group.send_and_wait(b"message")
-                assert changes.statistics().buffered_events == 0
-        await corosync_cluster.heal()
-        await corosync_cluster.settled()
+        else:
+            async with triocoro.open_group("g") as group:
+                await group.send_and_wait(b"message")
+            assert changes.statistics().buffered_events == 0
+    await corosync_cluster.heal()
+    await corosync_cluster.settled()
 
 
 def test_only_the_fake_has_clients_with_pids_of_their_own(corosync: Node, corosync_mode: str) -> None:
@@ -222,16 +214,15 @@ def test_only_the_fake_has_clients_with_pids_of_their_own(corosync: Node, corosy
 
 @pytest.mark.usefixtures("corosync_cluster")
 async def test_what_is_counted_stays_zero_or_not(corosync_mode: str) -> None:
-    with trio.fail_after(_BOUND):
-        async with (
-            triocoro.open_group("g") as group,
-            triocoro.open_cmap() as cmap,
-            triocoro.open_cmap(CmapMap.STATS) as stats,
-        ):
-            await group.send_and_wait(b"message")
-            for counted in (await cmap.get("runtime.services.cpg.3.rx"), await stats.get("stats.srp.mcast_rx")):
-                assert isinstance(counted, int)
-                assert (counted > 0) is (corosync_mode == "real")
+    async with (
+        triocoro.open_group("g") as group,
+        triocoro.open_cmap() as cmap,
+        triocoro.open_cmap(CmapMap.STATS) as stats,
+    ):
+        await group.send_and_wait(b"message")
+        for counted in (await cmap.get("runtime.services.cpg.3.rx"), await stats.get("stats.srp.mcast_rx")):
+            assert isinstance(counted, int)
+            assert (counted > 0) is (corosync_mode == "real")
 
 
 @of_the_fake
@@ -266,13 +257,12 @@ async def test_a_listing_is_a_snapshot(corosync: Node) -> None:
     ],
 )
 async def test_no_client_crashes_the_daemon(corosync: Node, key: str, on: TypedValue, off: TypedValue) -> None:
-    with trio.fail_after(_BOUND):
-        async with triocoro.open_cmap() as cmap, cmap.track(key[: key.index(".") + 1], prefix=True) as changes:
-            await cmap.set(key, on.value, on.type)
-            assert await cmap.get_typed(key) == off
-            # The latter change is told of before the former.
-            assert await heard_of(changes, 2) == [(key, off.value), (key, on.value)]
-            assert corosync.running
+    async with triocoro.open_cmap() as cmap, cmap.track(key[: key.index(".") + 1], prefix=True) as changes:
+        await cmap.set(key, on.value, on.type)
+        assert await cmap.get_typed(key) == off
+        # The latter change is told of before the former.
+        assert await heard_of(changes, 2) == [(key, off.value), (key, on.value)]
+        assert corosync.running
 
 
 # -- limits and values -------------------------------------------------------------------------------------------------
@@ -303,43 +293,42 @@ async def test_a_gathering_that_is_asked_for_makes_a_new_ring(
 ) -> None:
     key = "runtime.force_gather"
     last = corosync_cluster[nodes]
-    with trio.fail_after(_BOUND):
-        async with (
-            triocoro.open_group("g", totem_changes=True) as group,
-            triocoro.open_cmap() as cmap,
-            cmap.track(key) as changes,
-            triocoro.open_votequorum(endpoint=last.endpoint) as votequorum,
-            votequorum.track() as news,
-        ):
-            before, _ = await news.receive(), await news.receive()
-            assert isinstance(before, VotequorumNodelist)
-            while not isinstance(await group.receive(), TotemChange):
-                pass
-            await cmap.set(key, "no")
-            await cmap.set(key, "yes")
-            assert await heard_of(changes, 2) == [(key, "yes"), (key, "no")]
-            rings: list[VotequorumNodelist] = []
-            while isinstance(event := await news.receive(), VotequorumNodelist):
-                rings.append(event)
-            assert isinstance(event, VotequorumChange)
-            # Nobody came or went.
-            assert {ring.nodes for ring in rings} == {before.nodes}
-            after = TotemChange(rings[-1].ring_id, before.nodes)
-            assert after.ring_id.nodeid == before.ring_id.nodeid == 1
-            growth = after.ring_id.seq - before.ring_id.seq
-            told = await group.receive()
-            # Several real nodes may need several rings, and a client may hear of those between.
-            if corosync_mode == "real" and nodes > 1:
-                assert growth > 0
-                assert growth % 4 == 0
-                while told != after:
-                    assert isinstance(told, TotemChange)
-                    assert told.members == before.nodes
-                    told = await group.receive()
-            else:
-                assert growth == 4
-                assert len(rings) == 1
-            assert told == after
+    async with (
+        triocoro.open_group("g", totem_changes=True) as group,
+        triocoro.open_cmap() as cmap,
+        cmap.track(key) as changes,
+        triocoro.open_votequorum(endpoint=last.endpoint) as votequorum,
+        votequorum.track() as news,
+    ):
+        before, _ = await news.receive(), await news.receive()
+        assert isinstance(before, VotequorumNodelist)
+        while not isinstance(await group.receive(), TotemChange):
+            pass
+        await cmap.set(key, "no")
+        await cmap.set(key, "yes")
+        assert await heard_of(changes, 2) == [(key, "yes"), (key, "no")]
+        rings: list[VotequorumNodelist] = []
+        while isinstance(event := await news.receive(), VotequorumNodelist):
+            rings.append(event)
+        assert isinstance(event, VotequorumChange)
+        # Nobody came or went.
+        assert {ring.nodes for ring in rings} == {before.nodes}
+        after = TotemChange(rings[-1].ring_id, before.nodes)
+        assert after.ring_id.nodeid == before.ring_id.nodeid == 1
+        growth = after.ring_id.seq - before.ring_id.seq
+        told = await group.receive()
+        # Several real nodes may need several rings, and a client may hear of those between.
+        if corosync_mode == "real" and nodes > 1:
+            assert growth > 0
+            assert growth % 4 == 0
+            while told != after:
+                assert isinstance(told, TotemChange)
+                assert told.members == before.nodes
+                told = await group.receive()
+        else:
+            assert growth == 4
+            assert len(rings) == 1
+        assert told == after
 
 
 @pytest.mark.corosync(nodes=2)
@@ -349,54 +338,52 @@ async def test_whoever_comes_with_an_old_configuration_goes(
 ) -> None:
     """On the first meeting after its start."""
     two = corosync_cluster[2]
-    with trio.fail_after(_BOUND):
-        async with triocoro.open_cmap() as cmap:
-            await cmap.set("totem.config_version", theirs, _U64)
-            await two.stop()
-            await corosync_cluster.isolate(2)
-            await two.start()
-            async with cmap.track("runtime.members.2.status") as changes:
+    async with triocoro.open_cmap() as cmap:
+        await cmap.set("totem.config_version", theirs, _U64)
+        await two.stop()
+        await corosync_cluster.isolate(2)
+        await two.start()
+        async with cmap.track("runtime.members.2.status") as changes:
+            async with triocoro.open_cmap(endpoint=two.endpoint) as other:
+                if own:
+                    await other.set("totem.config_version", own, _U64)
+            await corosync_cluster.heal()
+            joined = await changes.receive()
+            assert joined.new == "joined"
+            if goes:
+                left = await changes.receive()
+                assert left.new == "left"
+                assert f"Received config version ({theirs}) is different than my config version ({own})!" in two.log
+            else:
+                await corosync_cluster.settled()
+                # That was the first time; what comes later does not matter.
                 async with triocoro.open_cmap(endpoint=two.endpoint) as other:
-                    if own:
-                        await other.set("totem.config_version", own, _U64)
+                    await other.set("totem.config_version", 1, _U64)
+                await corosync_cluster.isolate(2)
+                assert (await changes.receive()).new == "left"
                 await corosync_cluster.heal()
-                joined = await changes.receive()
-                assert joined.new == "joined"
-                if goes:
-                    left = await changes.receive()
-                    assert left.new == "left"
-                    assert f"Received config version ({theirs}) is different than my config version ({own})!" in two.log
-                else:
-                    await corosync_cluster.settled()
-                    # That was the first time; what comes later does not matter.
-                    async with triocoro.open_cmap(endpoint=two.endpoint) as other:
-                        await other.set("totem.config_version", 1, _U64)
-                    await corosync_cluster.isolate(2)
-                    assert (await changes.receive()).new == "left"
-                    await corosync_cluster.heal()
-                    assert (await changes.receive()).new == "joined"
-                    await corosync_cluster.settled()
-                    assert two.running
+                assert (await changes.receive()).new == "joined"
+                await corosync_cluster.settled()
+                assert two.running
 
 
 async def test_a_key_that_is_deleted_counts_until_something_else_changes(corosync_cluster: Cluster) -> None:
     """Deleted under `quorum.`: the daemon looks while the key is still there."""
     assert len(corosync_cluster.nodes) == 3
-    with trio.fail_after(_BOUND):
-        async with triocoro.open_cmap() as cmap, triocoro.open_votequorum() as votequorum:
+    async with triocoro.open_cmap() as cmap, triocoro.open_votequorum() as votequorum:
 
-            async def expected() -> int:
-                # What goes around the ring after what the change has sent comes back after it.
-                async with triocoro.open_group("g") as group:
-                    await group.send_and_wait(b"around")
-                return (await votequorum.info()).expected_votes
+        async def expected() -> int:
+            # What goes around the ring after what the change has sent comes back after it.
+            async with triocoro.open_group("g") as group:
+                await group.send_and_wait(b"around")
+            return (await votequorum.info()).expected_votes
 
-            await cmap.set("quorum.expected_votes", 5, _U32)
-            assert await expected() == 5
-            await cmap.delete("quorum.expected_votes")
-            assert await expected() == 5
-            await cmap.set("quorum.other", 1, _U32)
-            assert await expected() == 3
+        await cmap.set("quorum.expected_votes", 5, _U32)
+        assert await expected() == 5
+        await cmap.delete("quorum.expected_votes")
+        assert await expected() == 5
+        await cmap.set("quorum.other", 1, _U32)
+        assert await expected() == 3
 
 
 _SETTINGS: tuple[tuple[str, TypedValue | None, list[tuple[str, int]]], ...] = (
@@ -432,37 +419,35 @@ _AFTER_RELOAD = [
 @pytest.mark.corosync(nodes=3, token=500)
 @pytest.mark.usefixtures("corosync_cluster")
 async def test_settings_of_totem_take_effect() -> None:
-    with trio.fail_after(_BOUND):
-        async with (
-            triocoro.open_cmap() as cmap,
-            triocoro.open_cfg() as cfg,
-            cmap.track("runtime.config.", prefix=True) as changes,
-        ):
-            before = await cmap.items("runtime.config.")
-            for name, typed, expected in _SETTINGS:
-                if typed is None:
-                    await cmap.delete(f"totem.{name}")
-                else:
-                    await cmap.set(f"totem.{name}", typed.value, typed.type)
-                heard = await heard_of(changes, len(expected))
-                assert heard == [(f"runtime.config.totem.{key}", value) for key, value in expected]
-            await cfg.reload_config()
-            heard = await heard_of(changes, len(_AFTER_RELOAD))
-            assert heard == [(f"runtime.config.totem.{key}", value) for key, value in _AFTER_RELOAD]
-            assert await cmap.items("runtime.config.") == before
+    async with (
+        triocoro.open_cmap() as cmap,
+        triocoro.open_cfg() as cfg,
+        cmap.track("runtime.config.", prefix=True) as changes,
+    ):
+        before = await cmap.items("runtime.config.")
+        for name, typed, expected in _SETTINGS:
+            if typed is None:
+                await cmap.delete(f"totem.{name}")
+            else:
+                await cmap.set(f"totem.{name}", typed.value, typed.type)
+            heard = await heard_of(changes, len(expected))
+            assert heard == [(f"runtime.config.totem.{key}", value) for key, value in expected]
+        await cfg.reload_config()
+        heard = await heard_of(changes, len(_AFTER_RELOAD))
+        assert heard == [(f"runtime.config.totem.{key}", value) for key, value in _AFTER_RELOAD]
+        assert await cmap.items("runtime.config.") == before
 
 
 @pytest.mark.corosync(nodes=1)
 @pytest.mark.parametrize("size, fits", [(16_000, 65), (30_000, 35), (200_000, 5), (1_000_000, 1)])
 async def test_how_many_messages_fit_before_one_has_to_wait(corosync: Node, size: int, fits: int) -> None:
-    with trio.fail_after(_BOUND):
-        handle = await joined(corosync.endpoint)
-        await corosync.freeze()
-        count = 0
-        while handle.multicast([bytes(size)]) == (1, MulticastStatus.SENT):
-            count += 1
-        await corosync.thaw()
-        await close(handle)
+    handle = await joined(corosync.endpoint)
+    await corosync.freeze()
+    count = 0
+    while handle.multicast([bytes(size)]) == (1, MulticastStatus.SENT):
+        count += 1
+    await corosync.thaw()
+    await close(handle)
     assert count == fits
 
 
@@ -470,12 +455,11 @@ async def test_how_many_messages_fit_before_one_has_to_wait(corosync: Node, size
 @pytest.mark.parametrize("size, fits", [(8_028, 128), (8_032, 127), (40_300, 25), (300_000, 3)])
 async def test_how_many_deliveries_fit(corosync: Node, size: int, fits: int) -> None:
     """The others wait in the daemon."""
-    with trio.fail_after(_BOUND):
-        handle = await joined(corosync.endpoint)
-        async with triocoro.open_group("other") as group:
-            for _ in range(fits + 2):
-                # When the other one has heard of its own, what went before was delivered here.
-                await multicast(handle, bytes(size))
-                await group.send_and_wait(b"")
-        assert waiting(handle) == fits
-        await close(handle)
+    handle = await joined(corosync.endpoint)
+    async with triocoro.open_group("other") as group:
+        for _ in range(fits + 2):
+            # When the other one has heard of its own, what went before was delivered here.
+            await multicast(handle, bytes(size))
+            await group.send_and_wait(b"")
+    assert waiting(handle) == fits
+    await close(handle)

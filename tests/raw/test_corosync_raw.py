@@ -48,6 +48,9 @@ from triocoro._types import (
 )
 from triocoro.testing import Cluster, Node
 
+pytestmark = pytest.mark.deadline(30)
+
+
 of_the_libraries = pytest.mark.corosync_real_only(reason="it is about the C libraries, or our shim over them")
 
 SOURCES = Path(triocoro.__file__).parent / "_corosync"
@@ -524,6 +527,7 @@ async def test_iteration(corosync: Node) -> None:
     await close(*handles)
 
 
+@pytest.mark.deadline(60)
 async def test_many_connects_at_once(corosync: Node) -> None:
     """libqb's table of handles breaks when two threads create one at the same time."""
 
@@ -534,11 +538,10 @@ async def test_many_connects_at_once(corosync: Node) -> None:
         assert len(await handle.iterate(IterationType.ONE_GROUP, group)) == 1
         await close(handle)
 
-    with trio.fail_after(60):
-        for _ in range(3):
-            async with trio.open_nursery() as nursery:
-                for number in range(24):
-                    nursery.start_soon(use, number)
+    for _ in range(3):
+        async with trio.open_nursery() as nursery:
+            for number in range(24):
+                nursery.start_soon(use, number)
 
 
 async def test_frozen_daemon_spins_nobody(corosync: Node) -> None:
@@ -898,6 +901,7 @@ async def test_items_are_those_of_cmapctl(corosync: Node) -> None:
         await close(handle)
 
 
+@pytest.mark.deadline(60)
 async def test_listing_while_keys_come_and_go(corosync: Node) -> None:
     handles = [await corosync.endpoint.connect(ICMAP) for _ in range(2)]
     steady = {f"test.{number:03}" for number in range(0, 100, 2)}
@@ -913,12 +917,11 @@ async def test_listing_while_keys_come_and_go(corosync: Node) -> None:
             for number in range(99, 0, -2):
                 await handles[1].delete(f"test.{number:03}")
 
-    with trio.fail_after(60):
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(churn)
-            for _ in range(200):
-                assert steady <= {key for key, _ in await handles[0].items("test.")}
-            nursery.cancel_scope.cancel()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(churn)
+        for _ in range(200):
+            assert steady <= {key for key, _ in await handles[0].items("test.")}
+        nursery.cancel_scope.cancel()
     await close(*handles)
 
 
@@ -1010,6 +1013,7 @@ async def test_cancelled_track_add_is_undone(corosync: Node) -> None:
     await close(handle)
 
 
+@pytest.mark.deadline(60)
 async def test_many_trackers_at_once(corosync: Node) -> None:
     """libcmap keeps the trackers of all connections in one table, which has no lock."""
 
@@ -1029,10 +1033,9 @@ async def test_many_trackers_at_once(corosync: Node) -> None:
                 handle = await corosync.endpoint.connect(ICMAP)
         await close(handle)
 
-    with trio.fail_after(60):
-        async with trio.open_nursery() as nursery:
-            for number in range(16):
-                nursery.start_soon(use, number)
+    async with trio.open_nursery() as nursery:
+        for number in range(16):
+            nursery.start_soon(use, number)
 
 
 @pytest.mark.corosync(nodes=2)
@@ -1114,26 +1117,27 @@ async def test_refused_shutdown_and_its_connection(corosync: Node) -> None:
     await close(asking, stats)
 
 
+@pytest.mark.deadline(20)
 async def test_shutdown_regardless(corosync: Node) -> None:
     asking = await corosync.endpoint.connect(CFG)
     answering = [await corosync.endpoint.connect(CFG) for _ in range(2)]
     for handle in answering:
         await handle.trackstart()
-    with trio.fail_after(20):
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(asking.try_shutdown, ShutdownFlag.REGARDLESS)
-            for handle, accept in zip(answering, (True, False), strict=True):
-                assert await take(handle, 1) == [ShutdownFlag.REGARDLESS]
-                await handle.reply_to_shutdown(accept)
-        for handle in (asking, *answering):
-            with pytest.raises(triocoro.LibraryError):
-                while True:
-                    await trio.lowlevel.wait_readable(handle.fileno())
-                    handle.dispatch(1, 1)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(asking.try_shutdown, ShutdownFlag.REGARDLESS)
+        for handle, accept in zip(answering, (True, False), strict=True):
+            assert await take(handle, 1) == [ShutdownFlag.REGARDLESS]
+            await handle.reply_to_shutdown(accept)
+    for handle in (asking, *answering):
+        with pytest.raises(triocoro.LibraryError):
+            while True:
+                await trio.lowlevel.wait_readable(handle.fileno())
+                handle.dispatch(1, 1)
     await close(asking, *answering)
 
 
 @pytest.mark.corosync(nodes=2)
+@pytest.mark.deadline(20)
 async def test_kill_node(corosync_cluster: Cluster) -> None:
     handle = await corosync_cluster[1].endpoint.connect(CFG)
     await handle.kill_node(2, "a test says so")
@@ -1145,11 +1149,10 @@ async def test_kill_node(corosync_cluster: Cluster) -> None:
         with pytest.raises(triocoro.LibraryError):
             await handle.kill_node(2, "again")
 
-    with trio.fail_after(20):
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(kill)
-            await trio.testing.wait_all_tasks_blocked()
-            await corosync_cluster[1].kill()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(kill)
+        await trio.testing.wait_all_tasks_blocked()
+        await corosync_cluster[1].kill()
     await close(handle)
 
 

@@ -14,6 +14,8 @@ from triocoro._services import CPG
 from triocoro._types import Address, ConfigChange, GroupMember, IterationType, Reason, TotemChange
 from triocoro.testing import Cluster, Node
 
+pytestmark = pytest.mark.deadline(30)
+
 
 async def test_agreed_order(corosync_cluster: Cluster) -> None:
     handles = [await joined(node.endpoint) for node in corosync_cluster.nodes.values()]

@@ -11,7 +11,6 @@ import pytest
 import trio
 import trio.testing
 from support.raw import (
-    BOUND,
     CAUGHT_UP,
     EVERYTHING,
     caught_up,
@@ -32,13 +31,14 @@ from triocoro._services import CPG
 from triocoro._types import Address, Message
 from triocoro.testing import Cluster, Node
 
+pytestmark = pytest.mark.deadline(30)
+
 
 async def until_waiting(handle: RawCpg, count: int) -> None:
     """Until that many events are there to be taken."""
-    with trio.fail_after(BOUND):  # noqa: ASYNC912 - it runs at least once
-        while waiting(handle) < count:
-            # The daemon handles requests in order, so by the answer it has taken them; the ring brings them back.
-            await handle.local_nodeid()
+    while waiting(handle) < count:
+        # The daemon handles requests in order, so by the answer it has taken them; the ring brings them back.
+        await handle.local_nodeid()
 
 
 async def test_the_fd_counts_events(corosync: Node) -> None:
@@ -139,14 +139,13 @@ async def test_round_trips_wait_for_the_thaw(corosync: Node) -> None:
     async def ask() -> None:
         answers.append(await handle.local_nodeid())
 
-    with trio.fail_after(BOUND):
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(ask)
-            nursery.start_soon(ask)
-            await trio.testing.wait_all_tasks_blocked()
-            assert handle.lane.borrowed_tokens == 1
-            assert answers == []
-            await corosync.thaw()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ask)
+        nursery.start_soon(ask)
+        await trio.testing.wait_all_tasks_blocked()
+        assert handle.lane.borrowed_tokens == 1
+        assert answers == []
+        await corosync.thaw()
     assert answers == [1, 1]
     assert handle.lane.borrowed_tokens == 0
     await close(handle)
@@ -158,8 +157,7 @@ async def test_a_daemon_that_dies(corosync: Node) -> None:
     await until_waiting(handle, 1)
     await corosync.kill()
     assert not corosync.running
-    with trio.fail_after(BOUND):
-        await trio.lowlevel.wait_readable(handle.fileno())
+    await trio.lowlevel.wait_readable(handle.fileno())
     # With an error besides, if the daemon has left something unread.
     assert poll(handle) & ~select.POLLERR == select.POLLIN | select.POLLOUT | select.POLLHUP
     # The join's configuration change was waiting, and is lost.
@@ -189,12 +187,11 @@ async def test_a_frozen_daemon_that_is_killed_answers_nobody(corosync: Node) -> 
         with pytest.raises(LibraryError):
             await call()
 
-    with trio.fail_after(BOUND):
-        async with trio.open_nursery() as nursery:
-            for call in (lambda: corosync.endpoint.connect(CPG), handle.local_nodeid, handle.local_nodeid):
-                nursery.start_soon(fail, call)
-            await trio.testing.wait_all_tasks_blocked()
-            await corosync.kill()
+    async with trio.open_nursery() as nursery:
+        for call in (lambda: corosync.endpoint.connect(CPG), handle.local_nodeid, handle.local_nodeid):
+            nursery.start_soon(fail, call)
+        await trio.testing.wait_all_tasks_blocked()
+        await corosync.kill()
     await close(handle)
 
 
@@ -207,11 +204,10 @@ async def test_a_frozen_daemon_that_is_stopped_thaws(corosync: Node) -> None:
         with suppress(LibraryError):
             await handle.local_nodeid()
 
-    with trio.fail_after(BOUND):
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(ask)
-            await trio.testing.wait_all_tasks_blocked()
-            await corosync.stop()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ask)
+        await trio.testing.wait_all_tasks_blocked()
+        await corosync.stop()
     assert not corosync.running
     await close(handle)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import pytest
 import trio
 import trio.testing
 from support import installed
@@ -22,6 +23,8 @@ from triocoro._types import (
     VotequorumNodelist,
 )
 from triocoro.testing import Cluster
+
+pytestmark = pytest.mark.deadline(30)
 
 
 async def members(cluster: Cluster) -> tuple[dict[int, RawCpg], list[Address]]:

@@ -19,6 +19,9 @@ from triocoro._types import (
 )
 from triocoro.testing import Cluster, Node
 
+pytestmark = pytest.mark.deadline(30)
+
+
 _MEMBER, _DEAD = NodeState.MEMBER, NodeState.DEAD
 
 

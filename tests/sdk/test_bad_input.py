@@ -46,8 +46,7 @@ from triocoro.testing import Cluster, Node
 
 RawT = TypeVar("RawT")
 
-_BOUND = 20
-"""Seconds that no test comes near, unless something hangs."""
+pytestmark = pytest.mark.deadline(20)
 
 _BAD_NAMES: list[tuple[Any, type[Exception], str]] = [
     (b"", ValueError, "1 to 127 bytes, not 0"),
@@ -79,13 +78,12 @@ _BAD_NUMBERS: list[tuple[Any, type[Exception], str]] = [
 
 
 async def refused(error: type[BaseException], words: str, call: Callable[[], Awaitable[object]]) -> None:
-    with trio.fail_after(_BOUND), pytest.raises(error, match=re.escape(words)):
+    with pytest.raises(error, match=re.escape(words)):
         await call()
 
 
 async def still_works(group: Group) -> None:
-    with trio.fail_after(_BOUND):
-        message = await group.send_and_wait(b"still here")
+    message = await group.send_and_wait(b"still here")
     assert message == Message(group.address, b"still here")
 
 
@@ -344,12 +342,11 @@ async def test_options_of_a_group(corosync: Node) -> None:
 async def test_end_of_a_group_that_has_not_received_all(corosync: Node) -> None:
     """Whoever leaves need not receive: not the news of the own leave either, which comes before the daemon's reply."""
     del corosync
-    with trio.fail_after(_BOUND):
-        for _again in range(20):
-            async with triocoro.open_group("g", max_buffered_bytes=1) as group:
-                await group.receive()
-                await still_works(group)
-                assert group.statistics().stream.buffered_events == 1
+    for _again in range(20):
+        async with triocoro.open_group("g", max_buffered_bytes=1) as group:
+            await group.receive()
+            await still_works(group)
+            assert group.statistics().stream.buffered_events == 1
 
 
 async def test_receive_in_a_group_for_sending_only(corosync: Node) -> None:
@@ -410,41 +407,39 @@ async def test_second_membership_of_one_process(corosync: Node) -> None:
             async with triocoro.open_group("g"):
                 scope.cancel()
                 await trio.lowlevel.checkpoint()
-        with trio.fail_after(_BOUND):
-            async with triocoro.open_group("g") as group:
-                await still_works(group)
+        async with triocoro.open_group("g") as group:
+            await still_works(group)
 
 
 async def test_joining_again_while_the_daemon_works_off_the_leave(corosync: Node) -> None:
     """Our own leave is under way, on a daemon that stood still: joining waits for it, and is not refused."""
-    with trio.fail_after(_BOUND):
-        for _again in range(5):
-            ready = await corosync.endpoint.connect(CPG)
+    for _again in range(5):
+        ready = await corosync.endpoint.connect(CPG)
 
-            class Ready:
-                """The node, but connecting takes no time."""
+        class Ready:
+            """The node, but connecting takes no time."""
 
-                label = corosync.endpoint.label
-                pid = corosync.endpoint.pid
-                identity = corosync.endpoint.identity
+            label = corosync.endpoint.label
+            pid = corosync.endpoint.pid
+            identity = corosync.endpoint.identity
 
-                async def connect(self, service: ServiceSpec[RawT, object], *, raw: RawCpg = ready) -> RawT:
-                    assert isinstance(service, CpgSpec)
-                    return cast("RawT", raw)
+            async def connect(self, service: ServiceSpec[RawT, object], *, raw: RawCpg = ready) -> RawT:
+                assert isinstance(service, CpgSpec)
+                return cast("RawT", raw)
 
-            with trio.CancelScope() as scope:
-                async with triocoro.open_group("g"):
-                    await corosync.freeze()
-                    scope.cancel()
-            async with trio.open_nursery() as nursery:
+        with trio.CancelScope() as scope:
+            async with triocoro.open_group("g"):
+                await corosync.freeze()
+                scope.cancel()
+        async with trio.open_nursery() as nursery:
 
-                async def join() -> None:
-                    async with triocoro.open_group("g", endpoint=Ready()) as group:
-                        await still_works(group)
+            async def join() -> None:
+                async with triocoro.open_group("g", endpoint=Ready()) as group:
+                    await still_works(group)
 
-                nursery.start_soon(join)
-                await wait_all_tasks_blocked()
-                await corosync.thaw()
+            nursery.start_soon(join)
+            await wait_all_tasks_blocked()
+            await corosync.thaw()
 
 
 # -- after the end -----------------------------------------------------------------------------------------------------
@@ -592,7 +587,7 @@ async def test_no_daemon(corosync: Node) -> None:
         lowlevel.cpg_initialize,
         lowlevel.votequorum_initialize,
     ):
-        with trio.fail_after(_BOUND), pytest.raises(CorosyncUnavailableError) as caught:
+        with pytest.raises(CorosyncUnavailableError) as caught:
             await call()
         for words in ("cannot connect to node 1", "no Corosync daemon answers", "start it", "_initialize"):
             assert words in str(caught.value)
@@ -633,7 +628,7 @@ def _in_child(function: Callable[[], object]) -> object:
     os.close(writer)
     with os.fdopen(reader, "rb") as pipe:
         # It says all at once; unless it hangs, on a lock that was held when it was forked.
-        if not select.select([pipe], [], [], _BOUND)[0]:
+        if not select.select([pipe], [], [], 20)[0]:
             os.kill(pid, signal.SIGKILL)
         data = pipe.read()
     os.waitpid(pid, 0)

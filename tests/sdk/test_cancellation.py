@@ -161,6 +161,7 @@ def test_an_interrupt_from_the_keyboard_loses_no_event() -> None:
 
 
 @pytest.mark.parametrize("seed", [1])
+@pytest.mark.deadline(LIMIT)
 async def test_torture(corosync_cluster: Cluster, seed: int, figure: Any) -> None:
     began, cpu = time.monotonic(), time.process_time()
     tormentor = Tormentor(seed)
@@ -175,26 +176,25 @@ async def test_torture(corosync_cluster: Cluster, seed: int, figure: Any) -> Non
         await send_numbered(group, MESSAGES // 3 + 1, sent[group.address.nodeid], tormentor)
         await group.send(END)
 
-    with trio.fail_after(LIMIT):
-        endpoints = [corosync_cluster[nodeid].endpoint for nodeid in (1, 2, 3)]
-        async with (
-            triocoro.open_group("g", endpoint=endpoints[0]) as one,
-            triocoro.open_group("g", endpoint=endpoints[1]) as two,
-        ):
-            handle = await lowlevel.cpg_initialize(deliver=deliver, endpoint=endpoints[2])
-            await handle.join("g")
-            while len(one.view.members) < 3:
-                await one.receive()
-            members = [one, two]
-            async with trio.open_nursery() as nursery:
-                for group in members:
-                    nursery.start_soon(send_and_end, group)
-                    name = f"group {group.address.nodeid}"
-                    nursery.start_soon(receive_all, group, got[name], 3, tormentor)
-                nursery.start_soon(dispatch_all, handle, got["handle 3"], 3, tormentor)
-                nursery.start_soon(send_by_handle, handle, sent[3], tormentor)
-            assert one.statistics().lost == two.statistics().lost == 0
-            await handle.finalize()
+    endpoints = [corosync_cluster[nodeid].endpoint for nodeid in (1, 2, 3)]
+    async with (
+        triocoro.open_group("g", endpoint=endpoints[0]) as one,
+        triocoro.open_group("g", endpoint=endpoints[1]) as two,
+    ):
+        handle = await lowlevel.cpg_initialize(deliver=deliver, endpoint=endpoints[2])
+        await handle.join("g")
+        while len(one.view.members) < 3:
+            await one.receive()
+        members = [one, two]
+        async with trio.open_nursery() as nursery:
+            for group in members:
+                nursery.start_soon(send_and_end, group)
+                name = f"group {group.address.nodeid}"
+                nursery.start_soon(receive_all, group, got[name], 3, tormentor)
+            nursery.start_soon(dispatch_all, handle, got["handle 3"], 3, tormentor)
+            nursery.start_soon(send_by_handle, handle, sent[3], tormentor)
+        assert one.statistics().lost == two.statistics().lost == 0
+        await handle.finalize()
     check(got, sent)
     assert tormentor.cancelled > 1000
     took = time.monotonic() - began

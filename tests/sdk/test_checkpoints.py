@@ -927,6 +927,7 @@ async def _(cluster: Cluster) -> None:
 
 
 @pytest.mark.corosync(nodes=1, votes={1: 2}, qdevice_votes=1)
+@pytest.mark.deadline(300)  # there are many
 async def test_every_public_async_function_is_a_checkpoint(corosync_cluster: Cluster) -> None:
     """All on one cluster, since the order of the cases lets each find a daemon at work."""
     failed: list[str] = []

@@ -10,6 +10,8 @@ import trio
 import triocoro
 from triocoro.testing import Node
 
+pytestmark = pytest.mark.deadline(30)
+
 
 async def test_many_connects_at_once(corosync: Node) -> None:
     """Without creation.c, the real libraries answer some of these with CS_ERR_BAD_HANDLE."""
@@ -22,10 +24,9 @@ async def test_many_connects_at_once(corosync: Node) -> None:
                 assert await cpg.groups() == ()
         done.append(number)
 
-    with trio.fail_after(30):
-        async with trio.open_nursery() as nursery:
-            for number in range(12):
-                nursery.start_soon(partial(connect, number))
+    async with trio.open_nursery() as nursery:
+        for number in range(12):
+            nursery.start_soon(partial(connect, number))
     assert len(done) == 12
 
 
@@ -36,7 +37,6 @@ async def test_many_lists_at_once() -> None:
             for _ in range(50):
                 assert len(await cpg.groups()) == 1
 
-    with trio.fail_after(30):
-        async with triocoro.open_group("g"), trio.open_nursery() as nursery:
-            for _ in range(8):
-                nursery.start_soon(ask)
+    async with triocoro.open_group("g"), trio.open_nursery() as nursery:
+        for _ in range(8):
+            nursery.start_soon(ask)

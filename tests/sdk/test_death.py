@@ -18,37 +18,36 @@ from triocoro.testing import Cluster, Node
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
 
-LIMIT = 20
+pytestmark = pytest.mark.deadline(20)
 IN_TIME = 0.1
 """Seconds within which the block must be cancelled."""
 
 
 async def test_the_body_is_cancelled_in_time(corosync: Node, figure: Any) -> None:
-    with trio.fail_after(LIMIT):
-        for opener in (
-            lambda: triocoro.open_group("g"),
-            triocoro.open_cpg,
-            triocoro.open_votequorum,
-            triocoro.open_quorum,
-            triocoro.open_cmap,
-            triocoro.open_cfg,
-        ):
-            await corosync.start()
-            seconds = 0.0
-            with pytest.raises(ConnectionLostError) as caught:
-                async with opener():
-                    watch = Stopwatch()
-                    try:
-                        async with trio.open_nursery() as nursery:
-                            nursery.start_soon(corosync.kill)
-                            await trio.sleep_forever()
-                    finally:
-                        seconds = watch.seconds
-            assert type(caught.value) is ConnectionLostError
-            assert isinstance(caught.value, trio.BrokenResourceError)
-            assert corosync.endpoint.label in str(caught.value)
-            figure("kill -9 to cancellation of the body", f"{seconds * 1000:.1f} ms")
-            assert seconds < IN_TIME
+    for opener in (
+        lambda: triocoro.open_group("g"),
+        triocoro.open_cpg,
+        triocoro.open_votequorum,
+        triocoro.open_quorum,
+        triocoro.open_cmap,
+        triocoro.open_cfg,
+    ):
+        await corosync.start()
+        seconds = 0.0
+        with pytest.raises(ConnectionLostError) as caught:
+            async with opener():
+                watch = Stopwatch()
+                try:
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(corosync.kill)
+                        await trio.sleep_forever()
+                finally:
+                    seconds = watch.seconds
+        assert type(caught.value) is ConnectionLostError
+        assert isinstance(caught.value, trio.BrokenResourceError)
+        assert corosync.endpoint.label in str(caught.value)
+        figure("kill -9 to cancellation of the body", f"{seconds * 1000:.1f} ms")
+        assert seconds < IN_TIME
 
 
 async def test_receivers_in_nurseries_of_the_users(corosync: Node) -> None:
@@ -62,7 +61,7 @@ async def test_receivers_in_nurseries_of_the_users(corosync: Node) -> None:
             ended.append("cancelled")
             raise
 
-    with trio.fail_after(LIMIT), pytest.raises(ConnectionLostError) as caught:
+    with pytest.raises(ConnectionLostError) as caught:
         async with triocoro.open_group("g") as group, trio.open_nursery() as outer:
             outer.start_soon(receive, group)
             async with trio.open_nursery() as inner:
@@ -74,7 +73,7 @@ async def test_receivers_in_nurseries_of_the_users(corosync: Node) -> None:
 
 
 async def test_nested_connections_give_one_error(corosync: Node) -> None:
-    with trio.fail_after(LIMIT), pytest.raises(ConnectionLostError) as caught:
+    with pytest.raises(ConnectionLostError) as caught:
         async with (
             triocoro.open_group("a"),
             triocoro.open_votequorum() as votequorum,
@@ -100,7 +99,7 @@ async def test_nested_connections_with_shielded_receivers_give_one_error(corosyn
             async for _ in group:
                 pass
 
-    with trio.fail_after(LIMIT), pytest.raises(ConnectionLostError) as caught:
+    with pytest.raises(ConnectionLostError) as caught:
         async with triocoro.open_group("a") as a, triocoro.open_group("b") as b, trio.open_nursery() as nursery:
             nursery.start_soon(drain, a)
             nursery.start_soon(drain, b)
@@ -110,7 +109,7 @@ async def test_nested_connections_with_shielded_receivers_give_one_error(corosyn
 
 
 async def test_an_exception_of_the_users_wins(corosync: Node) -> None:
-    with trio.fail_after(LIMIT), pytest.raises(KeyError, match="mine"):
+    with pytest.raises(KeyError, match="mine"):
         async with triocoro.open_group("g"):
             try:
                 await corosync.kill()
@@ -126,7 +125,7 @@ async def test_an_exception_of_the_users_in_a_nursery_stays_in_its_group(corosyn
         finally:
             raise KeyError("mine")
 
-    with trio.fail_after(LIMIT), raises_group(KeyError):
+    with raises_group(KeyError):
         async with triocoro.open_group("g"), trio.open_nursery() as nursery:
             nursery.start_soon(fail_when_cancelled)
             await trio.testing.wait_all_tasks_blocked()
@@ -135,14 +134,13 @@ async def test_an_exception_of_the_users_in_a_nursery_stays_in_its_group(corosyn
 
 
 async def test_an_outer_cancellation_wins(corosync: Node) -> None:
-    with trio.fail_after(LIMIT):
-        with trio.CancelScope() as scope:
-            async with triocoro.open_group("g"):
-                with trio.CancelScope(shield=True):
-                    scope.cancel()
-                    await corosync.kill()
-                await trio.sleep_forever()
-        assert scope.cancelled_caught
+    with trio.CancelScope() as scope:
+        async with triocoro.open_group("g"):
+            with trio.CancelScope(shield=True):
+                scope.cancel()
+                await corosync.kill()
+            await trio.sleep_forever()
+    assert scope.cancelled_caught
 
 
 async def test_an_outer_cancellation_wins_over_the_error_of_a_shielded_task(corosync: Node) -> None:
@@ -151,16 +149,15 @@ async def test_an_outer_cancellation_wins_over_the_error_of_a_shielded_task(coro
             async for _ in group:
                 pass
 
-    with trio.fail_after(LIMIT):
-        with trio.CancelScope() as scope:
-            async with triocoro.open_group("g") as group, trio.open_nursery() as nursery:
-                nursery.start_soon(drain, group)
-                await trio.testing.wait_all_tasks_blocked()
-                scope.cancel()
-                with trio.CancelScope(shield=True):
-                    await corosync.kill()
-                await trio.sleep_forever()
-        assert scope.cancelled_caught
+    with trio.CancelScope() as scope:
+        async with triocoro.open_group("g") as group, trio.open_nursery() as nursery:
+            nursery.start_soon(drain, group)
+            await trio.testing.wait_all_tasks_blocked()
+            scope.cancel()
+            with trio.CancelScope(shield=True):
+                await corosync.kill()
+            await trio.sleep_forever()
+    assert scope.cancelled_caught
 
 
 @pytest.mark.usefixtures("corosync")
@@ -168,7 +165,7 @@ async def test_a_bug_of_ours_comes_out_and_not_the_cancellation_that_it_causes(m
     def fail(*_: object) -> None:
         raise MemoryError
 
-    with trio.fail_after(LIMIT), raises_group(MemoryError):
+    with raises_group(MemoryError):
         async with triocoro.open_group("g") as group:
             monkeypatch.setattr(group._membership.connection, "take", fail)
             await group.send(b"x")
@@ -176,7 +173,7 @@ async def test_a_bug_of_ours_comes_out_and_not_the_cancellation_that_it_causes(m
 
 
 async def test_a_body_that_ends_meanwhile_hears_of_it_too(corosync: Node) -> None:
-    with trio.fail_after(LIMIT), pytest.raises(ConnectionLostError):
+    with pytest.raises(ConnectionLostError):
         async with triocoro.open_group("g"):
             with trio.CancelScope(shield=True):
                 await corosync.kill()
@@ -185,7 +182,7 @@ async def test_a_body_that_ends_meanwhile_hears_of_it_too(corosync: Node) -> Non
 
 @pytest.mark.usefixtures("corosync")
 async def test_a_slow_consumer_that_is_cut_at_the_end_of_a_tracker_hears_of_it() -> None:
-    with trio.fail_after(LIMIT), pytest.raises(triocoro.SlowConsumerError, match="too slow"):
+    with pytest.raises(triocoro.SlowConsumerError, match="too slow"):
         async with triocoro.open_cmap() as cmap:
 
             async def cut() -> None:
@@ -197,7 +194,7 @@ async def test_a_slow_consumer_that_is_cut_at_the_end_of_a_tracker_hears_of_it()
 
 async def test_a_shielded_task_drains_what_had_arrived(corosync: Node) -> None:
     drained: list[bytes] = []
-    with trio.fail_after(LIMIT), pytest.raises(ConnectionLostError) as caught:
+    with pytest.raises(ConnectionLostError) as caught:
         async with triocoro.open_group("g") as group, trio.open_nursery() as nursery:
 
             async def drain() -> None:
@@ -234,22 +231,21 @@ async def test_a_task_outside_of_the_block_gets_the_error(corosync: Node) -> Non
         except ConnectionLostError as exc:
             got.append(exc)
 
-    with trio.fail_after(LIMIT):
-        async with trio.open_nursery() as outside:
-            with pytest.raises(ConnectionLostError):
-                async with triocoro.open_group("g") as group:
-                    groups.append(group)
-                    outside.start_soon(receive, group)  # noqa: ASYNC111 - that is the case
-                    await trio.testing.wait_all_tasks_blocked()
-                    await corosync.kill()
-                    await trio.sleep_forever()
-        assert len(got) == 1
+    async with trio.open_nursery() as outside:
         with pytest.raises(ConnectionLostError):
-            await groups[0].send(b"x")
+            async with triocoro.open_group("g") as group:
+                groups.append(group)
+                outside.start_soon(receive, group)  # noqa: ASYNC111 - that is the case
+                await trio.testing.wait_all_tasks_blocked()
+                await corosync.kill()
+                await trio.sleep_forever()
+    assert len(got) == 1
+    with pytest.raises(ConnectionLostError):
+        await groups[0].send(b"x")
 
 
 async def test_unconfirmed_messages_are_counted(corosync: Node) -> None:
-    with trio.fail_after(LIMIT), pytest.raises(ConnectionLostError) as caught:
+    with pytest.raises(ConnectionLostError) as caught:
         async with triocoro.open_group("g") as group:
             await group.send_and_wait(b"confirmed")
             await corosync.freeze()
@@ -262,21 +258,20 @@ async def test_unconfirmed_messages_are_counted(corosync: Node) -> None:
 
 
 async def test_others_go_on_and_a_new_connection_works(corosync_cluster: Cluster) -> None:
-    with trio.fail_after(LIMIT):
-        async with triocoro.open_group("g", endpoint=corosync_cluster[2].endpoint) as other:
-            address = other.address
-            with pytest.raises(ConnectionLostError):
-                async with triocoro.open_group("g", endpoint=corosync_cluster[3].endpoint) as group:
-                    address = group.address
-                    # A node that dies at once may take the news of the join along.
-                    while address not in other.view.members:
-                        await other.receive()
-                    await corosync_cluster[3].kill()
-                    await trio.sleep_forever()
-            while not other.view.left:
-                await other.receive()
-            assert other.view.left == (triocoro.MemberChange(address, triocoro.Reason.NODEDOWN),)
-            await corosync_cluster[3].start()
-            await corosync_cluster.settled()
+    async with triocoro.open_group("g", endpoint=corosync_cluster[2].endpoint) as other:
+        address = other.address
+        with pytest.raises(ConnectionLostError):
             async with triocoro.open_group("g", endpoint=corosync_cluster[3].endpoint) as group:
-                assert group.view.members == (other.address, group.address)
+                address = group.address
+                # A node that dies at once may take the news of the join along.
+                while address not in other.view.members:
+                    await other.receive()
+                await corosync_cluster[3].kill()
+                await trio.sleep_forever()
+        while not other.view.left:
+            await other.receive()
+        assert other.view.left == (triocoro.MemberChange(address, triocoro.Reason.NODEDOWN),)
+        await corosync_cluster[3].start()
+        await corosync_cluster.settled()
+        async with triocoro.open_group("g", endpoint=corosync_cluster[3].endpoint) as group:
+            assert group.view.members == (other.address, group.address)

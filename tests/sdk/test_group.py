@@ -24,8 +24,7 @@ from triocoro import (
 from triocoro._raw import MulticastStatus
 from triocoro.testing import Cluster, Node
 
-LIMIT = 20
-"""Seconds: a test that takes longer hangs."""
+pytestmark = pytest.mark.deadline(20)
 
 
 async def take_messages(group: Group, count: int) -> list[bytes]:
@@ -47,83 +46,77 @@ async def take_change(group: Group) -> ConfigChange:
 
 
 async def test_the_first_event_is_our_join(corosync: Node) -> None:
-    with trio.fail_after(LIMIT):
-        async with triocoro.open_group("g") as group:
-            assert group.name == b"g"
-            assert group.address == Address(corosync.nodeid, os.getpid())
-            joined = (MemberChange(group.address, Reason.JOIN),)
-            assert group.view == ConfigChange(members=(group.address,), joined=joined, left=())
-            assert await group.receive() == group.view
+    async with triocoro.open_group("g") as group:
+        assert group.name == b"g"
+        assert group.address == Address(corosync.nodeid, os.getpid())
+        joined = (MemberChange(group.address, Reason.JOIN),)
+        assert group.view == ConfigChange(members=(group.address,), joined=joined, left=())
+        assert await group.receive() == group.view
 
 
 async def test_members_on_three_nodes_see_the_same(corosync_cluster: Cluster) -> None:
-    with trio.fail_after(LIMIT):
-        async with (
-            triocoro.open_group("g", endpoint=corosync_cluster[1].endpoint) as one,
-            triocoro.open_group("g", endpoint=corosync_cluster[2].endpoint) as two,
-        ):
-            async with triocoro.open_group("g", endpoint=corosync_cluster[3].endpoint) as three:
-                everybody = (one.address, two.address, three.address)
-                assert three.view.members == everybody
-                async with trio.open_nursery() as nursery:
-                    for group in (one, two, three):
-                        nursery.start_soon(group.send_batch, [b"%d.%d" % (group.address.nodeid, i) for i in range(100)])
-                seen = [await take_messages(group, 300) for group in (one, two, three)]
-                assert seen[0] == seen[1] == seen[2]
-                for nodeid in (1, 2, 3):
-                    of_one = [payload for payload in seen[0] if payload.startswith(b"%d." % nodeid)]
-                    assert of_one == [b"%d.%d" % (nodeid, i) for i in range(100)]
-            change = await take_change(one)
-            assert change == ConfigChange(
-                members=(one.address, two.address), joined=(), left=(MemberChange(three.address, Reason.LEAVE),)
-            )
-            assert one.view == change
+    async with (
+        triocoro.open_group("g", endpoint=corosync_cluster[1].endpoint) as one,
+        triocoro.open_group("g", endpoint=corosync_cluster[2].endpoint) as two,
+    ):
+        async with triocoro.open_group("g", endpoint=corosync_cluster[3].endpoint) as three:
+            everybody = (one.address, two.address, three.address)
+            assert three.view.members == everybody
+            async with trio.open_nursery() as nursery:
+                for group in (one, two, three):
+                    nursery.start_soon(group.send_batch, [b"%d.%d" % (group.address.nodeid, i) for i in range(100)])
+            seen = [await take_messages(group, 300) for group in (one, two, three)]
+            assert seen[0] == seen[1] == seen[2]
+            for nodeid in (1, 2, 3):
+                of_one = [payload for payload in seen[0] if payload.startswith(b"%d." % nodeid)]
+                assert of_one == [b"%d.%d" % (nodeid, i) for i in range(100)]
+        change = await take_change(one)
+        assert change == ConfigChange(
+            members=(one.address, two.address), joined=(), left=(MemberChange(three.address, Reason.LEAVE),)
+        )
+        assert one.view == change
 
 
 async def test_view_follows_what_was_received(corosync_cluster: Cluster) -> None:
-    with trio.fail_after(LIMIT):
-        async with triocoro.open_group("g") as one:
+    async with triocoro.open_group("g") as one:
+        await one.receive()
+        async with triocoro.open_group("g", endpoint=corosync_cluster[2].endpoint) as two:
+            assert one.view.members == (one.address,)
             await one.receive()
-            async with triocoro.open_group("g", endpoint=corosync_cluster[2].endpoint) as two:
-                assert one.view.members == (one.address,)
-                await one.receive()
-                assert one.view.members == (one.address, two.address)
+            assert one.view.members == (one.address, two.address)
 
 
 @pytest.mark.usefixtures("corosync")
 async def test_messages_are_gathered_and_kept_in_order() -> None:
-    with trio.fail_after(LIMIT):
-        async with triocoro.open_group("g") as group:
-            await group.send(b"hello", bytearray(b" "), memoryview(b"world"))
-            await group.send()
-            await group.send_batch([])
-            await group.send_batch(b"%d" % i for i in range(1000))
-            sent = [b"hello world", b"", *(b"%d" % i for i in range(1000))]
-            assert await take_messages(group, len(sent)) == sent
-            assert group.statistics().sent == group.statistics().confirmed == len(sent)
+    async with triocoro.open_group("g") as group:
+        await group.send(b"hello", bytearray(b" "), memoryview(b"world"))
+        await group.send()
+        await group.send_batch([])
+        await group.send_batch(b"%d" % i for i in range(1000))
+        sent = [b"hello world", b"", *(b"%d" % i for i in range(1000))]
+        assert await take_messages(group, len(sent)) == sent
+        assert group.statistics().sent == group.statistics().confirmed == len(sent)
 
 
 @pytest.mark.usefixtures("corosync")
 async def test_send_nowait_keeps_its_place_among_the_others() -> None:
-    with trio.fail_after(LIMIT):
-        async with triocoro.open_group("g") as group:
-            await group.send_and_wait(b"first")
-            while True:
-                try:
-                    group.send_nowait(b"second")
-                    break
-                except trio.WouldBlock:  # a busy daemon has set flow control
-                    await trio.lowlevel.checkpoint()
-            await group.send(b"third")
-            assert await take_messages(group, 3) == [b"first", b"second", b"third"]
+    async with triocoro.open_group("g") as group:
+        await group.send_and_wait(b"first")
+        while True:
+            try:
+                group.send_nowait(b"second")
+                break
+            except trio.WouldBlock:  # a busy daemon has set flow control
+                await trio.lowlevel.checkpoint()
+        await group.send(b"third")
+        assert await take_messages(group, 3) == [b"first", b"second", b"third"]
 
 
 async def test_a_batch_crosses_into_c_in_bursts(corosync: Node) -> None:
     endpoint = FaultyEndpoint(corosync.endpoint)
-    with trio.fail_after(LIMIT):
-        async with triocoro.open_group("g", endpoint=endpoint) as group:
-            await group.send_batch([b"%d" % i for i in range(200)])
-            await take_messages(group, 200)
+    async with triocoro.open_group("g", endpoint=endpoint) as group:
+        await group.send_batch([b"%d" % i for i in range(200)])
+        await take_messages(group, 200)
     assert sum(endpoint.faults.multicasts) == 200
     assert max(endpoint.faults.multicasts) <= 64
     # Four, if the daemon takes them as fast as they come.
@@ -132,42 +125,39 @@ async def test_a_batch_crosses_into_c_in_bursts(corosync: Node) -> None:
 
 @pytest.mark.usefixtures("corosync")
 async def test_send_and_wait_returns_our_message_when_it_is_delivered() -> None:
-    with trio.fail_after(LIMIT):
-        async with triocoro.open_group("g") as group:
-            await group.send(b"before")
-            message = await group.send_and_wait(b"a", b"b")
-            assert message == Message(group.address, b"ab")
-            assert group.statistics().outstanding == 0
-            assert await take_messages(group, 2) == [b"before", b"ab"]
+    async with triocoro.open_group("g") as group:
+        await group.send(b"before")
+        message = await group.send_and_wait(b"a", b"b")
+        assert message == Message(group.address, b"ab")
+        assert group.statistics().outstanding == 0
+        assert await take_messages(group, 2) == [b"before", b"ab"]
 
 
 @pytest.mark.usefixtures("corosync")
 async def test_send_nowait_never_waits() -> None:
-    with trio.fail_after(LIMIT):
-        async with triocoro.open_group("g") as group:
-            sent = 0
-            with pytest.raises(trio.WouldBlock):
-                # Without a checkpoint nothing comes back, so the window must fill.
-                for _ in range(100_000):
-                    group.send_nowait(b"x" * 1000)
-                    sent += 1
-            assert 0 < sent < 100
-            with pytest.raises(trio.WouldBlock):
-                group.send_nowait(b"x" * 2_000_000)
-            await group.send(b"y")
-            assert len(await take_messages(group, sent + 1)) == sent + 1
+    async with triocoro.open_group("g") as group:
+        sent = 0
+        with pytest.raises(trio.WouldBlock):
+            # Without a checkpoint nothing comes back, so the window must fill.
+            for _ in range(100_000):
+                group.send_nowait(b"x" * 1000)
+                sent += 1
+        assert 0 < sent < 100
+        with pytest.raises(trio.WouldBlock):
+            group.send_nowait(b"x" * 2_000_000)
+        await group.send(b"y")
+        assert len(await take_messages(group, sent + 1)) == sent + 1
 
 
 @pytest.mark.usefixtures("corosync")
 async def test_receive_batch_is_bounded() -> None:
-    with trio.fail_after(LIMIT):
-        async with triocoro.open_group("g") as group:
-            await group.send_batch([b"x"] * 9)
-            await group.send_and_wait(b"x")
-            assert len(await group.receive_batch(max_events=4)) == 4
-            assert len(await group.receive_batch()) == 7
-            with pytest.raises(ValueError, match="max_events"):
-                await group.receive_batch(max_events=0)
+    async with triocoro.open_group("g") as group:
+        await group.send_batch([b"x"] * 9)
+        await group.send_and_wait(b"x")
+        assert len(await group.receive_batch(max_events=4)) == 4
+        assert len(await group.receive_batch()) == 7
+        with pytest.raises(ValueError, match="max_events"):
+            await group.receive_batch(max_events=0)
 
 
 @pytest.mark.usefixtures("corosync")
@@ -181,66 +171,62 @@ async def test_each_event_goes_to_one_of_several_receivers() -> None:
                 seen.append(event.payload)
         nursery.cancel_scope.cancel()
 
-    with trio.fail_after(LIMIT):
-        async with triocoro.open_group("g") as group:
-            async with trio.open_nursery() as nursery:
-                for _ in range(3):
-                    nursery.start_soon(receive, group)
-                for i in range(500):
-                    await group.send(b"%d" % i)
-            # Trio shuffles the receivers, so they note what they have taken in another order.
-            assert sorted(seen, key=int) == [b"%d" % i for i in range(500)]
+    async with triocoro.open_group("g") as group:
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(receive, group)
+            for i in range(500):
+                await group.send(b"%d" % i)
+        # Trio shuffles the receivers, so they note what they have taken in another order.
+        assert sorted(seen, key=int) == [b"%d" % i for i in range(500)]
 
 
 async def test_totem_changes_come_when_asked_for(corosync_cluster: Cluster) -> None:
-    with trio.fail_after(LIMIT):
-        async with triocoro.open_group("g", totem_changes=True) as group:
-            assert isinstance(await group.receive(), ConfigChange)
-            initial = await group.receive()
-            assert isinstance(initial, triocoro.TotemChange)
-            assert initial.members == (1, 2, 3)
-            await corosync_cluster[3].kill()
-            change = await group.receive()
-            assert isinstance(change, triocoro.TotemChange)
-            assert change.members == (1, 2)
-            assert change.ring_id.seq > initial.ring_id.seq
+    async with triocoro.open_group("g", totem_changes=True) as group:
+        assert isinstance(await group.receive(), ConfigChange)
+        initial = await group.receive()
+        assert isinstance(initial, triocoro.TotemChange)
+        assert initial.members == (1, 2, 3)
+        await corosync_cluster[3].kill()
+        change = await group.receive()
+        assert isinstance(change, triocoro.TotemChange)
+        assert change.members == (1, 2)
+        assert change.ring_id.seq > initial.ring_id.seq
 
 
 @pytest.mark.usefixtures("corosync")
 async def test_a_sender_only_group_buffers_nothing() -> None:
-    with trio.fail_after(LIMIT):
-        async with triocoro.open_group("g", receive=False, max_buffered_bytes=1) as group:
-            for _ in range(20):
-                await group.send_and_wait(b"x" * 1000)
-            assert group.statistics().stream.buffered_events == 0
-            assert group.view.members == (group.address,)
-            with pytest.raises(RuntimeError, match="receive=False"):
-                await group.receive()
-            with pytest.raises(RuntimeError, match="receive=False"):
-                await group.receive_batch()
+    async with triocoro.open_group("g", receive=False, max_buffered_bytes=1) as group:
+        for _ in range(20):
+            await group.send_and_wait(b"x" * 1000)
+        assert group.statistics().stream.buffered_events == 0
+        assert group.view.members == (group.address,)
+        with pytest.raises(RuntimeError, match="receive=False"):
+            await group.receive()
+        with pytest.raises(RuntimeError, match="receive=False"):
+            await group.receive_batch()
 
 
 @pytest.mark.usefixtures("corosync")
 async def test_a_slow_consumer_gets_what_fitted_and_then_the_error() -> None:
-    with trio.fail_after(LIMIT):
-        async with triocoro.open_group("g", max_buffered_bytes=10_000) as group:
-            with pytest.raises(triocoro.SlowConsumerError, match="max_buffered_bytes=10000"):
-                while True:
-                    await group.send_and_wait(b"x" * 1000)
-            with pytest.raises(triocoro.SlowConsumerError):
-                await group.send(b"y")
-            fitted: list[triocoro.GroupEvent] = []
-            with pytest.raises(triocoro.SlowConsumerError):
-                while True:
-                    fitted.append(await group.receive())
-            # The join, and as many messages (of 1000 bytes, and 256 for each event) as go into 10,000 bytes.
-            assert isinstance(fitted[0], ConfigChange)
-            assert len(fitted) == 1 + (10_000 - 256) // 1256
+    async with triocoro.open_group("g", max_buffered_bytes=10_000) as group:
+        with pytest.raises(triocoro.SlowConsumerError, match="max_buffered_bytes=10000"):
+            while True:
+                await group.send_and_wait(b"x" * 1000)
+        with pytest.raises(triocoro.SlowConsumerError):
+            await group.send(b"y")
+        fitted: list[triocoro.GroupEvent] = []
+        with pytest.raises(triocoro.SlowConsumerError):
+            while True:
+                fitted.append(await group.receive())
+        # The join, and as many messages (of 1000 bytes, and 256 for each event) as go into 10,000 bytes.
+        assert isinstance(fitted[0], ConfigChange)
+        assert len(fitted) == 1 + (10_000 - 256) // 1256
 
 
 @pytest.mark.usefixtures("corosync")
 async def test_a_slow_consumer_that_never_comes_back_hears_of_it_at_the_end() -> None:
-    with trio.fail_after(LIMIT), pytest.raises(triocoro.SlowConsumerError, match="max_buffered_bytes=1"):
+    with pytest.raises(triocoro.SlowConsumerError, match="max_buffered_bytes=1"):
         async with triocoro.open_group("g", max_buffered_bytes=1) as group:
             await group.send(b"x")
             while not group._membership.connection.lost:
@@ -249,11 +235,10 @@ async def test_a_slow_consumer_that_never_comes_back_hears_of_it_at_the_end() ->
 
 @pytest.mark.usefixtures("corosync")
 async def test_one_event_may_be_larger_than_the_bound() -> None:
-    with trio.fail_after(LIMIT):
-        async with triocoro.open_group("g", max_buffered_bytes=1000) as group:
-            await group.receive()
-            await group.send(b"x" * 100_000)
-            assert await take_messages(group, 1) == [b"x" * 100_000]
+    async with triocoro.open_group("g", max_buffered_bytes=1000) as group:
+        await group.receive()
+        await group.send(b"x" * 100_000)
+        assert await take_messages(group, 1) == [b"x" * 100_000]
 
 
 # -- losses: the daemon accepts a message and drops it -----------------------------------------------------------------
@@ -262,22 +247,21 @@ async def test_one_event_may_be_larger_than_the_bound() -> None:
 async def test_a_lost_message_is_reported_before_the_next_own_one(corosync: Node) -> None:
     endpoint = FaultyEndpoint(corosync.endpoint)
     endpoint.faults.drop = lambda payload: payload.startswith(b"lost")
-    with trio.fail_after(LIMIT):
-        async with triocoro.open_group("g", endpoint=endpoint) as group:
-            await group.receive()
-            await group.send_batch([b"a", b"lost 1", b"lost 2"])
-            await group.send(b"b")
-            await group.send(b"c")
-            events = [await group.receive() for _ in range(5)]
-            assert events == [
-                Message(group.address, b"a"),
-                MessageLost(b"lost 1"),
-                MessageLost(b"lost 2"),
-                Message(group.address, b"b"),
-                Message(group.address, b"c"),
-            ]
-            assert group.statistics().lost == 2
-            assert group.statistics().outstanding == 0
+    async with triocoro.open_group("g", endpoint=endpoint) as group:
+        await group.receive()
+        await group.send_batch([b"a", b"lost 1", b"lost 2"])
+        await group.send(b"b")
+        await group.send(b"c")
+        events = [await group.receive() for _ in range(5)]
+        assert events == [
+            Message(group.address, b"a"),
+            MessageLost(b"lost 1"),
+            MessageLost(b"lost 2"),
+            Message(group.address, b"b"),
+            Message(group.address, b"c"),
+        ]
+        assert group.statistics().lost == 2
+        assert group.statistics().outstanding == 0
 
 
 async def test_send_and_wait_tells_of_a_loss(corosync: Node) -> None:
@@ -291,12 +275,11 @@ async def test_send_and_wait_tells_of_a_loss(corosync: Node) -> None:
         except triocoro.MessageLostError as exc:
             caught.append(exc)
 
-    with trio.fail_after(LIMIT):
-        async with triocoro.open_group("g", endpoint=endpoint) as group, trio.open_nursery() as nursery:
-            nursery.start_soon(send_and_wait, group)
-            while not group.statistics().sent:
-                await trio.testing.wait_all_tasks_blocked()
-            await group.send(b"next")
+    async with triocoro.open_group("g", endpoint=endpoint) as group, trio.open_nursery() as nursery:
+        nursery.start_soon(send_and_wait, group)
+        while not group.statistics().sent:
+            await trio.testing.wait_all_tasks_blocked()
+        await group.send(b"next")
     assert [exc.payloads for exc in caught] == [(b"lost",)]
     assert "send it again" in str(caught[0])
 
@@ -304,7 +287,7 @@ async def test_send_and_wait_tells_of_a_loss(corosync: Node) -> None:
 async def test_the_end_of_the_block_tells_of_losses_that_nothing_followed(corosync: Node) -> None:
     endpoint = FaultyEndpoint(corosync.endpoint)
     endpoint.faults.drop = lambda payload: payload.startswith(b"lost")
-    with trio.fail_after(LIMIT), pytest.raises(triocoro.MessageLostError) as caught:
+    with pytest.raises(triocoro.MessageLostError) as caught:
         async with triocoro.open_group("g", endpoint=endpoint) as group:
             await group.send(b"lost 1")
             await group.send(b"lost 2")
@@ -314,7 +297,7 @@ async def test_the_end_of_the_block_tells_of_losses_that_nothing_followed(corosy
 async def test_the_end_of_the_block_tells_of_losses_that_nobody_received(corosync: Node) -> None:
     endpoint = FaultyEndpoint(corosync.endpoint)
     endpoint.faults.drop = lambda payload: payload.startswith(b"lost")
-    with trio.fail_after(LIMIT), pytest.raises(triocoro.MessageLostError) as caught:
+    with pytest.raises(triocoro.MessageLostError) as caught:
         async with triocoro.open_group("g", endpoint=endpoint) as group:
             await group.send_batch([b"lost 1", b"lost 2", b"lost 3"])
             await group.send_and_wait(b"next")
@@ -326,59 +309,55 @@ async def test_the_end_of_the_block_tells_of_losses_that_nobody_received(corosyn
 async def test_a_window_whose_messages_were_all_lost_opens_again(corosync: Node) -> None:
     endpoint = FaultyEndpoint(corosync.endpoint)
     endpoint.faults.drop = lambda payload: payload.startswith(b"lost")
-    with trio.fail_after(LIMIT):
-        async with triocoro.open_group("g", endpoint=endpoint) as group:
-            await group.receive()
-            lost = 0
-            with pytest.raises(trio.WouldBlock):
-                for _ in range(1000):
-                    group.send_nowait(b"lost" + bytes(10_000))
-                    lost += 1
-            await group.send(b"next")
-            events = [await group.receive() for _ in range(lost + 1)]
-            assert events == [*[MessageLost(b"lost" + bytes(10_000))] * lost, Message(group.address, b"next")]
+    async with triocoro.open_group("g", endpoint=endpoint) as group:
+        await group.receive()
+        lost = 0
+        with pytest.raises(trio.WouldBlock):
+            for _ in range(1000):
+                group.send_nowait(b"lost" + bytes(10_000))
+                lost += 1
+        await group.send(b"next")
+        events = [await group.receive() for _ in range(lost + 1)]
+        assert events == [*[MessageLost(b"lost" + bytes(10_000))] * lost, Message(group.address, b"next")]
 
 
 async def test_a_cancelled_send_is_not_mistaken_for_the_same_message_sent_again(corosync: Node) -> None:
     payload = os.urandom(3_000_000)
-    with trio.fail_after(LIMIT):
-        async with triocoro.open_group("g") as group:
-            await corosync.freeze()
-            async with trio.open_nursery() as nursery:
-                # While this holds the lane, the message waits, and is cancelled before any of it was sent.
-                nursery.start_soon(group._membership.connection.request, group._membership._raw.local_nodeid)
-                await trio.testing.wait_all_tasks_blocked(0.01)
-                with trio.move_on_after(0.05):
-                    await group.send(payload)
-                await corosync.thaw()
-            assert (await group.send_and_wait(payload)).payload == payload
-            await group.send_and_wait(b"next")
-            assert group.statistics().lost == group.statistics().outstanding == 0
+    async with triocoro.open_group("g") as group:
+        await corosync.freeze()
+        async with trio.open_nursery() as nursery:
+            # While this holds the lane, the message waits, and is cancelled before any of it was sent.
+            nursery.start_soon(group._membership.connection.request, group._membership._raw.local_nodeid)
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            with trio.move_on_after(0.05):
+                await group.send(payload)
+            await corosync.thaw()
+        assert (await group.send_and_wait(payload)).payload == payload
+        await group.send_and_wait(b"next")
+        assert group.statistics().lost == group.statistics().outstanding == 0
 
 
 async def test_an_interrupted_send_says_so_and_leaves_nothing_outstanding(corosync: Node) -> None:
     endpoint = FaultyEndpoint(corosync.endpoint)
     endpoint.faults.fragmented.append(InterruptError("cpg_mcast_joined: CS_ERR_INTERRUPT", function="cpg_mcast_joined"))
     payload = os.urandom(3_000_000)
-    with trio.fail_after(LIMIT):
-        async with triocoro.open_group("g", endpoint=endpoint) as group:
-            with pytest.raises(triocoro.InterruptedSendError, match="send it again"):
-                await group.send(payload)
-            assert group.statistics().outstanding == group.statistics().sent == 0
+    async with triocoro.open_group("g", endpoint=endpoint) as group:
+        with pytest.raises(triocoro.InterruptedSendError, match="send it again"):
             await group.send(payload)
-            assert await take_messages(group, 1) == [payload]
+        assert group.statistics().outstanding == group.statistics().sent == 0
+        await group.send(payload)
+        assert await take_messages(group, 1) == [payload]
 
 
 @pytest.mark.parametrize("status", [MulticastStatus.TRY_AGAIN, MulticastStatus.FULL])
 async def test_flow_control_is_waited_out(corosync: Node, status: MulticastStatus) -> None:
     endpoint = FaultyEndpoint(corosync.endpoint)
-    with trio.fail_after(LIMIT):
-        async with triocoro.open_group("g", endpoint=endpoint) as group:
-            endpoint.faults.refuse.extend([status] * 3)
-            with pytest.raises(trio.WouldBlock):
-                group.send_nowait(b"x")
-            assert (await group.send_and_wait(b"y")).payload == b"y"
-            assert not endpoint.faults.refuse
+    async with triocoro.open_group("g", endpoint=endpoint) as group:
+        endpoint.faults.refuse.extend([status] * 3)
+        with pytest.raises(trio.WouldBlock):
+            group.send_nowait(b"x")
+        assert (await group.send_and_wait(b"y")).payload == b"y"
+        assert not endpoint.faults.refuse
 
 
 # -- the end -----------------------------------------------------------------------------------------------------------
@@ -389,50 +368,47 @@ async def test_an_exception_of_the_block_comes_out_as_itself() -> None:
     class MineError(Exception):
         pass
 
-    with trio.fail_after(LIMIT):
-        with pytest.raises(MineError) as caught:
-            async with triocoro.open_group("outer"), triocoro.open_votequorum(), triocoro.open_cpg():
-                raise MineError
-        assert caught.value.__cause__ is None
-        async with triocoro.open_cpg() as cpg:
-            assert await cpg.groups() == ()
+    with pytest.raises(MineError) as caught:
+        async with triocoro.open_group("outer"), triocoro.open_votequorum(), triocoro.open_cpg():
+            raise MineError
+    assert caught.value.__cause__ is None
+    async with triocoro.open_cpg() as cpg:
+        assert await cpg.groups() == ()
 
 
 async def test_a_group_can_be_opened_again_at_once(corosync: Node) -> None:
-    with trio.fail_after(LIMIT):
-        for _ in range(5):
+    for _ in range(5):
+        async with triocoro.open_group("g"):
+            pass
+        with trio.CancelScope() as scope:
             async with triocoro.open_group("g"):
-                pass
-            with trio.CancelScope() as scope:
-                async with triocoro.open_group("g"):
-                    scope.cancel()
-                    await trio.sleep_forever()
-        async with triocoro.open_group("g") as group:
-            assert group.view.members == (Address(corosync.nodeid, os.getpid()),)
+                scope.cancel()
+                await trio.sleep_forever()
+    async with triocoro.open_group("g") as group:
+        assert group.view.members == (Address(corosync.nodeid, os.getpid()),)
 
 
 async def test_a_group_that_is_still_being_closed_is_waited_for(corosync: Node) -> None:
     endpoint = FaultyEndpoint(corosync.endpoint)
     held = endpoint.faults.held = []
-    with trio.fail_after(LIMIT):
-        with trio.CancelScope() as scope:
-            async with triocoro.open_group("g", endpoint=endpoint):
-                scope.cancel()
-                await trio.sleep_forever()
+    with trio.CancelScope() as scope:
+        async with triocoro.open_group("g", endpoint=endpoint):
+            scope.cancel()
+            await trio.sleep_forever()
 
-        async def open_again() -> None:
-            async with triocoro.open_group("g", endpoint=endpoint) as group:
-                await group.send_and_wait(b"x")
-                opened.append(group.view.members)
+    async def open_again() -> None:
+        async with triocoro.open_group("g", endpoint=endpoint) as group:
+            await group.send_and_wait(b"x")
+            opened.append(group.view.members)
 
-        opened: list[tuple[Address, ...]] = []
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(open_again)
-            await endpoint.faults.refused.wait()
-            endpoint.faults.held = None
-            for close in held:
-                close()
-        assert opened == [(Address(corosync.nodeid, os.getpid()),)]
+    opened: list[tuple[Address, ...]] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(open_again)
+        await endpoint.faults.refused.wait()
+        endpoint.faults.held = None
+        for close in held:
+            close()
+    assert opened == [(Address(corosync.nodeid, os.getpid()),)]
 
 
 async def test_a_group_that_is_closed_while_its_refusal_is_on_its_way(corosync: Node) -> None:
@@ -447,96 +423,90 @@ async def test_a_group_that_is_closed_while_its_refusal_is_on_its_way(corosync: 
             await trio.sleep(0.001)
 
     endpoint.faults.on_refused = close_now
-    with trio.fail_after(LIMIT):
-        with trio.CancelScope() as scope:
-            async with triocoro.open_group("g", endpoint=endpoint):
-                scope.cancel()
-                await trio.sleep_forever()
-        async with triocoro.open_group("g", endpoint=endpoint) as group:
-            assert group.view.members == (group.address,)
+    with trio.CancelScope() as scope:
+        async with triocoro.open_group("g", endpoint=endpoint):
+            scope.cancel()
+            await trio.sleep_forever()
+    async with triocoro.open_group("g", endpoint=endpoint) as group:
+        assert group.view.members == (group.address,)
 
 
 @pytest.mark.usefixtures("corosync")
 async def test_groups_that_were_left_are_forgotten() -> None:
-    with trio.fail_after(LIMIT):
-        for i in range(10):
-            async with triocoro.open_group(f"g{i}"):
-                pass
+    for i in range(10):
+        async with triocoro.open_group(f"g{i}"):
+            pass
     assert len(_cpg._memberships) <= 2
 
 
 @pytest.mark.parametrize("how", ["end", "cancelled", "aclose", "raise"])
 async def test_others_see_us_leave(corosync_cluster: Cluster, how: str) -> None:
-    with trio.fail_after(LIMIT):
-        async with triocoro.open_group("g", endpoint=corosync_cluster[2].endpoint) as other:
-            address = other.address
-            try:
-                with trio.CancelScope() as scope:
-                    async with triocoro.open_group("g") as group:
-                        address = group.address
-                        if how == "cancelled":
-                            scope.cancel()
-                            await trio.sleep_forever()
-                        elif how == "aclose":
-                            await group.aclose()
-                            with pytest.raises(trio.ClosedResourceError):
-                                await group.receive()
-                        elif how == "raise":
-                            raise KeyError  # noqa: TRY301 - out of the block is where it is to go
-            except KeyError:
-                assert how == "raise"
-            while not (change := await take_change(other)).left:
-                pass
-            assert change.left == (MemberChange(address, Reason.LEAVE),)
-            assert change.members == (other.address,)
+    async with triocoro.open_group("g", endpoint=corosync_cluster[2].endpoint) as other:
+        address = other.address
+        try:
+            with trio.CancelScope() as scope:
+                async with triocoro.open_group("g") as group:
+                    address = group.address
+                    if how == "cancelled":
+                        scope.cancel()
+                        await trio.sleep_forever()
+                    elif how == "aclose":
+                        await group.aclose()
+                        with pytest.raises(trio.ClosedResourceError):
+                            await group.receive()
+                    elif how == "raise":
+                        raise KeyError  # noqa: TRY301 - out of the block is where it is to go
+        except KeyError:
+            assert how == "raise"
+        while not (change := await take_change(other)).left:
+            pass
+        assert change.left == (MemberChange(address, Reason.LEAVE),)
+        assert change.members == (other.address,)
 
 
 @pytest.mark.usefixtures("corosync")
 async def test_a_cancelled_join_does_not_stay() -> None:
-    with trio.fail_after(LIMIT):
-        for delay in range(12):
-            with trio.CancelScope() as scope:
-                async with trio.open_nursery() as nursery:
+    for delay in range(12):
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
 
-                    async def cancel(checkpoints: int, scope: trio.CancelScope = scope) -> None:
-                        for _ in range(checkpoints):
-                            await trio.lowlevel.checkpoint()
-                        scope.cancel()
+                async def cancel(checkpoints: int, scope: trio.CancelScope = scope) -> None:
+                    for _ in range(checkpoints):
+                        await trio.lowlevel.checkpoint()
+                    scope.cancel()
 
-                    nursery.start_soon(cancel, delay)
-                    async with triocoro.open_group("g"):
-                        await trio.sleep_forever()
-        async with triocoro.open_group("g") as group:
-            assert group.view.members == (group.address,)
+                nursery.start_soon(cancel, delay)
+                async with triocoro.open_group("g"):
+                    await trio.sleep_forever()
+    async with triocoro.open_group("g") as group:
+        assert group.view.members == (group.address,)
 
 
 async def test_the_default_endpoint(corosync_cluster: Cluster) -> None:
-    with trio.fail_after(LIMIT):
+    async with triocoro.open_cpg() as cpg:
+        assert await cpg.local_nodeid() == 1
+    with corosync_cluster[2].as_default():
         async with triocoro.open_cpg() as cpg:
-            assert await cpg.local_nodeid() == 1
-        with corosync_cluster[2].as_default():
-            async with triocoro.open_cpg() as cpg:
-                assert await cpg.local_nodeid() == 2
-            async with triocoro.open_cpg(endpoint=corosync_cluster[3].endpoint) as cpg:
-                assert await cpg.local_nodeid() == 3
-        async with triocoro.open_cpg() as cpg:
-            assert await cpg.local_nodeid() == 1
+            assert await cpg.local_nodeid() == 2
+        async with triocoro.open_cpg(endpoint=corosync_cluster[3].endpoint) as cpg:
+            assert await cpg.local_nodeid() == 3
+    async with triocoro.open_cpg() as cpg:
+        assert await cpg.local_nodeid() == 1
 
 
 async def test_questions_about_groups(corosync_cluster: Cluster) -> None:
-    with trio.fail_after(LIMIT):
-        async with triocoro.open_cpg() as cpg:
-            assert cpg.max_atomic_message_size == 1_047_552
-            assert await cpg.members("a") == ()
-            async with (
-                triocoro.open_group("a") as a1,
-                triocoro.open_group("a", endpoint=corosync_cluster[3].endpoint) as a3,
-                triocoro.open_group("b") as b1,
-            ):
-                assert await cpg.members("a") == (a1.address, a3.address)
-                members = await cpg.groups()
-                assert {(member.group, member.address) for member in members} == {
-                    (b"a", a1.address),
-                    (b"a", a3.address),
-                    (b"b", b1.address),
-                }
+    async with triocoro.open_cpg() as cpg:
+        assert cpg.max_atomic_message_size == 1_047_552
+        assert await cpg.members("a") == ()
+        async with (
+            triocoro.open_group("a") as a1,
+            triocoro.open_group("a", endpoint=corosync_cluster[3].endpoint) as a3,
+            triocoro.open_group("b") as b1,
+        ):
+            assert await cpg.members("a") == (a1.address, a3.address)
+            members = await cpg.groups()
+            assert {(member.group, member.address) for member in members} == {
+                (b"a", a1.address),
+                (b"a", a3.address),
+                (b"b", b1.address),
+            }

@@ -30,7 +30,7 @@ from triocoro._connection import Connection
 from triocoro.lowlevel import CpgHandle, CpgModelFlag, Dispatch, IterationType, Track, VotequorumHandle
 from triocoro.testing import Cluster, Node
 
-LIMIT = 20
+pytestmark = pytest.mark.deadline(20)
 
 Record = list[Any]
 
@@ -76,30 +76,28 @@ def payloads(record: Record) -> list[bytes]:
 @pytest.mark.usefixtures("corosync")
 async def test_one_waits_for_one_callback() -> None:
     record: Record = []
-    with trio.fail_after(LIMIT):
-        async with joined(record) as handle:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(handle.dispatch, Dispatch.ONE)
-                await trio.testing.wait_all_tasks_blocked()
-                assert record == []
-                await handle.mcast_joined(b"0")
-            assert payloads(record) == [b"0"]
-            record.clear()
-            await fill(handle, 3)
-            await handle.dispatch(Dispatch.ONE)
-            assert payloads(record) == [b"0"]
+    async with joined(record) as handle:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(handle.dispatch, Dispatch.ONE)
+            await trio.testing.wait_all_tasks_blocked()
+            assert record == []
+            await handle.mcast_joined(b"0")
+        assert payloads(record) == [b"0"]
+        record.clear()
+        await fill(handle, 3)
+        await handle.dispatch(Dispatch.ONE)
+        assert payloads(record) == [b"0"]
 
 
 @pytest.mark.usefixtures("corosync")
 async def test_all_takes_what_waits_and_does_not_wait() -> None:
     record: Record = []
-    with trio.fail_after(LIMIT):
-        async with joined(record) as handle:
-            await handle.dispatch(Dispatch.ALL)
-            assert record == []
-            await fill(handle, 20)
-            await handle.dispatch(Dispatch.ALL)
-            assert payloads(record) == [b"%d" % i for i in range(20)]
+    async with joined(record) as handle:
+        await handle.dispatch(Dispatch.ALL)
+        assert record == []
+        await fill(handle, 20)
+        await handle.dispatch(Dispatch.ALL)
+        assert payloads(record) == [b"%d" % i for i in range(20)]
 
 
 @pytest.mark.usefixtures("corosync")
@@ -114,18 +112,17 @@ async def test_all_returns_under_a_flood() -> None:
         while not handle._connection.waiting():
             await handle.local_get()
 
-    with trio.fail_after(LIMIT):
-        handle = await lowlevel.cpg_initialize(deliver=deliver)
-        try:
-            await handle.join("g")
-            await fill(handle, 11)  # the join's configuration change among them
-            await handle.dispatch(Dispatch.ALL)
-            assert 10 <= len(seen) <= 11
-            # It has left what the callbacks sent, which is all coming back.
-            while handle._connection.waiting() < 10:
-                await handle.local_get()
-        finally:
-            await handle.finalize()
+    handle = await lowlevel.cpg_initialize(deliver=deliver)
+    try:
+        await handle.join("g")
+        await fill(handle, 11)  # the join's configuration change among them
+        await handle.dispatch(Dispatch.ALL)
+        assert 10 <= len(seen) <= 11
+        # It has left what the callbacks sent, which is all coming back.
+        while handle._connection.waiting() < 10:
+            await handle.local_get()
+    finally:
+        await handle.finalize()
 
 
 @pytest.mark.usefixtures("corosync")
@@ -137,57 +134,53 @@ async def test_blocking_goes_on_until_finalized() -> None:
         await handle.dispatch(Dispatch.BLOCKING)
         done.set()
 
-    with trio.fail_after(LIMIT):
-        async with joined(record) as handle, trio.open_nursery() as nursery:
-            nursery.start_soon(dispatch, handle)
-            for number in range(5):
-                await handle.mcast_joined(b"%d" % number)
-            while len(record) < 5:
-                await trio.testing.wait_all_tasks_blocked(0.001)
-            assert not done.is_set()
-            await handle.finalize()
-            await done.wait()
+    async with joined(record) as handle, trio.open_nursery() as nursery:
+        nursery.start_soon(dispatch, handle)
+        for number in range(5):
+            await handle.mcast_joined(b"%d" % number)
+        while len(record) < 5:
+            await trio.testing.wait_all_tasks_blocked(0.001)
+        assert not done.is_set()
+        await handle.finalize()
+        await done.wait()
     assert payloads(record) == [b"%d" % i for i in range(5)]
 
 
 @pytest.mark.usefixtures("corosync")
 async def test_one_nonblocking_takes_one_or_says_try_again() -> None:
     record: Record = []
-    with trio.fail_after(LIMIT):
-        async with joined(record) as handle:
-            with pytest.raises(triocoro.TryAgainError):
-                await handle.dispatch(Dispatch.ONE_NONBLOCKING)
-            await fill(handle, 2)
+    async with joined(record) as handle:
+        with pytest.raises(triocoro.TryAgainError):
             await handle.dispatch(Dispatch.ONE_NONBLOCKING)
-            assert payloads(record) == [b"0"]
+        await fill(handle, 2)
+        await handle.dispatch(Dispatch.ONE_NONBLOCKING)
+        assert payloads(record) == [b"0"]
+        await handle.dispatch(Dispatch.ONE_NONBLOCKING)
+        assert payloads(record) == [b"0", b"1"]
+        with pytest.raises(triocoro.TryAgainError):
             await handle.dispatch(Dispatch.ONE_NONBLOCKING)
-            assert payloads(record) == [b"0", b"1"]
-            with pytest.raises(triocoro.TryAgainError):
-                await handle.dispatch(Dispatch.ONE_NONBLOCKING)
 
 
 @pytest.mark.usefixtures("corosync")
 async def test_an_unknown_type_is_refused() -> None:
     record: Record = []
-    with trio.fail_after(LIMIT):
-        async with joined(record) as handle:
-            with pytest.raises(ValueError, match="5"):
-                await handle.dispatch(5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    async with joined(record) as handle:
+        with pytest.raises(ValueError, match="5"):
+            await handle.dispatch(5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.usefixtures("corosync")
 async def test_events_without_a_callback_are_passed_over() -> None:
     record: Record = []
-    with trio.fail_after(LIMIT):
-        handle = await lowlevel.cpg_initialize(deliver=into(record))
-        try:
-            await handle.join("g")
-            await handle.mcast_joined(b"x")
-            # The configuration change of our join comes first, and has no callback.
-            await handle.dispatch(Dispatch.ONE)
-            assert payloads(record) == [b"x"]
-        finally:
-            await handle.finalize()
+    handle = await lowlevel.cpg_initialize(deliver=into(record))
+    try:
+        await handle.join("g")
+        await handle.mcast_joined(b"x")
+        # The configuration change of our join comes first, and has no callback.
+        await handle.dispatch(Dispatch.ONE)
+        assert payloads(record) == [b"x"]
+    finally:
+        await handle.finalize()
 
 
 @pytest.mark.usefixtures("corosync")
@@ -200,16 +193,15 @@ async def test_what_a_callback_raises_comes_out_and_its_event_is_had(kind: Dispa
         if message.payload == b"1":
             raise KeyError("mine")
 
-    with trio.fail_after(LIMIT):
-        async with joined(record, deliver=deliver) as handle:
-            await fill(handle, 3)
-            if kind in (Dispatch.ONE, Dispatch.ONE_NONBLOCKING):
-                await handle.dispatch(kind)
-            with pytest.raises(KeyError, match="mine"):
-                await handle.dispatch(kind)
-            assert payloads(record) == [b"0", b"1"]
-            await handle.dispatch(Dispatch.ALL)
-            assert payloads(record) == [b"0", b"1", b"2"]
+    async with joined(record, deliver=deliver) as handle:
+        await fill(handle, 3)
+        if kind in (Dispatch.ONE, Dispatch.ONE_NONBLOCKING):
+            await handle.dispatch(kind)
+        with pytest.raises(KeyError, match="mine"):
+            await handle.dispatch(kind)
+        assert payloads(record) == [b"0", b"1"]
+        await handle.dispatch(Dispatch.ALL)
+        assert payloads(record) == [b"0", b"1", b"2"]
 
 
 @pytest.mark.usefixtures("corosync")
@@ -224,30 +216,28 @@ async def test_a_cancelled_callback_has_had_its_event(kind: Dispatch) -> None:
             scope.cancel()
             await trio.sleep_forever()
 
-    with trio.fail_after(LIMIT):
-        async with joined(record, deliver=deliver) as handle:
-            await fill(handle, 2)
-            with scope:
-                await handle.dispatch(kind)
-            assert scope.cancelled_caught
-            await handle.dispatch(Dispatch.ALL)
-            assert payloads(record) == [b"0", b"1"]
+    async with joined(record, deliver=deliver) as handle:
+        await fill(handle, 2)
+        with scope:
+            await handle.dispatch(kind)
+        assert scope.cancelled_caught
+        await handle.dispatch(Dispatch.ALL)
+        assert payloads(record) == [b"0", b"1"]
 
 
 @pytest.mark.usefixtures("corosync")
 @pytest.mark.parametrize("kind", [Dispatch.ONE, Dispatch.ALL, Dispatch.BLOCKING, Dispatch.ONE_NONBLOCKING])
 async def test_a_dispatch_cancelled_before_has_consumed_nothing(kind: Dispatch) -> None:
     record: Record = []
-    with trio.fail_after(LIMIT):
-        async with joined(record) as handle:
-            await fill(handle, 2)
-            with trio.CancelScope() as scope:
-                scope.cancel()
-                await handle.dispatch(kind)
-            assert scope.cancelled_caught
-            assert record == []
-            await handle.dispatch(Dispatch.ALL)
-            assert payloads(record) == [b"0", b"1"]
+    async with joined(record) as handle:
+        await fill(handle, 2)
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await handle.dispatch(kind)
+        assert scope.cancelled_caught
+        assert record == []
+        await handle.dispatch(Dispatch.ALL)
+        assert payloads(record) == [b"0", b"1"]
 
 
 @pytest.mark.usefixtures("corosync")
@@ -263,11 +253,10 @@ async def test_a_callback_may_use_its_handle_but_not_dispatch_it() -> None:
             with pytest.raises(trio.BusyResourceError):
                 await handle.dispatch(Dispatch.ALL)
 
-    with trio.fail_after(LIMIT):
-        async with joined(record, deliver=deliver) as handle:
-            await handle.mcast_joined(b"start")
-            await handle.dispatch(Dispatch.ONE)
-            await handle.dispatch(Dispatch.ONE)
+    async with joined(record, deliver=deliver) as handle:
+        await handle.mcast_joined(b"start")
+        await handle.dispatch(Dispatch.ONE)
+        await handle.dispatch(Dispatch.ONE)
     assert payloads(record) == [b"start", b"sent by a callback"]
 
 
@@ -280,15 +269,14 @@ async def test_a_callback_that_leaves() -> None:
         record.append(message)
         await handle.leave("g")
 
-    with trio.fail_after(LIMIT):
-        async with joined(record, deliver=deliver) as handle:
-            await handle.mcast_joined(b"x")
-            await handle.dispatch(Dispatch.ONE)
-            await handle.dispatch(Dispatch.ONE)
-            assert isinstance(record[-1], ConfigChange)
-            assert [change.reason for change in record[-1].left] == [Reason.LEAVE]
-            with pytest.raises(triocoro.ExistError):
-                await handle.join("g")
+    async with joined(record, deliver=deliver) as handle:
+        await handle.mcast_joined(b"x")
+        await handle.dispatch(Dispatch.ONE)
+        await handle.dispatch(Dispatch.ONE)
+        assert isinstance(record[-1], ConfigChange)
+        assert [change.reason for change in record[-1].left] == [Reason.LEAVE]
+        with pytest.raises(triocoro.ExistError):
+            await handle.join("g")
 
 
 @pytest.mark.usefixtures("corosync")
@@ -298,10 +286,9 @@ async def test_a_callback_can_be_interrupted_from_the_keyboard() -> None:
     async def deliver(_: Message) -> None:
         record.append(trio.lowlevel.currently_ki_protected())
 
-    with trio.fail_after(LIMIT):
-        async with joined(record, deliver=deliver) as handle:
-            await handle.mcast_joined(b"x")
-            await handle.dispatch(Dispatch.ONE)
+    async with joined(record, deliver=deliver) as handle:
+        await handle.mcast_joined(b"x")
+        await handle.dispatch(Dispatch.ONE)
     assert record == [False]
 
 
@@ -309,12 +296,11 @@ async def test_a_leave_that_was_refused_for_now_can_be_tried_again(corosync: Nod
     record: Record = []
     endpoint = FaultyEndpoint(corosync.endpoint)
     endpoint.faults.leaves.append(triocoro.TryAgainError("cpg_leave: CS_ERR_TRY_AGAIN"))
-    with trio.fail_after(LIMIT):
-        async with joined(record, endpoint=endpoint) as handle:
-            with pytest.raises(triocoro.TryAgainError):
-                await handle.leave("g")
+    async with joined(record, endpoint=endpoint) as handle:
+        with pytest.raises(triocoro.TryAgainError):
             await handle.leave("g")
-            await handle.dispatch(Dispatch.ONE)
+        await handle.leave("g")
+        await handle.dispatch(Dispatch.ONE)
     assert [change.reason for change in record[-1].left] == [Reason.LEAVE]
 
 
@@ -328,13 +314,12 @@ async def test_a_callback_that_finalizes_ends_the_dispatch(kind: Dispatch) -> No
         record.append(message)
         await handle.finalize()
 
-    with trio.fail_after(LIMIT):
-        async with joined(record, deliver=deliver) as handle:
-            await fill(handle, 3)
+    async with joined(record, deliver=deliver) as handle:
+        await fill(handle, 3)
+        await handle.dispatch(kind)
+        assert payloads(record) == [b"0"]
+        with pytest.raises(trio.ClosedResourceError):
             await handle.dispatch(kind)
-            assert payloads(record) == [b"0"]
-            with pytest.raises(trio.ClosedResourceError):
-                await handle.dispatch(kind)
 
 
 @pytest.mark.usefixtures("corosync")
@@ -348,192 +333,180 @@ async def test_what_a_callback_raises_after_it_has_finalized_comes_out(kind: Dis
         await handle.finalize()
         raise mine
 
-    with trio.fail_after(LIMIT):
-        async with joined(record, deliver=deliver) as handle:
-            await fill(handle, 1)
-            with pytest.raises(trio.ClosedResourceError) as caught:
-                await handle.dispatch(kind)
+    async with joined(record, deliver=deliver) as handle:
+        await fill(handle, 1)
+        with pytest.raises(trio.ClosedResourceError) as caught:
+            await handle.dispatch(kind)
     assert caught.value is mine
 
 
 @pytest.mark.usefixtures("corosync")
 async def test_two_dispatchers_at_once_are_refused() -> None:
     record: Record = []
-    with trio.fail_after(LIMIT):
-        async with joined(record) as handle, trio.open_nursery() as nursery:
-            nursery.start_soon(handle.dispatch, Dispatch.BLOCKING)
-            await trio.testing.wait_all_tasks_blocked()
-            for kind in Dispatch:
-                with pytest.raises(trio.BusyResourceError):
-                    await handle.dispatch(kind)
-            nursery.cancel_scope.cancel()
+    async with joined(record) as handle, trio.open_nursery() as nursery:
+        nursery.start_soon(handle.dispatch, Dispatch.BLOCKING)
+        await trio.testing.wait_all_tasks_blocked()
+        for kind in Dispatch:
+            with pytest.raises(trio.BusyResourceError):
+                await handle.dispatch(kind)
+        nursery.cancel_scope.cancel()
 
 
 @pytest.mark.usefixtures("corosync")
 async def test_finalize_wakes_whoever_waits() -> None:
     record: Record = []
-    with trio.fail_after(LIMIT):
-        async with joined(record) as handle, trio.open_nursery() as nursery:
+    async with joined(record) as handle, trio.open_nursery() as nursery:
 
-            async def one() -> None:
-                with pytest.raises(trio.ClosedResourceError):
-                    await handle.dispatch(Dispatch.ONE)
+        async def one() -> None:
+            with pytest.raises(trio.ClosedResourceError):
+                await handle.dispatch(Dispatch.ONE)
 
-            nursery.start_soon(one)
-            await trio.testing.wait_all_tasks_blocked()
-            await handle.finalize()
+        nursery.start_soon(one)
+        await trio.testing.wait_all_tasks_blocked()
+        await handle.finalize()
 
 
 @pytest.mark.usefixtures("corosync")
 async def test_the_fd_tells_whether_events_wait() -> None:
     record: Record = []
-    with trio.fail_after(LIMIT):
-        async with joined(record) as handle:
-            with trio.move_on_after(0) as scope:
-                await trio.lowlevel.wait_readable(handle.fd)
-            assert scope.cancelled_caught
-            await handle.mcast_joined(b"x")
+    async with joined(record) as handle:
+        with trio.move_on_after(0) as scope:
             await trio.lowlevel.wait_readable(handle.fd)
-            assert record == []
-            await handle.dispatch(Dispatch.ALL)
-            assert payloads(record) == [b"x"]
+        assert scope.cancelled_caught
+        await handle.mcast_joined(b"x")
+        await trio.lowlevel.wait_readable(handle.fd)
+        assert record == []
+        await handle.dispatch(Dispatch.ALL)
+        assert payloads(record) == [b"x"]
 
 
 @pytest.mark.usefixtures("corosync")
 async def test_large_messages_take_many_dispatches_and_make_one_callback() -> None:
     record: Record = []
     payload = os.urandom(3 * 2**20)
-    with trio.fail_after(LIMIT):
-        async with joined(record) as handle:
-            await handle.mcast_joined(payload)
-            await handle.dispatch(Dispatch.ONE)
-            assert payloads(record) == [payload]
+    async with joined(record) as handle:
+        await handle.mcast_joined(payload)
+        await handle.dispatch(Dispatch.ONE)
+        assert payloads(record) == [payload]
 
 
 @pytest.mark.usefixtures("corosync")
 async def test_cpg_calls_one_to_one() -> None:
     record: Record = []
-    with trio.fail_after(LIMIT):
-        async with joined(record, flags=CpgModelFlag.DELIVER_INITIAL_TOTEM_CONF, context="mine") as handle:
-            await handle.dispatch(Dispatch.ONE)
-            assert isinstance(record[0], triocoro.TotemChange)
-            assert handle.context == "mine"
-            handle.context = 7
-            assert handle.context == 7
-            nodeid = await handle.local_get()
-            me = Address(nodeid, os.getpid())
-            assert await handle.membership_get(b"g") == (me,)
-            assert handle.max_atomic_msgsize_get() == 1_047_552
-            assert handle.flow_control_state_get() is lowlevel.FlowControlState.DISABLED
-            for kind, group, address in (
-                (IterationType.ALL, None, me),
-                (IterationType.ONE_GROUP, "g", me),
-                (IterationType.NAME_ONLY, None, None),
-            ):
-                assert await handle.iteration(kind, group) == [triocoro.GroupMember(b"g", address)]
-            assert await handle.iteration(IterationType.ONE_GROUP, "other") == []
-            with pytest.raises(triocoro.ExistError):
-                await handle.join("g")
-            with pytest.raises(triocoro.NotExistError):
-                await handle.leave("other")
+    async with joined(record, flags=CpgModelFlag.DELIVER_INITIAL_TOTEM_CONF, context="mine") as handle:
+        await handle.dispatch(Dispatch.ONE)
+        assert isinstance(record[0], triocoro.TotemChange)
+        assert handle.context == "mine"
+        handle.context = 7
+        assert handle.context == 7
+        nodeid = await handle.local_get()
+        me = Address(nodeid, os.getpid())
+        assert await handle.membership_get(b"g") == (me,)
+        assert handle.max_atomic_msgsize_get() == 1_047_552
+        assert handle.flow_control_state_get() is lowlevel.FlowControlState.DISABLED
+        for kind, group, address in (
+            (IterationType.ALL, None, me),
+            (IterationType.ONE_GROUP, "g", me),
+            (IterationType.NAME_ONLY, None, None),
+        ):
+            assert await handle.iteration(kind, group) == [triocoro.GroupMember(b"g", address)]
+        assert await handle.iteration(IterationType.ONE_GROUP, "other") == []
+        with pytest.raises(triocoro.ExistError):
+            await handle.join("g")
+        with pytest.raises(triocoro.NotExistError):
+            await handle.leave("other")
+        await handle.leave("g")
+        with pytest.raises(triocoro.NotExistError):
             await handle.leave("g")
-            with pytest.raises(triocoro.NotExistError):
-                await handle.leave("g")
 
 
 async def test_finalize_without_leave_is_procdown(corosync_cluster: Cluster) -> None:
     seen: Record = []
     record: Record = []
-    with trio.fail_after(LIMIT):
-        async with joined(seen, endpoint=corosync_cluster[2].endpoint) as other:
-            async with joined(record):
-                await other.dispatch(Dispatch.ONE)
+    async with joined(seen, endpoint=corosync_cluster[2].endpoint) as other:
+        async with joined(record):
             await other.dispatch(Dispatch.ONE)
+        await other.dispatch(Dispatch.ONE)
     assert [change.reason for change in seen[-1].left] == [Reason.PROCDOWN]
 
 
 @pytest.mark.usefixtures("corosync")
 async def test_a_cancelled_join_is_undone() -> None:
-    with trio.fail_after(LIMIT):
-        handle = await lowlevel.cpg_initialize()
-        try:
-            with trio.CancelScope() as scope:
-                scope.cancel()
-                await handle.join("g")
-            with pytest.raises(triocoro.ExistError):
-                await handle.join("g")
-            async with triocoro.open_group("g") as group:
-                assert group.view.members == (group.address,)
-        finally:
-            await handle.finalize()
+    handle = await lowlevel.cpg_initialize()
+    try:
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await handle.join("g")
+        with pytest.raises(triocoro.ExistError):
+            await handle.join("g")
+        async with triocoro.open_group("g") as group:
+            assert group.view.members == (group.address,)
+    finally:
+        await handle.finalize()
 
 
 @pytest.mark.usefixtures("corosync")
 async def test_several_tasks_may_send_at_once() -> None:
     record: Record = []
     sent = [b"%d" % i for i in range(20)]
-    with trio.fail_after(LIMIT):
-        async with joined(record) as handle:
-            async with trio.open_nursery() as nursery:
-                for payload in sent:
-                    nursery.start_soon(handle.mcast_joined, payload)
-            while len(record) < len(sent):
-                await handle.dispatch(Dispatch.ONE)
-            assert sorted(payloads(record)) == sorted(sent)
+    async with joined(record) as handle:
+        async with trio.open_nursery() as nursery:
+            for payload in sent:
+                nursery.start_soon(handle.mcast_joined, payload)
+        while len(record) < len(sent):
+            await handle.dispatch(Dispatch.ONE)
+        assert sorted(payloads(record)) == sorted(sent)
 
 
 async def test_several_tasks_may_wait_for_a_daemon_that_reads_no_requests(corosync: Node) -> None:
     record: Record = []
     sent: list[bytes] = []
-    with trio.fail_after(LIMIT):
-        async with joined(record) as handle:
+    async with joined(record) as handle:
 
-            async def send(payload: bytes) -> None:
-                while payload not in sent:
-                    try:
-                        await handle.mcast_joined(payload)
-                    except triocoro.TryAgainError:
-                        await trio.sleep(0.001)
-                    else:
-                        sent.append(payload)
+        async def send(payload: bytes) -> None:
+            while payload not in sent:
+                try:
+                    await handle.mcast_joined(payload)
+                except triocoro.TryAgainError:
+                    await trio.sleep(0.001)
+                else:
+                    sent.append(payload)
 
-            await corosync.freeze()
-            async with trio.open_nursery() as nursery:
-                for i in range(150):
-                    nursery.start_soon(send, b"%d" % i)
-                await trio.testing.wait_all_tasks_blocked(0.05)
-                assert len(sent) < 150
-                await corosync.thaw()
-            while len(payloads(record)) < 150:
-                await handle.dispatch(Dispatch.ONE)
-            assert payloads(record) == sent
+        await corosync.freeze()
+        async with trio.open_nursery() as nursery:
+            for i in range(150):
+                nursery.start_soon(send, b"%d" % i)
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            assert len(sent) < 150
+            await corosync.thaw()
+        while len(payloads(record)) < 150:
+            await handle.dispatch(Dispatch.ONE)
+        assert payloads(record) == sent
 
 
 @pytest.mark.parametrize("kind", [Dispatch.ONE, Dispatch.ALL, Dispatch.BLOCKING, Dispatch.ONE_NONBLOCKING])
 async def test_a_dead_daemon_is_a_lost_connection(corosync: Node, kind: Dispatch) -> None:
     record: Record = []
-    with trio.fail_after(LIMIT):
-        async with joined(record) as handle:
-            await corosync.kill()
-            await trio.lowlevel.wait_readable(handle.fd)
-            with pytest.raises(triocoro.ConnectionLostError):
-                await handle.dispatch(kind)
-            with pytest.raises(triocoro.ConnectionLostError):
-                await handle.local_get()
-            with pytest.raises(triocoro.ConnectionLostError):
-                await handle.mcast_joined(b"x")
+    async with joined(record) as handle:
+        await corosync.kill()
+        await trio.lowlevel.wait_readable(handle.fd)
+        with pytest.raises(triocoro.ConnectionLostError):
+            await handle.dispatch(kind)
+        with pytest.raises(triocoro.ConnectionLostError):
+            await handle.local_get()
+        with pytest.raises(triocoro.ConnectionLostError):
+            await handle.mcast_joined(b"x")
 
 
 async def test_a_buffer_whose_daemon_dies_ends_quietly(corosync: Node) -> None:
     """What is freed is free already; the next call tells."""
-    with trio.fail_after(LIMIT):
-        async with joined([]) as handle:
-            with pytest.raises(ZeroDivisionError):
-                async with handle.zcb_alloc(100):
-                    await corosync.kill()
-                    raise ZeroDivisionError
-            with pytest.raises(triocoro.ConnectionLostError):
-                await handle.local_get()
+    async with joined([]) as handle:
+        with pytest.raises(ZeroDivisionError):
+            async with handle.zcb_alloc(100):
+                await corosync.kill()
+                raise ZeroDivisionError
+        with pytest.raises(triocoro.ConnectionLostError):
+            await handle.local_get()
 
 
 async def test_a_buffer_is_freed_even_if_the_daemon_is_busy(corosync: Node, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -546,13 +519,12 @@ async def test_a_buffer_is_freed_even_if_the_daemon_is_busy(corosync: Node, monk
         await self._raw.zcb_free(buffer)
 
     monkeypatch.setattr(proxy._CpgProxy, "zcb_free", zcb_free, raising=False)
-    with trio.fail_after(LIMIT):
-        async with joined([], endpoint=FaultyEndpoint(corosync.endpoint)) as handle:
-            async with handle.zcb_alloc(100) as buffer:
-                pass
-            assert len(attempts) == 3
-            with pytest.raises(ValueError, match="released"):
-                buffer[0] = 1
+    async with joined([], endpoint=FaultyEndpoint(corosync.endpoint)) as handle:
+        async with handle.zcb_alloc(100) as buffer:
+            pass
+        assert len(attempts) == 3
+        with pytest.raises(ValueError, match="released"):
+            buffer[0] = 1
 
 
 # -- votequorum --------------------------------------------------------------------------------------------------------
@@ -572,32 +544,31 @@ async def tracking(record: Record, **options: Any) -> AsyncGenerator[VotequorumH
 @pytest.mark.usefixtures("corosync")
 async def test_votequorum_dispatches_as_cpg_does() -> None:
     record: Record = []
-    with trio.fail_after(LIMIT):
-        async with tracking(record) as handle:
-            await handle.dispatch(Dispatch.ALL)
-            with pytest.raises(triocoro.TryAgainError):
-                await handle.dispatch(Dispatch.ONE_NONBLOCKING)
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(handle.dispatch, Dispatch.ONE)
-                await trio.testing.wait_all_tasks_blocked()
-                with pytest.raises(trio.BusyResourceError):
-                    await handle.dispatch(Dispatch.ALL)
-                await handle.trackstart(Track.CURRENT | Track.CHANGES)
-            assert [type(event) for event in record] == [VotequorumNodelist]
+    async with tracking(record) as handle:
+        await handle.dispatch(Dispatch.ALL)
+        with pytest.raises(triocoro.TryAgainError):
             await handle.dispatch(Dispatch.ONE_NONBLOCKING)
-            assert [type(event) for event in record] == [VotequorumNodelist, VotequorumChange]
-            with pytest.raises(triocoro.ExistError):
-                await handle.trackstart(Track.CHANGES)
-            await handle.dispatch(Dispatch.ALL)
-            assert [type(event) for event in record] == [VotequorumNodelist, VotequorumChange] * 2
-            record.clear()
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(handle.dispatch, Dispatch.BLOCKING)
-                await handle.setexpected(1)
-                while not record:
-                    await trio.testing.wait_all_tasks_blocked(0.001)
-                await handle.finalize()
-            assert record[0] == triocoro.ExpectedVotesChange(1)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(handle.dispatch, Dispatch.ONE)
+            await trio.testing.wait_all_tasks_blocked()
+            with pytest.raises(trio.BusyResourceError):
+                await handle.dispatch(Dispatch.ALL)
+            await handle.trackstart(Track.CURRENT | Track.CHANGES)
+        assert [type(event) for event in record] == [VotequorumNodelist]
+        await handle.dispatch(Dispatch.ONE_NONBLOCKING)
+        assert [type(event) for event in record] == [VotequorumNodelist, VotequorumChange]
+        with pytest.raises(triocoro.ExistError):
+            await handle.trackstart(Track.CHANGES)
+        await handle.dispatch(Dispatch.ALL)
+        assert [type(event) for event in record] == [VotequorumNodelist, VotequorumChange] * 2
+        record.clear()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(handle.dispatch, Dispatch.BLOCKING)
+            await handle.setexpected(1)
+            while not record:
+                await trio.testing.wait_all_tasks_blocked(0.001)
+            await handle.finalize()
+        assert record[0] == triocoro.ExpectedVotesChange(1)
 
 
 @pytest.mark.usefixtures("corosync")
@@ -616,14 +587,13 @@ async def test_votequorum_all_returns_under_a_flood() -> None:
         while handle._connection.waiting() == waiting:
             await handle.getinfo(0)
 
-    with trio.fail_after(LIMIT):
-        async with tracking([], expectedvotes_notify=changed) as handle:
-            await handle.trackstart(Track.CHANGES_ONLY)
-            for _ in range(10):
-                await send_one()
-            await handle.dispatch(Dispatch.ALL)
-            assert seen == [triocoro.ExpectedVotesChange(1)] * 10
-            assert handle._connection.waiting() == 10
+    async with tracking([], expectedvotes_notify=changed) as handle:
+        await handle.trackstart(Track.CHANGES_ONLY)
+        for _ in range(10):
+            await send_one()
+        await handle.dispatch(Dispatch.ALL)
+        assert seen == [triocoro.ExpectedVotesChange(1)] * 10
+        assert handle._connection.waiting() == 10
 
 
 @pytest.mark.usefixtures("corosync")
@@ -643,60 +613,57 @@ async def test_votequorum_callbacks_that_end_the_dispatch(kind: Dispatch, how: s
             await trio.sleep_forever()
         await handle.finalize()
 
-    with trio.fail_after(LIMIT):
-        async with tracking(record, nodelist_notify=nodelist) as handle:
-            await handle.trackstart(Track.CURRENT)
-            if how == "raise":
-                with pytest.raises(KeyError, match="mine"):
-                    await handle.dispatch(kind)
-            else:
-                with scope:
-                    await handle.dispatch(kind)
-                assert scope.cancelled_caught is (how == "cancel")
-            assert [type(event) for event in record] == [VotequorumNodelist]
-            if how != "finalize":
-                await handle.dispatch(Dispatch.ALL)
-                assert [type(event) for event in record] == [VotequorumNodelist, VotequorumChange]
+    async with tracking(record, nodelist_notify=nodelist) as handle:
+        await handle.trackstart(Track.CURRENT)
+        if how == "raise":
+            with pytest.raises(KeyError, match="mine"):
+                await handle.dispatch(kind)
+        else:
+            with scope:
+                await handle.dispatch(kind)
+            assert scope.cancelled_caught is (how == "cancel")
+        assert [type(event) for event in record] == [VotequorumNodelist]
+        if how != "finalize":
+            await handle.dispatch(Dispatch.ALL)
+            assert [type(event) for event in record] == [VotequorumNodelist, VotequorumChange]
 
 
 @pytest.mark.usefixtures("corosync")
 async def test_votequorum_tracking_one_to_one() -> None:
     record: Record = []
-    with trio.fail_after(LIMIT):
-        async with tracking(record, context="mine") as handle:
-            assert handle.context == "mine"
-            with pytest.raises(triocoro.NotExistError):
-                await handle.trackstop()
-            await handle.trackstart(Track.CHANGES_ONLY)
-            await handle.dispatch(Dispatch.ALL)
-            assert record == []
-            await handle.setvotes(1, 3)
-            await handle.dispatch(Dispatch.ONE)
-            assert record
+    async with tracking(record, context="mine") as handle:
+        assert handle.context == "mine"
+        with pytest.raises(triocoro.NotExistError):
             await handle.trackstop()
-            with pytest.raises(triocoro.NotExistError):
-                await handle.trackstop()
-            assert (await handle.getinfo(0)).nodeid == 1
-            assert (await handle.getinfo(1)).votes == 3
-            with pytest.raises(triocoro.NotExistError):
-                await handle.getinfo(9)
-            with pytest.raises(triocoro.InvalidParamError):
-                await handle.setexpected(0)
-            with pytest.raises(triocoro.NameNotFoundError):
-                await handle.setvotes(9, 1)
+        await handle.trackstart(Track.CHANGES_ONLY)
+        await handle.dispatch(Dispatch.ALL)
+        assert record == []
+        await handle.setvotes(1, 3)
+        await handle.dispatch(Dispatch.ONE)
+        assert record
+        await handle.trackstop()
+        with pytest.raises(triocoro.NotExistError):
+            await handle.trackstop()
+        assert (await handle.getinfo(0)).nodeid == 1
+        assert (await handle.getinfo(1)).votes == 3
+        with pytest.raises(triocoro.NotExistError):
+            await handle.getinfo(9)
+        with pytest.raises(triocoro.InvalidParamError):
+            await handle.setexpected(0)
+        with pytest.raises(triocoro.NameNotFoundError):
+            await handle.setvotes(9, 1)
 
 
 async def test_a_trackstart_that_fails_keeps_the_context(corosync: Node) -> None:
-    with trio.fail_after(LIMIT):
-        async with tracking([]) as handle:
-            await handle.trackstart(Track.CHANGES, context="first")
-            with pytest.raises(triocoro.ExistError):
-                await handle.trackstart(Track.CHANGES, context="second")
-            assert handle.tracking_context == "first"
-            await corosync.kill()
-            with pytest.raises(triocoro.ConnectionLostError):
-                await handle.trackstart(Track.CHANGES, context="second")
-            assert handle.tracking_context == "first"
+    async with tracking([]) as handle:
+        await handle.trackstart(Track.CHANGES, context="first")
+        with pytest.raises(triocoro.ExistError):
+            await handle.trackstart(Track.CHANGES, context="second")
+        assert handle.tracking_context == "first"
+        await corosync.kill()
+        with pytest.raises(triocoro.ConnectionLostError):
+            await handle.trackstart(Track.CHANGES, context="second")
+        assert handle.tracking_context == "first"
 
 
 # -- cmap --------------------------------------------------------------------------------------------------------------
@@ -706,15 +673,14 @@ async def test_a_trackstart_that_fails_keeps_the_context(corosync: Node) -> None
 async def test_what_comes_for_a_tracker_that_nobody_has_is_passed_over() -> None:
     """Such as one whose `track_add` was cancelled, until it is undone."""
     record: Record = []
-    with trio.fail_after(LIMIT):
-        handle = await lowlevel.cmap_initialize()
-        await handle._raw.track_add(99, "some.key", CmapTrack.ADD)
-        await handle.track_add("some.key", CmapTrack.ADD, into(record))
-        await handle.set("some.key", 1, CmapType.UINT8)
-        await handle.dispatch(Dispatch.ONE)
-        await handle.dispatch(Dispatch.ALL)
-        assert [change.key for change in record] == ["some.key"]
-        await handle.finalize()
+    handle = await lowlevel.cmap_initialize()
+    await handle._raw.track_add(99, "some.key", CmapTrack.ADD)
+    await handle.track_add("some.key", CmapTrack.ADD, into(record))
+    await handle.set("some.key", 1, CmapType.UINT8)
+    await handle.dispatch(Dispatch.ONE)
+    await handle.dispatch(Dispatch.ALL)
+    assert [change.key for change in record] == ["some.key"]
+    await handle.finalize()
 
 
 # -- Control-C ---------------------------------------------------------------------------------------------------------
