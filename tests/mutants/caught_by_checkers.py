@@ -10,16 +10,16 @@ MESSAGES = {
     "corruption": Mutant(
         "Node 3 cuts off the end of what it delivers.",
         "exec.cpg",
-        "                self._hand_out(group, Message(Address(sender, pid), payload))\n",
+        "                self._deliver_to_clients(group, Message(Address(sender, pid), payload))\n",
         "                payload = payload[:9] if self.daemon.nodeid == 3 else payload\n"
-        "                self._hand_out(group, Message(Address(sender, pid), payload))\n",
+        "                self._deliver_to_clients(group, Message(Address(sender, pid), payload))\n",
         Rule.INTEGRITY,
     ),
     "wrong_sender": Mutant(
         "Whoever receives a message is told that it comes from its own node.",
         "exec.cpg",
-        "self._hand_out(group, Message(Address(sender, pid), payload))",
-        "self._hand_out(group, Message(Address(self.daemon.nodeid, pid), payload))",
+        "self._deliver_to_clients(group, Message(Address(sender, pid), payload))",
+        "self._deliver_to_clients(group, Message(Address(self.daemon.nodeid, pid), payload))",
         Rule.INTEGRITY,
     ),
     "wrong_group": Mutant(
@@ -39,8 +39,8 @@ MESSAGES = {
     "messages_swapped": Mutant(
         "Node 3 hands out what waits for a client by its senders, and not as it came.",
         "lib.handle",
-        "        connection.taken(taken)\n",
-        "        connection.taken(taken)\n"
+        "        connection.acknowledge(taken)\n",
+        "        connection.acknowledge(taken)\n"
         "        if connection.daemon.nodeid == 3 and all(hasattr(event, 'sender') for event in events):\n"
         "            events.sort(key=lambda event: event.sender)\n",
         Rule.TOTAL_ORDER,
@@ -159,15 +159,15 @@ VIEWS = {
     "totem_change_first": Mutant(
         "The totem change comes before the configuration changes that it closes.",
         "exec.cpg",
-        "        self._inform_of_gone()\n"
-        "        self._inform_of_joined()\n"
+        "        self._report_left()\n"
+        "        self._report_joined()\n"
         "        self._join_lists.clear()\n"
         "        for client in self._clients:\n"
         "            self._totem_change(client)\n",
         "        for client in self._clients:\n"
         "            self._totem_change(client)\n"
-        "        self._inform_of_gone()\n"
-        "        self._inform_of_joined()\n"
+        "        self._report_left()\n"
+        "        self._report_joined()\n"
         "        self._join_lists.clear()\n",
         Rule.VIEW_AGREEMENT,
     ),
@@ -181,8 +181,8 @@ VIEWS = {
     "totem_change_of_old": Mutant(
         "The totem change has the new ring's id with the nodes of the old one.",
         "exec.cpg",
-        "        self._old_members = self._members\n        self._inform_of_gone()\n",
-        "        self._inform_of_gone()\n",
+        "        self._old_members = self._members\n        self._report_left()\n",
+        "        self._report_left()\n",
         Rule.VIEW_AGREEMENT,
     ),
     "ring_goes_backwards": Mutant(

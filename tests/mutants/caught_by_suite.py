@@ -29,8 +29,8 @@ GROUPS = {
     "leave_twice": Mutant(
         "Whoever has left can leave again.",
         "exec.cpg",
-        "        if client.state in (State.UNJOINED, State.LEAVE_STARTED):\n",
-        "        if client.state is State.UNJOINED:\n",
+        "        if client.state in (CpdState.UNJOINED, CpdState.LEAVE_STARTED):\n",
+        "        if client.state is CpdState.UNJOINED:\n",
         "tests/raw/test_raw_groups.py::test_handles_are_single_use",
     ),
     "join_across_views": Mutant(
@@ -57,8 +57,8 @@ GROUPS = {
     "freeze_loses_events": Mutant(
         "What waited in the daemon when it was frozen stays there.",
         "exec.daemon",
-        "        for connection in list(self.connections):\n            connection.notify()\n        self.work()\n",
-        "        self.work()\n",
+        "        for connection in list(self.connections):\n            connection.notify()\n        self.run_jobs()\n",
+        "        self.run_jobs()\n",
         "tests/raw/test_raw_handles.py::test_what_waits_in_a_frozen_daemon_comes_after_the_thaw",
     ),
 }
@@ -74,8 +74,8 @@ QUORUM = {
     "two_node_ignored": Mutant(
         "Of two nodes, one is not enough.",
         "exec.votes",
-        "        if self.two_node and heads <= _TWO:\n",
-        "        if self.two_node and heads < _TWO - 1:\n",
+        "        if self.two_node and voters <= _TWO_NODES:\n",
+        "        if self.two_node and voters < _TWO_NODES - 1:\n",
         "tests/sdk/test_votequorum.py::test_two_nodes",
     ),
     "window_too_short": Mutant(
@@ -109,7 +109,7 @@ QUORUM = {
     "who_speaks_first": Mutant(
         "In a transition the nodes speak in the order of their ids for each service.",
         "exec.totem",
-        "            speakers.rotate()\n",
+        "            token_order.rotate()\n",
         "",
         "tests/sdk/test_votequorum.py::test_of_two_nodes_the_second_speaks_first",
     ),

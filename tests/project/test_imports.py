@@ -16,7 +16,7 @@ Graph: TypeAlias = Mapping[str, frozenset[str]]
 
 LAYERS: Final = (
     ("values", "triocoro._errors", "triocoro._types", "triocoro._validate", "triocoro._public"),
-    ("the seam", "triocoro._raw"),
+    ("the seam", "triocoro._raw", "triocoro._services"),
     ("the C libraries", "triocoro._corosync"),
     (
         "one connection",
@@ -46,10 +46,8 @@ A module may import from its own layer and from those below. A new module of `tr
 an entry.
 """
 
-MAY_KNOW: Final = {
-    "triocoro._corosync": ("triocoro._errors", "triocoro._types", "triocoro._raw"),
-    "triocoro.testing._fake": ("triocoro._errors", "triocoro._types", "triocoro._raw", "triocoro.testing._cluster"),
-}
+SEAM: Final = ("triocoro._errors", "triocoro._types", "triocoro._raw", "triocoro._services")
+MAY_KNOW: Final = {"triocoro._corosync": SEAM, "triocoro.testing._fake": (*SEAM, "triocoro.testing._cluster")}
 """The two packages that implement `_raw`, and all that they may import besides their own modules."""
 
 
@@ -106,7 +104,7 @@ def find_cycle(graph: Graph) -> list[str]:
             done.add(module)
         return []
 
-    return next(filter(None, (visit(module, []) for module in sorted(graph))), [])
+    return next(filter(None, (visit(module, []) for module in sorted(graph))), list[str]())
 
 
 def is_in(module: str, package: str) -> bool:

@@ -1,9 +1,17 @@
-"""The in-memory cluster.
+"""The in-memory Corosync, laid out as Corosync's own sources.
 
-From the bottom up: `totem` (rings and ordered delivery), `icmap` and `stats` (a node's maps; `coroparse` is what the
-configuration puts there), `daemon` (one node's corosync), `ipc` (the connection between a client and a daemon),
-`handle` (what client libraries have in common), a service and its client library each (`cpg` and `libcpg`, `cmap` and
-`libcmap`, `cfg` and `libcfg`, `quorum` and `libquorum`, `votequorum` with `votes` and `libvotequorum`), `endpoint`
-(what a node serves, and the way to it), and `cluster`, what a test sees. A further service is a `daemon.Service` and a
-`handle.Handle`.
+- `cluster`: `FakeCluster` and `FakeNode`, which tests use.
+- `endpoint`: the services of a node, and the endpoint through which clients connect.
+- `lib/`: the client libraries. `handle` is their base class; each service has a module.
+- `exec/`: the daemon. From the bottom up:
+    - `ring`, `jobs`: memberships and messages; jobs of a daemon and pending replies.
+    - `icmap`: a map of keys with trackers. `coroparse`, `totemconfig`, `voteconfig` read and write configuration in it;
+      `stats` is the map of statistics.
+    - `service`: the base classes of services, and a client's connection as they see it. `trackers`: clients that track.
+    - `daemon`: one corosync process with its services, connections and queue of jobs.
+    - `totem`: the network of all daemons, which forms rings and delivers messages in order. `transit`: latency.
+    - `ipc`: the connection between a client and a daemon, with the ring buffers and the socket of libqb.
+    - The services: `cpg`, `cmap`, `cfg`, `quorum`, `votequorum`; the latter with `votes` (arithmetic) and `qdevice`.
+
+A new service is a `Service` or `Synchronised` in `exec/`, a `FakeHandle` in `lib/`, and its entries in `endpoint`.
 """

@@ -1,4 +1,4 @@
-"""The in-memory cluster as a test sees it."""
+"""`FakeCluster` and its nodes, which are the public face of the in-memory Corosync."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ if TYPE_CHECKING:
 
 
 class FakeCluster(Cluster):
-    """A Corosync cluster in memory, which serves process groups, votequorum, quorum, cmap and cfg as Corosync would.
+    """A Corosync cluster in memory, with the CPG, votequorum, quorum, cmap and cfg services.
 
-    It needs no privileges, no processes and, unless given a latency, no time: the effect of each verb and of each
-    request is complete when it returns, and `trio.testing.MockClock` stays exact. It may be created and entered outside
-    of a Trio run; what takes time by its nature, such as the window of last_man_standing, passes within runs only. An
-    instance is used once.
+    It needs no privileges and no processes and, unless given a latency, takes no time: each call to the cluster or to a
+    service has taken effect everywhere when it returns, and `trio.testing.MockClock` stays exact. It may be created and
+    entered outside of a Trio run, but timers, such as the window of last_man_standing, run within Trio runs only. An
+    instance can be entered once.
 
-    With a latency or jitter, whatever nodes tell each other outside of transitions comes later (docs/determinism.md).
-    Real clusters have no such arguments: their network takes the time that it takes.
+    With a latency or jitter, messages between nodes arrive later, except in transitions (docs/determinism.md). Real
+    clusters have no such arguments, since their network takes its own time.
 
     Args:
-        options: the configuration; without it, that of `ClusterOptions()`.
-        nodes: how many nodes, with the ids 1 to that number; replaces `options.nodes`.
-        latency: how many seconds a message takes to each node, its sender's included.
-        jitter: up to how many seconds more it takes, by chance, for each message and node.
-        seed: of that chance; an integer, whose sign does not count.
-        settings: further fields of `ClusterOptions`; each replaces that field of `options`.
+        options: the configuration; by default `ClusterOptions()`.
+        nodes: the number of nodes, whose ids are 1 to that number; replaces `options.nodes`.
+        latency: the seconds that a message takes to each node, the sender's own included.
+        jitter: the maximum of the random seconds added to that, for each message and node.
+        seed: the seed of these random numbers, an integer; its sign does not count.
+        settings: further fields of `ClusterOptions`, each of which replaces that field of `options`.
 
     Raises:
         ValueError: a latency or jitter is negative or not finite, or the options are contradictory.
@@ -64,14 +64,14 @@ class FakeCluster(Cluster):
 
     @property
     def nodes(self) -> Mapping[int, FakeNode]:
-        """The nodes by their ids."""
+        """The nodes, by id."""
         return MappingProxyType(self._nodes)
 
     def __getitem__(self, nodeid: int) -> FakeNode:
         return self._nodes[nodeid]
 
     def check_runs(self) -> None:
-        """Raise `RuntimeError` if we are not in the block: elsewhere there is nothing to do anything to."""
+        """Raise `RuntimeError` outside of the cluster's block."""
         if not self._entered:
             raise RuntimeError(f"{self!r} does not run")
 
@@ -94,7 +94,7 @@ class FakeCluster(Cluster):
         for node in self._nodes.values():
             node.crash()
 
-    async def __aenter__(self) -> FakeCluster:  # noqa: PYI034 - as above
+    async def __aenter__(self) -> FakeCluster:  # noqa: PYI034 - typing.Self is younger than Python 3.10
         await trio.lowlevel.checkpoint()
         return self.__enter__()
 
@@ -102,7 +102,7 @@ class FakeCluster(Cluster):
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
         self.__exit__(exc_type, exc, tb)
-        await trio.lowlevel.checkpoint()  # noqa: ASYNC102 - all is done by now
+        await trio.lowlevel.checkpoint()  # noqa: ASYNC102 - the cluster has ended before it
 
     def _up(self) -> frozenset[int]:
         return frozenset(nodeid for nodeid, node in self._nodes.items() if node.running and not node.frozen)
@@ -111,7 +111,7 @@ class FakeCluster(Cluster):
         self.check_runs()
         await trio.lowlevel.checkpoint()
         self._network = change(self._network)
-        self._totem.rewire(self._network)
+        self._totem.set_network(self._network)
 
 
 class FakeNode(Node):
@@ -128,31 +128,34 @@ class FakeNode(Node):
 
     @property
     def endpoint(self) -> Endpoint:
-        """Give this as `endpoint=` to talk to this node; its clients have this process's pid."""
+        """The endpoint of this node, for `endpoint=`. Its clients have the pid of this process."""
         return self._endpoint
 
     def client(self) -> Endpoint:
-        """A further endpoint of this node, whose clients have a pid of their own, for several members of one group."""
+        """A further endpoint of this node, whose clients have a pid of their own.
+
+        With it, several clients of one node can be members of the same group.
+        """
         return self._endpoint_of(next(self._pids))
 
     @property
     def daemon(self) -> Daemon | None:
-        """The daemon, while one runs."""
+        """The node's daemon; `None` if none is running."""
         return self._daemon if self._daemon is not None and self._daemon.alive else None
 
     @property
     def pid(self) -> int | None:
-        """`None`: there is no process."""
+        """`None`, since a fake node has no process."""
         return None
 
     @property
     def log(self) -> str:
-        """What has happened on this node, in the style of Corosync's log, over all its restarts."""
+        """The log of this node in the style of Corosync's, over all restarts."""
         return "".join(self._log)
 
     @property
     def running(self) -> bool:
-        """Whether the daemon runs; a frozen one does."""
+        """Whether the daemon is running. A frozen daemon is running."""
         return self.daemon is not None
 
     @property
@@ -161,7 +164,7 @@ class FakeNode(Node):
         return self.daemon is not None and self.daemon.frozen
 
     async def start(self) -> None:
-        """Start the daemon. Nothing happens if it runs."""
+        """Start the daemon, unless it is running."""
         await trio.lowlevel.checkpoint()
         self._cluster.check_runs()
         if self.daemon is None:
@@ -169,19 +172,19 @@ class FakeNode(Node):
             self._totem.reform()
 
     async def stop(self) -> None:
-        """Stop the daemon in good order: it parts from its clients, then from the others. A frozen one thaws first."""
+        """Shut the daemon down cleanly: it disconnects its clients, then leaves its ring. A frozen one thaws first."""
         await trio.lowlevel.checkpoint()
         if self.daemon is not None:
             self.daemon.shut_down()
 
     async def kill(self) -> None:
-        """Kill the daemon: its connections break, and the others lose the node. Frozen ones can be killed too."""
+        """Kill the daemon, frozen or not: its connections break, and the other nodes lose it."""
         await trio.lowlevel.checkpoint()
         self.crash()
         self._totem.reform()
 
     async def freeze(self) -> None:
-        """Stop the daemon in its tracks. If there are others in its ring, they lose it at once."""
+        """Freeze the daemon: it does nothing until `thaw`. The other nodes of its ring lose it at once."""
         await trio.lowlevel.checkpoint()
         if self.daemon is None:
             raise RuntimeError(f"node {self.nodeid} does not run, so it cannot be frozen")
@@ -190,18 +193,18 @@ class FakeNode(Node):
             self._totem.reform()
 
     async def thaw(self) -> None:
-        """Let a frozen daemon go on: it works off what has come in, and then finds out what it has missed."""
+        """Let a frozen daemon go on: it handles what has come in, then learns of the rings that it has missed."""
         await trio.lowlevel.checkpoint()
         if self.daemon is not None and self.daemon.frozen:
             self._totem.thaw(self.daemon)
 
     def boot(self) -> None:
-        """Start the daemon, alone in a ring for now."""
+        """Start a daemon in a ring of its own."""
         daemon = self._daemon = Daemon(self.nodeid, self._totem, self._write_log)
-        daemon.begin({service.name: service for service in services(daemon, self._cluster.options)})
+        daemon.start({service.name: service for service in services(daemon, self._cluster.options)})
 
     def crash(self) -> None:
-        """End the daemon, without telling the other nodes."""
+        """End the daemon without telling the other nodes."""
         if self.daemon is not None:
             self.daemon.die()
 

@@ -35,7 +35,7 @@ HandleT = TypeVar("HandleT", bound="FakeHandle[Any, Any]")
 
 
 def services(daemon: Daemon, options: ClusterOptions) -> list[Service]:
-    """The services of a daemon, in the order in which they synchronise."""
+    """Make the services of a daemon, in the order in which they synchronise."""
     quorum = QuorumService(daemon)
     return [
         CmapService(daemon, options),
@@ -47,7 +47,13 @@ def services(daemon: Daemon, options: ClusterOptions) -> list[Service]:
 
 
 class FakeEndpoint:
-    """A client's way to a node of a `FakeCluster`."""
+    """The `Endpoint` of a node of a `FakeCluster`.
+
+    Args:
+        nodeid: the id of the node.
+        daemon: returns the node's daemon; `None` if none is running.
+        pid: the process id of its clients.
+    """
 
     def __init__(self, nodeid: int, daemon: Callable[[], Daemon | None], pid: int, *, identity: Hashable) -> None:
         self._nodeid = nodeid
@@ -60,7 +66,7 @@ class FakeEndpoint:
 
     @property
     def label(self) -> str:
-        """Names the daemon in messages."""
+        """The name of the daemon in error messages."""
         return f"node {self._nodeid}"
 
     @property
@@ -70,7 +76,7 @@ class FakeEndpoint:
 
     @property
     def pid(self) -> int:
-        """The pid under which our clients appear in groups."""
+        """The pid of this endpoint's clients, as it appears in groups."""
         return self._pid
 
     async def connect(self, service: ServiceSpec[RawT, object]) -> RawT:
@@ -104,7 +110,7 @@ class FakeEndpoint:
     async def _connect(
         self, function: str, kind: type[ServiceT], make: Callable[[IpcConnection, ServiceT], HandleT]
     ) -> HandleT:
-        """Connect to the service of that kind; `function` is the C function to name where that fails."""
+        """Connect to the service of class `kind`; `function` is the C function to name in errors."""
         await trio.lowlevel.checkpoint()
         daemon = self._daemon()
         if daemon is None:
@@ -115,7 +121,7 @@ class FakeEndpoint:
             service = daemon.service(kind)
             pending.finish(make(IpcConnection(daemon, service, self._pid), service))
 
-        daemon.submit(_Accept(accept, pending.abort))
+        daemon.submit(_ConnectJob(accept, pending.abort))
 
         def unclaimed(handle: HandleT | None) -> None:
             if handle is not None:
@@ -124,8 +130,8 @@ class FakeEndpoint:
         return await pending.wait(unclaimed=unclaimed)
 
 
-class _Accept:
-    """A client that knocks at a daemon's door."""
+class _ConnectJob:
+    """A connect request in the queue of a daemon."""
 
     def __init__(self, accept: Callable[[], None], refuse: Callable[[], None]) -> None:
         self.run = accept

@@ -1,1 +1,1 @@
-"""The daemon: totem, the services, and the rest of Corosync's folder exec/."""
+"""The daemon: Totem, the services and what they need, as in Corosync's exec/ folder."""

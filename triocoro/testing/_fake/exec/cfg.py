@@ -18,10 +18,10 @@ from .service import ClientConnection, Service
 from .stats import MTU, OWN_MTU
 
 _SHUTDOWN_TIMEOUT: Final = 5000
-"""Milliseconds, unless cfg.shutdown_timeout says something else."""
+"""The default of cfg.shutdown_timeout, in milliseconds."""
 
 _RELOADED: Final = ("logging.", "totem.", "nodelist.", "quorum.")
-"""What is deleted when the configuration is read again and does not have it, whoever has set it."""
+"""A reload deletes the keys under these prefixes that corosync.conf does not have, even those that a client has set."""
 
 
 # The messages between the daemons.
@@ -45,20 +45,20 @@ class _ReloadConfig:
 
 @attrs.define(eq=False)
 class _Negotiation:
-    """Whether the daemon may shut down."""
+    """A shutdown request, and the replies of the clients that were asked to agree."""
 
     originator: ClientConnection
     flags: ShutdownFlag
     reply: Reply
     timer: trio.CancelScope
     expected: int
-    """How many are to reply."""
+    """The number of replies to wait for."""
     yes: int = 0
     no: int = 0
 
 
 class CfgService(Service):
-    """The daemon's links, its configuration, and its end."""
+    """The state of nodes and links, the reload of the configuration, and shutdowns."""
 
     name = "cfg"
 
@@ -66,7 +66,7 @@ class CfgService(Service):
         super().__init__(daemon.multicast)
         self.daemon = daemon
         self._options = options
-        # The latest first; with what each has replied, if anything.
+        # The clients that track shutdowns, the latest first, each with its reply if it has given one.
         self._trackers: dict[ClientConnection, bool | None] = {}
         self._tried: set[ClientConnection] = set()
         self._negotiation: _Negotiation | None = None
@@ -74,8 +74,8 @@ class CfgService(Service):
     # Requests about nodes.
 
     def node_status(self, nodeid: int) -> NodeStatus:
-        """How knet sees a node."""
-        # knet's ids have 16 bits, and nobody looks whether this one does.
+        """Return the state of a node and its links, as knet sees them."""
+        # knet's ids have 16 bits; the upper bits of this one are not checked.
         known = nodeid & 0xFFFF
         nodes = coroparse.addresses(self.daemon.icmap)
         if known not in nodes:
@@ -94,7 +94,7 @@ class CfgService(Service):
             )
             for number, address in nodes[known].items()
         )
-        # Debian builds Corosync without the versions on the wire.
+        # Debian builds Corosync without the on-wire versions.
         return NodeStatus(
             nodeid=nodeid,
             reachable=connected,
@@ -107,21 +107,21 @@ class CfgService(Service):
         )
 
     def ring_status(self) -> tuple[RingStatus, ...]:
-        """Our own links, each with a character for each node in order: n for us, 3 for one that is connected."""
+        """Return our links, each with one character for each node: n for us, 3 if connected, 1 if not."""
         nodes = coroparse.addresses(self.daemon.icmap)
         own = self.daemon.nodeid
         status = "".join("n" if nodeid == own else "13"[self._connected(nodeid)] for nodeid in sorted(nodes))
         return tuple(RingStatus(f"{link} {address}", status) for link, address in nodes[own].items())
 
     def node_addresses(self, nodeid: int) -> tuple[IPAddress, ...]:
-        """A node's addresses; 0 is our own."""
+        """Return the addresses of a node; 0 is our own."""
         links = coroparse.addresses(self.daemon.icmap).get(nodeid or self.daemon.nodeid)
         if links is None:
             raise error_from_code(CsError.NOT_EXIST, "corosync_cfg_get_node_addrs", f"there is no node {nodeid}")
         return tuple(map(ipaddress.ip_address, links.values()))
 
     def kill_node(self, nodeid: int, reason: str) -> None:
-        """End another daemon, or ourselves."""
+        """Kill the daemon of a node in the ring, which may be our own."""
         status = self.daemon.icmap.get(f"runtime.members.{nodeid}.status")
         if status is None or status.value != "joined":
             raise error_from_code(CsError.NOT_EXIST, "corosync_cfg_kill_node", f"no node {nodeid} is in the ring")
@@ -133,11 +133,11 @@ class CfgService(Service):
     # Requests about the configuration.
 
     def reload_config(self) -> None:
-        """Have all daemons read their configuration again."""
+        """Tell all daemons to reload their configuration."""
         self.multicast(_ReloadConfig())
 
     def reopen_log_files(self) -> None:
-        """There are none."""
+        """Log the request; the fake has no log files."""
         self.daemon.log("CFG", "Reopening logging files")
 
     def _reload(self) -> None:
@@ -160,7 +160,7 @@ class CfgService(Service):
     # Requests about a shutdown.
 
     def trackstart(self, connection: ClientConnection) -> None:
-        """Ask this client before a shutdown; also about one that is being negotiated."""
+        """Ask a client to agree to shutdowns, including one that is being negotiated."""
         if connection in self._trackers:
             return
         self._trackers = {connection: None, **self._trackers}
@@ -169,7 +169,7 @@ class CfgService(Service):
             connection.send(self._negotiation.flags)
 
     def trackstop(self, connection: ClientConnection) -> None:
-        """Ask it no more: it agrees to what is being negotiated."""
+        """Ask a client no more. This agrees to a shutdown that is being negotiated."""
         negotiation = self._negotiation
         if negotiation is not None and connection is negotiation.originator:
             self._end(negotiation)
@@ -177,19 +177,19 @@ class CfgService(Service):
             return
         replied = self._trackers.pop(connection)
         if self._negotiation is not None:
-            # What it said itself does not count any more.
+            # This replaces the reply that it has given.
             self._negotiation.yes += 1 - (replied is True)
             self._negotiation.no -= replied is False
             self._decide()
 
     def connection_closed(self, connection: ClientConnection) -> None:
-        # A daemon that stops has lost interest in whether it may.
+        # A daemon that is shutting down negotiates no more.
         if not self.daemon.stopping:
             self.trackstop(connection)
             self._tried.discard(connection)
 
     def try_shutdown(self, connection: ClientConnection, flags: ShutdownFlag, reply: Reply) -> None:
-        """Shut down if those who track shutdowns agree."""
+        """Shut down if the clients that track shutdowns agree."""
         if flags is ShutdownFlag.IMMEDIATE:
             self._shut_down(reply)
             return
@@ -211,10 +211,10 @@ class CfgService(Service):
             tracker.send(flags)
 
     def reply_to_shutdown(self, connection: ClientConnection, *, accept: bool) -> None:
-        """Count an answer, whoever gives it, and however often."""
+        """Count a reply. As in Corosync, any client may reply, and as often as it likes."""
         negotiation = self._negotiation
         if negotiation is None:
-            return  # The daemon says ACCESS, which the library swallows.
+            return  # The daemon answers ACCESS, which the library drops.
         if accept:
             negotiation.yes += 1
         else:
@@ -236,8 +236,8 @@ class CfgService(Service):
     def _timed_out(self, negotiation: _Negotiation) -> None:
         negotiation.no = negotiation.expected
         self._decide()
-        # Corosync means to tell all trackers, but those who never tried a shutdown look like the one to leave out. It
-        # cannot be told from a new request.
+        # Corosync means to tell all trackers of the end, but leaves out those that have never requested a shutdown. The
+        # event looks like a new request.
         for tracker in self._trackers:
             if tracker in self._tried and self.daemon.alive:
                 tracker.send(negotiation.flags)
@@ -258,11 +258,11 @@ class CfgService(Service):
             case _KillNode(nodeid, reason):
                 if nodeid == daemon.nodeid:
                     daemon.log("CFG", f"Killed by node {sender} : {reason}")
-                    daemon.totem.afterwards(self._die)
+                    daemon.totem.after_delivery(self._die)
             case _Shutdown():
                 daemon.log("CFG", f"Node {sender} was shut down by sysadmin")
                 if sender == daemon.nodeid:
-                    daemon.totem.afterwards(daemon.shut_down)
+                    daemon.totem.after_delivery(daemon.shut_down)
             case _ReloadConfig():
                 daemon.log("CFG", f"Config reload requested by node {sender}")
                 self._reload()

@@ -1,4 +1,4 @@
-"""The cmap service of one daemon: exec/cmap.c, and the keys that a daemon's map has from its start on."""
+"""The cmap service of one daemon (exec/cmap.c), and the keys that a daemon's map has from the start."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ...._types import CmapChange, CmapMap, CmapNotification, CmapTrack, CmapTyp
 from ..._cluster.options import ClusterOptions
 from . import coroparse, totemconfig
 from .daemon import Daemon
-from .icmap import Tracker
+from .icmap import MapTracker
 from .service import ClientConnection, Synchronised
 
 _SERVICES: Final = (
@@ -26,7 +26,7 @@ _SERVICES: Final = (
     ("mon", 0),
     ("wd", 0),
 )
-"""The services of a real daemon by their ids, and how many kinds of messages to other daemons each has."""
+"""The services of a real daemon in the order of their ids, each with its number of message types."""
 
 _READ_ONLY: Final = (
     *(f"totem.crypto_{name}" for name in ("cipher", "hash", "model")),
@@ -47,7 +47,7 @@ _NO: Final = TypedValue(CmapType.STRING, "no")
 
 
 class Map(Protocol):
-    """What clients can do with a map: `icmap.Icmap`, or `stats.Stats`."""
+    """A map as clients use it: `icmap.Icmap` or `stats.Stats`."""
 
     def get(self, key: str) -> TypedValue | None: ...
     def items(self, prefix: str) -> Sequence[tuple[str, TypedValue]]: ...
@@ -55,19 +55,19 @@ class Map(Protocol):
     def set(self, key: str, type_: CmapType, value: CmapValue) -> None: ...
     def delete(self, key: str) -> bool: ...
     def adjust(self, key: str, step: int) -> bool: ...
-    def track(self, tracker: Tracker) -> None: ...
-    def untrack(self, tracker: Tracker) -> None: ...
+    def track(self, tracker: MapTracker) -> None: ...
+    def untrack(self, tracker: MapTracker) -> None: ...
 
 
 @attrs.frozen
 class _ConfigVersion:
-    """A node's totem.config_version, 0 where it has none: the message between the daemons."""
+    """A message between the daemons: the sender's totem.config_version, 0 if it has none."""
 
     version: int
 
 
 class CmapService(Synchronised):
-    """The maps of a node."""
+    """The maps of one node: their clients, and the keys on which the daemon acts."""
 
     name = "cmap"
 
@@ -75,33 +75,33 @@ class CmapService(Synchronised):
         super().__init__(daemon.multicast)
         self.daemon = daemon
         self._members: tuple[int, ...] = ()
-        # Whether we come to others, and what the highest version of a configuration is among them; and whether we have.
-        self._meets = self._has_met = False
+        # In the first transition to a ring with others, a daemon compares the versions of their configurations.
+        self._meets_others = self._version_checked = False
         self._highest_version = 0
-        self._trackers: dict[tuple[ClientConnection, int], tuple[Map, Tracker]] = {}
+        self._trackers: dict[tuple[ClientConnection, int], tuple[Map, MapTracker]] = {}
         icmap = daemon.icmap
-        icmap.load(_initial(options))
-        icmap.load(_own(daemon.nodeid, options))
+        icmap.load(_common_keys(options))
+        icmap.load(_node_keys(daemon.nodeid, options))
         icmap.protect(keys=_READ_ONLY, prefixes=_READ_ONLY_PREFIXES)
-        icmap.track(Tracker("totem.config_version", _ALL_CHANGES, self._config_version_changed))
-        icmap.track(Tracker("totem.", _ALL_CHANGES | CmapTrack.PREFIX, self._totem_changed))
-        icmap.track(Tracker(_GATHER, _ALL_CHANGES, self._gather))
+        icmap.track(MapTracker("totem.config_version", _ALL_CHANGES, self._config_version_changed))
+        icmap.track(MapTracker("totem.", _ALL_CHANGES | CmapTrack.PREFIX, self._totem_changed))
+        icmap.track(MapTracker(_GATHER, _ALL_CHANGES, self._force_gather))
 
     def map(self, which: CmapMap) -> Map:
-        """One of the maps."""
+        """The map of that name."""
         return self.daemon.icmap if which is CmapMap.ICMAP else self.daemon.stats
 
     # Requests of the library.
 
     def get(self, map_: Map, key: str) -> TypedValue:
-        """The value of a key."""
+        """Return the value of a key."""
         value = map_.get(key)
         if value is None:
             raise _not_found("cmap_get", key)
         return value
 
     def set(self, map_: Map, key: str, typed: TypedValue) -> None:
-        """Give a key a value."""
+        """Set a key."""
         self._check_writable("cmap_set", map_, key)
         map_.set(key, typed.type, typed.value)
 
@@ -112,7 +112,7 @@ class CmapService(Synchronised):
             raise _not_found("cmap_delete", key)
 
     def adjust(self, function: str, map_: Map, key: str, step: int) -> None:
-        """Add to a key that is an integer."""
+        """Add `step` to a key that is an integer."""
         self._check_writable(function, map_, key)
         if not map_.adjust(key, step):
             if map_.get(key) is None:
@@ -120,17 +120,17 @@ class CmapService(Synchronised):
             raise error_from_code(CsError.INVALID_PARAM, function, f"{key!r} is no integer")
 
     def track_add(self, connection: ClientConnection, map_: Map, number: int, key: str, track_type: CmapTrack) -> None:
-        """Have a client told of changes, under the number that it gave."""
+        """Send a client changes, under the number that it has given this tracker."""
 
         def notify(change: CmapChange) -> None:
-            connection.send(CmapNotification(number, change), size=_size(change.new) + _size(change.old))
+            connection.send(CmapNotification(number, change), size=_size_of(change.new) + _size_of(change.old))
 
-        tracker = Tracker(key, track_type, notify)
+        tracker = MapTracker(key, track_type, notify)
         map_.track(tracker)
         self._trackers[connection, number] = map_, tracker
 
     def track_delete(self, connection: ClientConnection, number: int) -> None:
-        """Have it told no more."""
+        """Stop a tracker of a client."""
         map_, tracker = self._trackers.pop((connection, number))
         map_.untrack(tracker)
 
@@ -149,11 +149,11 @@ class CmapService(Synchronised):
         self,
         transitional: frozenset[int],
         members: tuple[int, ...],
-        ring_id: RingId,  # noqa: ARG002 - the map does not tell it
+        ring_id: RingId,  # noqa: ARG002 - no key has it
     ) -> None:
         icmap = self.daemon.icmap
-        # The ring that a daemon makes for itself when it starts does not count.
-        self._meets = bool(self._members)
+        # The ring of its own that a daemon forms when it starts does not count.
+        self._meets_others = bool(self._members)
         self._highest_version = self._config_version()
         stayed = transitional.intersection(self._members)
         for nodeid in self._members:
@@ -178,17 +178,17 @@ class CmapService(Synchronised):
         self._send_config_version()
 
     def sync_activate(self) -> None:
-        """Clients hear of it through the keys. Whoever comes with an old configuration goes."""
-        if not self._meets or self._has_met:
+        """Exit if our configuration is older than that of the others. Clients see the new ring in the keys."""
+        if not self._meets_others or self._version_checked:
             return
-        self._has_met = True
+        self._version_checked = True
         own, highest = self._config_version(), self._highest_version
         if own not in (0, highest):
             daemon = self.daemon
             daemon.log(
                 "CMAP", f"Received config version ({highest}) is different than my config version ({own})! Exiting"
             )
-            daemon.totem.afterwards(daemon.shut_down)
+            daemon.totem.after_delivery(daemon.shut_down)
 
     def deliver(self, message: object, sender: int) -> None:
         match message:
@@ -222,7 +222,7 @@ class CmapService(Synchronised):
             for key, typed in totemconfig.runtime(icmap, deleted=deleted):
                 icmap.set(key, typed.type, typed.value)
 
-    def _gather(self, _: CmapChange) -> None:
+    def _force_gather(self, _: CmapChange) -> None:
         daemon = self.daemon
         if daemon.icmap.get(_GATHER) != _NO:
             daemon.icmap.set(_GATHER, _NO.type, _NO.value)
@@ -231,22 +231,27 @@ class CmapService(Synchronised):
 
 
 @lru_cache(maxsize=8)
-def _initial(options: ClusterOptions) -> tuple[tuple[str, TypedValue], ...]:
-    """The keys of every daemon that starts."""
+def _common_keys(options: ClusterOptions) -> tuple[tuple[str, TypedValue], ...]:
+    """The keys that every daemon of the cluster has at its start."""
     configured = coroparse.configuration(options)
-    return (*configured.items(), *totemconfig.runtime(configured), *coroparse.pings(configured), *_constant())
+    return (
+        *configured.items(),
+        *totemconfig.runtime(configured),
+        *coroparse.ping_settings(configured),
+        *_constant_keys(),
+    )
 
 
-def _own(nodeid: int, options: ClusterOptions) -> Iterator[tuple[str, TypedValue]]:
-    """Those of one node."""
+def _node_keys(nodeid: int, options: ClusterOptions) -> Iterator[tuple[str, TypedValue]]:
+    """The keys that differ between nodes."""
     configured = coroparse.configuration(options)
     yield "nodelist.local_node_pos", TypedValue(CmapType.UINT32, coroparse.own_position(configured, nodeid))
     for link, address in coroparse.addresses(configured)[nodeid].items():
         yield f"totem.interface.{link}.bindnetaddr", TypedValue(CmapType.STRING, address)
 
 
-def _constant() -> Iterator[tuple[str, TypedValue]]:
-    """Those that no configuration changes. What counts stays at its beginning: the fake does not count."""
+def _constant_keys() -> Iterator[tuple[str, TypedValue]]:
+    """The keys that do not depend on the configuration. The fake does not count, so counters stay at 0."""
     string = partial(TypedValue, CmapType.STRING)
     for number, (service, messages) in enumerate(_SERVICES):
         yield f"internal_configuration.service.{number}.name", string(f"corosync_{service}")
@@ -272,5 +277,5 @@ def _not_found(function: str, key: str) -> CorosyncError:
     return KeyNotFoundError(f"{function}: CS_ERR_NOT_EXIST: there is no key {key!r}", function=function)
 
 
-def _size(value: CmapValue | None) -> int:
+def _size_of(value: CmapValue | None) -> int:
     return len(value) if isinstance(value, (str, bytes)) else 8

@@ -1,4 +1,4 @@
-"""What a daemon makes of its corosync.conf, as keys of its map: exec/coroparse.c."""
+"""Parsing corosync.conf into the keys of a daemon's map: exec/coroparse.c."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from ..._cluster.options import ClusterOptions
 from .icmap import Icmap
 
 CLUSTER_NAME: Final = "triocoro"
-"""Every fake cluster has this name: they cannot meet."""
+"""The name of every fake cluster; they never meet, so one name is enough."""
 
-# The types of the keys that are no texts.
+# The keys that are not strings, by type.
 _FLAGS: Final = (
     r"quorum\.(two_node|wait_for_all|last_man_standing|auto_tie_breaker|allow_downscale|device\.master_wins)"
 )
@@ -28,9 +28,9 @@ _NUMBERS: Final = (
 
 @lru_cache(maxsize=8)
 def configuration(options: ClusterOptions) -> Icmap:
-    """What corosync.conf says, as a map of its own; all nodes share it, so nobody may change it."""
+    """The contents of corosync.conf as a map of its own. All nodes share it, so it must not be changed."""
     found = Icmap()
-    found.load((path, _typed(path, text)) for path, text in _items(corosync_conf(options, CLUSTER_NAME)))
+    found.load((path, _typed(path, text)) for path, text in _parse(corosync_conf(options, CLUSTER_NAME)))
     return found
 
 
@@ -42,8 +42,11 @@ def _typed(path: str, text: str) -> TypedValue:
     return TypedValue(CmapType.STRING, text)
 
 
-def _items(text: str) -> Iterator[tuple[str, str]]:
-    """The paths and the values; each node has its position in its path, each interface the number of its link."""
+def _parse(text: str) -> Iterator[tuple[str, str]]:
+    """The keys and values of a corosync.conf.
+
+    The keys of a node contain its position in the node list, and those of an interface its link number.
+    """
     sections: list[str] = []
     nodes = -1
     for line in map(str.strip, text.splitlines()):
@@ -64,13 +67,13 @@ def _items(text: str) -> Iterator[tuple[str, str]]:
 
 
 def own_position(icmap: Icmap, nodeid: int) -> int:
-    """Where in the node list a node is."""
+    """The position of a node in the node list."""
     keys = (key for key, typed in icmap.items("nodelist.node.") if key.endswith(".nodeid") and typed.value == nodeid)
     return int(next(keys).split(".")[2])
 
 
 def addresses(icmap: Icmap) -> dict[int, dict[int, str]]:
-    """The nodes of the node list, each with its addresses by link."""
+    """The nodes of the node list, by id, each with its addresses by link."""
     nodes: dict[str, dict[str, str]] = {}
     for key, value in icmap.items("nodelist.node."):
         position, name = key.removeprefix("nodelist.node.").split(".")
@@ -85,8 +88,8 @@ def addresses(icmap: Icmap) -> dict[int, dict[int, str]]:
     }
 
 
-def pings(icmap: Icmap) -> Iterator[tuple[str, TypedValue]]:
-    """What the links make of their part, once and for all."""
+def ping_settings(icmap: Icmap) -> Iterator[tuple[str, TypedValue]]:
+    """The runtime keys of the links' ping settings, which never change."""
     for key, typed in icmap.items("totem.interface."):
         if ".knet_ping_" in key:
             yield f"runtime.config.{key}", typed

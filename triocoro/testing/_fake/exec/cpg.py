@@ -25,8 +25,8 @@ from .daemon import Daemon
 from .service import ClientConnection, Synchronised
 
 
-class State(Enum):
-    """Where a client stands with its group (`CPD_STATE_*`)."""
+class CpdState(Enum):
+    """The state of a client's membership in its group (`CPD_STATE_*`)."""
 
     UNJOINED = auto()
     LEAVE_STARTED = auto()
@@ -34,32 +34,32 @@ class State(Enum):
     JOIN_COMPLETED = auto()
 
 
-class Client:
-    """What the daemon knows of a client (`struct cpg_pd`)."""
+class CpgClient:
+    """A client, as the daemon knows it (`struct cpg_pd`)."""
 
     def __init__(self, connection: ClientConnection) -> None:
         self.connection = connection
-        self.state = State.UNJOINED
+        self.state = CpdState.UNJOINED
         self.group = b""
         self.pid = 0
         self.initial_totem_conf = False
         self.transitions = 0
-        """Configuration changes sent to this client."""
+        """The number of configuration changes sent to this client."""
         self.first_transition = 0
-        """What `transitions` was at the first fragment of the message being sent."""
+        """`transitions` at the first fragment of the message being sent."""
 
     def is_in(self, group: bytes) -> bool:
-        """Whether events of `group` go to this client. Corosync never resets a client that has left."""
-        return self.group == group and self.state in (State.JOIN_COMPLETED, State.LEAVE_STARTED)
+        """Whether events of `group` go to this client; they do for one that has left, as in Corosync."""
+        return self.group == group and self.state in (CpdState.JOIN_COMPLETED, CpdState.LEAVE_STARTED)
 
     @property
     def may_send(self) -> bool:
-        return self.state in (State.JOIN_STARTED, State.JOIN_COMPLETED)
+        return self.state in (CpdState.JOIN_STARTED, CpdState.JOIN_COMPLETED)
 
 
 @attrs.frozen
 class Fragment:
-    """A part of a message above the atomic size."""
+    """A part of a message that is above the atomic size."""
 
     sender: Address
     payload: bytes
@@ -67,8 +67,8 @@ class Fragment:
     last: bool
 
 
-Record: TypeAlias = "Message | Fragment | ConfigChange | TotemChange"
-"""What goes to a client."""
+CpgRecord: TypeAlias = "Message | Fragment | ConfigChange | TotemChange"
+"""A record that the daemon sends to a client."""
 
 
 @attrs.frozen
@@ -117,15 +117,15 @@ class _PartialMcast:
 
 
 class CpgService(Synchronised):
-    """Closed process groups."""
+    """Closed process groups, as the daemon of one node keeps them."""
 
     name = "cpg"
 
     def __init__(self, daemon: Daemon) -> None:
         super().__init__(daemon.multicast)
         self.daemon = daemon
-        self._connections: dict[ClientConnection, Client] = {}
-        self._clients: list[Client] = []
+        self._connections: dict[ClientConnection, CpgClient] = {}
+        self._clients: list[CpgClient] = []
         self._processes: list[_Process] = []
         self._members: tuple[int, ...] = ()
         self._old_members: tuple[int, ...] = ()
@@ -135,51 +135,51 @@ class CpgService(Synchronised):
 
     # Requests of the library.
 
-    def connect(self, connection: ClientConnection) -> Client:
-        """A client appears."""
-        client = self._connections[connection] = Client(connection)
+    def connect(self, connection: ClientConnection) -> CpgClient:
+        """Add a client."""
+        client = self._connections[connection] = CpgClient(connection)
         self._clients.insert(0, client)
         return client
 
-    def join(self, client: Client, group: bytes, pid: int, *, initial_totem_conf: bool) -> None:
-        """Ask for membership. Each refusal is as Corosync's, odd as some are."""
+    def join(self, client: CpgClient, group: bytes, pid: int, *, initial_totem_conf: bool) -> None:
+        """Join a group. The refusals are those of Corosync, odd as some are."""
         if any(other.pid == pid and other.group == group for other in self._clients):
             raise error_from_code(CsError.EXIST, "cpg_join", "this pid has joined that group, or left it just now")
         if _Process(Address(self.daemon.nodeid, pid), group) in self._processes:
             raise error_from_code(CsError.TRY_AGAIN, "cpg_join", "the leave of this pid is still under way")
-        if client.state is State.LEAVE_STARTED:
-            # Corosync answers BUSY for ever, and cpg_join asks again for ever.
+        if client.state is CpdState.LEAVE_STARTED:
+            # Corosync always answers BUSY, and cpg_join tries again for ever.
             raise error_from_code(
                 CsError.BUSY, "cpg_join", "a handle that has left a group can join no other; the C library hangs here"
             )
-        if client.state is not State.UNJOINED:
+        if client.state is not CpdState.UNJOINED:
             raise error_from_code(CsError.EXIST, "cpg_join", "a handle joins one group only")
-        client.state = State.JOIN_STARTED
+        client.state = CpdState.JOIN_STARTED
         client.group = group
         client.pid = pid
         client.initial_totem_conf = initial_totem_conf
         self.multicast(_ProcJoin(group, pid))
 
-    def leave(self, client: Client, group: bytes) -> None:
-        """Ask to be no member any more."""
-        if client.state in (State.UNJOINED, State.LEAVE_STARTED):
+    def leave(self, client: CpgClient, group: bytes) -> None:
+        """Leave a group."""
+        if client.state in (CpdState.UNJOINED, CpdState.LEAVE_STARTED):
             raise error_from_code(CsError.NOT_EXIST, "cpg_leave", "not a member")
-        client.state = State.LEAVE_STARTED
+        client.state = CpdState.LEAVE_STARTED
         self.multicast(_ProcLeave(group, client.pid, Reason.LEAVE))
 
-    def finalize(self, client: Client) -> None:
-        """No event goes to this client any more; the end of its connection will follow."""
+    def finalize(self, client: CpgClient) -> None:
+        """Send no more events to a client, which is about to disconnect."""
         self._clients.remove(client)
 
-    def mcast(self, client: Client, payload: bytes) -> None:
-        """Send to the client's group; there is no answer, not even where it is refused."""
+    def mcast(self, client: CpgClient, payload: bytes) -> None:
+        """Send a message to the client's group. There is no reply, not even to refuse it."""
         if client.may_send:
             self.multicast(_Mcast(client.group, client.pid, payload))
         else:
             self.daemon.log("CPG", f"*** can't mcast to group {client.group!r} state:{client.state.name}")
 
-    def partial_mcast(self, client: Client, payload: bytes, *, first: bool, last: bool) -> None:
-        """Send a fragment."""
+    def partial_mcast(self, client: CpgClient, payload: bytes, *, first: bool, last: bool) -> None:
+        """Send a fragment of a message to the client's group."""
         if first:
             client.first_transition = client.transitions
         function = "cpg_mcast_joined"
@@ -190,11 +190,11 @@ class CpgService(Synchronised):
         self.multicast(_PartialMcast(client.group, client.pid, payload, first, last))
 
     def membership(self, group: bytes) -> tuple[Address, ...]:
-        """The members of a group."""
+        """The addresses of a group's members."""
         return tuple(process.address for process in self._processes if process.group == group)
 
     def iterate(self, kind: IterationType, group: bytes | None) -> tuple[GroupMember, ...]:
-        """Walk over groups and their members."""
+        """List groups and their members, in the order of a real daemon."""
         items: list[GroupMember] = []
         for process in self._processes:
             first = next((index for index, item in enumerate(items) if item.group == process.group), None)
@@ -202,7 +202,7 @@ class CpgService(Synchronised):
                 continue
             if kind is IterationType.ONE_GROUP and process.group != group:
                 continue
-            # A new group goes to the front; a further member behind the first one of its group.
+            # A new group goes to the front, a further member of a known group behind that group's first item.
             address = None if kind is IterationType.NAME_ONLY else process.address
             items.insert(0 if first is None else first + 1, GroupMember(process.group, address))
         return tuple(items)
@@ -211,8 +211,8 @@ class CpgService(Synchronised):
         client = self._connections.pop(connection)
         if client in self._clients:
             self._clients.remove(client)
-        # Without a leave, the group sees its process go.
-        if client.group and client.state is not State.LEAVE_STARTED:
+        # A client that has not left is reported to its group as PROCDOWN.
+        if client.group and client.state is not CpdState.LEAVE_STARTED:
             self.multicast(_ProcLeave(client.group, client.pid, Reason.PROCDOWN))
 
     # Messages from the other daemons, and our own.
@@ -224,19 +224,19 @@ class CpgService(Synchronised):
                 if self._add(process):
                     self._config_change(group, joined=[MemberChange(process.address, Reason.JOIN)])
             case _ProcLeave(group, pid, reason):
-                self._process_left(_Process(Address(sender, pid), group), reason)
+                self._remove(_Process(Address(sender, pid), group), reason)
             case _JoinList(members):
-                # Corosync puts each one at the head.
+                # Corosync inserts each one at the head.
                 for pid, group in members:
                     self._join_lists.insert(0, _Process(Address(sender, pid), group))
             case _Mcast(group, pid, payload):
-                self._hand_out(group, Message(Address(sender, pid), payload))
+                self._deliver_to_clients(group, Message(Address(sender, pid), payload))
             case _PartialMcast(group, pid, payload, first, last):
-                self._hand_out(group, Fragment(Address(sender, pid), payload, first, last))
+                self._deliver_to_clients(group, Fragment(Address(sender, pid), payload, first, last))
             case _:
                 raise AssertionError(message)
 
-    def _hand_out(self, group: bytes, record: Message | Fragment) -> None:
+    def _deliver_to_clients(self, group: bytes, record: Message | Fragment) -> None:
         receivers = [client for client in self._clients if client.is_in(group)]
         if not receivers:
             return
@@ -262,31 +262,31 @@ class CpgService(Synchronised):
 
     def sync_activate(self) -> None:
         self._old_members = self._members
-        self._inform_of_gone()
-        self._inform_of_joined()
+        self._report_left()
+        self._report_joined()
         self._join_lists.clear()
         for client in self._clients:
             self._totem_change(client)
 
-    def _inform_of_gone(self) -> None:
-        """One configuration change for each group that lost members with the nodes that went."""
+    def _report_left(self) -> None:
+        """Send one configuration change to each group that has lost members together with their nodes."""
         gone = [process for process in self._processes if process.address.nodeid in self._gone]
         self._processes = [process for process in self._processes if process.address.nodeid not in self._gone]
         for group, addresses in _by_group(gone):
             self._config_change(group, left=[MemberChange(address, Reason.NODEDOWN) for address in addresses])
 
-    def _inform_of_joined(self) -> None:
-        """One configuration change for each group that won members with the nodes that came."""
+    def _report_joined(self) -> None:
+        """Send one configuration change to each group that has gained members together with their nodes."""
         remote = [process for process in self._join_lists if process.address.nodeid != self.daemon.nodeid]
         added = [process for process in remote if self._add(process)]
         for group, addresses in _by_group(added):
             self._config_change(group, joined=[MemberChange(address, Reason.NODEUP) for address in addresses])
-        # Those who left while we did not listen.
+        # Processes that left while their node was not in our ring.
         for process in list(self._processes):
             if process.address.nodeid != self.daemon.nodeid and process not in remote:
-                self._process_left(process, Reason.PROCDOWN)
+                self._remove(process, Reason.PROCDOWN)
 
-    # What clients are told.
+    # Events for clients.
 
     def _add(self, process: _Process) -> bool:
         if process in self._processes:
@@ -294,7 +294,7 @@ class CpgService(Synchronised):
         insort(self._processes, process, key=lambda process: process.address)
         return True
 
-    def _process_left(self, process: _Process, reason: Reason) -> None:
+    def _remove(self, process: _Process, reason: Reason) -> None:
         self._config_change(process.group, left=[MemberChange(process.address, reason)])
         self._processes = [other for other in self._processes if other != process]
 
@@ -308,7 +308,7 @@ class CpgService(Synchronised):
             if change.address.nodeid == self.daemon.nodeid:
                 for client in self._clients:
                     if client.pid == change.address.pid and client.group == group:
-                        client.state = State.JOIN_COMPLETED
+                        client.state = CpdState.JOIN_COMPLETED
         event = ConfigChange(members, joined, left)
         for client in self._clients:
             if client.is_in(group):
@@ -320,21 +320,21 @@ class CpgService(Synchronised):
                 client.initial_totem_conf = False
                 self._totem_change(client)
 
-    def _totem_change(self, client: Client) -> None:
+    def _totem_change(self, client: CpgClient) -> None:
         client.connection.send(TotemChange(self._ring_id, self._old_members))
 
     def _log_change(self, group: bytes, event: ConfigChange) -> None:
         changes = [("joined", change) for change in event.joined] + [("left", change) for change in event.left]
         for verb, change in changes:
-            who = f"node {change.address.nodeid} pid {change.address.pid}"
-            self.daemon.log("CPG", f"{verb}_list group:{group!r}, {who}, reason {change.reason.name}")
+            process = f"node {change.address.nodeid} pid {change.address.pid}"
+            self.daemon.log("CPG", f"{verb}_list group:{group!r}, {process}, reason {change.reason.name}")
 
 
 def _by_group(processes: Iterable[_Process]) -> list[tuple[bytes, list[Address]]]:
-    """The addresses by group, the groups in order.
+    """The addresses of processes by group, in the order of the groups' names.
 
-    Corosync keeps the groups in a map of C strings here: a name ends at its first NUL, so that two groups whose names
-    differ only behind one get one configuration change, under the name of the first.
+    Corosync uses a map of C strings here, in which a name ends at its first NUL. So two groups whose names differ only
+    after a NUL get one configuration change, under the name of the first.
     """
     groups: dict[bytes, tuple[bytes, list[Address]]] = {}
     for process in processes:

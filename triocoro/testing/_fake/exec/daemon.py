@@ -1,4 +1,4 @@
-"""One node's corosync process: its services, and the requests that wait for it."""
+"""The daemon of one node: its services, its connections, and its queue of jobs."""
 
 from __future__ import annotations
 
@@ -44,17 +44,23 @@ class Transport(Protocol):
         """Send a message to a service on every member of the sender's ring."""
         ...
 
-    def arrive(self, daemon: Daemon) -> None:
+    def flush(self, daemon: Daemon) -> None:
         """Deliver everything that is in transit in a daemon's ring."""
         ...
 
-    def afterwards(self, action: Callable[[], None]) -> None:
+    def after_delivery(self, action: Callable[[], None]) -> None:
         """Run `action` once the delivery in progress is over."""
         ...
 
 
 class Daemon:
-    """A corosync process, from its start to its death."""
+    """A corosync process, from its start to its death.
+
+    Args:
+        nodeid: the id of its node.
+        totem: the network that it shares with the other daemons.
+        log: writes a line to the node's log, given a subsystem and a text.
+    """
 
     def __init__(self, nodeid: int, totem: Transport, log: Callable[[str, str], None]) -> None:
         self.nodeid = nodeid
@@ -63,7 +69,7 @@ class Daemon:
         self.frozen = False
         self.in_sync = False
         self.alive = True
-        # Whether it is about to stop in good order.
+        # Whether a clean shutdown has begun.
         self.stopping = False
         self.icmap = Icmap()
         self.stats = Stats(nodeid, self.icmap, members=lambda: self.ring.members, call_after=self.call_after)
@@ -71,12 +77,12 @@ class Daemon:
         self.connections: list[ClientConnection] = []
         self._ring: Ring | None = None
         self._jobs: deque[tuple[Job, bool]] = deque()
-        self._working = False
+        self._running_jobs = False
         self._timers: dict[trio.CancelScope, None] = {}
         self.log("MAIN", "Corosync Cluster Engine (triocoro's fake): started and ready to provide service.")
 
-    def begin(self, services: Mapping[str, Service]) -> None:
-        """Start the services, in the order in which they synchronise, and enter a ring."""
+    def start(self, services: Mapping[str, Service]) -> None:
+        """Start the services and enter a ring. The services synchronise in the order of the mapping."""
         self.services = dict(services)
         self.totem.enter(self)
 
@@ -85,7 +91,7 @@ class Daemon:
         self.totem.multicast(self, service, message)
 
     def service(self, kind: type[ServiceT]) -> ServiceT:
-        """One of the services."""
+        """The service of that class."""
         service = self.services[kind.name]
         if not isinstance(service, kind):
             raise TypeError(service)
@@ -93,18 +99,18 @@ class Daemon:
 
     @property
     def in_ring(self) -> bool:
-        """Whether there has been a ring yet."""
+        """Whether the daemon has entered its first ring."""
         return self._ring is not None
 
     @property
     def ring(self) -> Ring:
-        """The ring that this daemon believes to be in."""
+        """The ring that this daemon believes it is in."""
         if self._ring is None:
             raise AssertionError("no ring before the start is over")
         return self._ring
 
     def enter_ring(self, ring: Ring) -> None:
-        """Totem has formed a new ring with us in it."""
+        """Enter a new ring that Totem has formed."""
         before = set(self._ring.members if self._ring is not None else ())
         after = set(ring.members)
         text = f"A new membership ({ring.ring_id.nodeid:x}.{ring.ring_id.seq:x}) was formed."
@@ -117,28 +123,33 @@ class Daemon:
         self.stats.ring_formed()
 
     def end_sync(self) -> None:
-        """The transition is over: do what has waited for that."""
+        """The transition is over: run the jobs that have waited for that."""
         self.in_sync = False
-        self.work()
+        self.run_jobs()
 
     def submit(self, job: Job, *, during_sync: bool = True) -> None:
-        """Have `job` done: now, or when the daemon thaws, or after the transition, unless it is done in one too."""
+        """Run `job` now, or once the daemon thaws.
+
+        Args:
+            job: the job; it is aborted if the daemon dies first.
+            during_sync: whether it may run in a transition, rather than after it.
+        """
         if not self.alive:
             job.abort()
             return
         self._jobs.append((job, during_sync))
-        self.work()
+        self.run_jobs()
 
-    def work(self) -> None:
-        """Do what waits, in order of arrival."""
-        if self._working:
+    def run_jobs(self) -> None:
+        """Run the queued jobs in order of arrival, as far as they may run now."""
+        if self._running_jobs:
             return
-        self._working = True
+        self._running_jobs = True
         try:
             while self.alive and not self.frozen and (job := self._next_job()) is not None:
                 job.run()
         finally:
-            self._working = False
+            self._running_jobs = False
 
     def _next_job(self) -> Job | None:
         for index, (job, during_sync) in enumerate(self._jobs):
@@ -148,9 +159,9 @@ class Daemon:
         return None
 
     def call_after(self, seconds: float, action: Callable[[], None]) -> trio.CancelScope:
-        """Do `action` when that time has passed, unless the daemon dies or the scope that this returns is cancelled.
+        """Call `action` after a time, unless the daemon dies or the scope that this returns is cancelled.
 
-        A frozen daemon does it when it thaws. Only within a Trio run, whose clock it goes by.
+        A frozen daemon calls it when it thaws. This works within a Trio run only, and uses its clock.
         """
         scope = trio.CancelScope()
         self._timers[scope] = None
@@ -166,18 +177,18 @@ class Daemon:
             self._timers.pop(scope, None)
 
     def freeze(self) -> None:
-        """SIGSTOP."""
+        """Do nothing more until `thaw`, as after SIGSTOP."""
         self.frozen = True
 
     def thaw(self) -> None:
-        """SIGCONT: work off what has come in, as far as we know still in the ring of before."""
+        """Go on, as after SIGCONT: run the queued jobs, in the ring that the daemon still believes it is in."""
         self.frozen = False
         for connection in list(self.connections):
             connection.notify()
-        self.work()
+        self.run_jobs()
 
     def shut_down(self) -> None:
-        """Stop in good order: thaw, part from the clients while still in the ring, then leave that."""
+        """Shut down cleanly: thaw, disconnect the clients while still in the ring, then leave the ring."""
         if self.stopping:
             return
         self.stopping = True
@@ -187,19 +198,19 @@ class Daemon:
             connection.hang_up()
         for service in self.services.values():
             service.exit()
-        self.totem.arrive(self)
+        self.totem.flush(self)
         self.die()
         self.totem.reform()
 
     def forget(self, connection: ClientConnection) -> None:
-        """A connection is over, by either side."""
+        """Remove a connection that either side has closed."""
         if connection in self.connections:
             self.connections.remove(connection)
             connection.service.connection_closed(connection)
             self.stats.disconnected(connection.counters)
 
     def die(self) -> None:
-        """Cease to exist: every connection breaks, and nothing that waits is done."""
+        """Die at once: every connection breaks, and every queued job is aborted."""
         if not self.alive:
             return
         self.alive = False
@@ -215,7 +226,7 @@ class Daemon:
 
 
 class _TimerJob:
-    """What a timer is for."""
+    """The action of a timer that has expired."""
 
     def __init__(self, action: Callable[[], None], scope: trio.CancelScope) -> None:
         self._action = action
@@ -226,4 +237,4 @@ class _TimerJob:
             self._action()
 
     def abort(self) -> None:
-        pass  # A dead daemon's timers do nothing.
+        pass  # The timers of a dead daemon do nothing.

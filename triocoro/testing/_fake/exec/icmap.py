@@ -1,4 +1,4 @@
-"""The map of one daemon, and who wants to hear of changes in it: exec/icmap.c."""
+"""The map of one daemon and the trackers of its changes: exec/icmap.c."""
 
 from __future__ import annotations
 
@@ -25,41 +25,41 @@ _SIGNED: Final = frozenset({CmapType.INT8, CmapType.INT16, CmapType.INT32, CmapT
 
 
 @attrs.frozen(eq=False)
-class Tracker:
-    """Somebody who wants to hear of changes."""
+class MapTracker:
+    """A subscription to changes of one key, or of all keys with a prefix."""
 
     key: str
-    """The key, or the prefix; none if it is empty."""
+    """The key or prefix; an empty one stands for all keys if it is a prefix, else for none."""
     track_type: CmapTrack
-    """What to tell of."""
+    """Which changes to report, and whether `key` is a prefix."""
     notify: Callable[[CmapChange], None]
-    """Takes the news."""
+    """Called with each change."""
 
 
-class Trackers:
-    """All trackers of a map, called in the order in which libqb's trie does."""
+class MapTrackers:
+    """All trackers of a map. They are notified in the same order as by libqb's trie."""
 
     def __init__(self) -> None:
-        self._by_key: dict[str, list[Tracker]] = {}
+        self._by_key: dict[str, list[MapTracker]] = {}
 
-    def add(self, tracker: Tracker) -> None:
-        """Call this one from now on."""
+    def add(self, tracker: MapTracker) -> None:
+        """Notify this tracker from now on."""
         trackers = self._by_key.setdefault(tracker.key, [])
-        # Of those with one key: first those of the key alone, the latest first, then those of the prefix as they came.
+        # Trackers of the key alone come first, the latest in front; then those of the prefix, the oldest in front.
         if tracker.key and CmapTrack.PREFIX in tracker.track_type:
             trackers.append(tracker)
         else:
             trackers.insert(0, tracker)
 
-    def remove(self, tracker: Tracker) -> None:
-        """Call it no more."""
+    def remove(self, tracker: MapTracker) -> None:
+        """Stop notifying this tracker."""
         trackers = self._by_key[tracker.key]
         trackers.remove(tracker)
         if not trackers:
             del self._by_key[tracker.key]
 
     def notify(self, event: CmapTrack, key: str, *, new: TypedValue | None, old: TypedValue | None) -> None:
-        """Tell those who want to hear of it, the longest prefix first."""
+        """Notify the trackers of a change of `key`, those with the longest prefix first."""
         for prefix in sorted(filter(key.startswith, self._by_key), key=len, reverse=True):
             for tracker in tuple(self._by_key[prefix]):
                 if event in tracker.track_type and (prefix == key or CmapTrack.PREFIX in tracker.track_type):
@@ -76,24 +76,24 @@ class Trackers:
 
 
 class Icmap:
-    """Keys with typed values, in the order of the keys. Keys and values come validated."""
+    """A map of keys to typed values. The caller validates keys and values."""
 
     def __init__(self) -> None:
         self._items: dict[str, TypedValue] = {}
-        self._trackers = Trackers()
+        self._trackers = MapTrackers()
         self._read_only: set[str] = set()
         self._read_only_prefixes: tuple[str, ...] = ()
 
     def load(self, items: Iterable[tuple[str, TypedValue]]) -> None:
-        """Give many keys values before anybody can hear of it."""
+        """Set many keys without notifying trackers."""
         self._items.update(items)
 
     def get(self, key: str) -> TypedValue | None:
-        """The value of a key, if there is such a key."""
+        """The value of a key; `None` if the key does not exist."""
         return self._items.get(key)
 
     def set(self, key: str, type_: CmapType, value: CmapValue) -> None:
-        """Give a key a value. If it has that one already nobody hears of it; another type is a change."""
+        """Set a key. Trackers are notified unless both value and type stay the same."""
         new = TypedValue(type_, value)
         old = self._items.get(key)
         if old is not None and _same(old, new):
@@ -102,16 +102,16 @@ class Icmap:
         self._trackers.notify(CmapTrack.ADD if old is None else CmapTrack.MODIFY, key, new=new, old=old)
 
     def delete(self, key: str) -> bool:
-        """Remove a key; returns whether there was one."""
+        """Remove a key; returns whether it existed."""
         old = self._items.get(key)
         if old is not None:
-            # The services that hear of it still find the key.
+            # Trackers within the daemon still find the key.
             self._trackers.notify(CmapTrack.DELETE, key, new=None, old=old)
             del self._items[key]
         return old is not None
 
     def adjust(self, key: str, step: int) -> bool:
-        """Add `step` to a key that is an integer, which wraps around; returns whether there was one."""
+        """Add `step` to an integer, which wraps around; returns whether the key exists and is an integer."""
         old = self._items.get(key)
         if old is None or not isinstance(old.value, int):
             return False
@@ -119,36 +119,36 @@ class Icmap:
         return True
 
     def items(self, prefix: str = "") -> Sequence[tuple[str, TypedValue]]:
-        """What there is under the keys that begin with `prefix`, in order."""
+        """The keys that begin with `prefix`, in order, with their values."""
         return [(key, self._items[key]) for key in sorted(key for key in self._items if key.startswith(prefix))]
 
-    def track(self, tracker: Tracker) -> None:
-        """Have changes told to this tracker."""
+    def track(self, tracker: MapTracker) -> None:
+        """Notify a tracker of changes."""
         self._trackers.add(tracker)
 
-    def untrack(self, tracker: Tracker) -> None:
-        """Have no more told to it."""
+    def untrack(self, tracker: MapTracker) -> None:
+        """Stop notifying a tracker."""
         self._trackers.remove(tracker)
 
     def protect(self, *, keys: Iterable[str] = (), prefixes: Iterable[str] = ()) -> None:
-        """Have `is_read_only` say that clients may not change these; `set` and `delete` do not look there."""
+        """Declare keys read-only for clients. Only `is_read_only` says so; `set` and `delete` do not check."""
         self._read_only.update(keys)
         self._read_only_prefixes += tuple(prefixes)
 
     def is_read_only(self, key: str) -> bool:
-        """Whether clients may not change that key."""
+        """Whether a key is read-only for clients."""
         return key in self._read_only or key.startswith(self._read_only_prefixes)
 
 
 def _wrapped(type_: CmapType, number: int) -> int:
-    """A number as an integer type of that width keeps it."""
+    """A number wrapped around to the range of an integer type."""
     bits = _BITS[type_]
     number %= 1 << bits
     return number - (1 << bits) if type_ in _SIGNED and number >> (bits - 1) else number
 
 
 def _same(old: TypedValue, new: TypedValue) -> bool:
-    """Whether they are equal bit by bit, as Corosync sees it: -0.0 is not 0.0, and a NaN is itself."""
+    """Whether two values are equal bit by bit, as Corosync compares them: -0.0 is not 0.0, and a NaN equals itself."""
     if isinstance(old.value, float) and isinstance(new.value, float):
         return old.type is new.type and struct.pack("d", old.value) == struct.pack("d", new.value)
     return old == new

@@ -1,4 +1,4 @@
-"""The quorum device as one node sees it: its part of exec/votequorum.c."""
+"""The quorum device as one node sees it: the qdevice part of exec/votequorum.c."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ...._errors import CorosyncError, CsError, error_from_code
 from ...._types import RingId
 from .jobs import Reply
 from .service import ClientConnection
-from .voteconfig import Configuration
+from .voteconfig import VoteConfig
 from .votes import QDEVICE, NodeFlag, Votes
 
 _REGISTER: Final = "votequorum_qdevice_register"
@@ -20,7 +20,7 @@ _REGISTER: Final = "votequorum_qdevice_register"
 
 @attrs.frozen
 class Registration:
-    """A node has a device of that name, or has it no longer."""
+    """A message between the daemons: a node has registered or unregistered a device of that name."""
 
     name: str
     present: bool
@@ -28,7 +28,7 @@ class Registration:
 
 @attrs.frozen
 class Renaming:
-    """The device has another name."""
+    """A message between the daemons: the device has a new name."""
 
     old: str
     new: str
@@ -36,7 +36,7 @@ class Renaming:
 
 @attrs.define
 class _Registrant:
-    """Who waits for the answer to a registration."""
+    """A client that waits for the reply to its registration."""
 
     connection: ClientConnection
     reply: Reply
@@ -51,7 +51,7 @@ class Host(Protocol):
         ...
 
     @property
-    def configuration(self) -> Configuration:
+    def configuration(self) -> VoteConfig:
         """The configuration of votequorum, with the device's timeouts."""
         ...
 
@@ -95,23 +95,23 @@ class Qdevice:
     # Requests of the library.
 
     def register(self, connection: ClientConnection, name: str, reply: Reply) -> None:
-        """This node has a device. The answer comes when the other nodes know, too."""
+        """Register this node's device. The reply comes once the other nodes know of it."""
         self._check_can_operate(_REGISTER)
         if NodeFlag.QDEVICE_REGISTERED in self._votes.us.flags:
             reply(self._other_name(name))
         elif self._registrant is not None:
-            raise error_from_code(CsError.TRY_AGAIN, _REGISTER, "another registration is under way")
+            raise error_from_code(CsError.TRY_AGAIN, _REGISTER, "another on_registration is under way")
         else:
             self._registrant = _Registrant(connection, reply)
             self._host.multicast(Registration(name, present=True))
 
     def connection_closed(self, connection: ClientConnection) -> None:
-        """A client is gone; its device is registered all the same."""
+        """Drop the reply to a client that is gone. Its device is registered all the same."""
         if self._registrant is not None and self._registrant.connection is connection:
             self._registrant.reply = lambda _: None
 
     def unregister(self, name: str) -> None:
-        """This node has none."""
+        """Unregister this node's device."""
         self._check("votequorum_qdevice_unregister", name)
         self._stop_timer()
         self.awaited = False
@@ -126,12 +126,12 @@ class Qdevice:
         self._host.proceed()
 
     def update(self, old: str, new: str) -> None:
-        """The device gets another name, on every node."""
+        """Rename the device on every node."""
         self._check("votequorum_qdevice_update", old)
         self._host.multicast(Renaming(old, new))
 
     def poll(self, name: str, ring_id: RingId, *, cast_vote: bool) -> None:
-        """The device lives, has decided about that ring, and votes or does not."""
+        """Take in a sign of life from the device, with its vote for that ring."""
         function = "votequorum_qdevice_poll"
         self._check_can_operate(function)
         self._check_registered(function)
@@ -149,7 +149,7 @@ class Qdevice:
         self._host.proceed()
 
     def master_wins(self, name: str, *, allow: bool) -> None:
-        """Whether whom the device votes for is quorate anyway."""
+        """Set whether the partition that the device votes for is quorate, whatever its size."""
         self._check_can_operate("votequorum_qdevice_master_wins")
         self._check("votequorum_qdevice_master_wins", name)
         flags = self._votes.us.flags
@@ -157,7 +157,7 @@ class Qdevice:
             flags |= NodeFlag.QDEVICE_MASTER_WINS
         else:
             flags &= ~NodeFlag.QDEVICE_MASTER_WINS
-        # It counts from the next time on that votes are counted, which is when the flags come back to us.
+        # This takes effect at the next count of the votes, when our own node info is delivered to us.
         self._votes.set_master_wins(allow=allow)
         self._set_flags(flags)
 
@@ -175,7 +175,7 @@ class Qdevice:
             raise error_from_code(CsError.INVALID_PARAM, function, f"the quorum device is called {self.name!r}")
 
     def _other_name(self, name: str) -> CorosyncError | None:
-        """What is wrong with registering a device of that name where there is one already."""
+        """The error of registering a device of that name if there is one with another name, else `None`."""
         if name == self.name:
             return None
         return error_from_code(CsError.EXIST, _REGISTER, f"the cluster's quorum device is called {self.name!r}")
@@ -187,11 +187,11 @@ class Qdevice:
 
     # Messages from the other daemons, and our own.
 
-    def registration(self, message: Registration, *, ours: bool) -> None:
-        """A node has registered its device, or has unregistered it."""
+    def on_registration(self, message: Registration, *, ours: bool) -> None:
+        """Handle a registration; `ours` says whether our own node has sent it."""
         if message.present:
             self.name = self.name or message.name
-            # In a transition, nodes tell of the device even if it is another node's.
+            # In a transition, nodes also send the device's name if it is registered on another node.
             if ours and self._registrant is not None:
                 registrant, self._registrant = self._registrant, None
                 if message.name == self.name:
@@ -202,15 +202,15 @@ class Qdevice:
         elif not any(NodeFlag.QDEVICE_REGISTERED in node.flags for node in self._votes.members()):
             self.name = ""
 
-    def renaming(self, message: Renaming) -> None:
-        """It has another name."""
+    def on_renaming(self, message: Renaming) -> None:
+        """Handle a renaming."""
         if message.old == self.name:
             self.name = message.new
 
     # A new ring.
 
     def sync_init(self) -> None:
-        """A device that lives is to say what it thinks of the new ring."""
+        """Wait for the vote of a device that is alive, for the new ring."""
         alive = NodeFlag.QDEVICE_REGISTERED | NodeFlag.QDEVICE_ALIVE
         self.awaited = alive in self._votes.us.flags
         if self.awaited:
@@ -219,7 +219,7 @@ class Qdevice:
             self._host.log(f"waiting for quorum device {self.name} poll (but maximum for {timeout} ms)")
 
     def sync_process(self) -> None:
-        """Tell the others, who may be new, of the name."""
+        """Send the device's name, which new nodes do not know."""
         if self.name:
             self._host.multicast(Registration(self.name, present=True))
 
@@ -227,15 +227,15 @@ class Qdevice:
 
     def _start_timer(self, milliseconds: int) -> None:
         self._stop_timer()
-        self._timer = self._host.call_after(milliseconds / 1000, self._silent)
+        self._timer = self._host.call_after(milliseconds / 1000, self._timed_out)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def _silent(self) -> None:
-        """Nothing has been heard of the device for too long."""
+    def _timed_out(self) -> None:
+        """Treat the device as dead: it has given no sign of life for too long."""
         self._timer = None
         self._votes.us.flags &= ~(NodeFlag.QDEVICE_ALIVE | NodeFlag.QDEVICE_CAST_VOTE)
         self._host.log(f"lost contact with quorum device {self.name}")

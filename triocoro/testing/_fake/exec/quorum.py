@@ -1,4 +1,4 @@
-"""The quorum service of one daemon: exec/vsf_quorum.c. Votequorum decides; this one passes it on."""
+"""The quorum service of one daemon: exec/vsf_quorum.c. It publishes what votequorum decides."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .trackers import Trackers
 
 
 class QuorumService(Synchronised):
-    """Whether we are quorate, and with whom."""
+    """Whether the node is quorate, and the members of its ring."""
 
     name = "quorum"
 
@@ -20,35 +20,35 @@ class QuorumService(Synchronised):
         self._change = QuorumChange(quorate=False, ring_id=RingId(0, 0), members=())
         self._ring_id = RingId(0, 0)
         self._members: tuple[int, ...] = ()
-        # The members when a transition last came to its end.
+        # The members at the end of the last transition that was completed.
         self._settled: tuple[int, ...] = ()
         self._joined: tuple[int, ...] = ()
         self._left: tuple[int, ...] = ()
 
-    # What votequorum says.
+    # Decisions of votequorum.
 
     def set_quorum(self, members: tuple[int, ...], ring_id: RingId, *, quorate: bool) -> None:
-        """It has decided."""
+        """Publish whether we are quorate in a ring."""
         if quorate is not self._change.quorate:
             part = "primary component and will" if quorate else "non-primary component and will NOT"
             noun = "service" if quorate else "any services"
             self._log(f"This node is within the {part} provide {noun}.")
         self._change = QuorumChange(quorate, ring_id, members)
         self._log_view("Members", members)
-        self._trackers.tell(self._change)
+        self._trackers.notify(self._change)
 
     # Requests of the library.
 
     def getquorate(self) -> bool:
-        """Whether we are quorate."""
+        """Return whether we are quorate."""
         return self._change.quorate
 
     def trackstart(self, connection: ClientConnection, flags: Track) -> None:
-        """Tell the client of changes, and of how things stand."""
+        """Send a client the current state, changes from now on, or both."""
         self._trackers.start(connection, flags)
 
     def trackstop(self, connection: ClientConnection) -> None:
-        """Tell the client no more. Corosync finds nothing wrong with whom it does not tell anyway."""
+        """Stop sending changes to a client. As in Corosync, it is no error if the client does not track."""
         self._trackers.stop(connection)
 
     def connection_closed(self, connection: ClientConnection) -> None:
@@ -67,11 +67,11 @@ class QuorumService(Synchronised):
                 self._log_view(title, nodeids)
 
     def sync_process(self) -> None:
-        pass  # It has nothing to say to the others.
+        pass  # It has no state of its own to send.
 
     def sync_activate(self) -> None:
         self._settled = self._members
-        self._trackers.tell(self._nodelist(self._joined, self._left))
+        self._trackers.notify(self._nodelist(self._joined, self._left))
 
     def deliver(self, message: object, sender: int) -> None:
         raise AssertionError(message, sender)

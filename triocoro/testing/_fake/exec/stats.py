@@ -1,7 +1,7 @@
 """The statistics of one daemon: exec/stats.c.
 
-A fake knows who is connected and has sent how much, which links are up, and how many rings there were. All else that a
-real daemon counts is there too, and stays 0.
+The fake counts connections with their requests and events, links, and rings. The other counters of a real daemon exist
+too, and stay 0.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ import trio
 from ...._errors import CsError, error_from_code
 from ...._types import CmapChange, CmapTrack, CmapType, CmapValue, TypedValue
 from . import coroparse
-from .icmap import Icmap, Tracker, Trackers
+from .icmap import Icmap, MapTracker, MapTrackers
 
 _PERIOD: Final = 1.5
-"""How many seconds apart the daemon looks for changes of values."""
+"""The seconds between two checks of tracked values."""
 
 _SERVICE_IDS: Final = {"cmap": 0, "cfg": 1, "cpg": 2, "quorum": 3, "votequorum": 5}
 
 _CLEAR: Final = "stats.clear."
 
 OWN_MTU: Final = 65535
-"""What knet says of the link to oneself."""
+"""The MTU that knet reports of a node's link to itself."""
 MTU: Final = 1446
-"""What it finds out on an Ethernet."""
+"""The MTU that knet measures on an Ethernet."""
 
 
-def _table(**names: str) -> dict[str, TypedValue]:
-    """Names by their types, with a value of 0."""
+def _zeros(**names: str) -> dict[str, TypedValue]:
+    """Counters that are 0, from lists of names by type."""
     return {
         name: TypedValue(CmapType[type_], "" if type_ == "STRING" else 0)
         for type_, text in names.items()
@@ -40,7 +40,7 @@ def _table(**names: str) -> dict[str, TypedValue]:
     }
 
 
-_TOTEM: Final = _table(
+_TOTEM: Final = _zeros(
     UINT32="pg.msg_queue_avail pg.msg_reserved srp.continuous_gather srp.continuous_sendmsg_failures srp.mtt_rx_token"
     " srp.avg_token_workload srp.avg_backlog_calc",
     UINT64="srp.orf_token_tx srp.orf_token_rx srp.memb_merge_detect_tx srp.memb_merge_detect_rx srp.memb_join_tx"
@@ -50,14 +50,14 @@ _TOTEM: Final = _table(
     " srp.time_since_token_last_received",
     UINT8="srp.firewall_enabled_or_nic_failure",
 )
-_KNET: Final = _table(
+_KNET: Final = _zeros(
     UINT64="tx_uncompressed_packets tx_compressed_packets tx_compressed_original_bytes tx_compressed_size_bytes"
     " tx_compress_time_min tx_compress_time_max tx_compress_time_ave rx_compressed_packets"
     " rx_compressed_original_bytes rx_compressed_size_bytes rx_compress_time_min rx_compress_time_max"
     " rx_compress_time_ave tx_crypt_time_min tx_crypt_time_max tx_crypt_time_ave tx_crypt_byte_overhead"
     " tx_crypt_packets rx_crypt_time_min rx_crypt_time_max rx_crypt_time_ave rx_crypt_packets"
 )
-_LINK: Final = _table(
+_LINK: Final = _zeros(
     UINT64="tx_data_packets rx_data_packets tx_data_bytes rx_data_bytes tx_ping_packets rx_ping_packets tx_ping_bytes"
     " rx_ping_bytes tx_pong_packets rx_pong_packets tx_pong_bytes rx_pong_bytes tx_pmtu_packets rx_pmtu_packets"
     " tx_pmtu_bytes rx_pmtu_bytes tx_total_packets rx_total_packets tx_total_bytes rx_total_bytes tx_total_errors"
@@ -65,7 +65,7 @@ _LINK: Final = _table(
     UINT32="tx_pmtu_errors tx_pmtu_retries tx_ping_errors tx_ping_retries tx_pong_errors tx_pong_retries"
     " tx_data_errors tx_data_retries latency_min latency_max latency_ave latency_samples down_count up_count",
 )
-_CONNECTION: Final = _table(
+_CONNECTION: Final = _zeros(
     INT32="queueing",
     UINT32="queued sent flow_control",
     UINT64="invalid_request overload requests responses dispatched send_retries recv_retries flow_control_count",
@@ -109,9 +109,9 @@ class Stats:
         self._numbers = itertools.count(1)
         self._closed = 0
         self._rings = 0
-        self._trackers = Trackers()
+        self._trackers = MapTrackers()
         # The trackers of values, the latest first, with the value that each was last told.
-        self._polled: dict[Tracker, CmapValue] = {}
+        self._polled: dict[MapTracker, CmapValue] = {}
         self._timer: trio.CancelScope | None = None
 
     # Events that count.
@@ -137,26 +137,26 @@ class Stats:
 
     def _notify(self, event: CmapTrack, counters: ConnectionCounters) -> None:
         added = event is CmapTrack.ADD
-        for key, typed in _of_connection(counters).items():
+        for key, typed in _connection_values(counters).items():
             new, old = (typed, None) if added else (None, typed)
             self._trackers.notify(event, key, new=new, old=old)
 
     # The map.
 
     def get(self, key: str) -> TypedValue | None:
-        """The present value."""
+        """The value of a key; `None` if the key does not exist."""
         return self._values().get(key)
 
     def items(self, prefix: str) -> Sequence[tuple[str, TypedValue]]:
-        """All present values of the keys that begin so, in order."""
+        """The keys that begin with `prefix`, in order, with their values."""
         return [item for item in sorted(self._values().items()) if item[0].startswith(prefix)]
 
     def is_read_only(self, key: str) -> bool:
-        """Everything is, but for the keys that reset something when they are set."""
+        """Whether a key is read-only for clients: all are, except the ones that reset counters."""
         return not key.startswith(_CLEAR)
 
-    def set(self, key: str, type_: CmapType, value: CmapValue) -> None:  # noqa: ARG002 - the key says it all
-        """Reset what the key says."""
+    def set(self, key: str, type_: CmapType, value: CmapValue) -> None:  # noqa: ARG002 - any value resets
+        """Reset the counters that the key names."""
         what = key.removeprefix(_CLEAR)
         if not what.startswith(("knet", "ipc", "totem", "schedmiss", "all")):
             raise error_from_code(CsError.NOT_SUPPORTED, "cmap_set", f"{key!r} resets nothing")
@@ -168,11 +168,11 @@ class Stats:
             self._rings = 0
 
     def delete(self, key: str) -> bool:
-        """Cannot be."""
+        """Refuse to delete a key."""
         raise error_from_code(CsError.NOT_SUPPORTED, "cmap_delete", f"{key!r} cannot be deleted")
 
     def adjust(self, key: str, step: int) -> bool:
-        """Cannot be."""
+        """Refuse to increment or decrement a key."""
         raise error_from_code(CsError.NOT_SUPPORTED, "cmap_inc" if step > 0 else "cmap_dec", f"{key!r} is no counter")
 
     def _values(self) -> dict[str, TypedValue]:
@@ -182,16 +182,16 @@ class Stats:
         values["stats.ipcs.global.active"] = TypedValue(CmapType.UINT64, len(self._connections))
         values["stats.ipcs.global.closed"] = TypedValue(CmapType.UINT64, self._closed)
         for counters in self._connections:
-            values |= _of_connection(counters)
-        # Nothing has taken any time yet.
+            values |= _connection_values(counters)
+        # A minimum of no measurements.
         least = TypedValue(CmapType.UINT64, 2**64 - 1)
         values |= {f"stats.knet.handle.{name}": least if name.endswith("_min") else z for name, z in _KNET.items()}
         for nodeid, links in coroparse.addresses(self._icmap).items():
             for link in links:
-                values |= self._of_link(nodeid, f"stats.knet.node{nodeid}.link{link}")
+                values |= self._link_values(nodeid, f"stats.knet.node{nodeid}.link{link}")
         return values
 
-    def _of_link(self, nodeid: int, prefix: str) -> dict[str, TypedValue]:
+    def _link_values(self, nodeid: int, prefix: str) -> dict[str, TypedValue]:
         connected = nodeid in self._members()
         mtu = OWN_MTU if nodeid == self._nodeid else MTU
         values = {f"{prefix}.{name}": zero for name, zero in _LINK.items()}
@@ -201,10 +201,10 @@ class Stats:
         values[f"{prefix}.mtu"] = TypedValue(CmapType.UINT32, mtu)
         return values
 
-    # Who wants to hear of changes.
+    # Trackers.
 
-    def track(self, tracker: Tracker) -> None:
-        """Have the coming and going of keys told as it happens, and changes of one key's value now and then."""
+    def track(self, tracker: MapTracker) -> None:
+        """Notify a tracker: of new and removed keys at once, of a single key's value when it is next checked."""
         wanted = CmapTrack.ADD | CmapTrack.DELETE
         if CmapTrack.PREFIX in tracker.track_type and wanted not in tracker.track_type:
             raise error_from_code(
@@ -220,8 +220,8 @@ class Stats:
             if self._timer is None:
                 self._timer = self._call_after(_PERIOD, self._poll)
 
-    def untrack(self, tracker: Tracker) -> None:
-        """Have no more told."""
+    def untrack(self, tracker: MapTracker) -> None:
+        """Stop notifying a tracker."""
         if tracker.track_type & (CmapTrack.ADD | CmapTrack.DELETE):
             self._trackers.remove(tracker)
         self._polled.pop(tracker, None)
@@ -236,12 +236,12 @@ class Stats:
             present = values.get(tracker.key)
             if present is not None and present.value != last:
                 self._polled[tracker] = present.value
-                # Corosync gives the new value for the old one, too; and does not ask what is tracked.
+                # Corosync reports the new value as the old one too, whichever changes are tracked.
                 value, type_ = present.value, present.type
                 tracker.notify(CmapChange(CmapTrack.MODIFY, tracker.key, value, value, type_, type_))
 
 
-def _of_connection(counters: ConnectionCounters) -> dict[str, TypedValue]:
+def _connection_values(counters: ConnectionCounters) -> dict[str, TypedValue]:
     counted = {"requests": counters.requests, "dispatched": counters.events, "sent": counters.events}
     return {
         f"{counters.prefix}.{name}": TypedValue(zero.type, counted.get(name, zero.value))

@@ -1,8 +1,8 @@
-"""Totem: who is in a ring with whom, and messages in one agreed order within a ring.
+"""Totem: the membership of rings, and messages in one agreed order within a ring.
 
-A change of the topology forms the new rings at once, and in a transition nothing takes time. Otherwise a multicast has
-been delivered to every member when it returns, unless it was sent from within a delivery: then it comes after the one
-under way, as the agreed order demands; or unless the cluster has a latency: then it is in transit.
+A change of the network forms the new rings at once, and a transition takes no time. When `multicast` returns, every
+member has received the message, with two exceptions. A message that is sent from within a delivery comes after the one
+being delivered, as the agreed order demands. In a cluster with a latency, messages are in transit for a time.
 """
 
 from __future__ import annotations
@@ -19,74 +19,74 @@ from .service import Synchronised
 from .transit import Transit
 
 SEQ_STEP = 4
-"""A ring's seq is this much above the highest one that its members have seen; Totem keeps the others for itself."""
+"""How far a ring's seq is above the highest one that its members have seen; Totem uses those in between itself."""
 
 
 class Totem:
-    """The network and the protocol on it, for all nodes together.
+    """The network and the protocol on it, for all daemons of a cluster: their `Transport`.
 
     Args:
-        nodeids: the nodes.
-        latency: how many seconds a message takes to each node.
-        jitter: up to how many seconds more, by chance.
-        seed: of that chance.
+        nodeids: the ids of all nodes.
+        latency: the seconds that a message takes to each node.
+        jitter: the maximum of the random seconds added to that.
+        seed: the seed of these random numbers.
     """
 
     def __init__(self, nodeids: Iterable[int], *, latency: float, jitter: float, seed: int) -> None:
         self._nodeids = frozenset(nodeids)
         self._network = Network(self._nodeids)
         self._daemons: dict[int, Daemon] = {}
-        # The highest seq that each node has seen. Corosync keeps it on disk, so that it survives restarts.
+        # The highest seq that each node has seen. Corosync stores it on disk, so it survives restarts.
         self._seqs = dict.fromkeys(self._nodeids, 0)
         self._transit = Transit(
             latency=latency,
             jitter=jitter,
             seed=seed,
-            deliver=self._hand_over,
+            deliver=self._deliver_from_transit,
             frozen=lambda nodeid: self._daemons[nodeid].frozen,
         )
-        # What takes no time, but has to wait for what is being delivered.
-        self._in_flight: deque[Multicast] = deque()
-        self._holding = False
-        self._afterwards: deque[Callable[[], None]] = deque()
-        self._busy = False
-        # What a daemon sends that thaws out of a broken ring.
+        # Messages that take no time, but wait for the one being delivered.
+        self._undelivered: deque[Multicast] = deque()
+        self._delivering = False
+        self._deferred_actions: deque[Callable[[], None]] = deque()
+        self._deferring = False
+        # A daemon that thaws in a ring which others have left, and the messages that it sends meanwhile.
         self._thawing: Daemon | None = None
         self._unsent: list[tuple[str, object]] = []
-        # The transitions that wait for something.
+        # The transitions in which a service waits.
         self._syncs: dict[Ring, Iterator[object]] = {}
 
-    def rewire(self, network: Network) -> None:
-        """Let the network be so."""
+    def set_network(self, network: Network) -> None:
+        """Replace the network, and form the rings that it allows."""
         self._network = network
         self.reform()
 
     def enter(self, daemon: Daemon) -> None:
-        """A daemon starts: it makes a ring of its own; `reform` brings it together with the others."""
+        """Take in a daemon that starts, in a ring of its own. `reform` then brings it together with the others."""
         self._daemons[daemon.nodeid] = daemon
         # Totem does this at each start, so that a new incarnation never takes an old ring's id.
         self._seqs[daemon.nodeid] += 1
         self._form([daemon])
 
     def leave(self, daemon: Daemon) -> None:
-        """A daemon is gone; the others notice at `reform`."""
+        """Remove a daemon that has died. The others notice at the next `reform`."""
         del self._daemons[daemon.nodeid]
         self._transit.forget(daemon.nodeid)
 
     def reform(self) -> None:
-        """Form the rings that the topology and the daemons' health allow, where they are not there already.
+        """Form the rings that the network and the daemons' health allow, unless they exist already.
 
-        A frozen daemon takes no part: it stays in its ring, which the others leave, until it thaws.
+        A frozen daemon takes no part. It stays in its old ring, which the others leave, until it thaws.
         """
-        with self._undisturbed():
+        with self._deferring_actions():
             self._reform()
-        self._transit.wake()
+        self._transit.reschedule()
 
     def gather(self, daemon: Daemon) -> None:
-        """Give up that daemon's ring, and form one anew."""
-        with self._undisturbed():
+        """Give up a daemon's ring and form a new one."""
+        with self._deferring_actions():
             self._reform(given_up=daemon.ring)
-        self._transit.wake()
+        self._transit.reschedule()
 
     def _reform(self, *, given_up: Ring | None = None) -> None:
         awake = {daemon.nodeid: daemon for daemon in self._daemons.values() if not daemon.frozen}
@@ -101,7 +101,7 @@ class Totem:
                 self._form([awake[nodeid] for nodeid in members])
 
     def thaw(self, daemon: Daemon) -> None:
-        """Let a frozen daemon go on. If others have left its ring, what it sends now waits for the next one."""
+        """Let a frozen daemon go on. If others have left its ring, what it sends is sent in the next ring."""
         broken = any(
             other is None or other.ring is not daemon.ring for other in map(self._daemons.get, daemon.ring.members)
         )
@@ -120,22 +120,22 @@ class Totem:
             self._unsent.append((service, message))
             return
         multicast = Multicast(sender.ring, sender.nodeid, service, message)
-        # Nothing is in transit to a ring before its services have synchronised.
+        # Messages of a transition take no time.
         if self._transit.takes_time and not sender.in_sync:
             self._transit.send(multicast, [daemon.nodeid for daemon in self._receivers(sender.ring)])
             return
-        self._in_flight.append(multicast)
-        if not self._holding:
+        self._undelivered.append(multicast)
+        if not self._delivering:
             self._deliver()
 
-    def arrive(self, daemon: Daemon) -> None:
-        """Have all arrive that is in transit in that daemon's ring: it is about to leave that in good order."""
-        with self._undisturbed():
-            self._transit.arrive([receiver.nodeid for receiver in self._receivers(daemon.ring)])
+    def flush(self, daemon: Daemon) -> None:
+        """Deliver everything that is in transit in a daemon's ring, which it is about to leave cleanly."""
+        with self._deferring_actions():
+            self._transit.flush([receiver.nodeid for receiver in self._receivers(daemon.ring)])
 
-    def afterwards(self, action: Callable[[], None]) -> None:
-        """From within a delivery: do `action` when it is over, and all that takes no time has arrived."""
-        self._afterwards.append(action)
+    def after_delivery(self, action: Callable[[], None]) -> None:
+        """Run `action` once the delivery in progress is over, and all messages that take no time have arrived."""
+        self._deferred_actions.append(action)
 
     def _form(self, daemons: list[Daemon]) -> None:
         members = tuple(daemon.nodeid for daemon in daemons)
@@ -147,16 +147,16 @@ class Totem:
             self._transit.recover([nodeid for nodeid in members if nodeid in nodeids])
         for daemon in daemons:
             if daemon.in_ring:
-                # The transition to the ring of before comes to no end, if it is still under way.
+                # A transition to the old ring that is still in progress is given up.
                 self._syncs.pop(daemon.ring, None)
             self._seqs[daemon.nodeid] = seq
             daemon.enter_ring(ring)
-        # The services synchronise one after the other, each in step on all nodes.
+        # The services synchronise one after the other, each on all nodes at once.
         self._syncs[ring] = self._synchronise(ring, daemons, transitional)
         self.proceed(ring)
 
     def proceed(self, ring: Ring) -> None:
-        """Go on with the transition to that ring, if it is under way and no service waits for anything."""
+        """Continue the transition to a ring, if it is in progress and no service still waits."""
         sync = self._syncs.pop(ring, None)
         if sync is not None and next(sync, None) is not None:
             self._syncs[ring] = sync
@@ -164,19 +164,19 @@ class Totem:
     def _synchronise(
         self, ring: Ring, daemons: list[Daemon], transitional: dict[int, frozenset[int]]
     ) -> Iterator[object]:
-        """Have the services synchronise; yields where one has to wait."""
-        speakers = deque(daemons)
+        """Synchronise the services; yields when one has to wait."""
+        token_order = deque(daemons)
         for name in daemons[0].services:
             engines = {
                 daemon.nodeid: service
-                for daemon in speakers
+                for daemon in token_order
                 if isinstance(service := daemon.services[name], Synchronised)
             }
             if not engines:
                 continue
             for nodeid, engine in engines.items():
                 engine.sync_init(transitional[nodeid], ring.members, ring.ring_id)
-            self._holding = True
+            self._delivering = True
             for engine in engines.values():
                 engine.sync_process()
             self._deliver()
@@ -184,53 +184,54 @@ class Totem:
                 yield engines
             for engine in engines.values():
                 engine.sync_activate()
-            # The token goes around in the order of the ids: who spoke last of this service speaks first of the next.
-            speakers.rotate()
+            # The token goes around in the order of the ids: the node that sends last for this service sends first for
+            # the next one.
+            token_order.rotate()
         for daemon in daemons:
-            # What one of them has to do now may lead to yet another ring.
+            # A job that one of them runs now may lead to yet another ring.
             if daemon.ring is ring:
                 daemon.end_sync()
 
     def _deliver(self) -> None:
-        self._holding = True
+        self._delivering = True
         try:
-            while self._in_flight:
-                multicast = self._in_flight.popleft()
+            while self._undelivered:
+                multicast = self._undelivered.popleft()
                 for daemon in self._receivers(multicast.ring):
                     daemon.services[multicast.service].deliver(multicast.message, multicast.sender)
         finally:
-            self._holding = False
-        self._do_afterwards()
+            self._delivering = False
+        self._run_deferred_actions()
 
-    def _hand_over(self, nodeid: int, multicast: Multicast) -> None:
-        """A message that was in transit has come, and those before it."""
+    def _deliver_from_transit(self, nodeid: int, multicast: Multicast) -> None:
+        """Deliver a message that was in transit, after those before it."""
         self._daemons[nodeid].services[multicast.service].deliver(multicast.message, multicast.sender)
-        self._do_afterwards()
+        self._run_deferred_actions()
 
     @contextmanager
-    def _undisturbed(self) -> Generator[None, None, None]:
-        """Have what is to be done afterwards wait for the end of the block."""
-        self._busy = True
+    def _deferring_actions(self) -> Generator[None, None, None]:
+        """Run the actions given to `after_delivery` at the end of the block only."""
+        self._deferring = True
         try:
             yield
         finally:
-            self._busy = False
-        self._do_afterwards()
+            self._deferring = False
+        self._run_deferred_actions()
 
-    def _do_afterwards(self) -> None:
-        while self._afterwards and not self._busy:
-            self._afterwards.popleft()()
+    def _run_deferred_actions(self) -> None:
+        while self._deferred_actions and not self._deferring:
+            self._deferred_actions.popleft()()
 
     def _receivers(self, ring: Ring) -> Iterator[Daemon]:
         for nodeid in ring.members:
             daemon = self._daemons.get(nodeid)
-            # A daemon that was frozen and is stopped is alone in the old ring, and hears only itself.
+            # A daemon that is shut down while frozen is alone in its old ring, and receives only its own messages.
             if daemon is not None and not daemon.frozen and daemon.ring is ring:
                 yield daemon
 
 
 def _transitional(daemon: Daemon, daemons: list[Daemon]) -> frozenset[int]:
-    """Those who come to the new ring from the same old one as `daemon` does."""
+    """The ids of the daemons that come to the new ring from the same old one as `daemon` does."""
     if not daemon.in_ring:
         return frozenset({daemon.nodeid})
     return frozenset(other.nodeid for other in daemons if other.in_ring and other.ring is daemon.ring)

@@ -1,4 +1,4 @@
-"""What totem makes of its part of a daemon's map, now and whenever that changes: exec/totemconfig.c."""
+"""The runtime values of Totem's configuration, from the keys of a daemon's map: exec/totemconfig.c."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from ...._types import CmapType, TypedValue
 from .coroparse import addresses
 from .icmap import Icmap
 
-# The token takes longer by totem.token_coefficient for each node above this number.
+# Each node above this number adds totem.token_coefficient to the token timeout.
 _COEFFICIENT_ABOVE: Final = 2
 
 _MODULUS: Final = 2**32
-"""Of the numbers, none of which is negative."""
+"""The numbers are unsigned, of 32 bits."""
 
-# What depends on nothing else, with the value that it has unless it is configured: before the times, and after them.
+# Settings that depend on nothing else, with their defaults: those set before the timeouts, and those set after them.
 _BEFORE: Final = {
     "max_network_delay": 50,
     "window_size": 50,
@@ -37,11 +37,11 @@ _FLAGS: Final = {"block_unlisted_ips": 1, "cancel_token_hold_on_retransmit": 0}
 
 
 def runtime(icmap: Icmap, *, deleted: str = "") -> Iterator[tuple[str, TypedValue]]:
-    """What takes effect, in the order in which it is settled; the token's time may come twice.
+    """The runtime keys and values, in the order in which Totem sets them. The token timeout may come twice.
 
     Args:
-        icmap: what is configured.
-        deleted: a key that counts no more, though it is still there.
+        icmap: the map with the configured values.
+        deleted: a key that is being deleted: it is still in the map, but does not count.
     """
 
     def configured(name: str, type_: CmapType) -> TypedValue | None:
@@ -50,7 +50,7 @@ def runtime(icmap: Icmap, *, deleted: str = "") -> Iterator[tuple[str, TypedValu
 
     def number(name: str, default: int) -> int:
         typed = configured(name, CmapType.UINT32)
-        # A zero stands for the default, but where it means something.
+        # 0 stands for the default, except for token_warning, where it means no warning.
         return default if typed is None or (not typed.value and name != "token_warning") else int(typed.value)
 
     def numbers() -> Iterator[tuple[str, int]]:
@@ -59,7 +59,7 @@ def runtime(icmap: Icmap, *, deleted: str = "") -> Iterator[tuple[str, TypedValu
         yield "token_warning", number("token_warning", 75)
         more = len(addresses(icmap)) - _COEFFICIENT_ABOVE
         if more > 0:
-            # Of this one, Corosync does not heed that it is being deleted.
+            # This key counts even while it is being deleted, as in Corosync.
             coefficient = icmap.get("totem.token_coefficient")
             known = coefficient is not None and coefficient.type is CmapType.UINT32
             token += more * (int(coefficient.value) if coefficient is not None and known else 650)
@@ -67,7 +67,7 @@ def runtime(icmap: Icmap, *, deleted: str = "") -> Iterator[tuple[str, TypedValu
         for name, default in _BEFORE.items():
             yield name, number(name, default)
         yield "token_retransmit", (retransmit := number("token_retransmit", int(token / (retransmits + 0.2))))
-        # 10 ms are a tick of the clock that Corosync reckons with.
+        # 10 ms is the tick of the clock that Corosync assumes.
         yield "hold", number("hold", int(retransmit * 0.8 - 10))
         yield "join", number("join", 50)
         yield "consensus", number("consensus", int(1.2 * token))

@@ -1,4 +1,4 @@
-"""The clients that a service tells of changes: the same in exec/votequorum.c and exec/vsf_quorum.c."""
+"""The clients that track a service, which exec/votequorum.c and exec/vsf_quorum.c implement alike."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from .service import ClientConnection
 
 
 class Trackers:
-    """Connections that track.
+    """The connections that track a service.
 
     Args:
-        function: the C function to name where tracking cannot start.
-        present: the events that say how things stand.
+        function: the C function to name if tracking cannot start.
+        present: returns the events that describe the current state.
     """
 
     def __init__(self, function: str, present: Callable[[], Sequence[object]]) -> None:
@@ -23,7 +23,7 @@ class Trackers:
         self._connections: list[ClientConnection] = []
 
     def start(self, connection: ClientConnection, flags: Track) -> None:
-        """Tell a client how things stand, if it asks for that, and of changes, unless it is told already."""
+        """Send a client the current state, changes from now on, or both, as the flags say."""
         if flags & (Track.CURRENT | Track.CHANGES):
             for event in self._present():
                 connection.send(event)
@@ -33,13 +33,13 @@ class Trackers:
             self._connections.append(connection)
 
     def stop(self, connection: ClientConnection) -> bool:
-        """Tell a client no more; returns whether it was told before."""
+        """Stop sending changes to a client; returns whether it was tracking."""
         if connection not in self._connections:
             return False
         self._connections.remove(connection)
         return True
 
-    def tell(self, event: object) -> None:
-        """Something has changed."""
+    def notify(self, event: object) -> None:
+        """Send an event to all clients that track changes."""
         for connection in self._connections:
             connection.send(event)

@@ -1,8 +1,8 @@
-"""Messages on their way, where that takes time.
+"""Messages in transit, in clusters with a latency.
 
-Each message has its place in the order of its ring when it is sent, and comes to each node in a time of its own. There
-it waits for those before it. When a ring breaks, those who go on together share what any of them has
-(exec/totemsrp.c: memb_state_recovery_enter, memb_state_operational_enter, messages_deliver_to_app).
+A message gets its place in the order of its ring when it is sent. It reaches each node after a time of its own, and
+waits there for the messages before it. When a ring breaks, the nodes that stay together share the messages that any of
+them has received (exec/totemsrp.c: memb_state_recovery_enter, memb_state_operational_enter, messages_deliver_to_app).
 """
 
 from __future__ import annotations
@@ -22,22 +22,24 @@ from .ring import Multicast
 
 @attrs.define
 class _Packet:
+    """A message on its way to one node."""
+
     number: int
-    """Where it is in the order of its ring."""
+    """Its place in the order of its ring."""
     arrival: float
-    """When it comes to the node."""
+    """When it reaches the node."""
     multicast: Multicast
 
 
 class Transit:
-    """The messages that are in flight to each node.
+    """The messages that are in transit to each node.
 
     Args:
-        latency: how many seconds a message takes to each node.
-        jitter: up to how many seconds more, by chance, for each message and node.
-        seed: of that chance; -1 is the same as 1.
+        latency: the seconds that a message takes to each node.
+        jitter: the maximum of the random seconds added to that, for each message and node.
+        seed: the seed of these random numbers; -1 is the same as 1.
         deliver: hands a message to a node's service.
-        frozen: whether a node's daemon is frozen, so that it receives nothing.
+        frozen: returns whether a node's daemon is frozen, so that it receives nothing.
 
     Raises:
         ValueError: a time is negative or not finite.
@@ -56,21 +58,21 @@ class Transit:
             raise ValueError(f"latency and jitter are seconds, 0 or more: {latency!r} and {jitter!r}")
         self._latency = latency
         self._jitter = jitter
-        self._random = random.Random(seed)  # noqa: S311 - it has to be the same again
+        self._random = random.Random(seed)  # noqa: S311 - it must be repeatable
         self._deliver = deliver
         self._frozen = frozen
         self._inboxes: dict[int, deque[_Packet]] = {}
         self._numbers = 0
-        # The sleep of the task that delivers what is due, while there is one.
+        # The sleep of the task that delivers messages, while that runs.
         self._sleep: trio.CancelScope | None = None
 
     @property
     def takes_time(self) -> bool:
-        """Whether messages are in flight at all. Outside of a Trio run no time passes."""
+        """Whether messages take time at all. Outside of a Trio run they do not."""
         return (self._latency > 0 or self._jitter > 0) and in_run()
 
     def send(self, multicast: Multicast, nodeids: Iterable[int]) -> None:
-        """A message sets out to these daemons."""
+        """Send a message to these nodes."""
         self._numbers += 1
         now = trio.current_time()
         for nodeid in nodeids:
@@ -78,14 +80,14 @@ class Transit:
             if self._jitter:
                 delay += self._jitter * self._random.random()
             self._inbox(nodeid).append(_Packet(self._numbers, now + delay, multicast))
-        self.wake()
+        self.reschedule()
 
     def forget(self, nodeid: int) -> None:
-        """A daemon is gone, and so is what was on its way to it."""
+        """Drop the messages to a node whose daemon has died."""
         self._inboxes.pop(nodeid, None)
 
-    def arrive(self, nodeids: Collection[int]) -> None:
-        """Have all arrive at once that is on its way to these daemons."""
+    def flush(self, nodeids: Collection[int]) -> None:
+        """Deliver everything that is in transit to these nodes now."""
         inboxes = {nodeid: self._inbox(nodeid) for nodeid in nodeids}
         while any(inboxes.values()):
             for nodeid, inbox in inboxes.items():
@@ -93,13 +95,13 @@ class Transit:
                     self._deliver(nodeid, inbox.popleft().multicast)
 
     def recover(self, nodeids: Collection[int]) -> None:
-        """These daemons go on from their ring to the next together: deliver what they still have of the old one.
+        """Deliver to these nodes, which go on from a broken ring together, what they have received of its messages.
 
-        That is what has come to any of them, and what any of them has sent. Behind the first message that has not, only
-        what they sent themselves counts.
+        These are the messages that have reached one of them at least, and those that one of them has sent. Behind the
+        first message that none of them has, only those that they have sent themselves are delivered.
         """
         inboxes = {nodeid: self._inbox(nodeid) for nodeid in nodeids}
-        # What is delivered may make them send more; that is in the old ring as well.
+        # A delivery may make them send more, which belongs to the old ring as well.
         while any(inboxes.values()):
             hole = min(self._missing(inboxes.values(), nodeids), default=math.inf)
             for nodeid, inbox in inboxes.items():
@@ -107,27 +109,27 @@ class Transit:
                     if packet.number < hole or packet.multicast.sender in nodeids:
                         self._deliver(nodeid, packet.multicast)
 
-    def wake(self) -> None:
-        """Something has been sent, or a daemon has thawed: see to it that it is delivered in time."""
+    def reschedule(self) -> None:
+        """Set the time of the next delivery anew, after a send or a thaw."""
         due = self._next_due()
         if self._sleep is not None:
             self._sleep.deadline = due
         elif due < math.inf:
             self._sleep = trio.CancelScope(deadline=due)
-            trio.lowlevel.spawn_system_task(self._carry)
+            trio.lowlevel.spawn_system_task(self._deliver_in_time)
 
     def _inbox(self, nodeid: int) -> deque[_Packet]:
         return self._inboxes.setdefault(nodeid, deque())
 
     @staticmethod
     def _missing(inboxes: Collection[Collection[_Packet]], members: Container[int]) -> Iterator[int]:
-        """The numbers of the messages that none of these members has."""
+        """The numbers of the messages that no member has received or sent."""
         now = trio.current_time()
-        # What is not on its way any more has been delivered.
+        # A message that is not in an inbox any more has been delivered.
         arrivals = [{packet.number: packet.arrival for packet in inbox} for inbox in inboxes]
         for packet in itertools.chain.from_iterable(inboxes):
-            has_come = any(of_one.get(packet.number, now) <= now for of_one in arrivals)
-            if not has_come and packet.multicast.sender not in members:
+            received = any(of_one.get(packet.number, now) <= now for of_one in arrivals)
+            if not received and packet.multicast.sender not in members:
                 yield packet.number
 
     def _next_due(self) -> float:
@@ -136,8 +138,8 @@ class Transit:
             default=math.inf,
         )
 
-    async def _carry(self) -> None:  # noqa: ASYNC910 - a task of our own
-        """Deliver what is due, until nothing is in flight."""
+    async def _deliver_in_time(self) -> None:  # noqa: ASYNC910 - a system task
+        """Deliver each message when it is due, until none is in transit."""
         try:
             while self._sleep is not None:
                 with self._sleep:
@@ -146,7 +148,7 @@ class Transit:
                 due = self._next_due()
                 self._sleep = trio.CancelScope(deadline=due) if due < math.inf else None
         except trio.Cancelled:
-            # The run is over, and with it this clock.
+            # The Trio run is over, and with it this clock. What was in transit arrives at once.
             self._sleep = None
             self._deliver_due(math.inf)
             for inbox in self._inboxes.values():

@@ -1,4 +1,4 @@
-"""What votequorum finds of its configuration in the node's map: the first part of votequorum_readconfig."""
+"""Reading votequorum's configuration from the node's map: the first part of votequorum_readconfig."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .icmap import Icmap
 
 
 class TieBreaker(IntEnum):
-    """Where half of the votes are enough (`ATB_*`)."""
+    """Which half of a cluster stays quorate when it splits in two (`ATB_*`)."""
 
     NONE = 0
     LOWEST = 1
@@ -20,8 +20,8 @@ class TieBreaker(IntEnum):
 
 
 @attrs.frozen(kw_only=True)
-class Configuration:
-    """What is configured, whether or not it goes together."""
+class VoteConfig:
+    """The configured values, not checked against each other."""
 
     two_node: bool
     wait_for_all: bool | None
@@ -31,7 +31,7 @@ class Configuration:
     tie_breakers: tuple[int, ...]
     allow_downscale: bool
     expected_votes: int
-    """0 where it is left to the node list."""
+    """0 if it is left to the node list."""
     own_votes: int
     all_votes: int
     nodes: int
@@ -41,13 +41,13 @@ class Configuration:
     device_sync_timeout: int
 
 
-def read(icmap: Icmap, nodeid: int) -> Configuration:
-    """Read it for the node of that id."""
+def read(icmap: Icmap, nodeid: int) -> VoteConfig:
+    """Read the configuration of a node."""
     nodes = _nodes(icmap)
     tie_breaker, tie_breakers = _tie_breaker(icmap)
     device = bool(text(icmap, "quorum.device.model"))
     device_votes = icmap.get("quorum.device.votes")
-    return Configuration(
+    return VoteConfig(
         two_node=bool(number(icmap, "quorum.two_node", CmapType.UINT8)),
         wait_for_all=(
             None
@@ -71,19 +71,19 @@ def read(icmap: Icmap, nodeid: int) -> Configuration:
 
 
 def number(icmap: Icmap, key: str, kind: CmapType = CmapType.UINT32, default: int = 0) -> int:
-    """A number of that type; the default where there is none, or one of another type."""
+    """The number at a key; the default if the key does not exist or has another type."""
     found = icmap.get(key)
     return found.value if found is not None and found.type is kind and isinstance(found.value, int) else default
 
 
 def text(icmap: Icmap, key: str) -> str:
-    """A text; empty where there is none."""
+    """The string at a key; empty if there is none."""
     found = icmap.get(key)
     return found.value if found is not None and isinstance(found.value, str) else ""
 
 
 def _nodes(icmap: Icmap) -> dict[int, int]:
-    """The votes of all nodes by their ids."""
+    """The votes of all nodes, by node id."""
     positions = {key.split(".")[2] for key, _ in icmap.items("nodelist.node.")}
     return {
         number(icmap, f"nodelist.node.{position}.nodeid"): number(

@@ -26,7 +26,7 @@ from ...._types import (
 )
 from . import voteconfig
 from .daemon import Daemon
-from .icmap import Tracker
+from .icmap import MapTracker
 from .jobs import in_run
 from .qdevice import Qdevice, Registration, Renaming
 from .quorum import QuorumService
@@ -52,7 +52,7 @@ _CANCEL: Final = "quorum.cancel_wait_for_all"
 
 @attrs.frozen
 class _NodeInfo:
-    """What a node says of itself, or of the quorum device."""
+    """The state of a node, or of the quorum device if `nodeid` is 0."""
 
     nodeid: int
     votes: int
@@ -74,7 +74,7 @@ class _Reconfigure:
 
 
 class VotequorumService(Synchronised):
-    """Votes and quorum; the `Listener` of the votes."""
+    """Votes and quorum: the `Listener` of the votes, and the `Host` of the quorum device."""
 
     name = "votequorum"
     serves_during_sync = True
@@ -92,13 +92,13 @@ class VotequorumService(Synchronised):
         self.qdevice = Qdevice(self, self.votes)
         self.votes.recalculate(allow_decrease=False)
         for key in ("nodelist.", "quorum."):
-            daemon.icmap.track(Tracker(key, _ALL_CHANGES | CmapTrack.PREFIX, self._refresh))
-        daemon.icmap.track(Tracker(_RELOADING, _ALL_CHANGES, self._refresh))
+            daemon.icmap.track(MapTracker(key, _ALL_CHANGES | CmapTrack.PREFIX, self._config_changed))
+        daemon.icmap.track(MapTracker(_RELOADING, _ALL_CHANGES, self._config_changed))
 
     # Requests of the library.
 
     def getinfo(self, nodeid: int) -> VotequorumInfo:
-        """What is known of a node; 0 is our own."""
+        """Return the state of a node; 0 is our own."""
         votes = self.votes
         node = votes.find(nodeid or self.daemon.nodeid)
         if node is None:
@@ -130,7 +130,7 @@ class VotequorumService(Synchronised):
         )
 
     def setexpected(self, expected_votes: int) -> None:
-        """Have all members of the ring expect that many votes."""
+        """Set the number of votes that all members of the ring expect."""
         votes = self.votes
         total = votes.total(votes.us)
         quorum = votes.calculate_quorum(allow_decrease=True, max_expected=expected_votes, allow_downscale=False)
@@ -144,7 +144,7 @@ class VotequorumService(Synchronised):
         self.multicast(_Reconfigure(_Parameter.EXPECTED_VOTES, self.daemon.nodeid, expected_votes))
 
     def setvotes(self, nodeid: int, value: int) -> None:
-        """Give a node another number of votes."""
+        """Set the number of votes of a node."""
         votes = self.votes
         node = votes.find(nodeid)
         if node is None:
@@ -158,11 +158,11 @@ class VotequorumService(Synchronised):
         self.multicast(_Reconfigure(_Parameter.NODE_VOTES, nodeid, value))
 
     def trackstart(self, connection: ClientConnection, flags: Track) -> None:
-        """Tell the client of changes, and of how things stand."""
+        """Send a client the current state, changes from now on, or both."""
         self._trackers.start(connection, flags)
 
     def trackstop(self, connection: ClientConnection) -> None:
-        """Tell the client no more."""
+        """Stop sending changes to a client."""
         if not self._trackers.stop(connection):
             raise error_from_code(CsError.NOT_EXIST, "votequorum_trackstop", "tracking was not started")
 
@@ -180,9 +180,9 @@ class VotequorumService(Synchronised):
             case _NodeInfo():
                 self._node_info(message)
             case Registration():
-                self.qdevice.registration(message, ours=sender == self.daemon.nodeid)
+                self.qdevice.on_registration(message, ours=sender == self.daemon.nodeid)
             case Renaming():
-                self.qdevice.renaming(message)
+                self.qdevice.on_renaming(message)
             case _Reconfigure(_Parameter.EXPECTED_VOTES, _, value):
                 votes.expect(value)
                 self.expected_votes_changed()
@@ -214,7 +214,7 @@ class VotequorumService(Synchronised):
         leaving = NodeFlag.LEAVING in info.flags
         node.state = NodeState.LEAVING if leaving else NodeState.MEMBER
         quorate = NodeFlag.QUORATE in info.flags
-        # Whoever is not quorate believes one who is.
+        # A node that is not quorate adopts the expected votes of one that is.
         believes = quorate and not votes.quorate
         if believes:
             votes.us.expected_votes = info.expected_votes
@@ -235,7 +235,7 @@ class VotequorumService(Synchronised):
             votes.set_waiting_for_all(waiting=False)
 
     def _qdevice_info(self, number: int, sender: int) -> None:
-        """What a node thinks that the device's votes are."""
+        """Handle a node's opinion on the number of the device's votes."""
         votes = self.votes
         node = votes.find(sender)
         quorate = node is not None and NodeFlag.QUORATE in node.flags
@@ -245,20 +245,20 @@ class VotequorumService(Synchronised):
             votes.recalculate(allow_decrease=False)
 
     def send_node_info(self, nodeid: int | None = None) -> None:
-        """Tell all nodes of us, or of the quorum device."""
+        """Send our state to all nodes; with a node id, which can only be `QDEVICE`, that of the quorum device."""
         node = self.votes.us if nodeid is None else self.votes.qdevice
         self.multicast(_NodeInfo(node.nodeid, node.votes, node.expected_votes, node.flags))
 
     def exit(self) -> None:
-        """With allow_downscale, the others no longer expect us."""
+        """With allow_downscale, tell the others to expect our votes no longer."""
         if self.votes.allow_downscale:
             self.votes.us.flags |= NodeFlag.LEAVING
             self.send_node_info()
 
     # The configuration.
 
-    def _refresh(self, change: CmapChange) -> None:
-        """It has changed, or was read anew."""
+    def _config_changed(self, change: CmapChange) -> None:
+        """Adopt the configuration after a change of a key, or after a reload."""
         icmap, nodeid = self.daemon.icmap, self.daemon.nodeid
         if voteconfig.number(icmap, _RELOADING, CmapType.UINT8):
             return
@@ -284,7 +284,7 @@ class VotequorumService(Synchronised):
 
     def sync_init(
         self,
-        transitional: frozenset[int],  # noqa: ARG002 - votes count whom is there, wherever they come from
+        transitional: frozenset[int],  # noqa: ARG002 - all members count alike, whichever ring they come from
         members: tuple[int, ...],
         ring_id: RingId,
     ) -> None:
@@ -305,14 +305,14 @@ class VotequorumService(Synchronised):
         self.send_node_info()
         self.send_node_info(QDEVICE)
         self.qdevice.sync_process()
-        self._trackers.tell(self._nodelist())
+        self._trackers.notify(self._nodelist())
 
     def sync_waits(self) -> bool:
-        """Whether the quorum device is still to be heard."""
+        """Whether the transition waits for the quorum device."""
         return self.qdevice.awaited
 
     def proceed(self) -> None:
-        """The quorum device was heard, or will not be."""
+        """Continue a transition that has waited for the quorum device."""
         self.daemon.totem.proceed(self.daemon.ring)
 
     def sync_activate(self) -> None:
@@ -322,10 +322,10 @@ class VotequorumService(Synchronised):
 
     def _start_window(self) -> None:
         self._stop_window()
-        # Outside of a Trio run no time passes; there, nobody has left yet either.
+        # Outside of a Trio run no time passes, so there is no timer; but no node can have left yet either.
         if in_run():
             self._window_timer = self.daemon.call_after(
-                self.configuration.last_man_standing_window / 1000, self._window_over
+                self.configuration.last_man_standing_window / 1000, self._window_elapsed
             )
 
     def _stop_window(self) -> None:
@@ -333,25 +333,25 @@ class VotequorumService(Synchronised):
             self._window_timer.cancel()
             self._window_timer = None
 
-    def _window_over(self) -> None:
-        """Whoever is still away is no longer expected. No client is told of that."""
+    def _window_elapsed(self) -> None:
+        """Stop expecting the votes of nodes that are still away. Clients get no event."""
         self._window_timer = None
         if self.votes.quorate:
             self.votes.recalculate(allow_decrease=True, by_nodes=True)
 
-    # What the votes make known.
+    # The `Listener` of the votes.
 
     def expected_votes_changed(self) -> None:
-        """Tell the clients."""
-        self._trackers.tell(ExpectedVotesChange(self.votes.us.expected_votes))
+        """Send the clients the number of expected votes."""
+        self._trackers.notify(ExpectedVotesChange(self.votes.us.expected_votes))
 
     def quorate_changed(self) -> None:
-        """Tell the clients; but in a transition, the news waits for its end."""
+        """Send the clients whether we are quorate, in a transition only at its end."""
         if not self._in_sync:
             self._notify_quorum()
 
     def publish(self, key: str, number: int, kind: CmapType = CmapType.UINT32) -> None:
-        """Put a number into the node's map."""
+        """Set a key under runtime.votequorum in the node's map."""
         self.daemon.icmap.set(f"runtime.votequorum.{key}", kind, int(number))
 
     def call_after(self, seconds: float, action: Callable[[], None]) -> trio.CancelScope:
@@ -359,12 +359,12 @@ class VotequorumService(Synchronised):
         return self.daemon.call_after(seconds, action)
 
     def log(self, text: str) -> None:
-        """A line for the log."""
+        """Write a line to the node's log."""
         self.daemon.log("VOTEQ", text)
 
     def _notify_quorum(self) -> None:
         self._quorum.set_quorum(self.votes.ring, self.ring_id, quorate=self.votes.quorate)
-        self._trackers.tell(self._change())
+        self._trackers.notify(self._change())
 
     def _nodelist(self) -> VotequorumNodelist:
         return VotequorumNodelist(self.ring_id, self.votes.ring)

@@ -1,4 +1,4 @@
-"""Votes and quorum as one node sees them: the arithmetic of exec/votequorum.c, without its messages."""
+"""Votes and quorum as one node sees them: the arithmetic of exec/votequorum.c, without the messages."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Protocol
 import attrs
 
 from ...._types import CmapType, NodeState
-from .voteconfig import Configuration, TieBreaker
+from .voteconfig import TieBreaker, VoteConfig
 
 QDEVICE = 0
-"""The id of the quorum device."""
+"""The id of the quorum device in place of a node id."""
 
-_TWO = 2
+_TWO_NODES = 2
 _MODULUS = 2**32
-"""Of the arithmetic of votes, as votequorum has it."""
+"""votequorum counts votes in unsigned integers of 32 bits."""
 _LEAST_BESIDE_DEVICE = 2
 
 
 class NodeFlag(IntFlag):
-    """What nodes tell each other of themselves (`NODE_FLAGS_*`)."""
+    """A node's state, as it tells the other nodes (`NODE_FLAGS_*`)."""
 
     QUORATE = 1
     LEAVING = 2
@@ -35,7 +35,7 @@ class NodeFlag(IntFlag):
 
 @attrs.define(eq=False)
 class ClusterNode:
-    """What we know of a node (`struct cluster_node`)."""
+    """A node as our node knows it (`struct cluster_node`)."""
 
     nodeid: int
     state: NodeState = NodeState.DEAD
@@ -45,19 +45,19 @@ class ClusterNode:
 
 
 class Listener(Protocol):
-    """Who wants to know what comes of the votes."""
+    """Receives the outcome of a count: the node's votequorum service."""
 
     def expected_votes_changed(self) -> None:
-        """Our own number of expected votes is another one."""
+        """Our number of expected votes has changed."""
 
     def quorate_changed(self) -> None:
-        """We have become quorate, or ceased to be."""
+        """We have become quorate, or are no longer."""
 
     def publish(self, key: str, number: int, kind: CmapType = CmapType.UINT32) -> None:
-        """A number that belongs into the node's map, under runtime.votequorum."""
+        """Set a key under runtime.votequorum in the node's map."""
 
     def log(self, text: str) -> None:
-        """A line for the log."""
+        """Write a line to the node's log."""
 
 
 class Votes:
@@ -65,11 +65,11 @@ class Votes:
 
     Args:
         nodeid: our own id.
-        configuration: what is configured at the start.
-        listener: is told of what changes.
+        configuration: the configuration at the start.
+        listener: receives the outcome of counts.
     """
 
-    def __init__(self, nodeid: int, configuration: Configuration, listener: Listener) -> None:
+    def __init__(self, nodeid: int, configuration: VoteConfig, listener: Listener) -> None:
         self.two_node = False
         self.wait_for_all = bool(configuration.wait_for_all)
         self.last_man_standing = configuration.last_man_standing
@@ -86,7 +86,7 @@ class Votes:
         self._previous_ring: tuple[int, ...] = ()
         self._lowest = self._highest = -1
         self._tie_breakers = configuration.tie_breakers
-        # Corosync means to keep this on disk, for its next start; but it has closed the file by the time it writes.
+        # Corosync tries to store this on disk for its next start, but has closed the file before it writes.
         self._most_expected = 0
         self._listener = listener
         listener.publish("this_node_id", nodeid)
@@ -101,21 +101,21 @@ class Votes:
         if self.wait_for_all:
             self.set_waiting_for_all(waiting=True)
 
-    def reconfigure(self, configuration: Configuration) -> None:
-        """Take over what may change while we run: two_node, the votes and the device."""
+    def reconfigure(self, configuration: VoteConfig) -> None:
+        """Adopt a changed configuration: two_node, the votes and the device may change at run time."""
         self.tie_breaker = configuration.tie_breaker
         self._listener.publish("atb_type", self.tie_breaker)
         self._configure(configuration)
         if configuration.wait_for_all is None and not self.wait_for_all and self.waiting_for_all:
             self.set_waiting_for_all(waiting=False)
 
-    def _configure(self, configuration: Configuration) -> None:
+    def _configure(self, configuration: VoteConfig) -> None:
         device_votes, all_votes = configuration.device_votes, configuration.all_votes
         expected_votes = configuration.expected_votes
         self.two_node = configuration.two_node
         can_operate = True
         if self.two_node and configuration.device:
-            # Whoever is there first has it.
+            # A device that is registered already excludes two_node, else two_node excludes the device.
             can_operate = NodeFlag.QDEVICE_REGISTERED in self.us.flags
             self.two_node = not can_operate
         if configuration.wait_for_all is None:
@@ -134,7 +134,7 @@ class Votes:
                 device_votes = all_votes - 1
                 all_votes += device_votes
         if self.allow_downscale:
-            # What was expected once counts for more than what is configured.
+            # The most votes ever expected replace the configured number.
             expected_votes = self._most_expected
         self.us.votes = configuration.own_votes
         self.us.expected_votes = expected_votes or all_votes
@@ -143,20 +143,20 @@ class Votes:
         self.set_barrier(self.us.expected_votes)
         self._listener.publish("two_node", self.two_node, CmapType.UINT8)
 
-    def _set_can_operate(self, can_operate: bool) -> None:  # noqa: FBT001 - what it is, is clear
+    def _set_can_operate(self, can_operate: bool) -> None:  # noqa: FBT001 - the name says it
         self.qdevice_can_operate = can_operate
         self._listener.publish("qdevice_can_operate", can_operate, CmapType.UINT8)
 
     def find(self, nodeid: int) -> ClusterNode | None:
-        """The node with that id; 0 is the quorum device."""
+        """The node with that id, if it was ever seen; 0 is the quorum device."""
         if nodeid == QDEVICE:
             return self.qdevice
         return next((node for node in self.nodes if node.nodeid == nodeid), None)
 
     def add(self, nodeid: int) -> ClusterNode:
-        """A node that was not seen before.
+        """Add a node that was not seen before.
 
-        Corosync means to keep the nodes in ascending order; but one above all the others lands before the last one.
+        Corosync means to keep the nodes in ascending order, but puts one above all the others before the last one.
         """
         node = ClusterNode(nodeid)
         above = next((index for index, other in enumerate(self.nodes) if nodeid < other.nodeid), len(self.nodes) - 1)
@@ -164,11 +164,11 @@ class Votes:
         return node
 
     def members(self) -> Iterator[ClusterNode]:
-        """The nodes that are there."""
+        """The nodes that are members."""
         return (node for node in self.nodes if node.state is NodeState.MEMBER)
 
     def enter_ring(self, members: tuple[int, ...]) -> bool:
-        """There is a new ring; returns whether somebody has left."""
+        """Enter a new ring; returns whether nodes have left."""
         gone = set(self.ring) - set(members)
         for node in self.nodes:
             if node.nodeid in gone:
@@ -177,34 +177,34 @@ class Votes:
         return bool(gone)
 
     def total(self, device_of: ClusterNode | None = None) -> int:
-        """The votes that are there; those of the quorum device are if that node says so."""
+        """The votes present; those of the quorum device count if node `device_of` says that it votes."""
         device_votes = device_of is not None and NodeFlag.QDEVICE_CAST_VOTE in device_of.flags
         return (sum(node.votes for node in self.members()) + (self.qdevice.votes if device_votes else 0)) % _MODULUS
 
     def highest_expected(self) -> int:
-        """The highest number of votes that a member expects."""
+        """The highest number of votes that any member expects."""
         return max((node.expected_votes for node in self.members()), default=0)
 
     def expect(self, expected_votes: int) -> None:
-        """Every member is to expect that many votes; 0 changes nothing."""
+        """Set the number of votes that every member expects; 0 changes nothing."""
         if expected_votes:
             for node in self.members():
                 node.expected_votes = expected_votes
 
     def set_barrier(self, expected_votes: int) -> None:
-        """What allow_downscale does not go below."""
+        """Set the number of expected votes below which allow_downscale does not go."""
         self._barrier = expected_votes
         self._listener.publish("ev_barrier", expected_votes)
 
     def respect_tracked(self) -> None:
-        """With allow_downscale, no fewer votes are expected than there ever were."""
+        """With allow_downscale, raise our expected votes to the most that were ever expected."""
         if self.allow_downscale:
             self.us.expected_votes = max(self.us.expected_votes, self._most_expected)
 
     def calculate_quorum(
         self, *, allow_decrease: bool, max_expected: int = 0, allow_downscale: bool | None = None
     ) -> int:
-        """How many votes are needed."""
+        """The number of votes needed for quorum."""
         downscale = self.allow_downscale if allow_downscale is None else allow_downscale
         if downscale and allow_decrease and max_expected:
             max_expected = max(self._barrier, max_expected)
@@ -212,19 +212,19 @@ class Votes:
         quorum = max((votes + 2) % _MODULUS // 2 for votes in (expected, self.total(self.us)))
         if not allow_decrease:
             quorum = max(quorum, self.quorum)
-        heads = sum(1 for _ in self.members()) + (NodeFlag.QDEVICE_CAST_VOTE in self.us.flags)
-        if self.two_node and heads <= _TWO:
+        voters = sum(1 for _ in self.members()) + (NodeFlag.QDEVICE_CAST_VOTE in self.us.flags)
+        if self.two_node and voters <= _TWO_NODES:
             quorum = 1
         return quorum
 
     def recalculate(self, *, allow_decrease: bool, by_nodes: bool = False) -> None:
-        """Count anew, and tell who wants to know what has changed.
+        """Count the votes again, and tell the listener what has changed.
 
         Args:
-            allow_decrease: whether quorum may be lower than before.
-            by_nodes: whether as many votes are to be expected as nodes are there.
+            allow_decrease: whether quorum may become lower than before.
+            by_nodes: whether to expect as many votes as there are nodes present.
         """
-        # The device's votes raise what is expected even while it casts none.
+        # The device's votes raise the expected votes even while it does not vote.
         total = (self.total() + self.qdevice.votes) % _MODULUS
         if total > self.us.expected_votes:
             self.us.expected_votes = total
@@ -232,16 +232,16 @@ class Votes:
         if self.allow_downscale and self.us.expected_votes > self._most_expected:
             self._most_expected = self.us.expected_votes
             self._listener.publish("ev_tracking_barrier", self.us.expected_votes)
-        heads = sum(1 for _ in self.members()) + bool(self.qdevice.votes) if by_nodes else 0
-        # One byte, as votequorum has it.
-        self.quorum = self.calculate_quorum(allow_decrease=allow_decrease, max_expected=heads) % 256
-        # What counts is what was there before fewer were expected.
+        voters = sum(1 for _ in self.members()) + bool(self.qdevice.votes) if by_nodes else 0
+        # votequorum keeps this in one byte.
+        self.quorum = self.calculate_quorum(allow_decrease=allow_decrease, max_expected=voters) % 256
+        # The votes present are counted before the expected votes are lowered.
         total = self.total(self.us)
-        self.expect(heads)
-        self._judge(total)
+        self.expect(voters)
+        self._decide(total)
 
     def set_waiting_for_all(self, *, waiting: bool) -> None:
-        """Whether quorum is withheld until all nodes have been seen at once."""
+        """Set whether quorum is withheld until all nodes have been seen at once."""
         self.waiting_for_all = waiting
         if waiting:
             self.us.flags |= NodeFlag.WFASTATUS
@@ -250,15 +250,15 @@ class Votes:
         self._listener.publish("wait_for_all_status", waiting, CmapType.UINT8)
 
     def set_master_wins(self, *, allow: bool) -> None:
-        """Whether the partition that the quorum device votes for is quorate, whatever its size."""
+        """Set whether the partition that the quorum device votes for is quorate, whatever its size."""
         self.master_wins = allow
         self._listener.publish("qdevice_master_wins", allow, CmapType.UINT8)
 
     def lowest_is_member(self) -> bool:
-        """Whether the node is there that was the lowest one when we were last quorate."""
+        """Whether the node is a member that was the lowest one when we were last quorate."""
         return any(node.nodeid == self._lowest for node in self.members())
 
-    def _judge(self, total: int) -> None:
+    def _decide(self, total: int) -> None:
         if self.wait_for_all and self.waiting_for_all:
             if total != self.us.expected_votes:
                 self._listener.log(
@@ -273,7 +273,7 @@ class Votes:
             self._highest = max(node.nodeid for node in (self.us, *self.members()))
             self._listener.publish("lowest_node_id", self._lowest)
             self._listener.publish("highest_node_id", self._highest)
-        self.quorate = enough or self._breaks_tie(total) or self._master()
+        self.quorate = enough or self._breaks_tie(total) or self._device_decides()
         if self.quorate:
             self.us.flags |= NodeFlag.QUORATE
         else:
@@ -284,11 +284,11 @@ class Votes:
             self._listener.quorate_changed()
 
     def _breaks_tie(self, total: int) -> bool:
-        """Whether we are the half of a split that goes on."""
+        """Whether auto_tie_breaker makes our half of a split quorate."""
         if (
             self.tie_breaker is TieBreaker.NONE
             or total != self.us.expected_votes // 2
-            # The others might be enough by themselves.
+            # The nodes that have left may have quorum by themselves.
             or len(self._previous_ring) - len(self.ring) >= self.quorum
         ):
             return False
@@ -300,11 +300,11 @@ class Votes:
             if nodeid in self.ring:
                 return True
             if nodeid in self._previous_ring:
-                # It may be alive, elsewhere.
+                # It may be alive in the other half.
                 return False
         return False
 
-    def _master(self) -> bool:
-        """Whether the quorum device of a member says that we go on."""
+    def _device_decides(self) -> bool:
+        """Whether the vote of a member's quorum device makes us quorate."""
         wins = NodeFlag.QDEVICE_MASTER_WINS | NodeFlag.QDEVICE_CAST_VOTE
         return self.master_wins and any(wins in node.flags for node in self.members())

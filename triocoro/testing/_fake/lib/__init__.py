@@ -1,1 +1,1 @@
-"""The client libraries, as in Corosync's folder lib/."""
+"""The client libraries, as in Corosync's lib/ folder."""

@@ -1,4 +1,4 @@
-"""A client's handle of the cfg service: libcfg."""
+"""The cfg library: lib/cfg.c."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .handle import FakeHandle
 
 
 class FakeCfg(FakeHandle[ShutdownFlag, ShutdownFlag]):
-    """A `RawCfg`."""
+    """A client's handle of the cfg service: a `RawCfg`."""
 
     dispatch_function = "corosync_cfg_dispatch"
 
@@ -39,8 +39,8 @@ class FakeCfg(FakeHandle[ShutdownFlag, ShutdownFlag]):
         await self._round_trip("corosync_cfg_kill_node", lambda: self._service.kill_node(nodeid, reason))
 
     async def try_shutdown(self, flags: ShutdownFlag) -> None:
-        await self._negotiation(
-            "corosync_cfg_try_shutdown", lambda answer: self._service.try_shutdown(self._connection, flags, answer)
+        await self._deferred_round_trip(
+            "corosync_cfg_try_shutdown", lambda reply: self._service.try_shutdown(self._connection, flags, reply)
         )
 
     async def trackstart(self) -> None:
@@ -62,5 +62,5 @@ class FakeCfg(FakeHandle[ShutdownFlag, ShutdownFlag]):
         return record
 
     def _finalize(self, *, leave: bool) -> None:  # noqa: ARG002 - there is no group to leave
-        # corosync_cfg_finalize asks nobody, so a frozen daemon does not hold it up.
+        # corosync_cfg_finalize is no round trip, so it does not wait for a frozen daemon.
         self._disconnect()

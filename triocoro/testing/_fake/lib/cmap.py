@@ -1,4 +1,4 @@
-"""A client's handle of the cmap service: libcmap."""
+"""The cmap library: lib/cmap.c."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .handle import FakeHandle
 
 
 class FakeCmap(FakeHandle[CmapNotification, CmapNotification]):
-    """A `RawCmap`."""
+    """A client's handle of the cmap service: a `RawCmap`."""
 
     dispatch_function = "cmap_dispatch"
 
@@ -62,5 +62,5 @@ class FakeCmap(FakeHandle[CmapNotification, CmapNotification]):
         return record if record.tracker in self._trackers else None
 
     def _finalize(self, *, leave: bool) -> None:  # noqa: ARG002 - there is no group to leave
-        # cmap_finalize asks nobody, so a frozen daemon does not hold it up.
+        # cmap_finalize is no round trip, so it does not wait for a frozen daemon.
         self._disconnect()

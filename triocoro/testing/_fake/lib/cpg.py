@@ -1,4 +1,4 @@
-"""A client's handle of the CPG service: libcpg."""
+"""The CPG library: lib/cpg.c."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from functools import partial
 from ...._errors import CsError, error_from_code
 from ...._raw import MULTICAST_BURST, MulticastStatus
 from ...._types import Address, ConfigChange, CpgEvent, FlowControlState, GroupMember, IterationType, Message
-from ..exec.cpg import CpgService, Fragment, Record
+from ..exec.cpg import CpgRecord, CpgService, Fragment
 from ..exec.ipc import IpcConnection
 from .handle import FakeHandle, OneWayRequest
 
 MAX_ATOMIC_MESSAGE_SIZE = 1_047_552
 
 
-class FakeCpg(FakeHandle[Record, CpgEvent]):
-    """A `RawCpg`."""
+class FakeCpg(FakeHandle[CpgRecord, CpgEvent]):
+    """A client's handle of the CPG service: a `RawCpg`."""
 
     dispatch_function = "cpg_dispatch"
 
@@ -36,12 +36,12 @@ class FakeCpg(FakeHandle[Record, CpgEvent]):
 
     @property
     def flow_control_state(self) -> FlowControlState:
-        # The real one never says anything else either.
+        # Corosync never reports anything else either.
         return FlowControlState.DISABLED
 
     def multicast(self, payloads: Sequence[bytes]) -> tuple[int, MulticastStatus]:
         self._check("cpg_mcast_joined")
-        if self._under_way:
+        if self._requesting:
             raise RuntimeError("multicast while a round trip is under way: the C library would mix up the answers")
         if not self._connection.writable():
             return 0, MulticastStatus.FULL
@@ -108,7 +108,7 @@ class FakeCpg(FakeHandle[Record, CpgEvent]):
     async def zcb_free(self, buffer: memoryview) -> None:
         memory = self._owned(buffer)
         buffer.release()
-        memory.clear()  # the BufferError of this says that there are slices left
+        memory.clear()  # raises BufferError if there are slices left
         del self._buffers[id(buffer)]
         await self._round_trips("cpg_zcb_free", [lambda: None])
 
@@ -118,7 +118,7 @@ class FakeCpg(FakeHandle[Record, CpgEvent]):
             raise ValueError(f"length must be 0 to {len(memory)}, not {length}")
 
         def mcast() -> None:
-            # Unlike other multicasts, this one is answered.
+            # Unlike other multicasts, this one has a reply.
             if not self._client.may_send:
                 raise error_from_code(CsError.NOT_EXIST, "cpg_zcb_mcast_joined", "not a member")
             self._service.mcast(self._client, bytes(memory[:length]))
@@ -131,10 +131,10 @@ class FakeCpg(FakeHandle[Record, CpgEvent]):
         except KeyError:
             raise ValueError("not a buffer that zcb_alloc of this handle has returned, or it has been freed") from None
 
-    def _size(self, record: Record) -> int:
+    def _size(self, record: CpgRecord) -> int:
         return len(record.payload) if isinstance(record, (Message, Fragment)) else 0
 
-    def _decode(self, record: Record) -> CpgEvent | None:
+    def _decode(self, record: CpgRecord) -> CpgEvent | None:
         if isinstance(record, Fragment):
             return self._assemble(record)
         if isinstance(record, ConfigChange):
@@ -144,7 +144,7 @@ class FakeCpg(FakeHandle[Record, CpgEvent]):
 
     def _assemble(self, fragment: Fragment) -> Message | None:
         if fragment.first:
-            # What was begun before was interrupted, as its sender was told.
+            # The sender's message before was interrupted, and its send has failed.
             self._assembly[fragment.sender] = []
         parts = self._assembly.get(fragment.sender)
         if parts is None:
@@ -156,8 +156,8 @@ class FakeCpg(FakeHandle[Record, CpgEvent]):
         return Message(fragment.sender, b"".join(parts))
 
     def _finalize(self, *, leave: bool) -> None:
-        # cpg_finalize asks the daemon, so on a frozen one this ends at the thaw.
+        # cpg_finalize is a round trip, so with a frozen daemon it ends at the thaw.
         group = self._group
         if leave and group is not None:
             self._connection.submit(OneWayRequest(lambda: self._service.leave(self._client, group)))
-        self._connection.submit(OneWayRequest(lambda: self._service.finalize(self._client), over=self._disconnect))
+        self._connection.submit(OneWayRequest(lambda: self._service.finalize(self._client), done=self._disconnect))

@@ -1,4 +1,4 @@
-"""What the client libraries have in common: dispatching, the request lane, and closing."""
+"""The base class of the client libraries' handles: dispatching, the request lane, and closing."""
 
 from __future__ import annotations
 
@@ -20,16 +20,19 @@ EventT = TypeVar("EventT")
 
 
 class FakeHandle(ABC, Generic[RecordT, EventT]):
-    """A `RawHandle`."""
+    """A client's handle of one service of a fake daemon: a `RawHandle`.
+
+    A further service implements `_size`, `_decode` and `_finalize`, and adds its calls.
+    """
 
     dispatch_function: str
-    """The C function to name where dispatching fails."""
+    """The C function to name in errors of `dispatch`."""
 
     def __init__(self, connection: IpcConnection) -> None:
         self._connection = connection
         self._lane = trio.CapacityLimiter(1)
-        # Whether a round trip is; the lane's token may as well be in the caller's hands.
-        self._under_way = False
+        # Whether a round trip is in progress. The lane does not say: the caller may hold its token.
+        self._requesting = False
         self._closing = False
         self._leave = False
         self._finalizing = False
@@ -48,15 +51,15 @@ class FakeHandle(ABC, Generic[RecordT, EventT]):
         taken = 0
         size = 0
         events: list[EventT] = []
-        limit = min(max_events, connection.waiting())
+        limit = min(max_events, connection.available())
         while taken < limit and size <= max_bytes:
-            record = cast("RecordT", connection.take())
+            record = cast("RecordT", connection.take_event())
             taken += 1
             size += self._size(record)
             event = self._decode(record)
             if event is not None:
                 events.append(event)
-        connection.taken(taken)
+        connection.acknowledge(taken)
         return taken, events
 
     def close(self, *, leave: bool = False) -> None:
@@ -75,19 +78,19 @@ class FakeHandle(ABC, Generic[RecordT, EventT]):
 
     @abstractmethod
     def _size(self, record: RecordT) -> int:
-        """The bytes of payload in an event."""
+        """The bytes of payload in a record."""
 
     @abstractmethod
     def _decode(self, record: RecordT) -> EventT | None:
-        """What the client gets to see of an event."""
+        """The event that the client gets for a record, if any."""
 
     @abstractmethod
     def _finalize(self, *, leave: bool) -> None:
-        """Part from the daemon, which lives as far as we know; ends in `_disconnect`."""
+        """Do what the library's finalize does while the daemon is alive; ends in a call of `_disconnect`."""
 
     def _close_if_idle(self) -> None:
-        """The round trip under way, if any, comes first; but not on a connection that is broken anyhow."""
-        if self._finalizing or (self._under_way and not self._connection.broken):
+        """Finalize, unless a round trip is in progress on a connection that works: then its end calls this again."""
+        if self._finalizing or (self._requesting and not self._connection.broken):
             return
         self._finalizing = True
         if self._connection.broken:
@@ -96,7 +99,7 @@ class FakeHandle(ABC, Generic[RecordT, EventT]):
             self._finalize(leave=self._leave)
 
     def _disconnect(self) -> None:
-        """The last step of closing."""
+        """Close the connection, which is the last step of closing the handle."""
         self._connection.disconnect()
         self._closed.set()
 
@@ -107,26 +110,26 @@ class FakeHandle(ABC, Generic[RecordT, EventT]):
             raise broken(function)
 
     async def _round_trip(self, function: str, action: Callable[[], T]) -> T:
-        """Have the daemon do `action`, and wait for its answer."""
-        answers: list[T] = []
-        await self._round_trips(function, [lambda: answers.append(action())])
-        return answers[0]
+        """Run `action` in the daemon and return its result."""
+        results: list[T] = []
+        await self._round_trips(function, [lambda: results.append(action())])
+        return results[0]
 
     async def _round_trips(
         self, function: str, actions: Sequence[Callable[[], None]], *, undo: Callable[[], None] | None = None
     ) -> None:
-        """Have the daemon do one of `actions` after the other, each a request of its own, until one fails.
+        """Send one request after the other, each when the one before has succeeded.
 
         Args:
-            function: the C function.
-            actions: what the daemon does with the requests.
-            undo: a further request, for the case that all succeeded and the caller was cancelled.
+            function: the C function, to name in errors.
+            actions: what the daemon does for each request.
+            undo: sent as a further request if all succeed but the caller has been cancelled.
         """
-        await self._request(function, lambda pending: _Step(self._connection, pending, deque(actions)), undo)
+        await self._request(function, lambda pending: _RequestSequence(self._connection, pending, deque(actions)), undo)
 
-    async def _negotiation(self, function: str, action: Callable[[Reply], None]) -> None:
-        """Have the daemon begin `action`, and wait until it calls what it is given, possibly with an error."""
-        await self._request(function, lambda pending: _Negotiation(self._connection, pending, action))
+    async def _deferred_round_trip(self, function: str, action: Callable[[Reply], None]) -> None:
+        """Send a request that the daemon answers later, by calling the `Reply` that `action` is given."""
+        await self._request(function, lambda pending: _DeferredRequest(self._connection, pending, action))
 
     async def _request(
         self, function: str, make_job: Callable[[PendingReply[str]], Job], undo: Callable[[], None] | None = None
@@ -136,14 +139,14 @@ class FakeHandle(ABC, Generic[RecordT, EventT]):
         await self._lane.acquire_on_behalf_of(borrower)
 
         def release() -> None:
-            self._under_way = False
+            self._requesting = False
             self._lane.release_on_behalf_of(borrower)
             if self._closing:
                 self._close_if_idle()
 
         def unclaimed(success: object) -> None:
             if success and undo is not None:
-                self._connection.submit(OneWayRequest(undo, over=release))
+                self._connection.submit(OneWayRequest(undo, done=release))
             else:
                 release()
 
@@ -152,7 +155,7 @@ class FakeHandle(ABC, Generic[RecordT, EventT]):
         except BaseException:
             release()
             raise
-        self._under_way = True
+        self._requesting = True
         pending = PendingReply[str](function)
         self._connection.submit(make_job(pending))
         try:
@@ -165,8 +168,8 @@ class FakeHandle(ABC, Generic[RecordT, EventT]):
         release()
 
 
-class _Step:
-    """One request of a sequence whose end somebody waits for. The next is sent when this one has been answered."""
+class _RequestSequence:
+    """A sequence of requests with one reply at its end. Each is sent when the one before has been answered."""
 
     def __init__(
         self, connection: IpcConnection, pending: PendingReply[str], actions: deque[Callable[[], None]]
@@ -190,8 +193,8 @@ class _Step:
         self._pending.abort()
 
 
-class _Negotiation:
-    """A request that is answered when others have had their say."""
+class _DeferredRequest:
+    """A request that is answered later, such as a shutdown that other clients must agree to."""
 
     def __init__(self, connection: IpcConnection, pending: PendingReply[str], action: Callable[[Reply], None]) -> None:
         self._connection = connection
@@ -199,26 +202,31 @@ class _Negotiation:
         self._action = action
 
     def run(self) -> None:
-        self._connection.defer(self)
+        self._connection.defer_reply(self)
         try:
-            self._action(self._answer)
+            self._action(self._reply)
         except CorosyncError as error:
-            self._answer(error)
+            self._reply(error)
 
     def abort(self) -> None:
         self._pending.abort()
 
-    def _answer(self, error: CorosyncError | None) -> None:
-        self._connection.answered(self)
+    def _reply(self, error: CorosyncError | None) -> None:
+        self._connection.reply_sent(self)
         self._pending.finish("done" if error is None else error)
 
 
 class OneWayRequest:
-    """A request whose answer nobody reads."""
+    """A request without a reply; errors are dropped.
 
-    def __init__(self, action: Callable[[], None], *, over: Callable[[], None] | None = None) -> None:
+    Args:
+        action: what the daemon does for the request.
+        done: called afterwards, also if the daemon dies first.
+    """
+
+    def __init__(self, action: Callable[[], None], *, done: Callable[[], None] | None = None) -> None:
         self._action = action
-        self._over = over
+        self._done = done
 
     def run(self) -> None:
         with suppress(CorosyncError):
@@ -226,5 +234,5 @@ class OneWayRequest:
         self.abort()
 
     def abort(self) -> None:
-        if self._over is not None:
-            self._over()
+        if self._done is not None:
+            self._done()

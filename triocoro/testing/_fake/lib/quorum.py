@@ -1,4 +1,4 @@
-"""A client's handle of the quorum service: libquorum, model v1."""
+"""The quorum library, model v1: lib/quorum.c."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .handle import FakeHandle
 
 
 class FakeQuorum(FakeHandle[QuorumEvent, QuorumEvent]):
-    """A `RawQuorum`."""
+    """A client's handle of the quorum service: a `RawQuorum`."""
 
     dispatch_function = "quorum_dispatch"
 
@@ -19,7 +19,7 @@ class FakeQuorum(FakeHandle[QuorumEvent, QuorumEvent]):
 
     @property
     def type(self) -> QuorumType:
-        # Votequorum is always configured.
+        # The fake always runs votequorum.
         return QuorumType.SET
 
     async def is_quorate(self) -> bool:
@@ -38,5 +38,5 @@ class FakeQuorum(FakeHandle[QuorumEvent, QuorumEvent]):
         return record
 
     def _finalize(self, *, leave: bool) -> None:  # noqa: ARG002 - there is no group to leave
-        # quorum_finalize asks nobody, so a frozen daemon does not hold it up.
+        # quorum_finalize is no round trip, so it does not wait for a frozen daemon.
         self._disconnect()

@@ -1,4 +1,4 @@
-"""A client's handle of the votequorum service: libvotequorum."""
+"""The votequorum library: lib/votequorum.c."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from ..exec.votequorum import VotequorumService
 from .handle import FakeHandle
 
 TOO_OLD = "the library of Corosync 3.1.7, which the fake follows, has no such function"
-"""Why the functions for extra information are not supported."""
+"""Why the functions for a quorum device's extra information are not supported."""
 
 
 class FakeVotequorum(FakeHandle[VotequorumEvent, VotequorumEvent]):
-    """A `RawVotequorum`."""
+    """A client's handle of the votequorum service: a `RawVotequorum`."""
 
     dispatch_function = "votequorum_dispatch"
 
@@ -39,9 +39,9 @@ class FakeVotequorum(FakeHandle[VotequorumEvent, VotequorumEvent]):
         await self._round_trip("votequorum_trackstop", lambda: self._service.trackstop(self._connection))
 
     async def qdevice_register(self, name: str) -> None:
-        await self._negotiation(
+        await self._deferred_round_trip(
             "votequorum_qdevice_register",
-            lambda answer: self._service.qdevice.register(self._connection, name, answer),
+            lambda reply: self._service.qdevice.register(self._connection, name, reply),
         )
 
     async def qdevice_unregister(self, name: str) -> None:
@@ -60,11 +60,11 @@ class FakeVotequorum(FakeHandle[VotequorumEvent, VotequorumEvent]):
             "votequorum_qdevice_master_wins", lambda: self._service.qdevice.master_wins(name, allow=allow)
         )
 
-    async def get_qdevice_extra_info(self, nodeid: int) -> bytes:  # noqa: ARG002 - as below
+    async def get_qdevice_extra_info(self, nodeid: int) -> bytes:  # noqa: ARG002 - the function is missing
         await trio.lowlevel.checkpoint()
         raise error_from_code(CsError.NOT_SUPPORTED, "votequorum_get_qdevice_extra_info", TOO_OLD)
 
-    async def set_qdevice_extra_info(self, extra_info: bytes) -> None:  # noqa: ARG002 - whatever it is
+    async def set_qdevice_extra_info(self, extra_info: bytes) -> None:  # noqa: ARG002 - the function is missing
         await trio.lowlevel.checkpoint()
         raise error_from_code(CsError.NOT_SUPPORTED, "votequorum_set_qdevice_extra_info", TOO_OLD)
 
@@ -75,5 +75,5 @@ class FakeVotequorum(FakeHandle[VotequorumEvent, VotequorumEvent]):
         return record
 
     def _finalize(self, *, leave: bool) -> None:  # noqa: ARG002 - there is no group to leave
-        # votequorum_finalize asks nobody, so a frozen daemon does not hold it up.
+        # votequorum_finalize is no round trip, so it does not wait for a frozen daemon.
         self._disconnect()
