@@ -111,7 +111,7 @@ _SCENARIOS: dict[str, tuple[int, ClusterSettings, Sequence[Step]]] = {
             killed(3, (1, 2), _YES),
             window((1, 2), _YES, 2, 2, 2),
             killed(2, (1,), _NO, 2, 2, 1),
-            # Who has stayed believes that these two are all; who comes knows of four.
+            # The node that stayed expects two votes; the one that starts expects four.
             Step("start", (2,), {1: Decision(_YES, 2, 2, 2), 2: Decision(_NO, 4, 3, 2)}),
             all_up(4, _YES, 4, 3, 4),
         ],
@@ -270,7 +270,7 @@ async def take(step: Step, cluster: Cluster, mode: str) -> None:
         for nodeid in step.nodes:
             nursery.start_soon(getattr(cluster[nodeid], step.verb))
     if step.verb == "window":
-        # votequorum tells nobody when that is.
+        # votequorum does not report when the window ends.
         while not agree(await decisions(cluster, mode), step.decisions):  # noqa: ASYNC110
             await trio.sleep(0.05)
 
@@ -292,7 +292,7 @@ async def play(name: str, mode: str) -> str:
 
 
 _TOGETHER = 4
-"""As many clusters at a time; most of the time they wait until somebody is missed."""
+"""The number of clusters at a time; mostly they wait until a killed node is noticed."""
 
 
 @pytest.mark.parametrize(
@@ -328,7 +328,7 @@ async def test_quorum_decisions(names: Sequence[str], corosync_mode: str, clock:
 def test_a_cluster_that_cannot_be_quorate_starts(
     make_corosync_cluster: ClusterFactory, settings: ClusterSettings
 ) -> None:
-    """Whoever asks for more votes than there are wants to see what becomes of that."""
+    """Options that ask for more votes than there are are valid."""
     cluster = make_corosync_cluster(nodes=2, **settings)
 
     async def main() -> bool:

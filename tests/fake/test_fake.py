@@ -1,4 +1,4 @@
-"""The in-memory cluster at the raw seam: what is its own doing, and what it must copy from Corosync to the letter."""
+"""The in-memory cluster through raw handles: behaviour of its own, and details that it copies from Corosync."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from triocoro.testing._fake.lib.votequorum import FakeVotequorum
 pytestmark = pytest.mark.corosync_fake_only(reason="it makes its own fakes, and looks into them")
 
 START_BOUND = 0.01
-"""Seconds of the CPU, which has a quarter of that to do when nobody else is in its caches."""
+"""Seconds of CPU time; an idle machine needs a quarter of that."""
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ async def cluster() -> AsyncGenerator[FakeCluster, None]:
 
 
 async def member(endpoint: Endpoint, group: bytes = b"g") -> RawCpg:
-    """One that has not taken the news of its join."""
+    """Join a group, and leave the notification of the join undispatched."""
     handle = await endpoint.connect(CPG)
     await handle.join(group)
     return handle
@@ -77,7 +77,7 @@ async def test_join_cancelled_in_the_moment_of_the_thaw_is_undone(cluster: FakeC
     async with trio.open_nursery() as nursery:
         nursery.start_soon(join)
         await trio.testing.wait_all_tasks_blocked()
-        # First the cancellation, which the task sees only when it runs next; by then the join has succeeded.
+        # The task sees the cancellation only when it runs next; by then the join has succeeded.
         scope.cancel()
         with trio.CancelScope(shield=True):
             await cluster[1].thaw()
@@ -105,7 +105,7 @@ async def test_connect_waits_for_thaw(cluster: FakeCluster, service: str) -> Non
         assert not handles
         await cluster[1].thaw()
     close(*handles)
-    # What the cancelled connect yielded was closed as well.
+    # The connection of the cancelled connect was closed as well.
     daemon = cluster[1].daemon
     assert daemon is not None
     assert daemon.connections == []
@@ -131,7 +131,7 @@ async def test_close_waits_for_thaw(cluster: FakeCluster, leave: bool, reason: R
     close(watcher)
 
 
-async def test_close_of_votequorum_asks_nobody(cluster: FakeCluster) -> None:
+async def test_closing_votequorum_needs_no_round_trip(cluster: FakeCluster) -> None:
     handle = await cluster[1].endpoint.connect(VOTEQUORUM)
     busy = await cluster[1].endpoint.connect(VOTEQUORUM)
     await busy.trackstart(Track.CHANGES)
@@ -166,7 +166,7 @@ async def test_regrouping_changes_a_ring_in_one_step(cluster: FakeCluster) -> No
 
 
 async def test_a_frozen_node_that_is_stopped_tells_the_others_nothing(cluster: FakeCluster) -> None:
-    """It does what it was asked for in the old ring, in which nobody else is by then."""
+    """It runs its queued requests in its old ring, which all others have left."""
     watcher = await member(cluster[1].endpoint)
     newcomer = await cluster[2].endpoint.connect(CPG)
     await cluster[2].freeze()
@@ -180,7 +180,7 @@ async def test_a_frozen_node_that_is_stopped_tells_the_others_nothing(cluster: F
 
 
 async def test_the_seq_of_a_ring(cluster: FakeCluster) -> None:
-    """4 above the highest of its members'; a start adds 1. Real ones may need several rings to come together."""
+    """It is 4 above the highest of its members; a start adds 1. Real nodes may need several rings to come together."""
     handle = await member(cluster[1].endpoint)
     drain(handle)
     await cluster.partition({1}, {2, 3})
@@ -199,7 +199,7 @@ async def test_the_seq_of_a_ring(cluster: FakeCluster) -> None:
 
 
 async def test_a_handle_that_has_left_joins_no_other_group(cluster: FakeCluster) -> None:
-    """An error, where the C library would ask again for ever."""
+    """The fake raises an error; the C library would try again for ever."""
     handle = await member(cluster[1].endpoint)
     await handle.leave(b"g")
     with pytest.raises(BusyError):
@@ -208,7 +208,7 @@ async def test_a_handle_that_has_left_joins_no_other_group(cluster: FakeCluster)
 
 
 async def test_configuration_change_interrupts_fragments() -> None:
-    # Of several nodes there would be a new ring after the thaw, which is another change.
+    # With several nodes, the new ring after the thaw would be another change.
     async with FakeCluster(nodes=1) as cluster:
         sender = await member(cluster[1].endpoint)
         joiner = await cluster[1].client().connect(CPG)
@@ -224,7 +224,7 @@ async def test_configuration_change_interrupts_fragments() -> None:
             nursery.start_soon(joiner.join, b"g")
             await trio.testing.wait_all_tasks_blocked()
             await cluster[1].thaw()
-        # What was begun is dropped when the next message comes, or its sender goes.
+        # An incomplete message is dropped when the sender's next message comes, or the sender leaves.
         await sender.multicast_fragmented(bytes(2_000_000))
         assert payloads(drain(sender)) == [bytes(2_000_000)]
         drain(joiner)

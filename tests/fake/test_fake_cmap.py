@@ -1,4 +1,4 @@
-"""What only the fake can show of cmap and cfg: exact times, frozen daemons, clients that die, and large clusters."""
+"""cmap and cfg in tests that only the fake allows: exact times, dying clients, and large clusters."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _BOUND = 20
 
 
 async def refusal_takes(cluster: FakeCluster, seconds: float) -> None:
-    """Try a shutdown to which nobody says anything."""
+    """Check how long a shutdown takes to be refused if no client replies."""
     endpoint = cluster[1].endpoint
     async with (
         triocoro.open_cfg(endpoint=endpoint) as cfg,
@@ -39,13 +39,13 @@ async def test_how_long_answers_are_waited_for(autojump_clock: MockClock) -> Non
         await refusal_takes(cluster, 5)
         await cmap.set("cfg.shutdown_timeout", 60_000, CmapType.UINT32)
         await refusal_takes(cluster, 60)
-        # Of another type it does not count.
+        # A value of another type is ignored.
         await cmap.set("cfg.shutdown_timeout", 60_000, CmapType.INT32)
         await refusal_takes(cluster, 5)
 
 
 async def test_when_statistics_are_looked_at(autojump_clock: MockClock) -> None:  # noqa: ARG001 - it is in force
-    """Each 1.5 s, while somebody wants to know."""
+    """Every 1.5 s, while a key is tracked."""
     async with FakeCluster(nodes=1) as cluster:
         endpoint = cluster[1].endpoint
         async with triocoro.open_cmap(CmapMap.STATS, endpoint=endpoint) as stats:
@@ -57,7 +57,7 @@ async def test_when_statistics_are_looked_at(autojump_clock: MockClock) -> None:
                             pass
                         await changes.receive()
                         assert trio.current_time() - start == pytest.approx(seconds, abs=1e-6)
-                    # What has been told is no news.
+                    # A value that has been reported is not reported again.
                     await trio.sleep(15)
                     assert changes.statistics().buffered_events == 0
 
@@ -77,7 +77,7 @@ async def test_a_client_that_dies_ends_its_negotiation() -> None:
                     nursery.start_soon(ask)
                     request = await requests.receive()
                     dying._connection.disconnect()
-                    # Nobody counts that any more.
+                    # This reply counts no more.
                     await request.reply(accept=True)
                     assert cluster[1].running
                 await cfg.local_nodeid()
@@ -94,7 +94,7 @@ async def test_a_client_that_dies_ends_its_negotiation() -> None:
 
 
 async def test_more_nodes_than_a_digit_counts() -> None:
-    """The node list is by position, and 10 sorts before 2."""
+    """The node list is ordered by position, although the key of 10 sorts before that of 2."""
     async with FakeCluster(nodes=12) as cluster:
         for nodeid, node in cluster.nodes.items():
             async with triocoro.open_cmap(endpoint=node.endpoint) as cmap:
@@ -104,7 +104,7 @@ async def test_more_nodes_than_a_digit_counts() -> None:
             assert [ring.status for ring in await cfg.ring_status()] == ["3" * 10 + "n3"]
             await cluster.partition({11, 12}, set(range(1, 11)))
             assert [ring.status for ring in await cfg.ring_status()] == ["1" * 10 + "n3"]
-            # Killing goes through the ring.
+            # A kill request goes through the ring.
             with pytest.raises(NotExistError):
                 await cfg.kill_node(1)
             await cfg.kill_node(12)

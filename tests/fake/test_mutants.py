@@ -1,4 +1,4 @@
-"""The proof can fail: fakes with one thing wrong are found out, by the checkers of histories or by a test of the suite.
+"""Mutation tests: each deliberate defect of the fake is found by a history checker or by a test of the suite.
 
 docs/conformance.md says how to add one.
 """
@@ -24,9 +24,9 @@ pytestmark = pytest.mark.corosync_fake_only(reason="nobody breaks Corosync for u
 
 _ROOT = Path(__file__).parent.parent.parent
 _SEED = 1
-"""Of the recordings; others do as well."""
+"""The seed of the recorded runs; any other works too."""
 _BOUND = 60
-"""Seconds for what takes two at most when nothing else runs."""
+"""Seconds for a process that takes at most two on an idle machine."""
 
 _BY_CHECKERS = caught_by_checkers.MUTANTS
 _BY_SUITE = caught_by_suite.MUTANTS
@@ -34,7 +34,7 @@ _CLUSTERS = {json.dumps(mutant.cluster): mutant.cluster for mutant in _BY_CHECKE
 
 
 def python(mutant: Mutant | None, *args: str) -> subprocess.CompletedProcess[str]:
-    """Run Python in a process of its own, with the mutant in place of the fake."""
+    """Run Python in a new process, with the mutant if there is one."""
     # Other plugins of pytest take more time to load than a test does.
     environment = {**os.environ, "PYTHONPATH": str(_ROOT / "tests"), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     if mutant is not None:
@@ -45,14 +45,14 @@ def python(mutant: Mutant | None, *args: str) -> subprocess.CompletedProcess[str
 
 
 def recorded(mutant: Mutant | None, cluster: Mapping[str, Any]) -> list[Violation]:
-    """What the checkers say of a recording that knows nothing of the mutant."""
+    """Record a chaos run on a cluster and return the violations that the checkers find."""
     result = python(mutant, "-m", "mutants.record", json.dumps(cluster), str(_SEED))
     assert result.returncode == 0, result.stderr
     return check(History.from_json_lines(result.stdout), options=FakeCluster(**cluster).options)
 
 
 def run_pytest(mutant: Mutant | None, *tests: str) -> subprocess.CompletedProcess[str]:
-    """Run those tests."""
+    """Run tests on the fake in a new process, with the mutant if there is one."""
     plugins = ["pytest_trio.plugin", "pytest_corosync.plugin", "mutants.hook", "no:cacheprovider"]
     options = [argument for plugin in plugins for argument in ("-p", plugin)]
     return python(mutant, "-m", "pytest", *options, "--corosync=fake", "-q", *tests)
@@ -68,7 +68,7 @@ def test_the_checkers_find_it(name: str) -> None:
 def test_the_suite_finds_it(name: str) -> None:
     mutant = _BY_SUITE[name]
     result = run_pytest(mutant, str(mutant.caught_by))
-    # Not 2 to 5: these say that the test did not run.
+    # Exit codes 2 to 5 would mean that the test did not run.
     assert result.returncode == 1, result.stdout + result.stderr
     assert f"FAILED {mutant.caught_by}" in result.stdout
 
@@ -84,14 +84,14 @@ def test_the_tests_pass_with_the_fake() -> None:
 
 
 def test_nothing_is_wrong_with_a_mutant_in_name_only() -> None:
-    """That a module is changed as it is imported is not what the others are found by."""
+    """Replacing a module at import time is not what makes the mutants fail."""
     mutant = Mutant("Nothing.", "exec.cpg", "The CPG service of one daemon", "The CPG service of a daemon", "")
     assert recorded(mutant, mutant.cluster) == []
 
 
 @pytest.mark.parametrize("mutant", [*_BY_CHECKERS.values(), *_BY_SUITE.values()], ids=[*_BY_CHECKERS, *_BY_SUITE])
 def test_what_is_to_be_wrong_is_in_its_module(mutant: Mutant) -> None:
-    """Who changes the fake has to change its mutants."""
+    """A change of the fake must be followed by its mutants."""
     spec = find_spec(mutant.full_module)
     assert spec is not None
     assert spec.origin is not None
@@ -108,7 +108,7 @@ def test_a_mutant_that_does_not_fit_is_an_error(old: str) -> None:
 
 
 def test_there_are_enough_of_them_for_each_rule() -> None:
-    """Of self-delivery there is none: the SDK notices what does not come back, and reports it as lost."""
+    """SELF_DELIVERY has no mutant: the SDK reports an own message that is not delivered as lost."""
     assert {mutant.caught_by for mutant in _BY_CHECKERS.values()} == {*Rule} - {Rule.SELF_DELIVERY}
     assert not set(_BY_CHECKERS) & set(_BY_SUITE)
     assert len(_BY_CHECKERS) >= 10

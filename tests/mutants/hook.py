@@ -1,6 +1,6 @@
-"""Puts a mutant in the place of a module, in a process that the environment tells to; `pytest -p mutants.hook` does so.
+"""Imports a mutant in place of a module, if an environment variable names one; a plugin for `pytest -p mutants.hook`.
 
-It imports nothing of triocoro, which must not be there before it.
+This module imports nothing of triocoro, which must not be imported before it.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from types import CodeType, ModuleType
 
 VARIABLE = "TRIOCORO_MUTANT"
-"""The environment variable with the module, the old text and the new one, as a list in JSON."""
+"""The environment variable: a JSON list of the module, the old text and the new text."""
 
 
 def mutated(source: str, old: str, new: str) -> str:
-    """The text of a module with one thing wrong.
+    """Replace the text of a mutant in the source of its module.
 
     Raises:
-        ValueError: what is to be wrong is not there, or more than once: somebody has changed the module.
+        ValueError: the old text is not in the source, or more than once, since the module has changed.
     """
     if (times := source.count(old)) != 1:
         raise ValueError(f"the text of a mutant must be in its module once, and is there {times} times:\n{old}")
@@ -34,8 +34,8 @@ class _Loader(SourceFileLoader):
         super().__init__(module, path)
         self._texts = old, new
 
-    def get_code(self, fullname: str) -> CodeType:  # noqa: ARG002 - we are for one module
-        # From the source: the compiled code that is kept beside it has nothing wrong, and shall not have.
+    def get_code(self, fullname: str) -> CodeType:  # noqa: ARG002 - the loader is for one module
+        # Compiled from the source: the cached bytecode is that of the unchanged module, and must stay so.
         source = self.get_data(self.path).decode()
         code: CodeType = compile(mutated(source, *self._texts), self.path, "exec", dont_inherit=True)
         return code
@@ -58,7 +58,7 @@ class _Finder(MetaPathFinder):
 
 
 def install() -> None:
-    """Have the mutant be imported, if there is to be one."""
+    """Install the import hook if the environment variable is set."""
     if VARIABLE not in os.environ:
         return
     module, old, new = json.loads(os.environ[VARIABLE])
@@ -68,7 +68,7 @@ def install() -> None:
 
 
 def pytest_addoption() -> None:
-    """Be there before anything imports triocoro: there is nothing that pytest asks for earlier."""
+    """Install the mutant. This is the first hook that pytest calls, before anything imports triocoro."""
     install()
 
 

@@ -1,4 +1,4 @@
-"""What a mutant is."""
+"""The description of a mutant."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ class Mutant:
     """The fake with one thing wrong."""
 
     wrong: str
-    """What, in a sentence."""
+    """The defect, in one sentence."""
     module: str
-    """Where, in triocoro.testing._fake."""
+    """The changed module, relative to triocoro.testing._fake."""
     old: str
-    """A text that is in the module once."""
+    """A text that occurs exactly once in the module."""
     new: str
-    """What stands there instead."""
+    """The replacement."""
     caught_by: Rule | str
-    """The rule that a recording of chaos breaks; or the id of a test that fails."""
+    """The rule that a recorded chaos run breaks, or the id of the test that fails."""
     cluster: Mapping[str, Any] = attrs.field(factory=lambda: {"nodes": 3})
     """The options of the recorded cluster."""
 
     @property
     def full_module(self) -> str:
-        """The module with all its packages."""
+        """The full name of the module."""
         return f"triocoro.testing._fake.{self.module}"

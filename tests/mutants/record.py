@@ -1,6 +1,6 @@
-"""`python -m mutants.record SETTINGS SEED`: prints a recording of chaos on a fake cluster, which may be a mutant.
+"""`python -m mutants.record SETTINGS SEED`: print a recorded chaos run on a fake cluster, which may be a mutant.
 
-SETTINGS are those of the cluster, in JSON. The time of the cluster passes at once.
+SETTINGS are those of the cluster, in JSON. The run uses virtual time.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import trio
 from mutants import hook
 
 _BOUND = 600
-"""Seconds of the fake's time."""
+"""In seconds of virtual time."""
 
 
 async def _record(settings: Any) -> str:
@@ -29,7 +29,7 @@ async def _record(settings: Any) -> str:
 
 
 def main() -> None:
-    """Do it."""
+    """Record a chaos run and print it as JSON lines."""
     hook.install()
     from triocoro.testing import seeded_run
 
