@@ -1,4 +1,4 @@
-"""Runs of Trio that can be repeated."""
+"""Trio runs that can be repeated: a seed decides the order in which tasks run."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ T = TypeVar("T")
 
 _RANDOM: Final = "_r"
 _DETERMINISTIC: Final = "_ALLOW_DETERMINISTIC_SCHEDULING"
-"""What Trio has for Hypothesis: it sorts the tasks that are ready before it shuffles them."""
+"""Trio's switch for Hypothesis: Trio sorts the runnable tasks before it shuffles them."""
 
 
 @contextmanager
 def seeded(seed: int) -> Generator[None, None, None]:
-    """Have Trio shuffle its tasks in a way that only `seed` decides, within a `with` block.
+    """Let `seed` decide the order in which Trio runs tasks, within a `with` block.
 
-    The block may contain a `trio.run`, or be within one, as in a test of pytest-trio; one run at a time. What comes
-    from outside stays as it is: time, unless the clock is a `trio.testing.MockClock`, and threads, files, processes.
-    What was in force before, such as Hypothesis's seed, is so again afterwards.
+    The block may contain a `trio.run`, or be inside one, as in a test of pytest-trio; one run at a time. Influences
+    from outside remain: time, unless the clock is a `trio.testing.MockClock`, and threads, files and processes. The
+    end of the block restores the earlier state, such as Hypothesis's seed.
 
     Args:
-        seed: an integer, whose sign does not count.
+        seed: an integer; its sign is ignored.
 
     Raises:
-        RuntimeError: this Trio is none that can be seeded.
+        RuntimeError: this version of Trio cannot be seeded.
     """
-    # Trio has no public way; Hypothesis takes this one, too.
+    # Trio has no public interface for this. Hypothesis uses the same attributes.
     scheduler: Any = importlib.import_module("trio._core._run")
     if not hasattr(scheduler, _RANDOM) or not hasattr(scheduler, _DETERMINISTIC):
         raise RuntimeError(
@@ -60,19 +60,19 @@ def seeded_run(
     seed: int,
     clock: trio.abc.Clock | None = None,
 ) -> T:
-    """`trio.run` that takes the same course each time, for each seed another one.
+    """`trio.run` whose tasks run in the same order each time; another seed gives another order.
 
-    A program that talks to a `FakeCluster` made in it does and sees the same each time, also in another process.
+    A program that creates a `FakeCluster` and talks to it does and sees the same each time, also in another process.
 
     Args:
         async_fn: as for `trio.run`.
         args: its arguments.
-        seed: an integer, whose sign does not count.
-        clock: by default a `trio.testing.MockClock` that jumps to what is waited for, so that no time passes. For real
-            time, have a `trio.run` within `seeded`.
+        seed: an integer; its sign is ignored.
+        clock: by default a `trio.testing.MockClock` that jumps to the next deadline, so that no real time passes. For
+            real time, use `trio.run` inside `seeded`.
 
     Returns:
-        What `async_fn` returns; what it raises is raised.
+        the result of `async_fn`; its exceptions propagate.
     """
     if clock is None:
         clock = trio.testing.MockClock(autojump_threshold=0)

@@ -1,1 +1,1 @@
-"""What both kinds of cluster share."""
+"""Parts shared by real and fake clusters."""

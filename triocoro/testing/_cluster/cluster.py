@@ -1,4 +1,4 @@
-"""What a test sees of a cluster, real or fake."""
+"""The interface of clusters, real and fake, and of their nodes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .network import Network
 from .options import ClusterOptions
 
 _PATIENCE: Final = 30.0
-"""Seconds that memberships may take to settle; a machine under load is slow, yet not that slow."""
+"""Seconds that memberships may take to settle, even on a machine under load."""
 _POLL: Final = 0.05
 
 _numbers = itertools.count(1)
@@ -39,7 +39,7 @@ class Node(ABC):
     @property
     @abstractmethod
     def endpoint(self) -> Endpoint:
-        """Give this as `endpoint=` to talk to this node's daemon; it stays valid when the daemon is restarted."""
+        """The `endpoint=` of clients of this node's daemon; it stays valid when the daemon is restarted."""
 
     @property
     @abstractmethod
@@ -49,7 +49,7 @@ class Node(ABC):
     @property
     @abstractmethod
     def log(self) -> str:
-        """What the daemon has logged so far, over all its restarts."""
+        """The daemon's log so far, over all its restarts."""
 
     @property
     @abstractmethod
@@ -58,7 +58,7 @@ class Node(ABC):
 
     @contextmanager
     def as_default(self) -> Generator[None, None, None]:
-        """Make this node the default endpoint within a `with` block, in this context."""
+        """Make this node `triocoro.default_endpoint` within a `with` block."""
         token = default_endpoint.set(self.endpoint)
         try:
             yield
@@ -71,14 +71,14 @@ class Node(ABC):
 
     @abstractmethod
     async def stop(self) -> None:
-        """Stop the daemon in good order (SIGTERM: it leaves the cluster), and wait for its end."""
+        """Shut the daemon down cleanly (SIGTERM: it leaves the cluster), and wait for its end."""
 
     @abstractmethod
     async def kill(self) -> None:
-        """Kill the daemon (SIGKILL: the others must find out), and wait for its end."""
+        """Kill the daemon (SIGKILL: the other nodes detect the loss), and wait for its end."""
 
     async def restart(self) -> None:
-        """Stop the daemon in good order, if it runs, and start it.
+        """Shut the daemon down cleanly, if it runs, and start it.
 
         Cancelled: it may be stopped.
         """
@@ -112,7 +112,7 @@ class Cluster(AbstractContextManager["Cluster"], AbstractAsyncContextManager["Cl
 
     @property
     def network(self) -> Network:
-        """What is wrong with the network."""
+        """The cuts and the packet loss that are in force."""
         return self._network
 
     def __getitem__(self, nodeid: int) -> Node:
@@ -135,15 +135,15 @@ class Cluster(AbstractContextManager["Cluster"], AbstractAsyncContextManager["Cl
     ) -> None: ...
 
     def reachable(self, nodeid: int) -> frozenset[int]:
-        """The nodes that hear `nodeid`, and are heard by it, itself included; none if it is frozen or down."""
+        """The nodes that node `nodeid` is linked to in both directions, and itself; none if it is frozen or down."""
         up = self._up()
         return frozenset(other for other in up if nodeid in up and self._network.linked(nodeid, other))
 
     async def partition(self, *sides: Iterable[int]) -> None:
-        """Cut the network between `sides`, in place of any cut before; packet loss stays.
+        """Cut the network between `sides`. This replaces all earlier cuts; packet loss stays.
 
         Args:
-            sides: sets of node ids; nodes that are not named stay with the first side.
+            sides: sets of node ids; nodes that are not named belong to the first side.
 
         Cancelled: it may have been cut.
         """
@@ -157,26 +157,26 @@ class Cluster(AbstractContextManager["Cluster"], AbstractAsyncContextManager["Cl
         await self._rewire(lambda network: network.isolate(nodeid))
 
     async def cut(self, source: int, target: int) -> None:
-        """Let nothing that node `source` sends arrive at node `target`; the other direction, and other cuts, stay.
+        """Drop everything that node `source` sends to node `target`; the other direction, and other cuts, stay as is.
 
-        To Corosync the two are apart then, as links work in both directions or not at all. Where there are more nodes
-        than two, the daemons settle who stays with the others; it takes them some seconds, and may never come to an end
-        (docs/facts.md).
+        To Corosync the two are separated, since its links work in both directions or not at all. In a larger cluster,
+        the daemons agree on the one that stays with the others. It takes them some seconds, and may never come to an
+        end (docs/facts.md).
 
         Cancelled: it may have been cut.
         """
         await self._rewire(lambda network: network.cut_off(source, target))
 
     async def lose(self, percent: float, *, nodes: Iterable[int] | None = None) -> None:
-        """Lose that much of what nodes send to each other, by chance, in place of any loss before.
+        """Drop packets at random on their way to nodes. This replaces the earlier loss at these nodes.
 
-        Corosync repeats what got lost, so that messages arrive all the same, only later. With a few per cent, a ring
-        may now and then be formed anew of the same nodes; with 15 or more, nodes lose each other. On the fake nothing
-        happens below 100.
+        Corosync retransmits lost packets, so messages still arrive, only later. A loss of a few per cent sometimes
+        makes the same nodes form a new ring; with 15 per cent or more, nodes lose each other. The fake ignores a loss
+        below 100 per cent.
 
         Args:
-            percent: 0 to 100 per cent of the packets; 0 ends it.
-            nodes: the nodes that do not hear them; all, unless given. The loss of others stays.
+            percent: 0 to 100 per cent of the packets; 0 ends the loss.
+            nodes: the nodes at which packets are lost; all of them by default. The loss at others stays.
 
         Cancelled: it may be in force.
         """
@@ -184,37 +184,37 @@ class Cluster(AbstractContextManager["Cluster"], AbstractAsyncContextManager["Cl
         await self._rewire(lambda network: network.lose(percent, nodeids))
 
     async def heal(self) -> None:
-        """Mend the network: no cut and no loss is left.
+        """Remove all cuts and all packet loss.
 
-        Cancelled: it may have been mended.
+        Cancelled: they may have been removed.
         """
         await self._rewire(lambda network: Network(network.nodeids))
 
     @abstractmethod
     async def _rewire(self, change: Callable[[Network], Network]) -> None:
-        """Make the network what `change` makes of it, and `network` with it; one change after the other."""
+        """Apply `change` to the real network and to `network`; concurrent calls take turns."""
 
     @abstractmethod
     def _up(self) -> frozenset[int]:
-        """The nodes that run, and are not frozen."""
+        """The nodes that run and are not frozen."""
 
     @abstractmethod
     def check_runs(self) -> None:
-        """Raise `RuntimeError` if we are not in the block: elsewhere there is nothing to do anything to."""
+        """Raise `RuntimeError` outside the cluster's block."""
 
     async def settled(self) -> None:
-        """Wait until the memberships on all nodes that are up (and not frozen) are what the network allows.
+        """Wait until the memberships fit the network, on all nodes that are up and not frozen.
 
-        That is: the nodes of each membership agree on it, its network holds, and no two of them could be one. Quorum
-        has been counted by then, the nodes are ready for requests, and messages get around: to see that, it joins a
-        group of its own on each of them. The network and the nodes may change meanwhile.
+        They fit when the nodes of each membership agree on it, the network holds them together, and no two memberships
+        could merge. By then the votes have been counted, the nodes answer requests, and messages get around. To check
+        the last, this joins a process group of its own on each node. The network and the nodes may change meanwhile.
 
         Raises:
             RuntimeError: the cluster does not run.
-            trio.TooSlowError: it has not come to that within 30 seconds; the message says which node sees what.
+            trio.TooSlowError: this has taken 30 seconds; the message says which members each node sees.
         """
         self.check_runs()
-        watch = _Watch(self, self._up)
+        watch = _MembershipWatch(self, self._up)
         with trio.move_on_after(_PATIENCE) as patience:
             async with trio.open_nursery() as nursery:
                 await watch.settled(nursery)
@@ -225,8 +225,8 @@ class Cluster(AbstractContextManager["Cluster"], AbstractAsyncContextManager["Cl
             )
 
 
-class _Watch:
-    """What the nodes of a cluster see of each other."""
+class _MembershipWatch:
+    """Follows the memberships on all nodes of a cluster."""
 
     def __init__(self, cluster: Cluster, up: Callable[[], frozenset[int]]) -> None:
         self._cluster = cluster
@@ -238,7 +238,7 @@ class _Watch:
         self._news = trio.Event()
 
     async def settled(self, nursery: trio.Nursery) -> None:
-        """Wait until all that is seen fits together, and no transition is under way."""
+        """Wait until the memberships fit the network and each other, and no transition is under way."""
         while not await self._is_settled(nursery):
             await self._wait()
 
@@ -251,21 +251,21 @@ class _Watch:
         return self._fits() and await self._gets_around() and self._fits() and changes == self._changes
 
     def findings(self) -> Iterator[str]:
-        """Which node sees what."""
+        """For each node, the members that it sees and the nodes that it is linked to, in words."""
         for nodeid in sorted(self._up() | self._followed):
             sees = sorted(self._sees[nodeid]) if nodeid in self._sees else "nothing yet"
             error = f"; asked, it said: {self._errors[nodeid]}" if nodeid in self._errors else ""
             yield f"- node {nodeid} sees {sees}, and hears {sorted(self._cluster.reachable(nodeid))}{error}"
 
-    async def _follow(self, node: Node) -> None:  # noqa: ASYNC910 - a task of our own
-        """Keep up with one node, while it is there."""
+    async def _follow(self, node: Node) -> None:  # noqa: ASYNC910 - it is a task of its own
+        """Record the membership on one node at each change, until its daemon ends."""
         try:
             async with open_votequorum(endpoint=node.endpoint) as votequorum, votequorum.track() as changes:
                 async for change in changes:
                     if isinstance(change, VotequorumNodelist):
                         self._see(node.nodeid, frozenset(change.nodes))
         except CorosyncError as error:
-            # It may have been killed, and come back; whatever else it is will be in the findings.
+            # The daemon may have been killed, and may come back. The findings have any other error.
             self._errors[node.nodeid] = error
             self._followed.discard(node.nodeid)
             self._see(node.nodeid, None)
@@ -285,16 +285,16 @@ class _Watch:
             and members <= up
             and all(sees[other] == members for other in members)
             and network.holds(members)
-            # Nobody else could be in it.
+            # No other node, and no other membership, could merge with it.
             and not any(network.meet(members | (sees[other] or {other})) for other in up - members)
             for members in sees.values()
         )
 
     async def _gets_around(self) -> bool:
-        """Whether a message gets around from every node.
+        """Whether a message from each node is delivered.
 
-        None does while totem gathers a new ring, which no node list tells of before it is there; and the services serve
-        no requests in the transition that the node list begins.
+        None is while totem forms a new ring, which no node list announces before it is complete. And from the node list
+        to the end of the transition, the services serve no requests.
         """
         up, arrived = self._up(), set[int]()
         async with trio.open_nursery() as nursery:
@@ -305,10 +305,12 @@ class _Watch:
             nursery.cancel_scope.cancel()
         return len(arrived) == len(up)
 
-    async def _send_around(self, node: Node, arrived: set[int]) -> None:  # noqa: ASYNC910 - a task of our own
+    async def _send_around(  # noqa: ASYNC910 - it is a task of its own
+        self, node: Node, arrived: set[int]
+    ) -> None:
         while node.nodeid not in arrived:
             try:
-                # Joins come back in agreed order.
+                # The join returns once it has been delivered in agreed order.
                 async with open_group(f"triocoro settled {next(_numbers)}", receive=False, endpoint=node.endpoint):
                     pass
             except CorosyncError as error:
@@ -320,7 +322,7 @@ class _Watch:
                 self._news.set()
 
     async def _wait(self) -> None:
-        """Wait for news. Nobody tells of what is done to the network, or to nodes: so not for long."""
+        """Wait for a change; not for long, since no event reports changes of the network and of nodes."""
         with trio.move_on_after(_POLL):
             await self._news.wait()
             self._news = trio.Event()

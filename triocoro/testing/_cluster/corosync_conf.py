@@ -1,4 +1,4 @@
-"""The configuration file of a node's daemon; see corosync.conf(5)."""
+"""Write the daemons' configuration file; see corosync.conf(5)."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Final, TypeAlias
 from .options import ClusterOptions, LogLevel
 
 STATE_DIR = "/run/triocoro"
-"""Where the daemon works: on the node's own tmpfs, as is the configuration file."""
+"""The daemon's working directory, on the node's own tmpfs; the configuration file is there, too."""
 
 KEY_BYTES: Final = 64
-"""Random bytes of a key; in hexadecimal digits they are the 128 characters that knet requires at least."""
+"""Random bytes of a key; in hexadecimal they are 128 characters, the minimum of knet."""
 
 _DEBUG: Final[dict[LogLevel, str]] = {"info": "off", "debug": "on", "trace": "trace"}
 
@@ -27,14 +27,14 @@ def corosync_conf(options: ClusterOptions, cluster_name: str, *, key: str | None
     """The text of corosync.conf, the same on every node.
 
     Args:
-        options: what the cluster is like.
+        options: the configuration of the cluster.
         cluster_name: its name.
-        key: what messages are encrypted with; without it they are not, which some daemons refuse.
+        key: the key to encrypt messages with. Without one they are not encrypted, which some builds refuse.
     """
     token = options.token
     interface: list[_Entry] = [
         ("linknumber", 0),
-        # A dead link must be noticed before the token is lost; a single pong is enough for one to be up.
+        # A dead link must be noticed before the token is lost. A single pong marks a link as up.
         ("knet_ping_interval", token // 5),
         ("knet_ping_timeout", token // 2),
         ("knet_pong_count", 1),
@@ -47,16 +47,16 @@ def corosync_conf(options: ClusterOptions, cluster_name: str, *, key: str | None
         ("crypto_hash", "none" if key is None else "sha256"),
         *([] if key is None else [("key", key)]),
         ("token", token),
-        # No allowance for the number of nodes: the token is what the test asks for.
+        # The token timeout is the one in the options, whatever the number of nodes.
         ("token_coefficient", 0),
         ("consensus", token * 6 // 5),
-        # Each change of membership takes at least this long. Shorter has joins overtake each other.
+        # Each change of membership takes at least this long. If it is shorter, joins overtake each other.
         ("join", 30),
         ("interface", interface),
     ]
     system: list[_Entry] = [
         ("state_dir", STATE_DIR),
-        # Neither may an ordinary user do, nor should the daemons of a test go before everything else.
+        # Ordinary users are not allowed to do either, and a test's daemons should have no priority over all else.
         ("sched_rr", "no"),
         ("move_to_root_cgroup", "no"),
     ]
@@ -90,10 +90,10 @@ def corosync_conf(options: ClusterOptions, cluster_name: str, *, key: str | None
 
 
 def _quorum(options: ClusterOptions) -> Iterator[_Entry]:
-    """The section for votequorum(5)."""
+    """The entries of the section `quorum`; see votequorum(5)."""
     yield "provider", "corosync_votequorum"
     yield "two_node", int(options.two_node)
-    # Not given is something else than no: two_node may bring it.
+    # `None` differs from False: two_node turns it on if it is absent.
     if options.wait_for_all is not None:
         yield "wait_for_all", int(options.wait_for_all)
     yield "last_man_standing", int(options.last_man_standing)

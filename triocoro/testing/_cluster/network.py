@@ -1,4 +1,4 @@
-"""Which node hears which."""
+"""Cuts and packet loss between nodes, and the rings that they allow."""
 
 from __future__ import annotations
 
@@ -9,23 +9,24 @@ from typing import Final, cast
 import attrs
 
 ALL: Final = 100
-"""Per cent."""
+"""The loss of every packet, in per cent."""
 _DIGITS: Final = 2
-"""Of a loss; a real network knows no finer ones."""
+"""Decimals of a loss in per cent; the packet filter of real nodes is no finer."""
 
 
 @attrs.frozen
 class Network:
-    """What is wrong with the network between nodes."""
+    """The network between nodes: the links that are cut, and the packet loss. Immutable."""
 
     nodeids: frozenset[int]
+    """The ids of all nodes."""
     cut: frozenset[tuple[int, int]] = frozenset()
-    """Pairs of nodes: nothing that the first one sends arrives at the second one."""
+    """Pairs (source, target): nothing that the source sends arrives at the target."""
     loss: Mapping[int, float] = attrs.field(factory=dict[int, float])
-    """Per cent of the packets that do not arrive at a node."""
+    """The packets that do not arrive at a node, in per cent, by node."""
 
     def partition(self, sides: Iterable[Iterable[int]]) -> Network:
-        """The network with these sides, in place of any cut; nodes that are not named stay with the first one."""
+        """The network with cuts between these sides only; nodes that are not named belong to the first side."""
         sets = [frozenset(side) for side in sides]
         named = [nodeid for side in sets for nodeid in side]
         if not sets or len(named) != len(set(named)) or not self.nodeids >= set(named):
@@ -36,20 +37,20 @@ class Network:
         )
 
     def isolate(self, nodeid: int) -> Network:
-        """Nothing comes or goes there."""
+        """The network with this node cut off from all others, in both directions."""
         self.check(nodeid)
         others = self.nodeids - {nodeid}
         return attrs.evolve(self, cut=self.cut | {(nodeid, b) for b in others} | {(a, nodeid) for a in others})
 
     def cut_off(self, source: int, target: int) -> Network:
-        """Nothing goes from the one to the other."""
+        """The network with the way from `source` to `target` cut."""
         self.check(source, target)
         if source == target:
             raise ValueError(f"node {source} cannot be cut off from itself")
         return attrs.evolve(self, cut=self.cut | {(source, target)})
 
     def lose(self, percent: float, nodeids: Iterable[int]) -> Network:
-        """That much of what these nodes should hear gets lost."""
+        """The network with this loss at these nodes."""
         nodeids = frozenset(nodeids)
         self.check(*nodeids)
         if not isinstance(cast("object", percent), (int, float)) or not 0 <= percent <= ALL:
@@ -57,22 +58,22 @@ class Network:
         return attrs.evolve(self, loss={**self.loss, **dict.fromkeys(nodeids, round(percent, _DIGITS))})
 
     def check(self, *nodeids: int) -> None:
-        """Complain about a node that is not there."""
+        """Raise `ValueError` for an unknown node."""
         for nodeid in nodeids:
             if nodeid not in self.nodeids:
                 raise ValueError(f"no node {nodeid!r} is among {sorted(self.nodeids)}")
 
     def linked(self, a: int, b: int) -> bool:
-        """Whether two nodes hear each other. To Corosync, one that is heard but does not hear is not there."""
+        """Whether packets arrive in both directions. Corosync treats a link that works in one direction as down."""
         return a == b or (self._arrives(a, b) and self._arrives(b, a))
 
     def rings(self, up: Iterable[int], stands: Callable[[tuple[int, ...]], bool]) -> Iterator[tuple[int, ...]]:
-        """The rings that these nodes come to be in, after what Corosync's daemons did (docs/facts.md).
+        """The rings that these nodes form, as observed on Corosync's daemons (docs/facts.md).
 
         Args:
             up: the nodes that take part.
-            stands: says whether these nodes are a ring already. One stands for as long as its token gets from each node
-                to the next higher one; a new one needs nodes of which each hears all others.
+            stands: tells whether these nodes form a ring already. An existing ring lasts as long as the token gets from
+                each node to the next higher one; a new one forms only among nodes that are all linked to each other.
         """
         left = sorted(up)
         while left:
@@ -83,16 +84,16 @@ class Network:
             left = [nodeid for nodeid in left if nodeid not in ring]
 
     def holds(self, members: Iterable[int]) -> bool:
-        """Whether the token gets around a ring: from each node to the next higher one, from the last to the first."""
+        """Whether the token gets around this ring: from each node to the next higher one, and from the last back."""
         return all(self.linked(member, successor) for member, successor in _successions(sorted(members)))
 
     def meet(self, nodeids: Iterable[int]) -> bool:
-        """Whether each of these hears all others."""
+        """Whether all of these nodes are linked to each other."""
         nodeids = frozenset(nodeids)
         return all(self.linked(a, b) for a in nodeids for b in nodeids)
 
     def _meeting(self, nodeids: list[int]) -> list[int]:
-        """As many of these as can meet, without those who cannot pass on the token."""
+        """As many of these nodes as are all linked to each other; those that cannot pass on the token go first."""
         ring = list(nodeids)
         while not self.meet(ring):
             stuck = (member for member, successor in _successions(ring) if not self.linked(member, successor))
@@ -104,7 +105,7 @@ class Network:
         return sorted(ring)
 
     def _within_reach(self, nodeids: list[int]) -> list[int]:
-        """The first of these, and all that it can reach, by way of others too."""
+        """The first of these nodes and all that it can reach, directly or through others."""
         reached, fresh = set[int](), {nodeids[0]}
         while fresh:
             reached |= fresh

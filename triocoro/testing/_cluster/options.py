@@ -1,4 +1,4 @@
-"""How a cluster is configured."""
+"""The options of a cluster, and which of them go together."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, TypeAlias, TypedDict, cast
 import attrs
 
 MAX_NODES: Final = 253
-"""As many as one packet to the supervisor of real nodes carries fds; the network has addresses for one more."""
+"""The number of fds that fit into one packet to the supervisor of real nodes. The network has 254 addresses."""
 
 _WINDOW: Final = 10_000
 _DEVICE_TIMEOUT: Final = 10_000
@@ -53,7 +53,7 @@ _BOOL: Final = attrs.validators.instance_of(bool)
 
 
 def _votes(votes: Mapping[int, int]) -> dict[int, int]:
-    """A copy, as nobody else may change it."""
+    """A copy, so that changes of the caller's mapping have no effect."""
     if not isinstance(cast("object", votes), Mapping) or not all(
         isinstance(cast("object", number), int) for item in votes.items() for number in item
     ):
@@ -63,44 +63,44 @@ def _votes(votes: Mapping[int, int]) -> dict[int, int]:
 
 @attrs.frozen(kw_only=True)
 class ClusterOptions:
-    """How a cluster is configured; see votequorum(5) and corosync.conf(5).
+    """The configuration of a cluster; see votequorum(5) and corosync.conf(5).
 
-    What votequorum would refuse, or ignore, is a `ValueError`.
+    Options that votequorum would refuse or ignore are a `ValueError`.
     """
 
     nodes: int = attrs.field(default=3, validator=[_number(1), attrs.validators.le(MAX_NODES)])
-    """How many nodes, at most 253 (of real ones, two cores start about 30 in time); their ids are 1 to that number."""
+    """How many nodes, at most 253; their ids are 1 to that number. Two cores can start about 30 real ones in time."""
     two_node: bool = attrs.field(default=False, validator=_BOOL)
-    """votequorum's two_node; it brings wait_for_all with it, unless that is given."""
+    """votequorum's two_node: one of two nodes is quorate. It turns on wait_for_all, unless that is set."""
     wait_for_all: bool | None = attrs.field(default=None, validator=attrs.validators.optional(_BOOL))
-    """votequorum's wait_for_all; `None` leaves it to two_node."""
+    """votequorum's wait_for_all: quorum needs all nodes once, at the start. `None` leaves it to two_node."""
     last_man_standing: bool = attrs.field(default=False, validator=_BOOL)
-    """votequorum's last_man_standing: fewer votes are expected once nodes have been away for the window's time."""
+    """votequorum's last_man_standing: it expects fewer votes once nodes have been away for the window's time."""
     last_man_standing_window: int = attrs.field(default=_WINDOW, validator=_number(1))
     """votequorum's last_man_standing_window, in milliseconds."""
     auto_tie_breaker: bool = attrs.field(default=False, validator=_BOOL)
-    """votequorum's auto_tie_breaker: one half of the votes is enough where a certain node is."""
+    """votequorum's auto_tie_breaker: half of the votes is enough for the side with a certain node."""
     auto_tie_breaker_node: str | None = attrs.field(
         default=None, validator=attrs.validators.optional(attrs.validators.instance_of(str))
     )
-    """Which node that is: ``"lowest"`` (votequorum's default), ``"highest"``, or ids in order, such as ``"3 1"``."""
+    """That node: ``"lowest"`` (votequorum's default), ``"highest"``, or ids in order, such as ``"3 1"``."""
     allow_downscale: bool = attrs.field(default=False, validator=_BOOL)
-    """votequorum's allow_downscale: nodes that stop in good order are no longer expected."""
+    """votequorum's allow_downscale: it no longer expects the votes of nodes that shut down cleanly."""
     expected_votes: int | None = attrs.field(default=None, validator=attrs.validators.optional(_number(1)))
-    """votequorum's expected_votes; `None`: the votes of all nodes."""
+    """votequorum's expected_votes; `None` stands for the votes of all nodes."""
     votes: Mapping[int, int] = attrs.field(default=MappingProxyType[int, int]({}), converter=_votes, hash=False)
-    """The votes of nodes that have another number than 1, by their ids (quorum_votes)."""
+    """The votes of nodes that do not have one vote, by node id (quorum_votes)."""
     qdevice_votes: int | None = attrs.field(default=None, validator=attrs.validators.optional(_number(0)))
-    """The votes of a quorum device; `None`: none is configured, and one that registers all the same has no votes."""
+    """The votes of the quorum device. With `None` no device is configured; one that still registers has no votes."""
     qdevice_timeout: int = attrs.field(default=_DEVICE_TIMEOUT, validator=_number(1))
-    """How many milliseconds a quorum device may be silent."""
+    """The milliseconds that a quorum device may be silent."""
     qdevice_sync_timeout: int = attrs.field(default=_DEVICE_SYNC_TIMEOUT, validator=_number(1))
-    """How many milliseconds a change of the membership waits for a quorum device that lives."""
+    """The milliseconds that a change of the membership waits for a quorum device that is alive."""
     token: int = attrs.field(default=500, validator=_number(100))
-    """totem's token timeout in milliseconds (the fake's changes take no time)."""
+    """totem's token timeout in milliseconds. It has no effect on the fake, whose changes take no time."""
 
     log_level: LogLevel = attrs.field(default="info", validator=attrs.validators.in_(LOG_LEVELS))
-    """How much the daemons log: "info", "debug" or "trace" (the fake logs what it does either way)."""
+    """How much the daemons log: "info", "debug" or "trace". The fake's log is always the same."""
 
     def __attrs_post_init__(self) -> None:
         for wrong, complaint in self._rules():
@@ -108,17 +108,17 @@ class ClusterOptions:
                 raise ValueError(complaint)
 
     def votes_of(self, nodeid: int) -> int:
-        """The votes that a node starts with."""
+        """The votes of a node at the start."""
         return self.votes.get(nodeid, 1)
 
     @property
     def total_votes(self) -> int:
-        """The votes that all nodes start with."""
+        """The votes of all nodes together at the start."""
         return sum(self.votes_of(nodeid) for nodeid in self.nodeids)
 
     @property
     def tie_breakers(self) -> tuple[int, ...]:
-        """The ids in `auto_tie_breaker_node`; empty where that is a word."""
+        """The ids in `auto_tie_breaker_node`; empty if it is a word or `None`."""
         words = (self.auto_tie_breaker_node or "").split()
         return tuple(map(int, words)) if all(word.isdecimal() for word in words) else ()
 
@@ -128,7 +128,7 @@ class ClusterOptions:
         return range(1, self.nodes + 1)
 
     def _rules(self) -> Iterator[tuple[bool, str]]:
-        """What does not go together (votequorum_readconfig in exec/votequorum.c): whether it is so, and the words."""
+        """The rules of votequorum_readconfig in exec/votequorum.c: whether each is broken, and the complaint."""
         tie_breaker = self.auto_tie_breaker_node
         most = max(self.expected_votes or 0, self.total_votes + (self.qdevice_votes or 0))
         yield not self.votes.keys() <= set(self.nodeids), f"votes must be of nodes 1 to {self.nodes}: {self.votes}"

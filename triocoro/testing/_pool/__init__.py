@@ -1,1 +1,1 @@
-"""Real clusters that are used again."""
+"""Clusters for tests: sources that lend them, and the reuse of real ones."""
