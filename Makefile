@@ -1,21 +1,23 @@
-# make demo     a cluster of real Corosync daemons at work; where none can run, of the fake, and why
-# make test     all checks, then all tests, against the fake and against real daemons. Where these cannot run, the last
-#               line says so and why; with CI=true or REAL=required that is a failure
-# make setup    only what these two need; they call it themselves, and it does nothing the second time
-# make lint, make fake, make real     parts of make test; ARGS="-k name" goes to pytest, which uses all cores
-# make bounds       measure what has a limit of time or CPU; fails if one is exceeded, so it needs a quiet machine
-# make flake        the tests ten times in a row in both modes, under load; N=3 and ARGS say otherwise
-# make flake-smoke  that in a minute: one round of a few tests
-# make fuzz         N random programs on real clusters and on fakes, compared; SEED=... runs the same ones again
+# make demo         show a cluster of real Corosync daemons; if none can run here, say why, and show the fake
+# make test         all checks, then all tests, against the fake and against real daemons. If real daemons cannot run,
+#                   the last line says so and why; with CI=true or REAL=required that is a failure
+# make setup        install what the other targets need; they call it themselves, and a second call does nothing
+# make lint, make fake, make real   the parts of make test; ARGS="-k name" goes to pytest, which uses all cores
+# make coverage     branch coverage of the fake and the real tests together; fails below the gate in pyproject.toml
+# make bounds       measure what has a limit of time or CPU, and fail if one is exceeded; needs a quiet machine
+# make flake        the tests ten times in both modes, on a busy machine; takes N=3 and ARGS
+# make flake-smoke  one such round of a few tests, in a minute
+# make fuzz         run N random programs on real clusters and on fakes, and compare; SEED=... repeats a run
 # make fuzz-smoke   a few of them
-# make recordings   N recordings of real clusters to which everything happens: the checkers find nothing in them
-# make unprivileged make real as an ordinary user, whom root makes for it; ARGS goes to pytest
-# make elsewhere    make demo and make test in a bare Debian SUITE, which root makes for it; COMMAND="..." is another command
+# make recordings   record N real clusters under random faults; the checkers must find nothing in the recordings
+# make unprivileged make real as an ordinary user, which root creates for it; ARGS goes to pytest
+# make elsewhere    make demo and make test in a bare Debian SUITE, which root creates for it; takes COMMAND="..."
 # make elsewhere-smoke   there, the demonstration and a few real tests
-# make pythons      make fake, and a few real tests, on each of PYTHONS; fails if one of ours is not here
-# make floors       the same with the oldest releases of what we depend on that pyproject.toml allows
+# make pythons      make fake, and a few real tests, on each of PYTHONS; fails if a supported version is not installed
+# make floors       the same with the oldest dependencies that pyproject.toml allows
+# make lock         pin the newest packages that development needs, on all of PYTHONS, in tools/constraints.txt
 #
-# PYTHON=python3.13 takes another interpreter, with a virtual environment of its own.
+# PYTHON=python3.13 selects another interpreter, which gets a virtual environment of its own.
 PYTHON ?= python3
 ARGS ?=
 N ?= 10
@@ -27,18 +29,18 @@ PYTHONS ?= $(foreach minor,$(MINORS),$(firstword $(wildcard \
 VENV := .venv$(if $(filter-out python3,$(PYTHON)),-$(notdir $(PYTHON)))
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# The extension module is built anew when one of its sources changes.
+# When one of these changes, make setup builds the extension module again. (cffi generates _shim.c.)
 SOURCES := $(filter-out %/_shim.c,$(wildcard $(addprefix triocoro/_corosync/,*.c *.h *.cdef *.txt *build*.py)))
 
-# What shows that the SDK and real clusters work, in half a minute.
+# These show in half a minute that the SDK and real clusters work.
 REAL_SMOKE := tests/sdk/test_death.py tests/plugin/test_downstream.py
 
-.PHONY: setup demo test lint fake real bounds flake flake-smoke fuzz fuzz-smoke recordings unprivileged elsewhere \
-    elsewhere-smoke pythons floors
+.PHONY: setup demo test lint fake real coverage bounds flake flake-smoke fuzz fuzz-smoke recordings unprivileged \
+    elsewhere elsewhere-smoke pythons floors lock
 
 setup: $(READY)
 
-$(READY): pyproject.toml tools/setup.sh $(wildcard setup.py) $(SOURCES)
+$(READY): pyproject.toml setup.py tools/setup.sh tools/constraints.txt $(SOURCES)
 	@PYTHON=$(PYTHON) VENV=$(VENV) tools/setup.sh
 	@[ -s $(VENV)/.missing ] || touch $@
 
@@ -57,6 +59,15 @@ lint: setup
 
 fake real: setup
 	$(BIN)/python -m pytest --corosync=$@ --numprocesses=auto --dist=worksteal $(ARGS)
+
+# Only one of the two modes at a time, so that each test has the machine that it has in make fake and make real.
+coverage: export COVERAGE_FILE := $(CURDIR)/build/coverage/data
+coverage: setup
+	@rm -rf build/coverage && mkdir -p build/coverage
+	$(BIN)/coverage run -m pytest --corosync=fake --numprocesses=auto --dist=worksteal $(ARGS)
+	$(BIN)/coverage run -m pytest --corosync=real --numprocesses=auto --dist=worksteal $(ARGS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report $(if $(ARGS),--fail-under=0)
 
 bounds: setup
 	BOUNDS=only $(BIN)/python -m pytest --corosync=fake $(ARGS)
@@ -97,9 +108,14 @@ pythons:
 	done
 
 floors:
-	@mkdir -p build && echo 'anyio<4.9 # which still goes with that Trio' > build/floors.txt
+	@mkdir -p build
 	@sed -n 's/^\(dependencies\|pytest\) = \[\(.*\)\]$$/\2/p' pyproject.toml | grep -o '[^", ]*>=[^", ]*' | \
-	    sed 's/>=/==/' | tee -a build/floors.txt
-	@PYTHON=$(PYTHON) VENV=.venv-floors PIP_CONSTRAINT=$(CURDIR)/build/floors.txt tools/setup.sh
+	    sed 's/>=/==/' | tee build/floors.txt
+	@echo 'anyio<4.9 # the last one that works with this Trio' >> build/floors.txt
+	@grep -vE "^($$(sed 's/[=<].*//' build/floors.txt | paste -s -d '|'))==" tools/constraints.txt >> build/floors.txt
+	@PYTHON=$(PYTHON) VENV=.venv-floors CONSTRAINTS=build/floors.txt tools/setup.sh
 	.venv-floors/bin/python -m pytest --corosync=fake --numprocesses=auto $(ARGS)
 	.venv-floors/bin/python -m pytest --corosync=real --numprocesses=auto $(REAL_SMOKE)
+
+lock:
+	$(lastword $(PYTHONS)) tools/lock.py $(PYTHONS)

@@ -1,4 +1,4 @@
-"""What pyproject.toml cannot say: the extension module. It is built on Linux only; the fake needs none."""
+"""Builds the extension module, which pyproject.toml cannot describe. Only on Linux; the fake needs none."""
 
 import os
 import shlex
@@ -8,12 +8,12 @@ import sysconfig
 
 from setuptools import setup
 
-# There is no limited API on free-threaded builds (cffi leaves it off there by itself).
+# Free-threaded builds have no limited API (and there, cffi does not use it).
 limited = not sysconfig.get_config_var("Py_GIL_DISABLED")
 
 
 def can_compile() -> bool:
-    """Whether there are a C compiler, the C library's headers and Python's."""
+    """Whether this machine has a C compiler, and the headers of the C library and of Python."""
     compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
     command = [*compiler, f"-I{sysconfig.get_path('include')}", "-fsyntax-only", "-xc", "-"]
     try:

@@ -1,14 +1,16 @@
 #!/usr/bin/env bash
 # Install what the checks and the demonstration need: system packages (with apt, as root), and a virtual environment.
-# Only what is missing is installed. Where packages cannot be installed, it says which, lists them in $VENV/.missing, and
-# goes on with what is there: the fake needs nothing but Python. Called by `make setup`, which calls it again when its
-# inputs change, or something was missing.
-#   PYTHON  the interpreter for the virtual environment (python3)
-#   VENV    where that environment goes (.venv)
+# Only missing packages are installed. If they cannot be installed, the script names them, lists them in $VENV/.missing,
+# and continues: the fake needs nothing but Python. `make setup` calls it, again after its inputs have changed, and as long
+# as packages are missing.
+#   PYTHON       the interpreter for the virtual environment (python3)
+#   VENV         the folder of that environment (.venv)
+#   CONSTRAINTS  the file that pins the packages in it (tools/constraints.txt)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}
 venv=${VENV:-.venv}
+constraints=${CONSTRAINTS:-tools/constraints.txt}
 # An ordinary user's PATH lacks the folders where corosync, ip and nft live.
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 
@@ -28,8 +30,8 @@ if ! python_has 'import sys; assert sys.version_info >= (3, 10)'; then
     exit 1
 fi
 
-# Each line: does this machine have it? If not: the package of Debian that brings it. Where the interpreter is Debian's
-# default one its packages are called python3-*, else after the version.
+# Each line: a check, and the Debian package to install if it fails. The packages of Debian's default interpreter are
+# called python3-*, those of others have the version in their names.
 flavour=python3
 if [ "$(readlink -f "$(command -v "$python")")" != "$(readlink -f /usr/bin/python3)" ]; then
     flavour=$("$python" -c 'import sys; print("python%d.%d" % sys.version_info[:2])')
@@ -57,16 +59,16 @@ restore_policy() {
 
 install_packages() {
     export DEBIAN_FRONTEND=noninteractive
-    # dpkg must not start the services that it installs: the host's own corosync is none of our business.
+    # dpkg must not start the services that it installs: we do not touch the host's own corosync.
     if [ -e "$policy" ]; then mv "$policy" "$policy.before-triocoro"; fi
     trap restore_policy EXIT
     printf '#!/bin/sh\nexit 101\n' >"$policy"
     chmod 755 "$policy"
-    # A machine that has just been started may be busy with updates of its own: wait for them.
+    # A machine that has just booted may be installing updates: wait for them.
     local install=(
         apt-get install -qq -y --no-install-recommends -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=300 "${missing[@]}"
     )
-    # The lists of packages may be missing or old; fetch them only then.
+    # Fetch the lists of packages only if they are missing or outdated.
     if ! apt-cache show "${missing[@]}" >/dev/null 2>&1 || ! "${install[@]}" >/dev/null; then
         apt-get update -qq
         "${install[@]}" >/dev/null
@@ -76,7 +78,7 @@ install_packages() {
 }
 
 disable_service() {
-    # Installing it has enabled it for the next boot. Nobody asked for that.
+    # The package has enabled corosync for the next boot, which was not the point of installing it.
     if have systemctl; then
         systemctl disable --quiet corosync 2>/dev/null || true
     elif have update-rc.d; then
@@ -92,9 +94,9 @@ if [ ${#missing[@]} -gt 0 ]; then
     else
         still=${missing[*]}
         if [ "$still" = "$(cat "$venv/.missing" 2>/dev/null)" ] &&
-            [ -z "$(find pyproject.toml setup.py triocoro/_corosync -type f -newer "$venv/.missing" \
+            [ -z "$(find pyproject.toml setup.py "$constraints" triocoro/_corosync -type f -newer "$venv/.missing" \
                 ! -path '*/__pycache__/*' ! -name '_shim*')" ]; then
-            exit # all that can be done was done the last time
+            exit # the last time has done all that can be done
         fi
         have apt-get && why="you are not root" || why="there is no apt-get"
         {
@@ -112,5 +114,7 @@ if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
     echo '*' >"$venv/.gitignore"
 fi
 echo "setup: installing triocoro and what its checks need into $venv"
-"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable '.[pytest,dev]'
+# In the environment, since pip must pass it on to the build; newer versions of pip have a variable of its own for that.
+PIP_CONSTRAINT=$PWD/$constraints PIP_BUILD_CONSTRAINT=$PWD/$constraints \
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable '.[pytest,dev]'
 if [ -n "$still" ]; then echo "$still" >"$venv/.missing"; else rm -f "$venv/.missing"; fi
