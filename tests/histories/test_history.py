@@ -1,4 +1,4 @@
-"""Histories: what is recorded of real and fake clusters alike, and what becomes of it."""
+"""Histories: what is recorded on real and fake clusters, and how histories are saved, merged and compared."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def events(history: Iterable[Any], kind: type[Any]) -> list[Any]:
 
 
 async def record(cluster: Cluster) -> History:
-    """Two members through a partition and a death, and who asks about quorum and the map."""
+    """Record two members through a partition and a kill, and requests to votequorum, quorum and cmap."""
     history = History()
     one = history.endpoint(cluster[1], client="one")
     three = history.endpoint(cluster[3], client="three")
@@ -51,7 +51,7 @@ async def record(cluster: Cluster) -> History:
                         while len(side.view.members) == 2:
                             await side.receive()
                     with trio.CancelScope(shield=True):
-                        # The connection is lost before a real daemon's end is known.
+                        # Shielded: the lost connection cancels this block before `kill` has seen a real daemon end.
                         await cluster[3].kill()
                     history.fault("kill", nodeid=3)
                     await trio.sleep_forever()
@@ -59,7 +59,7 @@ async def record(cluster: Cluster) -> History:
     return history
 
 
-async def test_what_is_recorded(corosync_cluster: Cluster) -> None:
+async def test_calls_deliveries_losses_and_faults_are_recorded(corosync_cluster: Cluster) -> None:
     history = await record(corosync_cluster)
     assert check(history, options=corosync_cluster.options) == []
     functions = {entry.function for entry in history if isinstance(entry, Call)}
@@ -88,14 +88,14 @@ async def test_what_is_recorded(corosync_cluster: Cluster) -> None:
     assert sorted(map(repr, History.merge(split))) == sorted(map(repr, history))
 
 
-def test_a_client_has_a_name_of_its_own(corosync_cluster: Cluster) -> None:
+def test_two_clients_cannot_have_the_same_name(corosync_cluster: Cluster) -> None:
     history = History()
     history.endpoint(corosync_cluster[1], client="a")
     with pytest.raises(ValueError, match="has a client 'a' already"):
         history.endpoint(corosync_cluster[2], client="a")
 
 
-async def test_names_of_clients_that_were_recorded_before(corosync_cluster: Cluster) -> None:
+async def test_names_of_clients_in_recorded_entries_are_taken(corosync_cluster: Cluster) -> None:
     parts = [History(), History()]
     for part in parts:
         async with triocoro.open_votequorum(endpoint=part.endpoint(corosync_cluster[1], client="a")):
@@ -106,48 +106,50 @@ async def test_names_of_clients_that_were_recorded_before(corosync_cluster: Clus
         history.endpoint(corosync_cluster[1], client="b")
     with pytest.raises(ValueError, match="two histories have a client 'a' each"):
         History.merge(parts)
-    # A client may come in parts.
+    # One client's entries may be split over several histories.
     middle = len(parts[0]) // 2
     halves = [History(list(parts[0])[:middle]), History(list(parts[0])[middle:])]
     assert History.merge(halves) == parts[0]
 
 
 @pytest.mark.parametrize("line", ["", "x", "1", "{}", '{"class":"Nobody"}', '{"class":"Call"}'])
-def test_no_history(line: str) -> None:
+def test_text_that_is_not_a_history_is_refused(line: str) -> None:
     with pytest.raises(ValueError, match="this is no line of a history"):
         History.from_json_lines(f"{line}\n")
 
 
-async def test_a_client_is_not_told_what_it_has_not_asked_for(corosync_cluster: Cluster) -> None:
-    # The recording asks for the ring that a member begins in; whoever is above it sees what it would see without.
+async def test_the_initial_totem_change_is_hidden_unless_requested(corosync_cluster: Cluster) -> None:
+    # The recording endpoint always requests the initial totem change, and hides it from clients that do not.
     history = History()
-    for asks in (False, True):
-        raw = await history.endpoint(corosync_cluster[1], client=str(asks)).connect(CpgSpec(initial_totem_conf=asks))
+    for requested in (False, True):
+        raw = await history.endpoint(corosync_cluster[1], client=str(requested)).connect(
+            CpgSpec(initial_totem_conf=requested)
+        )
         await join(raw, b"g")
         kinds: list[type[Any]] = []
-        while len([entry for entry in history if isinstance(entry, Delivery) and entry.client == str(asks)]) < 2:
+        while len([entry for entry in history if isinstance(entry, Delivery) and entry.client == str(requested)]) < 2:
             await trio.lowlevel.wait_readable(raw.fileno())
             kinds += [type(event) for event in raw.dispatch(100, 10_000)[1]]
-        assert kinds == ([ConfigChange, TotemChange] if asks else [ConfigChange])
+        assert kinds == ([ConfigChange, TotemChange] if requested else [ConfigChange])
         raw.close()
         await raw.wait_closed()
     assert len(events(history, TotemChange)) == 2
 
 
 def told(events: Iterable[object]) -> list[object]:
-    """What does not depend on whose group it is."""
+    """The part of events that is the same in any group: totem changes, and the types of other events."""
     return [event if isinstance(event, TotemChange) else type(event) for event in events]
 
 
-async def test_a_client_is_told_what_it_would_be_told_without(corosync_cluster: Cluster) -> None:
+async def test_a_recorded_client_gets_the_same_events_as_another_one(corosync_cluster: Cluster) -> None:
     endpoints = (corosync_cluster[1].endpoint, History().endpoint(corosync_cluster[1], client="one"))
 
-    async def members(rings: str = "", *, are_taken: bool = False) -> tuple[list[RawCpg], list[list[object]]]:
-        """Two new ones, without the recording and with it, in groups of their own."""
+    async def members(rings: str = "", *, take_events: bool = False) -> tuple[list[RawCpg], list[list[object]]]:
+        """Two new members, one not recorded and one recorded, in groups of their own; and the events of each."""
         handles = [await endpoint.connect(CPG) for endpoint in endpoints]
         if rings:
             await change(rings)
-        seen = [told(handle.dispatch(100, 10_000)[1]) if are_taken else [] for handle in handles]
+        seen = [told(handle.dispatch(100, 10_000)[1]) if take_events else [] for handle in handles]
         for handle, group, events in zip(handles, (b"plain", b"recorded"), seen, strict=True):
             await join(handle, group)
             events.extend(told((await caught_up(handle))[0]))
@@ -164,7 +166,7 @@ async def test_a_client_is_told_what_it_would_be_told_without(corosync_cluster: 
     assert without == recorded != []
     await close(*handles)
 
-    handles, (without, recorded) = await members("heal", are_taken=True)
+    handles, (without, recorded) = await members("heal", take_events=True)
     assert without == recorded != [ConfigChange]
     await close(*handles)
 
@@ -176,10 +178,10 @@ async def test_a_client_is_told_what_it_would_be_told_without(corosync_cluster: 
     await close(*handles)
 
 
-@pytest.mark.corosync_fake_only(reason="nobody else may join in the moment of a real join")
+@pytest.mark.corosync_fake_only(reason="on a real cluster, no other join can be timed into a join")
 @pytest.mark.parametrize("knows_a_ring", [False, True])
-async def test_another_group_changes_before_the_own_join(
-    autojump_clock: trio.testing.MockClock,  # noqa: ARG001 - it is in force
+async def test_a_change_of_another_group_before_the_own_join(
+    autojump_clock: trio.testing.MockClock,  # noqa: ARG001 - using the fixture installs the clock
     *,
     knows_a_ring: bool,
 ) -> None:
@@ -201,7 +203,7 @@ async def test_another_group_changes_before_the_own_join(
         await close(*handles, other)
 
 
-async def test_numbers_that_json_has_none_of(corosync_cluster: Cluster) -> None:
+async def test_numbers_that_json_cannot_express(corosync_cluster: Cluster) -> None:
     history = History()
     async with triocoro.open_cmap(endpoint=history.endpoint(corosync_cluster[1], client="a")) as cmap:
         for value in (math.inf, -math.inf, 1.5):
@@ -222,7 +224,7 @@ async def test_numbers_that_json_has_none_of(corosync_cluster: Cluster) -> None:
     assert math.isnan(fault.arguments["number"])
 
 
-def test_what_is_kept_of_values() -> None:
+def test_values_of_faults_are_made_immutable() -> None:
     history = History(clock=lambda: 0.0)
     history.fault("x", votes={1: 2}, nodes={3, 1}, sides=[[1], [2, 3]])
     assert history[0] == Fault(
@@ -234,7 +236,7 @@ def test_what_is_kept_of_values() -> None:
         history.to_json_lines()
 
 
-async def test_a_message_by_zero_copy(corosync_cluster: Cluster) -> None:
+async def test_a_zero_copy_message_is_recorded_with_its_payload(corosync_cluster: Cluster) -> None:
     history = History()
     got: list[bytes] = []
 
@@ -260,25 +262,25 @@ async def test_a_message_by_zero_copy(corosync_cluster: Cluster) -> None:
     assert History.from_json_lines(history.to_json_lines()) == history
 
 
-@pytest.mark.corosync_fake_only(reason="a real daemon answers when it likes")
-async def test_an_answer_that_comes_when_the_handle_is_closed(corosync_cluster: Cluster) -> None:
+@pytest.mark.corosync_fake_only(reason="the reply of a real daemon cannot be timed")
+async def test_a_reply_that_arrives_after_the_handle_was_closed(corosync_cluster: Cluster) -> None:
     history = History()
-    answers: list[triocoro.VotequorumInfo] = []
+    replies: list[triocoro.VotequorumInfo] = []
 
     async def ask(votequorum: triocoro.Votequorum) -> None:
-        answers.append(await votequorum.info())
+        replies.append(await votequorum.info())
 
     async with trio.open_nursery() as nursery:
         endpoint = history.endpoint(corosync_cluster[1], client="a")
         async with triocoro.open_votequorum(endpoint=endpoint) as votequorum:
             await corosync_cluster[1].freeze()
-            nursery.start_soon(ask, votequorum)  # noqa: ASYNC111 - it outlives the connection
+            nursery.start_soon(ask, votequorum)  # noqa: ASYNC111 - the task outlives the connection on purpose
             await trio.testing.wait_all_tasks_blocked()
             await corosync_cluster[1].thaw()
-    assert [entry.result for entry in history if isinstance(entry, Return)][1:] == answers != []
+    assert [entry.result for entry in history if isinstance(entry, Return)][1:] == replies != []
 
 
-async def test_what_is_printed_of_large_messages(corosync_cluster: Cluster) -> None:
+async def test_reprs_shorten_large_messages(corosync_cluster: Cluster) -> None:
     history = History()
     large = bytes(100_000)
     async with triocoro.open_group("g", endpoint=history.endpoint(corosync_cluster[1], client="a")) as group:
@@ -288,12 +290,12 @@ async def test_what_is_printed_of_large_messages(corosync_cluster: Cluster) -> N
     assert max(map(len, lines)) < 500
     assert any("arguments={'payloads': (b'small',)}" in line for line in lines)
     assert any("<2000000 bytes: b" in line for line in lines)
-    # Nothing else is another than before.
-    two = Call(time=0, client="a", node=1, handle=1, number=1, function="f", arguments={"x": (1, b"y"), "z": {}})
-    assert repr(two).endswith("arguments={'x': (1, b'y'), 'z': {}})")
+    # Other values have their usual repr.
+    call = Call(time=0, client="a", node=1, handle=1, number=1, function="f", arguments={"x": (1, b"y"), "z": {}})
+    assert repr(call).endswith("arguments={'x': (1, b'y'), 'z': {}})")
 
 
-async def test_a_cancelled_call(corosync_cluster: Cluster) -> None:
+async def test_a_cancelled_call_is_recorded(corosync_cluster: Cluster) -> None:
     history = History()
     async with triocoro.open_votequorum(endpoint=history.endpoint(corosync_cluster[1], client="a")) as votequorum:
         await corosync_cluster[1].freeze()
@@ -306,8 +308,8 @@ async def test_a_cancelled_call(corosync_cluster: Cluster) -> None:
     assert [entry.number for entry in cancelled] == [call.number for call in calls]
 
 
-def test_histories_of_several_processes() -> None:
-    # Each has a clock of its own that tells the same time, and its entries stay in their order, whatever that says.
+def test_merging_keeps_the_order_within_each_history() -> None:
+    # The entries of one history stay in order, even where their times say otherwise.
     one = [Fault(time=time, verb=str(number)) for number, time in enumerate((1.0, 5.0, 4.0, 9.0))]
     two = [Fault(time=time, verb=str(number)) for number, time in enumerate((2.0, 3.0, 4.5), start=10)]
     merged = History.merge([History(one), History(two)])

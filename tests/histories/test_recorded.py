@@ -1,4 +1,4 @@
-"""The checkers and what was recorded: no false alarm, and an alarm if somebody forges it."""
+"""The checkers on recordings: no false alarm, and an alarm if a recording is forged."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ from triocoro import (
 from triocoro.testing import Cluster, Delivery, Entry, Fault, History, Return, Rule, check
 
 _PLACES = 12
-"""How many places of a recording are forged, one at a time."""
+"""The number of places at which a recording is forged, one at a time."""
 
 _recordings: dict[str, History] = {}
-"""By the mode: a recording of a real cluster takes its time."""
+"""One recording for each mode, as recording a real cluster takes long."""
 
 Forge: TypeAlias = Callable[[Sequence[Entry], int], "list[Entry] | None"]
-"""What takes the entries, and gives others that were forged at a place; `None` where there is nothing to forge."""
+"""Returns a copy of the entries that is forged at an index; `None` if there is nothing to forge there."""
 
 
 @attrs.frozen
 class Forgery:
-    """Something that may be wrong with a recording."""
+    """One way to forge a recording."""
 
     forge: Forge
     rules: set[Rule]
-    """Those that find it."""
+    """The rules that may find it."""
     least: float = 1
-    """The part of all places where they must."""
+    """The share of all places at which they must find it."""
 
 
 async def recording(cluster: Cluster, mode: str) -> History:
@@ -62,36 +62,38 @@ async def test_there_is_no_false_alarm(
     each = (time.process_time() - began) / len(history)
     bound("10,000 entries of a history are checked: seconds of CPU", each * 10_000, 1.0)
     assert list(map(str, violations)) == []
-    # It was not a quiet time.
+    # Make sure that the recording is eventful.
     verbs = {entry.verb for entry in history if isinstance(entry, Fault)}
     assert verbs == {"partition", "heal", "kill", "start", "freeze", "thaw", "stop", "isolate", "restart"}
-    told = [entry.event for entry in history if isinstance(entry, Delivery)]
-    assert Counter(map(type, told))[Message] > 100
-    # A member may live through all of it, and leave only then.
-    reasons = {one.reason for change in told if isinstance(change, ConfigChange) for one in change.joined + change.left}
+    events = [entry.event for entry in history if isinstance(entry, Delivery)]
+    assert Counter(map(type, events))[Message] > 100
+    # LEAVE is not required: a member may stay until the end.
+    reasons = {
+        one.reason for change in events if isinstance(change, ConfigChange) for one in change.joined + change.left
+    }
     assert reasons >= {Reason.JOIN, Reason.NODEDOWN, Reason.NODEUP}
-    assert {change.quorate for change in told if isinstance(change, VotequorumChange)} == {False, True}
-    assert len({change.ring_id for change in told if isinstance(change, TotemChange)}) >= 6
+    assert {change.quorate for change in events if isinstance(change, VotequorumChange)} == {False, True}
+    assert len({change.ring_id for change in events if isinstance(change, TotemChange)}) >= 6
 
 
 # -- forgeries ---------------------------------------------------------------------------------------------------------
 
 
-def told(kind: type[Any], change: Callable[[Any], object]) -> Forge:
-    """An event of a kind says something else; it stays as it is where `change` gives `None`."""
+def event_changed(kind: type[Any], change: Callable[[Any], object]) -> Forge:
+    """Change an event of that type; there is nothing to forge where `change` returns `None`."""
 
     def forge(entries: Sequence[Entry], index: int) -> list[Entry] | None:
         entry = entries[index]
         if not isinstance(entry, Delivery) or not isinstance(entry.event, kind):
             return None
-        other = change(entry.event)
-        return None if other is None else [*entries[:index], attrs.evolve(entry, event=other), *entries[index + 1 :]]
+        forged = change(entry.event)
+        return None if forged is None else [*entries[:index], attrs.evolve(entry, event=forged), *entries[index + 1 :]]
 
     return forge
 
 
-def answered(kind: type[Any], change: Callable[[Any], object]) -> Forge:
-    """A call has another result."""
+def result_changed(kind: type[Any], change: Callable[[Any], object]) -> Forge:
+    """Change the result of a call."""
 
     def forge(entries: Sequence[Entry], index: int) -> list[Entry] | None:
         entry = entries[index]
@@ -102,8 +104,8 @@ def answered(kind: type[Any], change: Callable[[Any], object]) -> Forge:
     return forge
 
 
-def times(number: int, kind: type[Any]) -> Forge:
-    """An event comes that often, instead of once."""
+def repeated(number: int, kind: type[Any]) -> Forge:
+    """Deliver an event `number` times instead of once."""
 
     def forge(entries: Sequence[Entry], index: int) -> list[Entry] | None:
         entry = entries[index]
@@ -115,7 +117,7 @@ def times(number: int, kind: type[Any]) -> Forge:
 
 
 def neighbour(entries: Sequence[Entry], index: int, step: int) -> int | None:
-    """Where the event before (-1) or behind (1) is that the same handle told of."""
+    """The index of the same handle's delivery before (step -1) or after (step 1) an index."""
     entry = entries[index]
     other = index + step
     while isinstance(entry, Delivery) and 0 <= other < len(entries):
@@ -127,7 +129,7 @@ def neighbour(entries: Sequence[Entry], index: int, step: int) -> int | None:
 
 
 def swapped(entries: Sequence[Entry], index: int) -> list[Entry] | None:
-    """Two messages that follow each other change places."""
+    """Swap two messages that follow each other."""
     here = entries[index]
     other = neighbour(entries, index, 1) if isinstance(here, Delivery) and isinstance(here.event, Message) else None
     if other is None or not isinstance(here, Delivery):
@@ -140,8 +142,8 @@ def swapped(entries: Sequence[Entry], index: int) -> list[Entry] | None:
     return forged
 
 
-def between(forge: Forge) -> Forge:
-    """Only where the same handle tells of something before and afterwards: not the first or the last event of all."""
+def not_at_the_ends(forge: Forge) -> Forge:
+    """Forge only where the same handle has deliveries before and after: not its first or last one."""
 
     def inner(entries: Sequence[Entry], index: int) -> list[Entry] | None:
         forged = forge(entries, index)
@@ -151,8 +153,8 @@ def between(forge: Forge) -> Forge:
     return inner
 
 
-def closing(forge: Forge) -> Forge:
-    """Only where the event closes a transition: not what a member is told of its ring when it joins."""
+def closing_a_transition(forge: Forge) -> Forge:
+    """Forge only where the event closes a transition, and not the report of the ring that a member joins in."""
 
     def inner(entries: Sequence[Entry], index: int) -> list[Entry] | None:
         forged = forge(entries, index)
@@ -166,25 +168,28 @@ def closing(forge: Forge) -> Forge:
     return inner
 
 
-def compared(forge: Forge) -> Forge:
-    """Only where others of CPG on the node were told of that ring, and this handle of an earlier and a later one."""
+def with_other_reports(forge: Forge) -> Forge:
+    """Forge only where other CPG handles of the node report the ring, and this one reports an older and a newer one."""
 
     def inner(entries: Sequence[Entry], index: int) -> list[Entry] | None:
         forged = forge(entries, index)
         here = entries[index]
         if forged is None or not isinstance(here, Delivery):
             return None
-        rings = [(place, it) for place, it in enumerate(entries) if isinstance(it, Delivery) and it.node == here.node]
-        rings = [(place, it) for place, it in rings if isinstance(it.event, TotemChange)]
-        own = [place for place, it in rings if (it.client, it.handle) == (here.client, here.handle)]
-        others = [place for place, it in rings if it.event.ring_id == here.event.ring_id and place != index]
+        rings = [
+            (place, entry)
+            for place, entry in enumerate(entries)
+            if isinstance(entry, Delivery) and entry.node == here.node and isinstance(entry.event, TotemChange)
+        ]
+        own = [place for place, entry in rings if (entry.client, entry.handle) == (here.client, here.handle)]
+        others = [place for place, entry in rings if entry.event.ring_id == here.event.ring_id and place != index]
         return forged if any(own[0] < place < own[-1] for place in others) and own[0] < index < own[-1] else None
 
     return inner
 
 
-def of_members(forge: Forge) -> Forge:
-    """Only where the handle has not left: it may go on hearing its group for a while, and no rule is about that."""
+def before_leaving(forge: Forge) -> Forge:
+    """Forge only where the handle has not left: what it is still told of its group after that is under no rule."""
 
     def inner(entries: Sequence[Entry], index: int) -> list[Entry] | None:
         here = entries[index]
@@ -206,61 +211,75 @@ def of_members(forge: Forge) -> Forge:
     return inner
 
 
-def _another_sender(message: Message) -> Message:
+def _with_other_sender(message: Message) -> Message:
     return Message(Address(message.sender.nodeid % 3 + 1, message.sender.pid), message.payload)
 
 
-def _another_member(change: ConfigChange) -> ConfigChange | None:
+def _with_other_member(change: ConfigChange) -> ConfigChange | None:
     if not change.members:
         return None
     *others, last = change.members
     return attrs.evolve(change, members=(*others, Address(last.nodeid, last.pid + 1)))
 
 
-def _another_ring(change: TotemChange) -> TotemChange:
+def _with_other_ring(change: TotemChange) -> TotemChange:
     return TotemChange(RingId(change.ring_id.nodeid, change.ring_id.seq + 1), change.members)
 
 
-def _otherwise(change: Any) -> Any:
+def _with_other_quorate(change: Any) -> Any:
     return attrs.evolve(change, quorate=not change.quorate)
 
 
 _VIEWS = {Rule.VIEW_AGREEMENT}
-# Who has no message in common with others in its ring before and after that place cannot be compared with them.
+# Members that share no messages before and after that place in their ring cannot be compared.
 _MESSAGE = {Rule.SELF_DELIVERY, Rule.TOTAL_ORDER, Rule.VIRTUAL_SYNCHRONY}
-# A member that should have been there, or not, shows in the order, and in what it sends, as well.
+# A wrong set of members also shows in the order, and in the messages that they send.
 _MEMBERS = {Rule.VIEW_AGREEMENT, Rule.TOTAL_ORDER, Rule.INTEGRITY}
 
 FORGERIES = {
-    "a message is missing": Forgery(times(0, Message), _MESSAGE, 0.5),
-    "a message comes twice": Forgery(of_members(times(2, Message)), {Rule.INTEGRITY}),
-    "a message is another": Forgery(
-        of_members(told(Message, lambda message: Message(message.sender, message.payload[::-1]))), {Rule.INTEGRITY}
+    "a message is missing": Forgery(repeated(0, Message), _MESSAGE, 0.5),
+    "a message is delivered twice": Forgery(before_leaving(repeated(2, Message)), {Rule.INTEGRITY}),
+    "a message has another payload": Forgery(
+        before_leaving(event_changed(Message, lambda message: Message(message.sender, message.payload[::-1]))),
+        {Rule.INTEGRITY},
     ),
-    "a message is from another": Forgery(of_members(told(Message, _another_sender)), {Rule.INTEGRITY}),
-    # Its own message, before it was sent, breaks integrity.
-    "two messages change places": Forgery(swapped, {Rule.FIFO, Rule.TOTAL_ORDER, Rule.INTEGRITY}, 0.5),
-    "a change of the members is missing": Forgery(between(times(0, ConfigChange)), _MEMBERS, 0.5),
-    "a change of the members comes twice": Forgery(between(times(2, ConfigChange)), _MEMBERS, 0.5),
-    "a member is another": Forgery(between(told(ConfigChange, _another_member)), _MEMBERS, 0.5),
-    # Who is alone on its node has nobody to be compared with; nor has the last ring of a handle.
-    "a ring is missing": Forgery(closing(compared(times(0, TotemChange))), _VIEWS, 0.5),
-    "a ring comes twice": Forgery(closing(times(2, TotemChange)), _VIEWS),
-    "a ring is another": Forgery(closing(compared(told(TotemChange, _another_ring))), _VIEWS, 0.5),
+    "a message has another sender": Forgery(
+        before_leaving(event_changed(Message, _with_other_sender)), {Rule.INTEGRITY}
+    ),
+    # A member's own message breaks integrity if it comes before it was sent.
+    "two messages are swapped": Forgery(swapped, {Rule.FIFO, Rule.TOTAL_ORDER, Rule.INTEGRITY}, 0.5),
+    "a change of the members is missing": Forgery(not_at_the_ends(repeated(0, ConfigChange)), _MEMBERS, 0.5),
+    "a change of the members is repeated": Forgery(not_at_the_ends(repeated(2, ConfigChange)), _MEMBERS, 0.5),
+    "a member has another address": Forgery(
+        not_at_the_ends(event_changed(ConfigChange, _with_other_member)), _MEMBERS, 0.5
+    ),
+    # There is no other report to compare with for a handle that is alone on its node, or for a handle's last ring.
+    "a ring is missing": Forgery(closing_a_transition(with_other_reports(repeated(0, TotemChange))), _VIEWS, 0.5),
+    "a ring is reported twice": Forgery(closing_a_transition(repeated(2, TotemChange)), _VIEWS),
+    "a ring has another id": Forgery(
+        closing_a_transition(with_other_reports(event_changed(TotemChange, _with_other_ring))), _VIEWS, 0.5
+    ),
     "a ring has other nodes": Forgery(
-        closing(told(TotemChange, lambda change: TotemChange(change.ring_id, (*change.members, 4)))), _VIEWS
+        closing_a_transition(
+            event_changed(TotemChange, lambda change: TotemChange(change.ring_id, (*change.members, 4)))
+        ),
+        _VIEWS,
     ),
     # The first decision may have come in the middle of a transition.
-    "votequorum says otherwise": Forgery(told(VotequorumChange, _otherwise), {Rule.QUORUM}, 0.3),
-    "quorum says otherwise": Forgery(told(QuorumChange, _otherwise), {Rule.QUORUM}),
-    # Nothing is said of answers in a transition.
-    "votes are more": Forgery(
-        answered(VotequorumInfo, lambda info: attrs.evolve(info, total_votes=info.total_votes + 1)), {Rule.QUORUM}, 0.5
+    "votequorum reports the opposite": Forgery(
+        event_changed(VotequorumChange, _with_other_quorate), {Rule.QUORUM}, 0.3
     ),
-    "quorum is higher": Forgery(
-        answered(VotequorumInfo, lambda info: attrs.evolve(info, quorum=info.quorum + 1)), {Rule.QUORUM}, 0.5
+    "quorum reports the opposite": Forgery(event_changed(QuorumChange, _with_other_quorate), {Rule.QUORUM}),
+    # Results in a transition are not judged.
+    "info has more votes": Forgery(
+        result_changed(VotequorumInfo, lambda info: attrs.evolve(info, total_votes=info.total_votes + 1)),
+        {Rule.QUORUM},
+        0.5,
     ),
-    "the answer is otherwise": Forgery(answered(bool, lambda answer: not answer), {Rule.QUORUM}, 0.5),
+    "info has a higher quorum": Forgery(
+        result_changed(VotequorumInfo, lambda info: attrs.evolve(info, quorum=info.quorum + 1)), {Rule.QUORUM}, 0.5
+    ),
+    "is_quorate returns the opposite": Forgery(result_changed(bool, lambda answer: not answer), {Rule.QUORUM}, 0.5),
 }
 
 

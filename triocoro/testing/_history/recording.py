@@ -91,12 +91,12 @@ class RecordingEndpoint:
 
     @property
     def label(self) -> str:
-        """Names the daemon in messages."""
+        """The daemon's name in messages."""
         return self._endpoint.label
 
     @property
     def identity(self) -> Hashable:
-        """That of the endpoint that it records."""
+        """The identity of the endpoint underneath."""
         return self._endpoint.identity
 
     @property
