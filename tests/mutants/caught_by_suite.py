@@ -118,7 +118,7 @@ QUORUM = {
         "exec.votequorum",
         "lambda: (self._nodelist(), self._change())",
         "lambda: (self._change(), self._nodelist())",
-        "tests/sdk/test_lowlevel.py::test_votequorum_dispatches_as_cpg_does",
+        "tests/sdk/test_lowlevel_votequorum.py::test_votequorum_dispatches_as_cpg_does",
     ),
 }
 
@@ -128,14 +128,14 @@ MAPS = {
         "exec.icmap",
         "                            old=None if old is None else old.value,\n",
         "                            old=None,\n",
-        "tests/sdk/test_cmap.py::test_changes_of_a_key_and_of_a_prefix",
+        "tests/sdk/test_cmap_tracking.py::test_changes_of_a_key_and_of_a_prefix",
     ),
     "no_change_is_told": Mutant(
         "Setting a key to the value that it has is reported as a change.",
         "exec.icmap",
         "        if old is not None and _same(old, new):\n            return\n",
         "",
-        "tests/sdk/test_cmap.py::test_what_is_a_change_is_decided_bit_by_bit",
+        "tests/sdk/test_cmap_tracking.py::test_what_is_a_change_is_decided_bit_by_bit",
     ),
 }
 

@@ -1,36 +1,23 @@
-"""Wrong arguments, wrong moments, wrong processes: each a clear error, and the connection as good as before."""
+"""Bad names, payloads and numbers raise before they reach C, and the group goes on working."""
 
 from __future__ import annotations
 
 import array
-import os
 import pickle
-import re
-import select
-import signal
-import threading
-import warnings
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
 from functools import partial
-from typing import Any, NoReturn, TypeVar, cast
+from typing import Any, cast
 
 import pytest
-import trio
-from support.proxy import FaultyEndpoint
-from trio.testing import wait_all_tasks_blocked
+from support.refusals import ignore, opened, refused, still_works
 
 import triocoro
 from triocoro import (
     AccessError,
-    Address,
     CmapMap,
     CmapTrack,
     CmapType,
-    CorosyncUnavailableError,
     CsError,
     ExistError,
-    Group,
     InvalidParamError,
     Message,
     MessageError,
@@ -39,12 +26,8 @@ from triocoro import (
     RingId,
     lowlevel,
 )
-from triocoro._raw import RawCpg
-from triocoro._services import CPG, CpgSpec, ServiceSpec
-from triocoro.lowlevel import Dispatch, IterationType, Track
+from triocoro.lowlevel import Dispatch, IterationType
 from triocoro.testing import Cluster, Node
-
-RawT = TypeVar("RawT")
 
 pytestmark = pytest.mark.deadline(20)
 
@@ -59,7 +42,6 @@ _BAD_NAMES: list[tuple[Any, type[Exception], str]] = [
     (bytearray(b"x"), TypeError, "bytes or str, not bytearray"),
     (["x"], TypeError, "bytes or str, not list"),
 ]
-
 _BAD_PAYLOADS: list[tuple[Any, str]] = [
     ("text", "not str"),
     (None, "not NoneType"),
@@ -67,7 +49,6 @@ _BAD_PAYLOADS: list[tuple[Any, str]] = [
     ([1, 2], "not list"),
     ({"a": 1}, "not dict"),
 ]
-
 _BAD_NUMBERS: list[tuple[Any, type[Exception], str]] = [
     (-1, ValueError, "not -1"),
     (2**32, ValueError, "not 4294967296"),
@@ -76,32 +57,12 @@ _BAD_NUMBERS: list[tuple[Any, type[Exception], str]] = [
     ("1", TypeError, "must be an int, not str"),
 ]
 
-
-async def refused(error: type[BaseException], words: str, call: Callable[[], Awaitable[object]]) -> None:
-    with pytest.raises(error, match=re.escape(words)):
-        await call()
-
-
-async def still_works(group: Group) -> None:
-    message = await group.send_and_wait(b"still here")
-    assert message == Message(group.address, b"still here")
-
-
-async def opened(name: Any, **options: Any) -> None:
-    async with triocoro.open_group(name, **options):
-        pytest.fail("the group was opened")
-
-
-async def _ignore(_: object) -> None:
-    pass
-
-
 # -- names -------------------------------------------------------------------------------------------------------------
 
 
 async def test_bad_names(corosync: Node) -> None:
     del corosync
-    handle = await lowlevel.cpg_initialize(confchg=_ignore)
+    handle = await lowlevel.cpg_initialize(confchg=ignore)
     async with triocoro.open_cpg() as cpg, triocoro.open_group("good") as group:
         for name, error, words in _BAD_NAMES:
             await refused(error, words, partial(opened, name))
@@ -146,7 +107,7 @@ async def test_text_and_bytes_name_the_same_group(corosync: Node) -> None:
 
 async def test_bad_payloads(corosync: Node) -> None:
     del corosync
-    handle = await lowlevel.cpg_initialize(confchg=_ignore)
+    handle = await lowlevel.cpg_initialize(confchg=ignore)
     await handle.join("low")
     async with triocoro.open_group("g") as group:
         assert await group.receive() == group.view
@@ -290,8 +251,8 @@ async def test_texts_of_the_statistics_cannot_be_tracked(corosync: Node) -> None
             for call in (
                 stats.track(key).__aenter__,
                 stats.track(key, prefix=True).__aenter__,
-                partial(handle.track_add, key, CmapTrack.MODIFY, _ignore),
-                partial(handle.track_add, key, CmapTrack.ADD | CmapTrack.DELETE | CmapTrack.PREFIX, _ignore),
+                partial(handle.track_add, key, CmapTrack.MODIFY, ignore),
+                partial(handle.track_add, key, CmapTrack.ADD | CmapTrack.DELETE | CmapTrack.PREFIX, ignore),
             ):
                 await refused(ValueError, f"{key!r} cannot be tracked: it is a text", call)
             # In the other map it would be a key like any other.
@@ -359,7 +320,7 @@ async def test_receive_in_a_group_for_sending_only(corosync: Node) -> None:
 
 async def test_arguments_of_lowlevel(corosync: Node) -> None:
     del corosync
-    handle = await lowlevel.cpg_initialize(confchg=_ignore)
+    handle = await lowlevel.cpg_initialize(confchg=ignore)
     await refused(ValueError, "0 is not a valid Dispatch", lambda: handle.dispatch(cast("Any", 0)))
     await refused(ValueError, "5 is not a valid Dispatch", lambda: handle.dispatch(cast("Any", 5)))
     await refused(ValueError, "0 is not a valid IterationType", lambda: handle.iteration(cast("Any", 0)))
@@ -379,406 +340,3 @@ async def test_arguments_of_lowlevel(corosync: Node) -> None:
     await handle.dispatch(Dispatch.ONE)
     assert await handle.membership_get("g") == ()
     await handle.finalize()
-
-
-# -- the same group twice ----------------------------------------------------------------------------------------------
-
-
-async def test_second_membership_of_one_process(corosync: Node) -> None:
-    async with triocoro.open_group("g") as group:
-        with pytest.raises(ExistError) as caught:
-            await opened("g")
-        text = str(caught.value)
-        for words in (f"process {os.getpid()}", "member of group b'g'", "node 1", "once on each node"):
-            assert words in text
-        assert caught.value.code is CsError.EXIST
-        handle = await lowlevel.cpg_initialize()
-        await refused(ExistError, "cpg_join", lambda: handle.join("g"))
-        await handle.finalize()
-        await still_works(group)
-        async with triocoro.open_cpg() as cpg:
-            assert await cpg.members("g") == (group.address,)
-    for _again in range(5):
-        async with triocoro.open_group("g") as group:
-            assert group.view.members == (Address(corosync.nodeid, os.getpid()),)
-    # Left in a hurry: the daemon may not know of it when the next one joins.
-    for _again in range(5):
-        with trio.CancelScope() as scope:
-            async with triocoro.open_group("g"):
-                scope.cancel()
-                await trio.lowlevel.checkpoint()
-        async with triocoro.open_group("g") as group:
-            await still_works(group)
-
-
-async def test_joining_again_while_the_daemon_works_off_the_leave(corosync: Node) -> None:
-    """Our own leave is under way, on a daemon that stood still: joining waits for it, and is not refused."""
-    for _again in range(5):
-        ready = await corosync.endpoint.connect(CPG)
-
-        class Ready:
-            """The node, but connecting takes no time."""
-
-            label = corosync.endpoint.label
-            pid = corosync.endpoint.pid
-            identity = corosync.endpoint.identity
-
-            async def connect(self, service: ServiceSpec[RawT, object], *, raw: RawCpg = ready) -> RawT:
-                assert isinstance(service, CpgSpec)
-                return cast("RawT", raw)
-
-        with trio.CancelScope() as scope:
-            async with triocoro.open_group("g"):
-                await corosync.freeze()
-                scope.cancel()
-        async with trio.open_nursery() as nursery:
-
-            async def join() -> None:
-                async with triocoro.open_group("g", endpoint=Ready()) as group:
-                    await still_works(group)
-
-            nursery.start_soon(join)
-            await wait_all_tasks_blocked()
-            await corosync.thaw()
-
-
-# -- after the end -----------------------------------------------------------------------------------------------------
-
-
-async def test_use_of_a_group_after_its_end(corosync: Node) -> None:
-    words = f"this connection to {corosync.endpoint.label} was closed"
-    async with triocoro.open_group("a") as left:
-        pass
-    async with triocoro.open_group("b") as closed, triocoro.open_group("c") as group:
-        await closed.aclose()
-        for ended in (left, closed):
-            for call in (
-                partial(ended.send, b"x"),
-                partial(ended.send, bytes(2**21)),
-                partial(ended.send_batch, [b"x"]),
-                partial(ended.send_batch, []),
-                partial(ended.send_and_wait, b"x"),
-                ended.receive,
-                ended.receive_batch,
-            ):
-                await refused(trio.ClosedResourceError, words, call)
-            with pytest.raises(trio.ClosedResourceError, match=re.escape(words)):
-                ended.send_nowait(b"x")
-            await ended.aclose()
-            assert ended.name in (b"a", b"b")
-            assert ended.view.members == (ended.address,)
-            assert ended.statistics().sent == 0
-            assert "triocoro.Group" in repr(ended)
-        # As Trio's channels have it: the end of the loop, and no error, is for what the other side ends.
-        with pytest.raises(trio.ClosedResourceError):
-            await anext(left)
-        await still_works(group)
-
-
-async def test_use_of_queries_after_their_end(corosync: Node) -> None:
-    words = f"this connection to {corosync.endpoint.label} was closed"
-    async with triocoro.open_cpg() as cpg, triocoro.open_votequorum() as votequorum, votequorum.track() as changes:
-        pass
-
-    async def track() -> None:
-        async with votequorum.track():
-            pytest.fail("tracking began")
-
-    for call in (
-        cpg.local_nodeid,
-        cpg.groups,
-        lambda: cpg.members("g"),
-        votequorum.info,
-        lambda: votequorum.set_expected(1),
-        lambda: votequorum.set_votes(1, 1),
-        votequorum.wait_quorate,
-        track,
-    ):
-        await refused(trio.ClosedResourceError, words, call)
-    with pytest.raises(trio.ClosedResourceError, match=re.escape(words)):
-        _ = cpg.max_atomic_message_size
-    for receive in (changes.receive, changes.receive_batch):
-        await refused(trio.ClosedResourceError, "this stream was closed", receive)
-    await changes.aclose()
-    assert changes.statistics().buffered_events == 0
-
-
-async def test_use_of_a_stream_after_its_end(corosync: Node) -> None:
-    del corosync
-    async with triocoro.open_votequorum() as votequorum, votequorum.track() as other:
-        async with votequorum.track() as left, votequorum.track() as closed:
-            await closed.aclose()
-        for call in (left.receive, left.receive_batch, closed.receive, closed.receive_batch):
-            await refused(trio.ClosedResourceError, "this stream was closed", call)
-        assert len(await other.receive_batch()) == 2
-        assert (await votequorum.info()).nodeid == 1
-
-
-async def test_use_of_handles_after_finalize(corosync: Node) -> None:
-    words = f"this connection to {corosync.endpoint.label} was closed"
-    cpg = await lowlevel.cpg_initialize(context="mine")
-    votequorum = await lowlevel.votequorum_initialize()
-    quorum = await lowlevel.quorum_initialize()
-    cmap = await lowlevel.cmap_initialize()
-    cfg = await lowlevel.cfg_initialize()
-    tracker = await cmap.track_add("some.key", CmapTrack.ADD, _ignore)
-    async with cpg.zcb_alloc(10):
-        await cpg.finalize()
-    await votequorum.finalize()
-    await quorum.finalize()
-    await cmap.finalize()
-    await cfg.finalize()
-    calls: list[Callable[[], Awaitable[object]]] = [
-        lambda: cpg.join("g"),
-        lambda: cpg.mcast_joined(b"x"),
-        lambda: cpg.mcast_joined(bytes(2**21)),
-        lambda: cpg.membership_get("g"),
-        cpg.local_get,
-        lambda: cpg.iteration(IterationType.ALL),
-        lambda: votequorum.getinfo(0),
-        lambda: votequorum.setexpected(1),
-        lambda: votequorum.setvotes(1, 1),
-        lambda: votequorum.trackstart(Track.CHANGES),
-        votequorum.trackstop,
-        lambda: votequorum.qdevice_register("disk"),
-        quorum.getquorate,
-        lambda: quorum.trackstart(Track.CHANGES),
-        lambda: cmap.get("some.key"),
-        lambda: cmap.set("some.key", 1, CmapType.UINT8),
-        cmap.items,
-        lambda: cmap.track_add("some.key", CmapTrack.ADD, _ignore),
-        lambda: cmap.track_delete(tracker),
-        cfg.local_get,
-        cfg.trackstart,
-        lambda: cpg.zcb_alloc(10).__aenter__(),
-        *(partial(cpg.dispatch, kind) for kind in Dispatch),
-        *(partial(votequorum.dispatch, kind) for kind in Dispatch),
-        *(partial(cmap.dispatch, kind) for kind in Dispatch),
-    ]
-    for call in calls:
-        await refused(trio.ClosedResourceError, words, call)
-    for read in (
-        cpg.flow_control_state_get,
-        cpg.max_atomic_msgsize_get,
-        lambda: cpg.fd,
-        lambda: votequorum.fd,
-    ):
-        with pytest.raises(trio.ClosedResourceError, match=re.escape(words)):
-            read()
-    # What is ours alone stays.
-    assert cpg.context == "mine"
-    await cpg.finalize()
-    await votequorum.finalize()
-
-
-# -- no daemon ---------------------------------------------------------------------------------------------------------
-
-
-async def test_no_daemon(corosync: Node) -> None:
-    async def in_block(manager: Any) -> None:
-        async with manager:
-            pytest.fail("connected")
-
-    await corosync.stop()
-    for call in (
-        lambda: in_block(triocoro.open_group("g")),
-        lambda: in_block(triocoro.open_cpg()),
-        lambda: in_block(triocoro.open_votequorum()),
-        lowlevel.cpg_initialize,
-        lowlevel.votequorum_initialize,
-    ):
-        with pytest.raises(CorosyncUnavailableError) as caught:
-            await call()
-        for words in ("cannot connect to node 1", "no Corosync daemon answers", "start it", "_initialize"):
-            assert words in str(caught.value)
-        assert caught.value.code is CsError.LIBRARY
-    await corosync.start()
-    async with triocoro.open_group("g") as group:
-        await still_works(group)
-
-
-async def test_a_daemon_that_is_about_to_end(corosync: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It may have removed its files already, of which the library says that they do not exist."""
-
-    async def ending(*_: object, **__: object) -> NoReturn:
-        await trio.lowlevel.checkpoint()
-        raise NotExistError("it has no files any more", function="cpg_model_initialize")
-
-    endpoint = FaultyEndpoint(corosync.endpoint)
-    monkeypatch.setattr(endpoint, "connect", ending)
-    with pytest.raises(CorosyncUnavailableError, match=r"node 1: no Corosync daemon answers there.*no files any more"):
-        await lowlevel.cpg_initialize(endpoint=endpoint)
-
-
-# -- fork --------------------------------------------------------------------------------------------------------------
-
-
-def _in_child(function: Callable[[], object]) -> object:
-    """What `function` returns in a forked child."""
-    reader, writer = os.pipe()
-    with warnings.catch_warnings():
-        # Forking a process with threads is what an application may do, wisely or not.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        pid = os.fork()
-    if not pid:
-        try:
-            os.write(writer, pickle.dumps(function()))
-        finally:
-            os._exit(0)
-    os.close(writer)
-    with os.fdopen(reader, "rb") as pipe:
-        # It says all at once; unless it hangs, on a lock that was held when it was forked.
-        if not select.select([pipe], [], [], 20)[0]:
-            os.kill(pid, signal.SIGKILL)
-        data = pipe.read()
-    os.waitpid(pid, 0)
-    return pickle.loads(data) if data else "the child said nothing"  # noqa: S301
-
-
-async def test_use_in_a_forked_child(corosync: Node) -> None:
-    handle = await lowlevel.cpg_initialize(confchg=_ignore)
-    quorum_handle = await lowlevel.votequorum_initialize()
-    cmap_handle = await lowlevel.cmap_initialize()
-    async with (
-        triocoro.open_group("g") as group,
-        triocoro.open_cpg() as cpg,
-        triocoro.open_votequorum() as votequorum,
-        votequorum.track() as changes,
-        triocoro.open_quorum() as quorum,
-        triocoro.open_cmap() as cmap,
-        cmap.track("forked.key") as cmap_changes,
-        triocoro.open_cfg() as cfg,
-        AsyncExitStack() as stack,
-    ):
-        end_of_buffer = handle.zcb_alloc(10)
-        buffer = await stack.enter_async_context(end_of_buffer)
-        calls: dict[str, Callable[[], Awaitable[object]]] = {
-            "send": lambda: group.send(b"x"),
-            "send, in fragments": lambda: group.send(bytes(2**21)),
-            "send_batch": lambda: group.send_batch([b"x"]),
-            "send_and_wait": lambda: group.send_and_wait(b"x"),
-            "receive": group.receive,
-            "receive_batch": group.receive_batch,
-            "aclose": group.aclose,
-            "local_nodeid": cpg.local_nodeid,
-            "members": lambda: cpg.members("g"),
-            "groups": cpg.groups,
-            "info": votequorum.info,
-            "set_expected": lambda: votequorum.set_expected(1),
-            "set_votes": lambda: votequorum.set_votes(1, 1),
-            "wait_quorate": votequorum.wait_quorate,
-            "stream.receive": changes.receive,
-            "stream.aclose": changes.aclose,
-            "join": lambda: handle.join("h"),
-            "mcast_joined": lambda: handle.mcast_joined(b"x"),
-            "membership_get": lambda: handle.membership_get("g"),
-            "local_get": handle.local_get,
-            "iteration": lambda: handle.iteration(IterationType.ALL),
-            "finalize": handle.finalize,
-            "getinfo": lambda: quorum_handle.getinfo(0),
-            "setexpected": lambda: quorum_handle.setexpected(1),
-            "setvotes": lambda: quorum_handle.setvotes(1, 1),
-            "trackstart": lambda: quorum_handle.trackstart(Track.CHANGES),
-            "trackstop": quorum_handle.trackstop,
-            "votequorum finalize": quorum_handle.finalize,
-            "is_quorate": quorum.is_quorate,
-            "quorum.track": lambda: quorum.track().__aenter__(),
-            "get": lambda: cmap.get("totem.token"),
-            "set": lambda: cmap.set("forked.key", 1),
-            "items": cmap.items,
-            "cmap.track": lambda: cmap.track("forked.key").__aenter__(),
-            "cmap stream.receive": cmap_changes.receive,
-            "node_status": lambda: cfg.node_status(1),
-            "try_shutdown": cfg.try_shutdown,
-            "track_shutdown": lambda: cfg.track_shutdown().__aenter__(),
-            "zcb_alloc": lambda: handle.zcb_alloc(10).__aenter__(),
-            "zcb_mcast_joined": lambda: handle.zcb_mcast_joined(buffer),
-            "end of zcb_alloc": lambda: end_of_buffer.__aexit__(None, None, None),
-            "track_add": lambda: cmap_handle.track_add("forked.key", CmapTrack.ADD, _ignore),
-            "cmap finalize": cmap_handle.finalize,
-            **{f"dispatch {kind.name}": partial(handle.dispatch, kind) for kind in Dispatch},
-        }
-        reads: dict[str, Callable[[], object]] = {
-            "send_nowait": lambda: group.send_nowait(b"x"),
-            "max_atomic_message_size": lambda: cpg.max_atomic_message_size,
-            "fd": lambda: handle.fd,
-            "flow_control_state_get": handle.flow_control_state_get,
-            "max_atomic_msgsize_get": handle.max_atomic_msgsize_get,
-        }
-
-        async def try_all() -> dict[str, str]:
-            found: dict[str, str] = {}
-            for name, read in reads.items():
-                try:
-                    found[name] = f"returned {read()!r}"
-                except Exception as exc:  # noqa: BLE001 - the parent judges
-                    found[name] = f"{type(exc).__name__}: {exc}"
-            for name, call in calls.items():
-                try:
-                    with trio.fail_after(1):
-                        found[name] = f"returned {await call()!r}"
-                except Exception as exc:  # noqa: BLE001 - the parent judges
-                    found[name] = f"{type(exc).__name__}: {exc}"
-            return found
-
-        def child() -> dict[str, str]:
-            # On a thread of its own, where no Trio run seems to be under way.
-            results: list[dict[str, str]] = []
-            thread = threading.Thread(target=lambda: results.append(trio.run(try_all)))
-            thread.start()
-            thread.join()
-            return results[0]
-
-        found = _in_child(child)
-        assert isinstance(found, dict)
-        expected = (
-            f"RuntimeError: this connection to {corosync.endpoint.label} was opened by process {os.getpid()} and cannot"
-            " be used in its forked child"
-        )
-        wrong = {name: text for name, text in cast("dict[str, str]", found).items() if not text.startswith(expected)}
-        assert wrong == {}
-        assert len(cast("dict[str, str]", found)) == len(calls) + len(reads)
-
-        # All that the parent has goes on, whatever the child did to its copies.
-        assert await group.receive() == group.view
-        await still_works(group)
-        assert await group.receive() == Message(group.address, b"still here")
-        assert await cpg.members("g") == (group.address,)
-        assert (await votequorum.info()).nodeid == 1
-        assert len(await changes.receive_batch()) == 2
-        assert await quorum.is_quorate()
-        await cmap.set("forked.key", 2)
-        assert (await cmap_changes.receive()).new == 2
-        assert await cfg.local_nodeid() == 1
-        buffer[:] = b"0123456789"
-        await handle.join("h")
-        await handle.dispatch(Dispatch.ONE)
-        await handle.mcast_joined(b"x")
-        await quorum_handle.trackstart(Track.CHANGES)
-        await handle.zcb_mcast_joined(buffer)
-        await stack.aclose()
-        await handle.finalize()
-        await quorum_handle.finalize()
-        await cmap_handle.finalize()
-
-
-@pytest.mark.corosync_real_only(reason="what a forked child has of a fake is a copy of its own")
-async def test_a_forked_child_can_open_its_own(corosync: Node) -> None:
-    del corosync
-
-    async def join() -> tuple[int, int, int]:
-        async with triocoro.open_group("g") as group:
-            return len(group.view.members), group.address.pid, os.getpid()
-
-    def child() -> tuple[int, int, int]:
-        results: list[tuple[int, int, int]] = []
-        thread = threading.Thread(target=lambda: results.append(trio.run(join)))
-        thread.start()
-        thread.join()
-        return results[0]
-
-    async with triocoro.open_group("g") as group:
-        members, address_pid, pid = cast("tuple[int, int, int]", await trio.to_thread.run_sync(_in_child, child))
-        assert members == 2
-        assert address_pid == pid != os.getpid()
-        await still_works(group)
