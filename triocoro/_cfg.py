@@ -9,8 +9,7 @@ from typing import Final, final
 import trio
 
 from . import _validate
-from ._connection import Connection, connect
-from ._endpoint import resolve_endpoint
+from ._connection import Connection, open_connection
 from ._errors import CsError
 from ._raw import RawCfg
 from ._services import CFG, Endpoint
@@ -53,9 +52,9 @@ class ShutdownRequest:
         _validate.boolean(accept, "accept")
         if self._replied:
             raise RuntimeError("this request was answered before")
-        await self._connection.check_async()
+        await self._connection.lifetime.check_async()
         self._replied = True
-        await self._connection.request(lambda: self._raw.reply_to_shutdown(accept))
+        await self._connection.requests.run(lambda: self._raw.reply_to_shutdown(accept))
 
 
 @final
@@ -74,7 +73,7 @@ class Cfg:
 
         Source: corosync_cfg_local_get(3).
         """
-        return await self._connection.request(self._raw.local_nodeid)
+        return await self._connection.requests.run(self._raw.local_nodeid)
 
     async def node_status(self, nodeid: int) -> NodeStatus:
         """Return how totem sees a node, with all links to it.
@@ -85,7 +84,7 @@ class Cfg:
         Source: corosync_cfg_node_status_get (corosync/cfg.h), corosync-cfgtool(8).
         """
         _validate.uint32(nodeid, "nodeid", minimum=1)
-        return await self._connection.request(
+        return await self._connection.requests.run(
             lambda: self._raw.node_status(nodeid),
             explain={CsError.FAILED_OPERATION: f"totem on {self._connection.label} knows no node {nodeid}"},
         )
@@ -95,7 +94,7 @@ class Cfg:
 
         Source: corosync_cfg_ring_status_get (corosync/cfg.h), corosync-cfgtool(8).
         """
-        return await self._connection.request(self._raw.ring_status)
+        return await self._connection.requests.run(self._raw.ring_status)
 
     async def node_addresses(self, nodeid: int | None = None) -> tuple[IPAddress, ...]:
         """Return the addresses of a node, one a link.
@@ -110,7 +109,7 @@ class Cfg:
         """
         # The C call takes 0 for oneself.
         number = 0 if nodeid is None else _validate.uint32(nodeid, "nodeid", minimum=1)
-        return await self._connection.request(
+        return await self._connection.requests.run(
             lambda: self._raw.node_addresses(number),
             explain={CsError.NOT_EXIST: f"totem on {self._connection.label} knows no node {nodeid}"},
         )
@@ -125,14 +124,14 @@ class Cfg:
 
         Source: corosync-cfgtool(8), -R.
         """
-        await self._connection.request(self._raw.reload_config)
+        await self._connection.requests.run(self._raw.reload_config)
 
     async def reopen_log_files(self) -> None:
         """Have the daemon open its log files anew, after they were rotated.
 
         Source: corosync-cfgtool(8), -L.
         """
-        await self._connection.request(self._raw.reopen_log_files)
+        await self._connection.requests.run(self._raw.reopen_log_files)
 
     async def kill_node(self, nodeid: int, reason: str = "") -> None:
         """End the daemon of a node of our partition at once, as if it had crashed.
@@ -150,7 +149,7 @@ class Cfg:
         """
         _validate.uint32(nodeid, "nodeid", minimum=1)
         _validate.text(reason, "reason", _validate.MAX_REASON)
-        await self._connection.request(
+        await self._connection.requests.run(
             lambda: self._raw.kill_node(nodeid, reason),
             explain={CsError.NOT_EXIST: f"no node {nodeid} is in the partition of {self._connection.label}"},
         )
@@ -172,7 +171,7 @@ class Cfg:
         Source: corosync_cfg_try_shutdown(3).
         """
         flags = ShutdownFlag(flags)
-        await self._connection.request(
+        await self._connection.requests.run(
             lambda: self._raw.try_shutdown(flags),
             explain={
                 CsError.BUSY: f"the shutdown of {self._connection.label} was refused, or not agreed to in time",
@@ -196,19 +195,19 @@ class Cfg:
 
         Source: corosync_cfg_trackstart (corosync/cfg.h).
         """
-        await self._connection.check_async()
+        await self._connection.lifetime.check_async()
         if self._streams:
             raise trio.BusyResourceError("this connection tracks shutdowns already; open another one")
-        stream: EventStream[ShutdownRequest] = EventStream(self._connection, _MAX_BUFFERED_BYTES)
+        stream: EventStream[ShutdownRequest] = EventStream(self._connection.lifetime, _MAX_BUFFERED_BYTES)
         self._streams.append(stream)
         try:
             try:
-                await self._connection.request(self._raw.trackstart)
+                await self._connection.requests.run(self._raw.trackstart)
                 yield stream
             finally:
                 stream.close()
                 # Also after a start that was cancelled: else every shutdown would wait for our answer, in vain.
-                await self._connection.request_surely(self._raw.trackstop)  # noqa: ASYNC102
+                await self._connection.requests.undo(self._raw.trackstop)  # noqa: ASYNC102
         finally:
             self._streams.remove(stream)
 
@@ -226,9 +225,7 @@ async def open_cfg(*, endpoint: Endpoint | None = None) -> AsyncGenerator[Cfg, N
 
     Source: corosync/cfg.h, corosync_cfg_initialize.
     """
-    endpoint = resolve_endpoint(endpoint)
-    raw = await connect(CFG, endpoint)
-    connection: Connection[ShutdownFlag] = Connection(raw, endpoint)
+    raw, connection = await open_connection(CFG, endpoint)
     streams: list[EventStream[ShutdownRequest]] = []
 
     def handle(events: Sequence[ShutdownFlag]) -> None:

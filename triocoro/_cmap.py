@@ -10,8 +10,7 @@ from typing import Final, TypeVar, final
 import trio
 
 from . import _validate
-from ._connection import Connection, connect
-from ._endpoint import resolve_endpoint
+from ._connection import Connection, open_connection
 from ._errors import CsError, KeyNotFoundError
 from ._raw import RawCmap
 from ._services import CmapSpec, Endpoint
@@ -138,7 +137,7 @@ class Cmap:
     async def items_typed(self, prefix: str = "") -> list[tuple[str, TypedValue]]:
         """As `items`, each value with its type."""
         _validate.cmap_prefix(prefix)
-        return await self._connection.request(lambda: self._raw.items(prefix))
+        return await self._connection.requests.run(lambda: self._raw.items(prefix))
 
     @asynccontextmanager
     @trio.lowlevel.enable_ki_protection
@@ -164,17 +163,19 @@ class Cmap:
         _validate.cmap_tracked(key, self._map, prefix=prefix)
         flags = _ALL_CHANGES | CmapTrack.PREFIX if prefix else _ALL_CHANGES
         number = next(self._numbers)
-        stream: EventStream[CmapChange] = EventStream(self._connection, MAX_CHANGES_BYTES, payload_bytes=_payload_bytes)
+        stream: EventStream[CmapChange] = EventStream(
+            self._connection.lifetime, MAX_CHANGES_BYTES, payload_bytes=_payload_bytes
+        )
         # Before the daemon knows of it: notifications may come before its reply.
         self._streams[number] = stream
         try:
-            await self._connection.request(lambda: self._raw.track_add(number, key, flags))
+            await self._connection.requests.run(lambda: self._raw.track_add(number, key, flags))
             try:
                 yield stream
             finally:
                 # Nobody is obliged to receive what comes until the daemon has heard of the end.
                 stream.close()
-                await self._connection.request_surely(lambda: self._raw.track_delete(number))  # noqa: ASYNC102
+                await self._connection.requests.undo(lambda: self._raw.track_delete(number))  # noqa: ASYNC102
         finally:
             del self._streams[number]
             stream.close()
@@ -183,7 +184,7 @@ class Cmap:
         self, call: Callable[[str], Awaitable[T]], key: str, explain: dict[CsError, str] | None = None
     ) -> T:
         texts = {code: f"{key!r} {text}" for code, text in (_KEY_ERRORS | (explain or {})).items()}
-        return await self._connection.request(lambda: call(key), explain=texts)
+        return await self._connection.requests.run(lambda: call(key), explain=texts)
 
 
 _KEY_ERRORS: Final = {
@@ -213,9 +214,7 @@ async def open_cmap(
     Source: cmap_overview(3), cmap_initialize_map(3); cmap_keys(7) explains the keys.
     """
     map = CmapMap(map)  # noqa: A001 - as above
-    endpoint = resolve_endpoint(endpoint)
-    raw = await connect(CmapSpec(map), endpoint)
-    connection: Connection[CmapNotification] = Connection(raw, endpoint)
+    raw, connection = await open_connection(CmapSpec(map), endpoint)
     streams: dict[int, EventStream[CmapChange]] = {}
 
     def handle(events: Sequence[CmapNotification]) -> None:

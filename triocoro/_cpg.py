@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
 from typing import final
 
@@ -10,13 +10,12 @@ import attrs
 import trio
 
 from . import _validate
-from ._connection import Connection, connect
-from ._endpoint import resolve_endpoint
-from ._errors import CsError, ExistError, TryAgainError
+from ._connection import Connection, open_connection
+from ._membership import Membership
 from ._raw import RawCpg
-from ._sending import OwnMessage, Sender, lost_error
+from ._sending import lost_error
 from ._services import CPG, CpgSpec, Endpoint
-from ._stream import EventStream, StreamStatistics
+from ._stream import StreamStatistics
 from ._types import (
     Address,
     Buffer,
@@ -26,13 +25,9 @@ from ._types import (
     GroupMember,
     IterationType,
     Message,
-    MessageLost,
 )
 
 DEFAULT_MAX_BUFFERED_BYTES = 64 * 2**20
-
-_memberships: list[tuple[tuple[str, int, bytes], Connection[CpgEvent], RawCpg]] = []
-"""Memberships of this process, each until the daemon knows of its end."""
 
 
 @attrs.frozen
@@ -53,125 +48,11 @@ class GroupStatistics:
     """What waits to be received."""
 
 
-def _payload_bytes(event: GroupEvent) -> int:
-    return len(event.payload) if isinstance(event, (Message, MessageLost)) else 0
-
-
-class _Membership:
-    """What is behind a `Group`: the connection's side of it."""
-
-    def __init__(
-        self,
-        name: bytes,
-        address: Address,
-        raw: RawCpg,
-        connection: Connection[CpgEvent],
-        *,
-        totem_changes: bool,
-        receive: bool,
-        max_buffered_bytes: int,
-    ) -> None:
-        self.name = name
-        self.address = address
-        self.connection = connection
-        self.receive = receive
-        self.view = ConfigChange(members=(), joined=(), left=())
-        self.stream: EventStream[GroupEvent] = EventStream(connection, max_buffered_bytes, payload_bytes=_payload_bytes)
-        self.stream.on_receive = self._note_received
-        self.sender = Sender(connection, raw)
-        self._raw = raw
-        self._totem_changes = totem_changes
-        self._joined = trio.Event()
-        self._left = trio.Event()
-        self._unread: list[MessageLost] = []
-        connection.count_unconfirmed = lambda: self.sender.outstanding
-
-    def handle(self, events: Sequence[CpgEvent]) -> None:
-        """Take a batch of what the daemon delivered."""
-        out: list[GroupEvent] = []
-        for event in events:
-            if isinstance(event, Message):
-                if event.sender == self.address:
-                    self._report(self.sender.came_back(event), out)
-                out.append(event)
-            elif isinstance(event, ConfigChange):
-                self._handle_config_change(event, out)
-            elif self._totem_changes:
-                out.append(event)
-        if self.receive:
-            self.stream.put(out)
-
-    def _handle_config_change(self, event: ConfigChange, out: list[GroupEvent]) -> None:
-        if not self._joined.is_set() or not self.receive:
-            self.view = event
-        self._joined.set()
-        if any(change.address == self.address for change in event.left):
-            self._report(self.sender.left(), out)
-            self._left.set()
-        out.append(event)
-
-    def _report(self, lost: list[OwnMessage], out: list[GroupEvent]) -> None:
-        for own in lost:
-            report = MessageLost(own.payload)
-            out.append(report)
-            if own.back is None:  # else `send_and_wait` tells of it
-                self._unread.append(report)
-
-    def _note_received(self, event: GroupEvent) -> None:
-        if isinstance(event, ConfigChange):
-            self.view = event
-        elif isinstance(event, MessageLost):
-            self._unread = [report for report in self._unread if report is not event]
-
-    async def join(self, endpoint: Endpoint) -> None:
-        """Join, and wait until it is agreed on."""
-
-        async def join() -> None:
-            # It may be gone by the time that the refusal is heard of.
-            departing = is_departing(endpoint, self.name)
-            try:
-                await self._raw.join(self.name)
-            except ExistError as exc:
-                if departing or is_departing(endpoint, self.name):
-                    raise TryAgainError(str(exc), function=exc.function) from None
-                raise
-
-        await self.connection.request(
-            join,
-            explain={
-                CsError.EXIST: (
-                    f"process {self.address.pid} is a member of group {self.name!r} on node {self.address.nodeid}"
-                    " already; a process can be in a group once on each node"
-                )
-            },
-        )
-        with self.connection.interruptible():
-            await self._joined.wait()
-
-    async def leave(self) -> None:
-        """Leave, and wait until it is agreed on: only then the fate of all our messages is known."""
-        self.sender.leaving = True
-        self.stream.ending = True
-        await self.connection.request(lambda: self._raw.leave(self.name))
-        with self.connection.interruptible():
-            await self._left.wait()
-
-    def close(self) -> None:
-        """Leave in the background."""
-        self.sender.leaving = True
-        self.connection.close(leave=True)
-
-    def raise_unread(self) -> None:
-        """Raise if messages were lost that nobody was told of."""
-        if self._unread:
-            raise lost_error([report.payload for report in self._unread])
-
-
 @final
 class Group(trio.abc.ReceiveChannel[GroupEvent]):
     """Our membership of a process group. Objects of this class come from `open_group`."""
 
-    def __init__(self, membership: _Membership) -> None:
+    def __init__(self, membership: Membership) -> None:
         self._membership = membership
 
     def __repr__(self) -> str:
@@ -210,14 +91,14 @@ class Group(trio.abc.ReceiveChannel[GroupEvent]):
 
         Cancelled: the message was not sent (above the atomic size: it may have been).
         """
-        await self._membership.sender.send([_validate.payload(buffers)])
+        await self._membership.sender.send(_validate.payload(buffers))
 
     async def send_batch(self, messages: Iterable[Buffer]) -> None:
         """Send several messages in their order, with one crossing into C for many. Otherwise as `send`.
 
         Cancelled: the first ones of the batch were sent, the others were not.
         """
-        await self._membership.sender.send(_validate.payloads(messages))
+        await self._membership.sender.send_batch(_validate.payloads(messages))
 
     def send_nowait(self, *buffers: Buffer) -> None:
         """As `send`, but never wait.
@@ -239,14 +120,14 @@ class Group(trio.abc.ReceiveChannel[GroupEvent]):
 
         Cancelled: the message may have been sent.
         """
-        back = trio.Event()
-        own = await self._membership.sender.send([_validate.payload(buffers)], back=back)
-        if not back.is_set():
-            with self._membership.connection.interruptible():
-                await back.wait()
-        if own.message is None:
+        settled = trio.Event()
+        own = await self._membership.sender.send(_validate.payload(buffers), settled=settled)
+        if not settled.is_set():
+            with self._membership.connection.lifetime.interruptible():
+                await settled.wait()
+        if own.delivery is None:
             raise lost_error([own.payload])
-        return own.message
+        return own.delivery
 
     # -- receiving -----------------------------------------------------------------------------------------------------
 
@@ -277,7 +158,7 @@ class Group(trio.abc.ReceiveChannel[GroupEvent]):
         Other tasks get `trio.ClosedResourceError`. What becomes of messages that have not come back is not waited for:
         `statistics` counts them as outstanding.
         """
-        self._membership.connection.check_process()
+        self._membership.connection.lifetime.check_process()
         self._membership.close()
         await trio.lowlevel.checkpoint()
 
@@ -295,15 +176,6 @@ class Group(trio.abc.ReceiveChannel[GroupEvent]):
     def _check_receive(self) -> None:
         if not self._membership.receive:
             raise RuntimeError(f"group {self.name!r} was opened with receive=False, to send only")
-
-
-def is_departing(endpoint: Endpoint, name: bytes) -> bool:
-    """Whether this process is still giving up a membership of that group: until then, joining it again is EXIST."""
-    _memberships[:] = [entry for entry in _memberships if not entry[2].closed]
-    return any(
-        key == (endpoint.label, endpoint.pid, name) and (connection.closed or connection.lost)
-        for key, connection, _ in _memberships
-    )
 
 
 @asynccontextmanager
@@ -343,28 +215,25 @@ async def open_group(
     """
     encoded = _validate.group_name(name)
     _validate.positive(max_buffered_bytes, "max_buffered_bytes")
-    endpoint = resolve_endpoint(endpoint)
-    raw = await connect(CpgSpec(initial_totem_conf=totem_changes), endpoint)
-    connection: Connection[CpgEvent] = Connection(raw, endpoint)
+    raw, connection = await open_connection(CpgSpec(initial_totem_conf=totem_changes), endpoint)
     try:
-        nodeid = await connection.request(raw.local_nodeid)
+        nodeid = await connection.requests.run(raw.local_nodeid)
     except BaseException:
-        connection.close()
+        connection.lifetime.close()
         raise
-    membership = _Membership(
+    membership = Membership(
         encoded,
-        Address(nodeid, endpoint.pid),
+        Address(nodeid, connection.endpoint.pid),
         raw,
         connection,
         totem_changes=totem_changes,
         receive=receive,
         max_buffered_bytes=max_buffered_bytes,
     )
-    _memberships.append(((endpoint.label, endpoint.pid, encoded), connection, raw))
     async with connection.serving(membership.handle, leave=membership.leave):
-        await membership.join(endpoint)
+        await membership.join()
         yield Group(membership)
-    membership.raise_unread()
+    membership.raise_untold()
 
 
 @final
@@ -378,12 +247,12 @@ class Cpg:
     @property
     def max_atomic_message_size(self) -> int:
         """Bytes that one message may have to be sent in one piece (cpg_max_atomic_msgsize_get(3))."""
-        self._connection.check()
+        self._connection.lifetime.check()
         return self._raw.max_atomic_message_size
 
     async def local_nodeid(self) -> int:
         """Return the id of the daemon's node (cpg_local_get(3))."""
-        return await self._connection.request(self._raw.local_nodeid)
+        return await self._connection.requests.run(self._raw.local_nodeid)
 
     async def members(self, group: bytes | str) -> tuple[Address, ...]:
         """Return the members of `group` on all nodes, as this node sees it; none if there is no such group.
@@ -391,11 +260,11 @@ class Cpg:
         Source: cpg_membership_get(3).
         """
         name = _validate.group_name(group)
-        return await self._connection.request(lambda: self._raw.membership(name))
+        return await self._connection.requests.run(lambda: self._raw.membership(name))
 
     async def groups(self) -> tuple[GroupMember, ...]:
         """Return every member of every group, grouped by name (cpg_iteration_initialize(3))."""
-        return await self._connection.request(lambda: self._raw.iterate(IterationType.ALL, None))
+        return await self._connection.requests.run(lambda: self._raw.iterate(IterationType.ALL, None))
 
 
 @asynccontextmanager
@@ -411,9 +280,7 @@ async def open_cpg(*, endpoint: Endpoint | None = None) -> AsyncGenerator[Cpg, N
 
     Source: cpg_initialize(3).
     """
-    endpoint = resolve_endpoint(endpoint)
-    raw = await connect(CPG, endpoint)
-    connection: Connection[CpgEvent] = Connection(raw, endpoint)
+    raw, connection = await open_connection(CPG, endpoint)
     # Totem changes come to every handle, asked for or not; they are drained, and dropped.
     async with connection.serving(lambda _: None):
         yield Cpg(raw, connection)

@@ -8,8 +8,7 @@ from typing import final
 
 import attrs
 
-from ._connection import Connection, connect
-from ._endpoint import resolve_endpoint
+from ._connection import Connection, open_connection
 from ._raw import RawQuorum
 from ._services import QUORUM, Endpoint
 from ._stream import EventStream
@@ -36,7 +35,7 @@ class Quorum:
 
         Source: quorum_getquorate(3).
         """
-        return await self._connection.request(self._raw.is_quorate)
+        return await self._connection.requests.run(self._raw.is_quorate)
 
     async def wait_quorate(self) -> None:
         """Return once our partition is quorate; at once if it is so already.
@@ -85,9 +84,7 @@ async def open_quorum(*, endpoint: Endpoint | None = None) -> AsyncGenerator[Quo
 
     Source: quorum_overview(3), quorum_model_initialize(3).
     """
-    endpoint = resolve_endpoint(endpoint)
-    raw = await connect(QUORUM, endpoint)
-    connection: Connection[QuorumEvent] = Connection(raw, endpoint)
+    raw, connection = await open_connection(QUORUM, endpoint)
     tracker = Tracker(raw, connection, ((NodelistChange, _nodelist_as_it_is), (QuorumChange, _quorum_as_it_is)))
     async with connection.serving(tracker.handle):
         yield Quorum(raw, connection, tracker)

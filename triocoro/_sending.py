@@ -1,8 +1,9 @@
-"""Sending to a group: one message at a time to the fd, and a memory of what has not come back yet.
+"""Sending to a group: one message at a time to the fd, and a record of those that have not been delivered back yet.
 
-The daemon accepts a message without promising anything: under pressure it drops some, and only logs it. But it hands
+The daemon accepts a message without promising anything: under pressure it drops some, and only logs it. But it delivers
 our own messages back to us in the order in which we sent them. So a queue of what was sent, compared with each own
-delivery, shows every loss that a later delivery (or our own leave, which is ordered behind) follows.
+delivery, shows every loss that is followed by a later delivery, or by our own leave, which is ordered behind all our
+messages.
 """
 
 from __future__ import annotations
@@ -10,115 +11,111 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from itertools import islice
-from typing import Final
+from typing import Final, final
 
 import attrs
 import trio
 
+from ._backoff import Backoff
 from ._connection import Connection
 from ._errors import CorosyncError, InterruptedSendError, InterruptError, LibraryError, MessageLostError
 from ._raw import MULTICAST_BURST, MulticastStatus, RawCpg
 from ._types import CpgEvent, Message
 
 _WINDOW: Final = 64 * 2**10
-"""Bytes that may be on their way at once. One larger message may be, alone: several large ones get dropped."""
+"""The send window: how many bytes may be on their way at once. A larger message may be on its way alone, since the
+daemon drops some of several large ones."""
 _COST: Final = 64
-"""Bytes that a message is taken to need beside its payload."""
-_BACKOFF: Final = (0.001, 0.02)
-"""Seconds: the first and the longest pause after a try-again; deliveries end a pause early."""
+"""Bytes of the window that a message occupies beside its payload."""
 _STALL: Final = 1.0
-"""Seconds without any own delivery, after which one more message may go: if all in the window were lost, only a later
-one can show it, and open the window again."""
+"""Seconds without any own delivery after which one more message may go although the window is full. If all messages in
+the window were lost, only a later one can show it, and open the window again."""
 
 
 @attrs.define(eq=False)
 class OwnMessage:
-    """A message of ours that has not come back yet."""
+    """A message of ours that has not been delivered back to us yet."""
 
     payload: bytes
     cost: int = attrs.field(default=attrs.Factory(lambda self: len(self.payload) + _COST, takes_self=True))
-    """What it occupies of the window; 0 if it was cancelled: it may come back, or not, and nothing waits for it."""
+    """What it occupies of the window. 0 if its send was cancelled: it may be delivered or not, and no task waits."""
     certain: bool = True
-    """Whether it was sent for sure; not so while it is sent in fragments, or when that was cancelled."""
-    back: trio.Event | None = None
-    """Set when its fate is known, if somebody waits for it."""
-    message: Message | None = None
-    """What came back; `None` if it was lost."""
+    """False while a fragmented send is in progress or was cancelled."""
+    settled: trio.Event | None = None
+    """Set once the message was delivered or is known to be lost, if a task waits for that."""
+    delivery: Message | None = None
+    """The delivered message; `None` until then, or if it was lost."""
 
 
+@final
 class Sender:
     """The sending half of a group."""
 
     def __init__(self, connection: Connection[CpgEvent], raw: RawCpg) -> None:
-        self._connection = connection
+        self._lifetime = connection.lifetime
+        self._requests = connection.requests
+        self._dispatched = connection.dispatched
         self._raw = raw
+        # Held by the task that sends, so that senders take turns in the order in which they came.
         self._turn = trio.StrictFIFOLock()
-        self._own: deque[OwnMessage] = deque()
+        self._backoff = Backoff(first=0.001, longest=0.02)
+        self._outstanding: deque[OwnMessage] = deque()
         self._cost = 0
-        self._returns = trio.lowlevel.ParkingLot()
-        connection.add_waiters(self._returns)
+        self._room = trio.lowlevel.ParkingLot()
+        self._lifetime.add_waiters(self._room)
         self.sent = 0
         self.confirmed = 0
         self.lost = 0
         self.leaving = False
+        """Whether the group is being left: nothing more can be sent."""
 
     @property
     def outstanding(self) -> int:
-        """How many messages have not come back."""
-        return sum(own.certain for own in self._own)
+        """How many messages have been sent and not been delivered back yet."""
+        return sum(own.certain for own in self._outstanding)
 
     @property
     def tasks_waiting(self) -> int:
-        """Tasks that wait for their turn."""
+        """How many tasks wait for their turn to send."""
         return self._turn.statistics().tasks_waiting
 
     # -- sending -------------------------------------------------------------------------------------------------------
 
     @trio.lowlevel.enable_ki_protection
-    async def send(self, payloads: Sequence[bytes], *, back: trio.Event | None = None) -> OwnMessage:
-        """Send in order, waiting under flow control.
+    async def send(self, payload: bytes, *, settled: trio.Event | None = None) -> OwnMessage:
+        """Send one message, waiting under flow control.
 
         Args:
-            payloads: the messages.
-            back: set when the fate of the last one is known.
-
-        Returns:
-            the last one's entry.
+            payload: the message.
+            settled: set once the message was delivered or is known to be lost.
         """
-        await self._connection.check_async()
-        own = OwnMessage(b"")
+        await self._lifetime.check_async()
+        async with self._turn:
+            if len(payload) > self._raw.max_atomic_message_size:
+                return await self._send_fragmented(payload, settled)
+            while True:
+                sent, status = await self._send_burst((payload,), 0)
+                if sent:
+                    own = self._outstanding[-1]
+                    own.settled = settled
+                    return own
+                await self._pause(status)
+
+    @trio.lowlevel.enable_ki_protection
+    async def send_batch(self, payloads: Sequence[bytes]) -> None:
+        """Send several messages in order, as many as possible with each crossing into C."""
+        await self._lifetime.check_async()
         async with self._turn:
             done = 0
-            delay = _BACKOFF[0]
             while done < len(payloads):
-                await self._check_async()
                 if len(payloads[done]) > self._raw.max_atomic_message_size:
-                    own = await self._send_fragmented(payloads[done], back)
+                    await self._send_fragmented(payloads[done], None)
                     done += 1
                     continue
-                burst = self._fitting(payloads, done)
-                if not burst:
-                    if await self._wait_for_returns():
-                        continue
-                    burst = [payloads[done]]
-                if self._raw.lane.borrowed_tokens:
-                    sent, status = await self._multicast_after_lane(burst)
-                else:
-                    sent, status = await self._multicast(burst)
+                sent, status = await self._send_burst(payloads, done)
                 done += sent
-                if sent:
-                    delay = _BACKOFF[0]
-                    own = self._own[-1]
-                    own.back = back if done == len(payloads) else None
-                if status is MulticastStatus.FULL:
-                    await self._connection.wait_writable()
-                elif status is MulticastStatus.TRY_AGAIN:
-                    with trio.move_on_after(delay):
-                        await self._connection.progress.park()
-                    delay = min(2 * delay, _BACKOFF[1])
-                elif done < len(payloads):
-                    await trio.lowlevel.checkpoint()
-        return own
+                if done < len(payloads):
+                    await self._pause(status)
 
     @trio.lowlevel.enable_ki_protection
     def send_nowait(self, payload: bytes) -> None:
@@ -128,24 +125,24 @@ class Sender:
             self._turn.locked()
             or self._raw.lane.borrowed_tokens
             or len(payload) > self._raw.max_atomic_message_size
-            or not self._fitting([payload], 0)
+            or not self._fitting((payload,), 0)
         ):
             raise trio.WouldBlock
         try:
             sent, _ = self._raw.multicast([payload])
         except LibraryError as exc:
-            self._connection.lose(exc)
-            raise self._connection.loss() from exc
+            self._lifetime.lose(exc)
+            raise self._lifetime.loss() from exc
         if not sent:
             raise trio.WouldBlock
         self._remember(OwnMessage(payload))
 
     async def _check_async(self) -> None:
-        await self._connection.check_async()
+        await self._lifetime.check_async()
         self._check()
 
     def _check(self) -> None:
-        self._connection.check()
+        self._lifetime.check()
         if self.leaving:
             raise trio.ClosedResourceError("this group is being left")
 
@@ -161,37 +158,62 @@ class Sender:
             room -= cost
         return burst
 
-    async def _wait_for_returns(self) -> bool:
-        """Wait until own messages have come back, or are known to be lost; False if that takes too long."""
+    async def _wait_for_room(self) -> bool:
+        """Wait until own messages were delivered, or are known to be lost; False if that takes too long."""
         with trio.move_on_after(_STALL) as scope:
-            await self._returns.park()
+            await self._room.park()
         return not scope.cancelled_caught
 
-    async def _multicast(self, burst: list[bytes]) -> tuple[int, MulticastStatus]:
-        """One crossing into C; no checkpoint between it and remembering what was sent."""
-        try:
-            sent, status = self._raw.multicast(burst)
-        except LibraryError as exc:
-            await self._connection.fail(exc)
-        for payload in burst[:sent]:
-            self._remember(OwnMessage(payload))
-        return sent, status  # noqa: ASYNC910 - a checkpoint here could forget what was sent
+    async def _send_burst(self, payloads: Sequence[bytes], start: int) -> tuple[int, MulticastStatus]:
+        """Wait for room in the window, then send as many messages from `start` on as fit and go now.
 
-    async def _multicast_after_lane(self, burst: list[bytes]) -> tuple[int, MulticastStatus]:
-        """As `_multicast`, once no round trip is under way."""
-        async with self._connection.lane():
+        There is no checkpoint after a message was sent.
+        """
+        await self._check_async()
+        while not (burst := self._fitting(payloads, start)):
+            if not await self._wait_for_room():
+                burst = [payloads[start]]
+                break
+            await self._check_async()
+        if not self._raw.lane.borrowed_tokens:
+            return await self._multicast(burst)
+        async with self._requests.lane():
             self._check()
             return await self._multicast(burst)
 
-    async def _send_fragmented(self, payload: bytes, back: trio.Event | None) -> OwnMessage:
-        """Send a message above the atomic size, alone; the library cuts it up, with a round trip for each piece."""
-        while self._cost and await self._wait_for_returns():
+    async def _multicast(self, burst: list[bytes]) -> tuple[int, MulticastStatus]:
+        """Cross into C once, and remember what was sent."""
+        try:
+            sent, status = self._raw.multicast(burst)
+        except LibraryError as exc:
+            await self._lifetime.fail(exc)
+        for payload in burst[:sent]:
+            self._remember(OwnMessage(payload))
+        if sent:
+            self._backoff.reset()
+        return sent, status  # noqa: ASYNC910 - a checkpoint here could forget what was sent
+
+    async def _pause(self, status: MulticastStatus) -> None:
+        """Wait until it makes sense to go on after a burst."""
+        if status is MulticastStatus.FULL:
+            await self._lifetime.wait_writable()
+        elif status is MulticastStatus.TRY_AGAIN:
+            # Deliveries end the pause early: the daemon is making progress.
+            with trio.move_on_after(self._backoff.next_pause()):
+                await self._dispatched.park()
+        else:
+            await trio.lowlevel.checkpoint()
+
+    async def _send_fragmented(self, payload: bytes, settled: trio.Event | None) -> OwnMessage:
+        """Send a message above the atomic size, alone. The library fragments it, with a round trip for each piece."""
+        await self._check_async()
+        while self._cost and await self._wait_for_room():
             await self._check_async()
-        own = OwnMessage(payload, certain=False, back=back)
+        own = OwnMessage(payload, certain=False, settled=settled)
         # Remembered first: its delivery may be dispatched before the last round trip has returned.
         self._remember(own)
         try:
-            await self._connection.request(lambda: self._raw.multicast_fragmented(payload))
+            await self._requests.run(lambda: self._raw.multicast_fragmented(payload))
         except (trio.Cancelled, KeyboardInterrupt):
             self._cost -= own.cost
             own.cost = 0
@@ -209,38 +231,42 @@ class Sender:
         own.certain = True
         return own
 
-    # -- what comes back -----------------------------------------------------------------------------------------------
+    # -- what becomes of what was sent ---------------------------------------------------------------------------------
 
     def _remember(self, own: OwnMessage) -> None:
-        self._own.append(own)
+        self._outstanding.append(own)
         self._cost += own.cost
         self.sent += 1
 
     def _forget(self, own: OwnMessage) -> None:
-        if own in self._own:
-            self._own.remove(own)
+        if own in self._outstanding:
+            self._outstanding.remove(own)
             self._cost -= own.cost
             self.sent -= 1
 
-    def came_back(self, message: Message) -> list[OwnMessage]:
-        """An own message was delivered; returns those that were sent before it, and therefore lost."""
+    def on_self_delivery(self, message: Message) -> list[OwnMessage]:
+        """Take note of an own message that was delivered; return those sent before it, which are therefore lost."""
         index = self._match(message.payload)
         if index is None:
             return []
         lost = self._lose(index)
-        own = self._own.popleft()
+        own = self._outstanding.popleft()
         self._cost -= own.cost
-        self._returns.unpark_all()
+        self._room.unpark_all()
         self.confirmed += 1
-        own.message = message
-        if own.back is not None:
-            own.back.set()
+        own.delivery = message
+        if own.settled is not None:
+            own.settled.set()
         return lost
 
+    def on_leave(self) -> list[OwnMessage]:
+        """Take note that our leave was delivered; return what is still outstanding, and therefore lost."""
+        return self._lose(len(self._outstanding))
+
     def _match(self, payload: bytes) -> int | None:
-        """Which of what was sent has come back: the first of equal ones, but rather one that was not cancelled."""
+        """Which outstanding message was delivered: of equal ones the first that was not cancelled, else the first."""
         found = None
-        for index, own in enumerate(self._own):
+        for index, own in enumerate(self._outstanding):
             if own.payload != payload:
                 if found is not None:
                     break
@@ -250,26 +276,23 @@ class Sender:
                 found = index
         return found
 
-    def left(self) -> list[OwnMessage]:
-        """Our leave was delivered, and it is ordered behind our messages: what is still on its way was lost."""
-        return self._lose(len(self._own))
-
     def _lose(self, count: int) -> list[OwnMessage]:
+        """Drop the first `count` outstanding messages; return those that were certainly sent."""
         lost: list[OwnMessage] = []
         for _ in range(count):
-            own = self._own.popleft()
+            own = self._outstanding.popleft()
             self._cost -= own.cost
-            if own.back is not None:
-                own.back.set()
+            if own.settled is not None:
+                own.settled.set()
             if own.certain:
                 self.lost += 1
                 lost.append(own)
-        self._returns.unpark_all()
+        self._room.unpark_all()
         return lost
 
 
 def lost_error(payloads: Sequence[bytes]) -> MessageLostError:
-    """Tells of messages that nobody has received."""
+    """The error that tells of own messages that were lost."""
     size = sum(map(len, payloads))
     what = "a message" if len(payloads) == 1 else f"{len(payloads)} messages"
     return MessageLostError(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any, Final, Generic, TypeVar, final
+from typing import Final, Generic, TypeVar, final
 
 import attrs
 import trio
 
 from . import _validate
-from ._connection import Connection
+from ._lifetime import Lifetime
 
 T = TypeVar("T")
 
@@ -48,12 +48,12 @@ class EventStream(trio.abc.ReceiveChannel[T], Generic[T]):
 
     def __init__(
         self,
-        connection: Connection[Any],
+        lifetime: Lifetime,
         max_buffered_bytes: int,
         *,
         payload_bytes: Callable[[T], int] = _no_payload,
     ) -> None:
-        self._connection = connection
+        self._lifetime = lifetime
         self._max_bytes = max_buffered_bytes
         self._payload_bytes = payload_bytes
         # Each event with the bytes that it counts for.
@@ -62,7 +62,7 @@ class EventStream(trio.abc.ReceiveChannel[T], Generic[T]):
         self._overflow = False
         self._closed = False
         self._receivers = trio.lowlevel.ParkingLot()
-        connection.add_waiters(self._receivers)
+        lifetime.add_waiters(self._receivers)
         self.on_receive: Callable[[T], None] | None = None
         self.ending = False
         """Whether nobody is obliged to receive any more: what does not fit is dropped, and cuts nothing."""
@@ -79,7 +79,7 @@ class EventStream(trio.abc.ReceiveChannel[T], Generic[T]):
                 self._overflow = True
                 if self.ending:
                     break
-                self._connection.cut(
+                self._lifetime.cut(
                     f"{len(self._buffer)} events ({self._bytes} bytes) waited to be received and the next one did not"
                     f" fit into max_buffered_bytes={self._max_bytes}; receive faster, or allow more"
                 )
@@ -110,11 +110,11 @@ class EventStream(trio.abc.ReceiveChannel[T], Generic[T]):
         await trio.lowlevel.checkpoint_if_cancelled()
         parked = False
         while True:
-            self._connection.check_process()
+            self._lifetime.check_process()
             if self._closed:
                 raise trio.ClosedResourceError("this stream was closed")
-            if not self._buffer or (self._connection.closed and not self._connection.lost):
-                self._connection.check()
+            if not self._buffer or (self._lifetime.closed and not self._lifetime.lost):
+                self._lifetime.check()
                 await self._receivers.park()
                 parked = True
                 continue
@@ -132,7 +132,7 @@ class EventStream(trio.abc.ReceiveChannel[T], Generic[T]):
 
     async def aclose(self) -> None:
         """Stop receiving; what waits is dropped. Tasks in `receive` get `trio.ClosedResourceError`."""
-        self._connection.check_process()
+        self._lifetime.check_process()
         self.close()
         await trio.lowlevel.checkpoint()
 
@@ -141,7 +141,7 @@ class EventStream(trio.abc.ReceiveChannel[T], Generic[T]):
         if self._closed:
             return
         self._closed = True
-        self._connection.remove_waiters(self._receivers)
+        self._lifetime.remove_waiters(self._receivers)
         self._buffer.clear()
         self._bytes = 0
         self._receivers.unpark_all()

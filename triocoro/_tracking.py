@@ -63,7 +63,7 @@ class Tracker(Generic[EventT]):
         """A stream of the present state, then of everything."""
         await self._start()
         # No checkpoint from here on: what comes after the state that we remember, the stream gets.
-        stream: EventStream[EventT] = EventStream(self._connection, MAX_CHANGES_BYTES)
+        stream: EventStream[EventT] = EventStream(self._connection.lifetime, MAX_CHANGES_BYTES)
         self._streams.append(stream)
         try:
             stream.put(self._present())
@@ -83,10 +83,10 @@ class Tracker(Generic[EventT]):
         """Have the daemon tell of changes, and `_latest` be the present state."""
         async with self._starting:
             # Also where there is nothing to ask the daemon: the state that we remember is no news of a dead one.
-            await self._connection.check_async()
+            await self._connection.lifetime.check_async()
             if self._started:
                 return
-            await self._connection.request(self._trackstart)
+            await self._connection.requests.run(self._trackstart)
             # It has sent the present state before its reply; twice, if a start that was cancelled had reached it.
             await self._connection.drained()
             # It stays on for as long as the connection does: so there is no state in which it is half off.

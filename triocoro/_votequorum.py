@@ -7,8 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Final, final
 
 from . import _validate
-from ._connection import Connection, connect
-from ._endpoint import resolve_endpoint
+from ._connection import Connection, open_connection
 from ._errors import CsError
 from ._raw import RawVotequorum
 from ._services import VOTEQUORUM, Endpoint
@@ -80,7 +79,7 @@ class Votequorum:
         """
         # The C call takes 0 for oneself.
         number = 0 if nodeid is None else _validate.uint32(nodeid, "nodeid", minimum=1)
-        return await self._connection.request(
+        return await self._connection.requests.run(
             lambda: self._raw.info(number),
             explain={CsError.NOT_EXIST: f"votequorum on {self._connection.label} has never seen a node {nodeid}"},
         )
@@ -96,7 +95,7 @@ class Votequorum:
         Source: votequorum_setexpected(3).
         """
         number = _validate.uint32(expected_votes, "expected_votes", minimum=1)
-        await self._connection.request(
+        await self._connection.requests.run(
             lambda: self._raw.set_expected(number),
             explain={
                 CsError.INVALID_PARAM: (
@@ -119,7 +118,7 @@ class Votequorum:
         """
         _validate.uint32(nodeid, "nodeid", minimum=1)
         _validate.uint32(votes, "votes")
-        await self._connection.request(
+        await self._connection.requests.run(
             lambda: self._raw.set_votes(nodeid, votes),
             explain={
                 CsError.NAME_NOT_FOUND: f"votequorum on {self._connection.label} has never seen a node {nodeid}",
@@ -144,7 +143,7 @@ class Votequorum:
         Source: votequorum_qdevice_register(3).
         """
         text = _validate.qdevice_name(name)
-        await self._connection.request(lambda: self._raw.qdevice_register(text), explain=_QDEVICE)
+        await self._connection.requests.run(lambda: self._raw.qdevice_register(text), explain=_QDEVICE)
 
     async def qdevice_unregister(self, name: str) -> None:
         """Take back `qdevice_register`; the device's votes are gone at once.
@@ -158,7 +157,7 @@ class Votequorum:
         Source: votequorum_qdevice_unregister(3).
         """
         text = _validate.qdevice_name(name)
-        await self._connection.request(lambda: self._raw.qdevice_unregister(text), explain=_QDEVICE)
+        await self._connection.requests.run(lambda: self._raw.qdevice_unregister(text), explain=_QDEVICE)
 
     async def qdevice_update(self, old_name: str, new_name: str) -> None:
         """Give the quorum device another name, on every node.
@@ -170,7 +169,7 @@ class Votequorum:
         Source: votequorum_qdevice_update(3).
         """
         old, new = _validate.qdevice_name(old_name), _validate.qdevice_name(new_name)
-        await self._connection.request(lambda: self._raw.qdevice_update(old, new), explain=_QDEVICE)
+        await self._connection.requests.run(lambda: self._raw.qdevice_update(old, new), explain=_QDEVICE)
 
     async def qdevice_poll(self, name: str, *, cast_vote: bool, ring_id: RingId) -> None:
         """Say that the quorum device lives, and whether it votes for us.
@@ -195,7 +194,7 @@ class Votequorum:
         text = _validate.qdevice_name(name)
         _validate.boolean(cast_vote, "cast_vote")
         _validate.ring_id(ring_id)
-        await self._connection.request(lambda: self._raw.qdevice_poll(text, cast_vote, ring_id), explain=_QDEVICE)
+        await self._connection.requests.run(lambda: self._raw.qdevice_poll(text, cast_vote, ring_id), explain=_QDEVICE)
 
     async def qdevice_master_wins(self, name: str, *, allow: bool) -> None:
         """Say whether the partition that the quorum device votes for wins, whatever its size.
@@ -210,7 +209,7 @@ class Votequorum:
         """
         text = _validate.qdevice_name(name)
         _validate.boolean(allow, "allow")
-        await self._connection.request(lambda: self._raw.qdevice_master_wins(text, allow), explain=_QDEVICE)
+        await self._connection.requests.run(lambda: self._raw.qdevice_master_wins(text, allow), explain=_QDEVICE)
 
     async def qdevice_extra_info(self, nodeid: int | None = None) -> bytes:
         """Return what the quorum device of a node tells of itself; `track` tells of changes, as `QdeviceExtraInfo`.
@@ -229,7 +228,7 @@ class Votequorum:
         Source: votequorum_get_qdevice_extra_info(3).
         """
         number = 0 if nodeid is None else _validate.uint32(nodeid, "nodeid", minimum=1)
-        return await self._connection.request(
+        return await self._connection.requests.run(
             lambda: self._raw.get_qdevice_extra_info(number),
             explain={
                 **_QDEVICE,
@@ -253,7 +252,7 @@ class Votequorum:
         Source: votequorum_set_qdevice_extra_info(3).
         """
         payload = _validate.extra_info(extra_info)
-        await self._connection.request(lambda: self._raw.set_qdevice_extra_info(payload), explain=_QDEVICE)
+        await self._connection.requests.run(lambda: self._raw.set_qdevice_extra_info(payload), explain=_QDEVICE)
 
     async def wait_quorate(self) -> None:
         """Return once our partition is quorate; at once if it is so already.
@@ -294,9 +293,7 @@ async def open_votequorum(*, endpoint: Endpoint | None = None) -> AsyncGenerator
 
     Source: votequorum_overview(3), votequorum_initialize(3).
     """
-    endpoint = resolve_endpoint(endpoint)
-    raw = await connect(VOTEQUORUM, endpoint)
-    connection: Connection[VotequorumEvent] = Connection(raw, endpoint)
+    raw, connection = await open_connection(VOTEQUORUM, endpoint)
     tracker = Tracker(raw, connection, _STATE, _subject, retold=(QdeviceExtraInfo,))
     async with connection.serving(tracker.handle):
         yield Votequorum(raw, connection, tracker)

@@ -186,10 +186,30 @@ async def test_a_slow_consumer_that_is_cut_at_the_end_of_a_tracker_hears_of_it()
         async with triocoro.open_cmap() as cmap:
 
             async def cut() -> None:
-                cmap._connection.cut("too slow")
+                cmap._connection.lifetime.cut("too slow")
                 await trio.sleep_forever()
 
-            await cmap._connection.request_surely(cut)
+            await cmap._connection.requests.undo(cut)
+
+
+@pytest.mark.usefixtures("corosync")
+async def test_a_slow_consumer_that_another_task_has_told_is_not_told_again_after_an_undo_request() -> None:
+    started, told = trio.Event(), trio.Event()
+    with trio.fail_after(LIMIT):
+        async with triocoro.open_cmap() as cmap, trio.open_nursery() as nursery:
+
+            async def undo() -> None:
+                started.set()
+                with trio.CancelScope(shield=True):
+                    await told.wait()
+                await trio.sleep_forever()
+
+            nursery.start_soon(cmap._connection.requests.undo, undo)
+            await started.wait()
+            cmap._connection.lifetime.cut("too slow")
+            with pytest.raises(triocoro.SlowConsumerError, match="too slow"):
+                await cmap.get("totem.version")
+            told.set()
 
 
 async def test_a_shielded_task_drains_what_had_arrived(corosync: Node) -> None:
@@ -208,7 +228,7 @@ async def test_a_shielded_task_drains_what_had_arrived(corosync: Node) -> None:
                 await group.send_and_wait(b"%d" % i)
             with trio.CancelScope(shield=True):
                 await corosync.kill()
-                while not group._membership.connection.lost:
+                while not group._membership.connection.lifetime.lost:
                     await trio.testing.wait_all_tasks_blocked(0.001)
                 with pytest.raises(ConnectionLostError):
                     await group.send(b"x")

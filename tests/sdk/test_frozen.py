@@ -344,16 +344,16 @@ async def test_after_a_cancelled_start_of_tracking_the_state_is_told_once(
 ) -> None:
     """The daemon is asked to begin twice, and tells twice."""
     async with opener() as service:
-        lots = list(service._connection._lots)
+        lots = list(service._connection.lifetime._lots)
         async with frozen(corosync):
             with trio.move_on_after(0.2) as scope:
                 await service.wait_quorate()
             assert scope.cancelled_caught
-        assert service._connection._lots == lots
+        assert service._connection.lifetime._lots == lots
         async with service.track() as changes:
             assert len(await changes.receive_batch()) == 2
             # A round trip later, whatever the daemon had to tell is here.
-            await service._connection.request(service._raw.trackstop)
+            await service._connection.requests.run(service._raw.trackstop)
             assert changes.statistics().buffered_events == 0
 
 

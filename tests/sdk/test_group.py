@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 import pytest
 import trio
@@ -13,16 +14,17 @@ import triocoro
 from triocoro import (
     Address,
     ConfigChange,
+    Endpoint,
     Group,
     InterruptError,
     MemberChange,
     Message,
     MessageLost,
     Reason,
-    _cpg,
+    _membership,
 )
 from triocoro._raw import MulticastStatus
-from triocoro.testing import Cluster, Node
+from triocoro.testing import Cluster, FakeCluster, Node
 
 pytestmark = pytest.mark.deadline(20)
 
@@ -229,7 +231,7 @@ async def test_a_slow_consumer_that_never_comes_back_hears_of_it_at_the_end() ->
     with pytest.raises(triocoro.SlowConsumerError, match="max_buffered_bytes=1"):
         async with triocoro.open_group("g", max_buffered_bytes=1) as group:
             await group.send(b"x")
-            while not group._membership.connection.lost:
+            while not group._membership.connection.lifetime.lost:
                 await trio.testing.wait_all_tasks_blocked(0.001)
 
 
@@ -327,7 +329,7 @@ async def test_a_cancelled_send_is_not_mistaken_for_the_same_message_sent_again(
         await corosync.freeze()
         async with trio.open_nursery() as nursery:
             # While this holds the lane, the message waits, and is cancelled before any of it was sent.
-            nursery.start_soon(group._membership.connection.request, group._membership._raw.local_nodeid)
+            nursery.start_soon(group._membership.connection.requests.run, group._membership._raw.local_nodeid)
             await trio.testing.wait_all_tasks_blocked(0.01)
             with trio.move_on_after(0.05):
                 await group.send(payload)
@@ -415,11 +417,15 @@ async def test_a_group_that_is_closed_while_its_refusal_is_on_its_way(corosync: 
     endpoint = FaultyEndpoint(corosync.endpoint)
     held = endpoint.faults.held = []
 
+    def closing() -> list[_membership.Membership]:
+        ours = [each for each in _membership._memberships if each.connection.endpoint is endpoint]
+        return [each for each in ours if each.connection.lifetime.ended and not each.closed]
+
     async def close_now() -> None:
         endpoint.faults.held = None
         while held:
             held.pop()()
-        while not all(raw.closed for _, _, raw in _cpg._memberships[:-1]):  # noqa: ASYNC110
+        while closing():  # noqa: ASYNC110
             await trio.sleep(0.001)
 
     endpoint.faults.on_refused = close_now
@@ -431,12 +437,66 @@ async def test_a_group_that_is_closed_while_its_refusal_is_on_its_way(corosync: 
         assert group.view.members == (group.address,)
 
 
+async def cancelled_group(endpoint: Endpoint) -> None:
+    """Open a group and cancel the block: it leaves in the background."""
+    with trio.CancelScope() as scope:
+        async with triocoro.open_group("g", endpoint=endpoint):
+            scope.cancel()
+            await trio.sleep_forever()
+
+
+async def refused_at_once(endpoint: Endpoint) -> None:
+    """A second membership of one process is refused, and not retried until an earlier one elsewhere has ended."""
+    async with triocoro.open_group("g", endpoint=endpoint):
+        with trio.fail_after(20), pytest.raises(triocoro.ExistError, match="is a member of group b'g'"):
+            async with triocoro.open_group("g", endpoint=endpoint):
+                pass
+
+
+async def test_a_membership_that_ends_in_one_cluster_delays_no_refusal_in_another(
+    corosync: Node, make_corosync_cluster: Callable[..., Cluster]
+) -> None:
+    """Both daemons are called node 1."""
+    faulty = FaultyEndpoint(corosync.endpoint)
+    held = faulty.faults.held = []
+    await cancelled_group(faulty)
+    await refused_at_once(make_corosync_cluster(nodes=1)[1].endpoint)
+    for close in held:
+        close()
+
+
+@pytest.mark.corosync_fake_only(reason="a cluster in each run: the fake's")
+def test_a_membership_of_an_earlier_run_delays_no_refusal() -> None:
+    held: list[Callable[[], None]] = []
+
+    async def earlier() -> None:
+        async with FakeCluster(nodes=1) as cluster:
+            faulty = FaultyEndpoint(cluster[1].endpoint)
+            faulty.faults.held = held
+            await cancelled_group(faulty)
+
+    async def later() -> None:
+        async with FakeCluster(nodes=1) as cluster:
+            await refused_at_once(cluster[1].endpoint)
+        for close in held:
+            close()
+
+    trio.run(earlier)
+    trio.run(later)
+
+
+@pytest.mark.corosync_real_only(reason="a fake does not outlive its run")
+def test_a_membership_of_an_earlier_run_is_waited_for(corosync: Node) -> None:
+    for _ in range(10):
+        trio.run(cancelled_group, corosync.endpoint)
+
+
 @pytest.mark.usefixtures("corosync")
 async def test_groups_that_were_left_are_forgotten() -> None:
     for i in range(10):
         async with triocoro.open_group(f"g{i}"):
             pass
-    assert len(_cpg._memberships) <= 2
+    assert len(_membership._memberships) <= 2
 
 
 @pytest.mark.parametrize("how", ["end", "cancelled", "aclose", "raise"])

@@ -173,10 +173,10 @@ async def test_closed_tracker_gets_nothing_more(corosync: Node) -> None:
 @pytest.mark.usefixtures("corosync")
 async def test_closed_trackers_are_forgotten() -> None:
     async with triocoro.open_votequorum() as votequorum, votequorum.track():
-        waiters = len(votequorum._connection._lots)
+        waiters = len(votequorum._connection.lifetime._lots)
         for _ in range(10):
             await votequorum.wait_quorate()
-        assert len(votequorum._connection._lots) == waiters
+        assert len(votequorum._connection.lifetime._lots) == waiters
 
 
 async def test_each_event_goes_to_one_receiver_of_a_stream(corosync: Node) -> None:

@@ -6,8 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import final
 
 from .. import _validate
-from .._connection import Connection, connect
-from .._endpoint import resolve_endpoint
+from .._connection import Connection, open_connection
 from .._raw import RawCfg
 from .._services import CFG, Endpoint
 from .._types import IPAddress, NodeStatus, RingStatus, ShutdownFlag
@@ -113,6 +112,5 @@ async def cfg_initialize(
 
     Raises, Cancelled: as `cpg_initialize`.
     """
-    endpoint = resolve_endpoint(endpoint)
-    raw = await connect(CFG, endpoint, retrying=False)
-    return CfgHandle(raw, Connection(raw, endpoint), {ShutdownFlag: shutdown_callback}, context)
+    raw, connection = await open_connection(CFG, endpoint, retrying=False)
+    return CfgHandle(raw, connection, {ShutdownFlag: shutdown_callback}, context)

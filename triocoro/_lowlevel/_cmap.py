@@ -7,8 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import final
 
 from .. import _validate
-from .._connection import Connection, connect
-from .._endpoint import resolve_endpoint
+from .._connection import Connection, open_connection
 from .._raw import RawCmap
 from .._services import CmapSpec, Endpoint
 from .._types import Buffer, CmapChange, CmapMap, CmapNotification, CmapTrack, CmapType, CmapValue, TypedValue
@@ -146,6 +145,5 @@ async def cmap_initialize(
     Raises, Cancelled: as `cpg_initialize`.
     """
     map = CmapMap(map)  # noqa: A001 - as above
-    endpoint = resolve_endpoint(endpoint)
-    raw = await connect(CmapSpec(map), endpoint, retrying=False)
-    return CmapHandle(raw, Connection(raw, endpoint), context, map)
+    raw, connection = await open_connection(CmapSpec(map), endpoint, retrying=False)
+    return CmapHandle(raw, connection, context, map)

@@ -10,8 +10,7 @@ from typing import final
 import trio
 
 from .. import _validate
-from .._connection import Connection, connect
-from .._endpoint import resolve_endpoint
+from .._connection import Connection, open_connection
 from .._errors import ConnectionLostError, ExistError, LibraryError, NotExistError, TryAgainError
 from .._raw import MulticastStatus, RawCpg
 from .._services import CpgSpec, Endpoint
@@ -119,14 +118,14 @@ class CpgHandle(Handle[CpgEvent]):
         if len(payload) > self._raw.max_atomic_message_size:
             await self._request(lambda: self._raw.multicast_fragmented(payload))
             return
-        await self._connection.check_async()
+        await self._connection.lifetime.check_async()
         async with self._turn:
             while True:
-                async with self._connection.lane():
+                async with self._connection.requests.lane():
                     try:
                         sent, status = self._raw.multicast([payload])
                     except LibraryError as exc:
-                        await self._connection.fail(exc)
+                        await self._connection.lifetime.fail(exc)
                 if sent:
                     return
                 if status is MulticastStatus.TRY_AGAIN:
@@ -134,7 +133,7 @@ class CpgHandle(Handle[CpgEvent]):
                         "cpg_mcast_joined: CS_ERR_TRY_AGAIN: the daemon is under flow control",
                         function="cpg_mcast_joined",
                     )
-                await self._connection.wait_writable()
+                await self._connection.lifetime.wait_writable()
 
     async def membership_get(self, group: bytes | str) -> tuple[Address, ...]:
         """Return the members of a group (cpg_membership_get(3))."""
@@ -177,11 +176,11 @@ class CpgHandle(Handle[CpgEvent]):
         try:
             yield buffer
         finally:
-            if not self._connection.closed and not self._connection.lost:
+            if not self._connection.lifetime.closed and not self._connection.lifetime.lost:
                 # Cancelled, it goes on in the background; a connection that ends meanwhile frees it. Retried, as the
                 # caller has nothing to do it with.
                 with suppress(ConnectionLostError, trio.ClosedResourceError):
-                    await self._connection.request(lambda: self._raw.zcb_free(buffer))  # noqa: ASYNC102
+                    await self._connection.requests.run(lambda: self._raw.zcb_free(buffer))  # noqa: ASYNC102
 
     async def zcb_mcast_joined(self, buffer: memoryview, length: int | None = None) -> None:
         """Send the first `length` bytes of a buffer of `zcb_alloc`, all without it (cpg_zcb_mcast_joined(3)).
@@ -201,12 +200,12 @@ class CpgHandle(Handle[CpgEvent]):
 
     def flow_control_state_get(self) -> FlowControlState:
         """Return the flow control state (cpg_flow_control_state_get(3)); present libraries always say DISABLED."""
-        self._connection.check()
+        self._connection.lifetime.check()
         return self._raw.flow_control_state
 
     def max_atomic_msgsize_get(self) -> int:
         """Return the bytes that one message may have to be sent in one piece (cpg_max_atomic_msgsize_get(3))."""
-        self._connection.check()
+        self._connection.lifetime.check()
         return self._raw.max_atomic_message_size
 
 
@@ -235,8 +234,7 @@ async def cpg_initialize(
 
     Cancelled: nothing is left open.
     """
-    endpoint = resolve_endpoint(endpoint)
     initial = CpgModelFlag.DELIVER_INITIAL_TOTEM_CONF in CpgModelFlag(flags)
-    raw = await connect(CpgSpec(initial_totem_conf=initial), endpoint, retrying=False)
+    raw, connection = await open_connection(CpgSpec(initial_totem_conf=initial), endpoint, retrying=False)
     callbacks = {Message: deliver, ConfigChange: confchg, TotemChange: totem_confchg}
-    return CpgHandle(raw, Connection(raw, endpoint), callbacks, context)
+    return CpgHandle(raw, connection, callbacks, context)

@@ -47,7 +47,7 @@ class Handle(Generic[EventT]):
     @property
     def fd(self) -> int:
         """The fd that is readable while events wait (cpg_fd_get(3) and its likes)."""
-        return self._connection.fd
+        return self._connection.lifetime.fd
 
     async def dispatch(self, dispatch_types: Dispatch) -> None:
         """Call the callbacks for events that wait, one at a time, each awaited in this task.
@@ -72,7 +72,7 @@ class Handle(Generic[EventT]):
         """
         kind = Dispatch(dispatch_types)
         await trio.lowlevel.checkpoint()
-        self._connection.check()
+        self._connection.lifetime.check()
         with self._connection.dispatcher():
             if kind is Dispatch.ALL:
                 await self._dispatch_all()
@@ -87,7 +87,7 @@ class Handle(Generic[EventT]):
     async def _dispatch_all(self) -> None:  # noqa: ASYNC910 - `dispatch` has been a checkpoint
         # Look at least once: if the daemon has died, nothing waits, and only fetching tells.
         waiting = max(1, self._connection.waiting())
-        while waiting > 0 and not self._connection.closed:
+        while waiting > 0 and not self._connection.lifetime.closed:
             taken, _ = await self._fetch_and_call()
             if not taken:
                 return
@@ -102,18 +102,18 @@ class Handle(Generic[EventT]):
             if taken:
                 await trio.lowlevel.checkpoint()
             elif wait:
-                await self._connection.wait_readable()
+                await self._connection.lifetime.wait_readable()
             else:
                 return False
 
     async def _dispatch_blocking(self) -> None:  # noqa: ASYNC910 - as above
-        while not self._connection.closed:
+        while not self._connection.lifetime.closed:
             taken, _ = await self._fetch_and_call()
             if taken:
                 await trio.lowlevel.checkpoint()
             else:
                 with suppress(trio.ClosedResourceError):  # finalized; one that a callback raises is its own
-                    await self._connection.wait_readable()
+                    await self._connection.lifetime.wait_readable()
 
     @trio.lowlevel.enable_ki_protection
     async def _fetch_and_call(self) -> tuple[int, bool]:
@@ -132,7 +132,7 @@ class Handle(Generic[EventT]):
         return self._callbacks.get(type(event)), event
 
     async def _request(self, call: Callable[[], Awaitable[T]]) -> T:
-        return await self._connection.request(call, retrying=False)
+        return await self._connection.requests.run(call, retrying=False)
 
     async def finalize(self) -> None:
         """Give the handle up (cpg_finalize(3) and its likes); idempotent.
@@ -142,7 +142,7 @@ class Handle(Generic[EventT]):
 
         Cancelled: the handle is given up nevertheless, in the background.
         """
-        self._connection.check_process()
-        self._connection.close()
+        self._connection.lifetime.check_process()
+        self._connection.lifetime.close()
         await trio.lowlevel.checkpoint()
-        await self._connection.wait_closed()
+        await self._connection.lifetime.wait_closed()

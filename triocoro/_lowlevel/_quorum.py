@@ -6,8 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import final
 
 from .. import _validate
-from .._connection import Connection, connect
-from .._endpoint import resolve_endpoint
+from .._connection import Connection, open_connection
 from .._raw import RawQuorum
 from .._services import QUORUM, Endpoint
 from .._types import NodelistChange, QuorumChange, QuorumEvent, QuorumType, Track
@@ -66,7 +65,6 @@ async def quorum_initialize(
 
     Raises, Cancelled: as `cpg_initialize`.
     """
-    endpoint = resolve_endpoint(endpoint)
-    raw = await connect(QUORUM, endpoint, retrying=False)
+    raw, connection = await open_connection(QUORUM, endpoint, retrying=False)
     callbacks = {QuorumChange: quorum_notify, NodelistChange: nodelist_notify}
-    return QuorumHandle(raw, Connection(raw, endpoint), callbacks, context)
+    return QuorumHandle(raw, connection, callbacks, context)

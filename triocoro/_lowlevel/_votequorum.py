@@ -6,8 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import final
 
 from .. import _validate
-from .._connection import Connection, connect
-from .._endpoint import resolve_endpoint
+from .._connection import Connection, open_connection
 from .._errors import CorosyncError
 from .._raw import RawVotequorum
 from .._services import Endpoint, VotequorumSpec
@@ -195,13 +194,12 @@ async def votequorum_initialize(
 
     Cancelled: as `cpg_initialize`.
     """
-    endpoint = resolve_endpoint(endpoint)
     needed = qdevice_extra_info is not None
-    raw = await connect(VotequorumSpec(extra_info=needed), endpoint, retrying=False)
+    raw, connection = await open_connection(VotequorumSpec(extra_info=needed), endpoint, retrying=False)
     callbacks = {
         VotequorumChange: quorum_notify,
         ExpectedVotesChange: expectedvotes_notify,
         VotequorumNodelist: nodelist_notify,
         QdeviceExtraInfo: qdevice_extra_info,
     }
-    return VotequorumHandle(raw, Connection(raw, endpoint), callbacks, context)
+    return VotequorumHandle(raw, connection, callbacks, context)

@@ -11,9 +11,9 @@ from typing import Any, Final, TypeVar
 import attrs
 import trio
 
-from ..._connection import connect, retry
 from ..._errors import CorosyncError
 from ..._raw import RawCmap, RawCpg, RawHandle, RawVotequorum
+from ..._requests import connect, retry
 from ..._services import CPG, ICMAP, STATS, VOTEQUORUM, ServiceSpec
 from ..._types import IterationType, TypedValue
 from .._cluster.cluster import Cluster, Node

@@ -1,0 +1,222 @@
+"""How a connection ends, and how everything that waits on it finds out.
+
+A connection is open until the first of three ends:
+
+- closed: the program closed it. Calls raise `trio.ClosedResourceError`.
+- lost: the daemon died or disconnected us. The scope of the user's block is cancelled, calls raise
+  `ConnectionLostError`.
+- cut: a consumer was too slow, and we disconnected. Calls raise `SlowConsumerError`.
+
+A wait on a connection either runs inside `Lifetime.interruptible` or parks in a lot that `Lifetime.add_waiters`
+registered, so that any of the three ends it at once.
+
+The block's scope is cancelled before any task can see the loss. So calls inside the block end with `trio.Cancelled`,
+which `Connection.serving` replaces by one `ConnectionLostError`. Tasks outside that scope, or shielded from it, get the
+error from the call itself.
+
+Giving up the fd has no checkpoint between marking the connection as ended, `notify_closing`, and forgetting the number:
+from then on the worker thread may close the fd at any time, and the kernel may reuse its number.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import NoReturn, final
+
+import trio
+
+from ._errors import ConnectionLostError, CorosyncError, SlowConsumerError
+from ._raw import RawHandle
+
+
+@final
+class Lifetime:
+    """The state of one raw handle: open, closed, lost or cut.
+
+    Args:
+        raw: the handle. It is closed through this class only.
+        label: names the daemon in error messages.
+    """
+
+    def __init__(self, raw: RawHandle[object], label: str) -> None:
+        self.label = label
+        self.block = trio.CancelScope()
+        """The scope of the user's block; cancelled when the connection is lost."""
+        self.count_unconfirmed: Callable[[], int] = int
+        """Supplies `ConnectionLostError.unconfirmed`; set by the service."""
+        self._raw = raw
+        self._fd = raw.fileno()
+        self._pid = os.getpid()
+        self._closed = False
+        self._make_loss: Callable[[], CorosyncError] | None = None
+        self._told = False
+        self._scopes: set[trio.CancelScope] = set()
+        self._lots: list[trio.lowlevel.ParkingLot] = []
+
+    # -- state ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def closed(self) -> bool:
+        """Whether the program closed the connection."""
+        return self._closed
+
+    @property
+    def lost(self) -> bool:
+        """Whether the connection was lost or cut."""
+        return self._make_loss is not None
+
+    @property
+    def ended(self) -> bool:
+        """Whether the connection was closed, lost or cut."""
+        return self._closed or self._make_loss is not None
+
+    @property
+    def told(self) -> bool:
+        """Whether a call has raised the error that says how the connection was lost or cut."""
+        return self._told
+
+    @property
+    def forked(self) -> bool:
+        """Whether this is a child of the process that connected. The handle is the parent's, and stays so."""
+        return os.getpid() != self._pid
+
+    @property
+    def fd(self) -> int:
+        """The fd to wait on, while the connection is open."""
+        self.check()
+        return self._fd
+
+    def loss(self) -> CorosyncError:
+        """Return a new error that says how the connection was lost or cut."""
+        if self._make_loss is None:
+            raise AssertionError("the connection is not lost")
+        return self._make_loss()
+
+    def check_process(self) -> None:
+        """Raise `RuntimeError` in a child of the process that connected."""
+        if self.forked:
+            raise RuntimeError(
+                f"this connection to {self.label} was opened by process {self._pid} and cannot be used in its forked"
+                f" child {os.getpid()}; open one here"
+            )
+
+    def check(self) -> None:
+        """Raise if the connection has ended (the first end counts), or belongs to another process."""
+        self.check_process()
+        if self._make_loss is not None:
+            self._told = True
+            raise self.loss()
+        if self._closed:
+            raise trio.ClosedResourceError(f"this connection to {self.label} was closed")
+
+    async def check_async(self) -> None:  # noqa: ASYNC910 - a checkpoint only if the connection has ended
+        """Like `check`, but raise a pending cancellation first: the block's scope is cancelled at a loss."""
+        if self._closed or self._make_loss is not None:
+            await trio.lowlevel.checkpoint()
+        self.check()
+
+    # -- the three ends ------------------------------------------------------------------------------------------------
+
+    def lose(self, cause: CorosyncError) -> None:
+        """Note that the daemon is gone: cancel the block and wake every wait."""
+        if self.ended:
+            return
+        unconfirmed = self.count_unconfirmed()
+        text = f"the connection to {self.label} is lost: the daemon died or cut us off ({cause})"
+        if unconfirmed:
+            text += f"; {unconfirmed} of our messages had not come back: each may or may not have been delivered"
+        self._make_loss = lambda: ConnectionLostError(
+            text, function=cause.function, code=cause.code, unconfirmed=unconfirmed
+        )
+        self.block.cancel()
+        self._wake()
+
+    async def fail(self, cause: CorosyncError) -> NoReturn:
+        """Note that a call has found the connection broken, and raise: a cancellation of the block first."""
+        self.lose(cause)
+        await self.check_async()
+        raise AssertionError("a connection that is lost must not pass the check")
+
+    def cut(self, text: str) -> None:
+        """Disconnect because a consumer is too slow. Events that it has buffered can still be received."""
+        if self.ended:
+            return
+        self._make_loss = lambda: SlowConsumerError(text)
+        self._wake()
+        self._release()
+
+    def close(self, *, leave: bool = False) -> None:
+        """Close without waiting for the daemon; idempotent.
+
+        Args:
+            leave: leave the joined group first.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        self._wake()
+        self._release(leave=leave)
+
+    async def wait_closed(self) -> None:
+        """Wait until the daemon knows of the close."""
+        await self._raw.wait_closed()
+
+    def _wake(self) -> None:
+        for scope in self._scopes:
+            scope.cancel()
+        for lot in self._lots:
+            lot.unpark_all()
+
+    def _release(self, *, leave: bool = False) -> None:
+        if self.forked or self._fd < 0:
+            return
+        trio.lowlevel.notify_closing(self._fd)
+        self._fd = -1
+        self._raw.close(leave=leave)
+
+    # -- waits ---------------------------------------------------------------------------------------------------------
+
+    def add_waiters(self, lot: trio.lowlevel.ParkingLot) -> None:
+        """Unpark all tasks in `lot` when the connection ends."""
+        self._lots.append(lot)
+
+    def remove_waiters(self, lot: trio.lowlevel.ParkingLot) -> None:
+        """Undo `add_waiters`."""
+        self._lots.remove(lot)
+
+    @contextmanager
+    def cancelled_at_end(self, scope: trio.CancelScope) -> Generator[None, None, None]:
+        """Enter `scope`, and cancel it when the connection ends, or at once if it has ended."""
+        if self.ended:
+            scope.cancel()
+        self._scopes.add(scope)
+        try:
+            with scope:
+                yield
+        finally:
+            self._scopes.discard(scope)
+
+    @contextmanager
+    def interruptible(self) -> Generator[None, None, None]:
+        """Within the block, waits end when the connection does, and raise what `check` raises."""
+        self.check()
+        with trio.CancelScope() as scope:
+            self._scopes.add(scope)
+            try:
+                yield
+            finally:
+                self._scopes.discard(scope)
+        if scope.cancelled_caught:
+            self.check()
+
+    async def wait_readable(self) -> None:
+        """Wait until events can be dispatched, or the connection is broken."""
+        with self.interruptible():
+            await trio.lowlevel.wait_readable(self._fd)
+
+    async def wait_writable(self) -> None:
+        """Wait until the daemon has room for notifications of requests again."""
+        with self.interruptible():
+            await trio.lowlevel.wait_writable(self._fd)

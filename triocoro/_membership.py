@@ -1,0 +1,169 @@
+"""A membership of a process group: what is behind a `Group`.
+
+It tells own messages from those of others, keeps count of the losses that the program has not heard of yet, and joins
+and leaves. A registry of the memberships of this process tells apart two reasons for which the daemon refuses a join:
+this process is a member already, or its earlier membership has not ended yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import Final, final
+
+import trio
+
+from ._connection import Connection
+from ._errors import CsError, ExistError, TryAgainError
+from ._raw import RawCpg
+from ._sending import OwnMessage, Sender, lost_error
+from ._stream import EventStream
+from ._types import Address, ConfigChange, CpgEvent, GroupEvent, Message, MessageLost
+
+_memberships: Final[set[Membership]] = set()
+"""Memberships of this process, each until the daemon knows of its end. They are not those of one Trio run: to a daemon
+all runs are one process, and a membership that ends in the background may outlast its run."""
+
+
+def _payload_bytes(event: GroupEvent) -> int:
+    return len(event.payload) if isinstance(event, (Message, MessageLost)) else 0
+
+
+@final
+class Membership:
+    """The membership of one group, by one connection.
+
+    Args:
+        name: the group's name.
+        address: our own address in the group.
+        raw: the handle.
+        connection: its connection.
+        totem_changes: whether to pass on `TotemChange` events.
+        receive: whether to buffer events for receivers.
+        max_buffered_bytes: the bound of that buffer.
+    """
+
+    def __init__(
+        self,
+        name: bytes,
+        address: Address,
+        raw: RawCpg,
+        connection: Connection[CpgEvent],
+        *,
+        totem_changes: bool,
+        receive: bool,
+        max_buffered_bytes: int,
+    ) -> None:
+        self.name = name
+        self.address = address
+        self.connection = connection
+        self.receive = receive
+        self.view = ConfigChange(members=(), joined=(), left=())
+        self.stream: EventStream[GroupEvent] = EventStream(
+            connection.lifetime, max_buffered_bytes, payload_bytes=_payload_bytes
+        )
+        self.stream.on_receive = self._note_received
+        self.sender = Sender(connection, raw)
+        self._raw = raw
+        self._totem_changes = totem_changes
+        self._joined = trio.Event()
+        self._left = trio.Event()
+        self._untold: list[MessageLost] = []
+        connection.lifetime.count_unconfirmed = lambda: self.sender.outstanding
+        # The daemon lets a process, here of this endpoint, join a group once.
+        self.key: Hashable = connection.endpoint.identity, connection.endpoint.pid, name
+        _memberships.add(self)
+
+    @property
+    def closed(self) -> bool:
+        """Whether the daemon knows that the membership has ended."""
+        return self._raw.closed
+
+    # -- events --------------------------------------------------------------------------------------------------------
+
+    def handle(self, events: Sequence[CpgEvent]) -> None:
+        """Take a batch of events that were dispatched."""
+        out: list[GroupEvent] = []
+        for event in events:
+            if isinstance(event, Message):
+                if event.sender == self.address:
+                    self._report(self.sender.on_self_delivery(event), out)
+                out.append(event)
+            elif isinstance(event, ConfigChange):
+                self._handle_config_change(event, out)
+            elif self._totem_changes:
+                out.append(event)
+        if self.receive:
+            self.stream.put(out)
+
+    def _handle_config_change(self, event: ConfigChange, out: list[GroupEvent]) -> None:
+        if not self._joined.is_set() or not self.receive:
+            self.view = event
+        self._joined.set()
+        if any(change.address == self.address for change in event.left):
+            self._report(self.sender.on_leave(), out)
+            self._left.set()
+        out.append(event)
+
+    def _report(self, lost: list[OwnMessage], out: list[GroupEvent]) -> None:
+        for own in lost:
+            report = MessageLost(own.payload)
+            out.append(report)
+            if own.settled is None:  # else `send_and_wait` raises
+                self._untold.append(report)
+
+    def _note_received(self, event: GroupEvent) -> None:
+        if isinstance(event, ConfigChange):
+            self.view = event
+        elif isinstance(event, MessageLost):
+            self._untold = [report for report in self._untold if report is not event]
+
+    def raise_untold(self) -> None:
+        """Raise `MessageLostError` if messages were lost and the program has not received the report."""
+        if self._untold:
+            raise lost_error([report.payload for report in self._untold])
+
+    # -- joining and leaving -------------------------------------------------------------------------------------------
+
+    async def join(self) -> None:
+        """Join, and wait until the join has been agreed on."""
+        await self.connection.requests.run(
+            self._join,
+            explain={
+                CsError.EXIST: (
+                    f"process {self.address.pid} is a member of group {self.name!r} on node {self.address.nodeid}"
+                    " already; a process can be in a group once on each node"
+                )
+            },
+        )
+        with self.connection.lifetime.interruptible():
+            await self._joined.wait()
+
+    async def _join(self) -> None:
+        # Asked before and after: the earlier membership may end before we hear of the refusal.
+        departing = self._is_earlier_one_departing()
+        try:
+            await self._raw.join(self.name)
+        except ExistError as exc:
+            if departing or self._is_earlier_one_departing():
+                raise TryAgainError(str(exc), function=exc.function) from None
+            raise
+
+    async def leave(self) -> None:
+        """Leave, and wait until the leave has been agreed on: only then is the fate of all our messages known."""
+        self.sender.leaving = True
+        self.stream.ending = True
+        await self.connection.requests.run(lambda: self._raw.leave(self.name))
+        with self.connection.lifetime.interruptible():
+            await self._left.wait()
+
+    def close(self) -> None:
+        """Leave in the background."""
+        self.sender.leaving = True
+        self.connection.lifetime.close(leave=True)
+
+    def _is_earlier_one_departing(self) -> bool:
+        """Whether a membership of the same process and group has ended, and the daemon may not know of it yet."""
+        for other in tuple(_memberships):
+            if other.closed:
+                _memberships.discard(other)
+        return any(other.key == self.key and other.connection.lifetime.ended for other in tuple(_memberships))

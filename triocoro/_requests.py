@@ -1,0 +1,127 @@
+"""Round trips to the daemon: connecting, requests in their turn, retries, and requests that undo earlier ones."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import TypeVar, final
+
+import trio
+
+from ._backoff import Backoff
+from ._errors import CorosyncError, CorosyncUnavailableError, CsError, LibraryError, NotExistError, TryAgainError
+from ._lifetime import Lifetime
+from ._raw import RawHandle
+from ._services import Endpoint, ServiceSpec
+
+T = TypeVar("T")
+RawT = TypeVar("RawT")
+
+
+async def retry(call: Callable[[], Awaitable[T]]) -> T:
+    """Repeat `call` while the daemon says try-again, with capped back-off."""
+    backoff = Backoff(first=0.001, longest=0.1)
+    while True:
+        try:
+            return await call()
+        except TryAgainError:
+            pass
+        await trio.sleep(backoff.next_pause())
+
+
+async def connect(service: ServiceSpec[RawT, object], endpoint: Endpoint, *, retrying: bool = True) -> RawT:
+    """Connect to a service.
+
+    Args:
+        service: the service and its options.
+        endpoint: the daemon.
+        retrying: whether to try again while the daemon is starting.
+    """
+    try:
+        return await (retry(lambda: endpoint.connect(service)) if retrying else endpoint.connect(service))
+    except (LibraryError, NotExistError) as exc:
+        # A daemon that is about to end has removed its files already: NotExistError.
+        raise CorosyncUnavailableError(
+            f"cannot connect to {endpoint.label}: no Corosync daemon answers there; start it, then try again ({exc})",
+            function=exc.function,
+        ) from exc
+
+
+@final
+class Requests:
+    """The round trips of one connection.
+
+    The C libraries allow one request at a time on a handle. The raw handle's `lane` enforces that.
+    """
+
+    def __init__(self, raw: RawHandle[object], lifetime: Lifetime) -> None:
+        self._raw = raw
+        self._lifetime = lifetime
+
+    async def run(
+        self,
+        call: Callable[[], Awaitable[T]],
+        *,
+        retrying: bool = True,
+        explain: Mapping[CsError, str] | None = None,
+    ) -> T:
+        """Make one round trip.
+
+        Args:
+            call: the raw handle's method.
+            retrying: whether to repeat it while the daemon says try-again.
+            explain: for each error code that has a special meaning here, the text of the error message.
+
+        Cancelled: returns at once; the daemon may still carry out the request.
+        """
+        await self._lifetime.check_async()
+        try:
+            with self._lifetime.interruptible():
+                return await (retry(call) if retrying else call())
+        except LibraryError as exc:
+            await self._lifetime.fail(exc)
+        except CorosyncError as exc:
+            text = (explain or {}).get(exc.code)
+            if text is None:
+                raise
+            raise type(exc)(f"{exc.function}: CS_ERR_{exc.code.name}: {text}", function=exc.function) from None
+
+    async def undo(self, call: Callable[[], Awaitable[object]]) -> None:
+        """Send a request that undoes an earlier one. If cancelled, it completes in the background.
+
+        Its errors are dropped: what cannot be undone is gone, or ends with the connection.
+
+        Args:
+            call: the raw handle's method.
+        """
+        done = trio.Event()
+        lifetime = self._lifetime
+
+        async def run() -> None:  # noqa: ASYNC910 - a task of its own
+            try:
+                # Not `run`, which would count the end of the connection as told, though the user does not hear of it.
+                with lifetime.cancelled_at_end(trio.CancelScope()):
+                    await retry(call)
+            except LibraryError as exc:
+                lifetime.lose(exc)
+            except CorosyncError:
+                pass
+            finally:
+                done.set()
+
+        if not lifetime.ended and not lifetime.forked:
+            trio.lowlevel.spawn_system_task(run, name=f"triocoro: {lifetime.label}")
+            await done.wait()
+        await trio.lowlevel.checkpoint()
+
+    @asynccontextmanager
+    async def lane(self) -> AsyncGenerator[None, None]:
+        """Within the block, no round trip is under way on the handle."""
+        borrower = object()
+        with self._lifetime.interruptible():
+            await self._raw.lane.acquire_on_behalf_of(borrower)
+        try:
+            self._lifetime.check()
+            yield
+        finally:
+            self._raw.lane.release_on_behalf_of(borrower)
