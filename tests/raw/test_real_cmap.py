@@ -8,7 +8,6 @@ from typing import cast
 
 import pytest
 import trio
-import trio.testing
 from support.raw import close, take
 from support.real import cancelled, of_the_libraries, open_fds
 from support.witness import ask

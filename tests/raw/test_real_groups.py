@@ -12,7 +12,6 @@ from typing import NoReturn
 
 import pytest
 import trio
-import trio.testing
 from support.raw import EVERYTHING, close, joined, payloads, take
 from support.real import cancelled, of_the_libraries, open_fds, until
 

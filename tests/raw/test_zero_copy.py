@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import trio
-import trio.testing
 from support import installed
 from support.raw import close, joined, payloads, take
 from support.real import cancelled, of_the_libraries, open_fds, until

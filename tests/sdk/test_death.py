@@ -195,7 +195,7 @@ async def test_a_slow_consumer_that_is_cut_at_the_end_of_a_tracker_hears_of_it()
 @pytest.mark.usefixtures("corosync")
 async def test_a_slow_consumer_that_another_task_has_told_is_not_told_again_after_an_undo_request() -> None:
     started, told = trio.Event(), trio.Event()
-    with trio.fail_after(LIMIT):
+    with trio.fail_after(20):
         async with triocoro.open_cmap() as cmap, trio.open_nursery() as nursery:
 
             async def undo() -> None:

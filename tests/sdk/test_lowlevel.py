@@ -22,7 +22,6 @@ from triocoro import (
     Reason,
     lowlevel,
 )
-from triocoro._lifetime import Lifetime
 from triocoro.lowlevel import CpgHandle, CpgModelFlag, Dispatch, IterationType
 from triocoro.testing import Cluster, Node
 

@@ -20,7 +20,7 @@ from triocoro import (
     VotequorumNodelist,
     lowlevel,
 )
-from triocoro._connection import Connection
+from triocoro._lifetime import Lifetime
 from triocoro.lowlevel import Dispatch, Track, VotequorumHandle
 from triocoro.testing import Node
 
@@ -202,19 +202,18 @@ TRACKERS: list[Any] = [
 def test_an_interrupt_at_the_start_of_a_tracker_leaves_nothing(
     opener: Callable[[], Any], track: Callable[[Any], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    add_waiters = Connection[object].add_waiters
+    add_waiters = Lifetime.add_waiters
 
-    def interrupted(connection: Connection[object], lot: trio.lowlevel.ParkingLot) -> None:
-        add_waiters(connection, lot)
+    def interrupted(lifetime: Lifetime, lot: trio.lowlevel.ParkingLot) -> None:
+        add_waiters(lifetime, lot)
         signal.raise_signal(signal.SIGINT)
-
-    monkeypatch.setattr(Connection, "add_waiters", interrupted)
 
     async def main() -> None:
         async with opener() as service:
+            monkeypatch.setattr(Lifetime, "add_waiters", interrupted)
             with pytest.raises(KeyboardInterrupt):
                 async with track(service):
                     await trio.lowlevel.checkpoint()
-            assert service._connection._lots == [service._connection.progress]
+            assert service._connection.lifetime._lots == [service._connection.dispatched]
 
     trio.run(main)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import trio
-import trio.testing
 
 of_the_libraries = pytest.mark.corosync_real_only(reason="it is about the C libraries, or our shim over them")
 
