@@ -100,7 +100,7 @@ class Qdevice:
         if NodeFlag.QDEVICE_REGISTERED in self._votes.us.flags:
             reply(self._other_name(name))
         elif self._registrant is not None:
-            raise error_from_code(CsError.TRY_AGAIN, _REGISTER, "another on_registration is under way")
+            raise error_from_code(CsError.TRY_AGAIN, _REGISTER, "another registration is under way")
         else:
             self._registrant = _Registrant(connection, reply)
             self._host.multicast(Registration(name, present=True))
