@@ -10,6 +10,16 @@ from ._cpg import (
     open_group as open_group,
 )
 from ._endpoint import default_endpoint as default_endpoint
+from ._enums import (
+    CmapMap as CmapMap,
+    CmapTrack as CmapTrack,
+    CmapType as CmapType,
+    NodeState as NodeState,
+    QuorumType as QuorumType,
+    Reason as Reason,
+    ShutdownFlag as ShutdownFlag,
+    VotequorumFlag as VotequorumFlag,
+)
 from ._errors import (
     AccessError as AccessError,
     BadFlagsError as BadFlagsError,
@@ -56,9 +66,6 @@ from ._stream import EventStream as EventStream, StreamStatistics as StreamStati
 from ._types import (
     Address as Address,
     CmapChange as CmapChange,
-    CmapMap as CmapMap,
-    CmapTrack as CmapTrack,
-    CmapType as CmapType,
     CmapValue as CmapValue,
     ConfigChange as ConfigChange,
     ExpectedVotesChange as ExpectedVotesChange,
@@ -70,21 +77,16 @@ from ._types import (
     Message as Message,
     MessageLost as MessageLost,
     NodelistChange as NodelistChange,
-    NodeState as NodeState,
     NodeStatus as NodeStatus,
     QdeviceExtraInfo as QdeviceExtraInfo,
     QuorumChange as QuorumChange,
     QuorumEvent as QuorumEvent,
-    QuorumType as QuorumType,
-    Reason as Reason,
     RingId as RingId,
     RingStatus as RingStatus,
-    ShutdownFlag as ShutdownFlag,
     TotemChange as TotemChange,
     TypedValue as TypedValue,
     VotequorumChange as VotequorumChange,
     VotequorumEvent as VotequorumEvent,
-    VotequorumFlag as VotequorumFlag,
     VotequorumInfo as VotequorumInfo,
     VotequorumNode as VotequorumNode,
     VotequorumNodelist as VotequorumNodelist,

@@ -10,11 +10,12 @@ import trio
 
 from . import _validate
 from ._connection import Connection, open_connection
+from ._enums import ShutdownFlag
 from ._errors import CsError
 from ._raw import RawCfg
 from ._services import CFG, Endpoint
 from ._stream import EventStream
-from ._types import IPAddress, NodeStatus, RingStatus, ShutdownFlag
+from ._types import IPAddress, NodeStatus, RingStatus
 
 _MAX_BUFFERED_BYTES: Final = 2**20
 """Requests to shut down are rare: whoever has this much waiting has stopped receiving."""

@@ -11,11 +11,12 @@ import trio
 
 from . import _validate
 from ._connection import Connection, open_connection
+from ._enums import CmapMap, CmapTrack, CmapType
 from ._errors import CsError, KeyNotFoundError
 from ._raw import RawCmap
 from ._services import CmapSpec, Endpoint
 from ._stream import MAX_CHANGES_BYTES, EventStream
-from ._types import Buffer, CmapChange, CmapMap, CmapNotification, CmapTrack, CmapType, CmapValue, TypedValue
+from ._types import Buffer, CmapChange, CmapNotification, CmapValue, TypedValue
 
 T = TypeVar("T")
 

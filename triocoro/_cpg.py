@@ -11,21 +11,13 @@ import trio
 
 from . import _validate
 from ._connection import Connection, open_connection
+from ._enums import IterationType
 from ._membership import Membership
 from ._raw import RawCpg
 from ._sending import lost_error
 from ._services import CPG, CpgSpec, Endpoint
 from ._stream import StreamStatistics
-from ._types import (
-    Address,
-    Buffer,
-    ConfigChange,
-    CpgEvent,
-    GroupEvent,
-    GroupMember,
-    IterationType,
-    Message,
-)
+from ._types import Address, Buffer, ConfigChange, CpgEvent, GroupEvent, GroupMember, Message
 
 DEFAULT_MAX_BUFFERED_BYTES = 64 * 2**20
 

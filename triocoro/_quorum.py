@@ -9,11 +9,12 @@ from typing import final
 import attrs
 
 from ._connection import Connection, open_connection
+from ._enums import QuorumType
 from ._raw import RawQuorum
 from ._services import QUORUM, Endpoint
 from ._stream import EventStream
 from ._tracking import Tracker
-from ._types import NodelistChange, QuorumChange, QuorumEvent, QuorumType
+from ._types import NodelistChange, QuorumChange, QuorumEvent
 
 
 @final

@@ -24,22 +24,17 @@ from typing import Protocol, TypeVar
 
 import trio
 
+from ._enums import CmapTrack, FlowControlState, IterationType, QuorumType, ShutdownFlag, Track
 from ._types import (
     Address,
     CmapNotification,
-    CmapTrack,
     CpgEvent,
-    FlowControlState,
     GroupMember,
     IPAddress,
-    IterationType,
     NodeStatus,
     QuorumEvent,
-    QuorumType,
     RingId,
     RingStatus,
-    ShutdownFlag,
-    Track,
     TypedValue,
     VotequorumEvent,
     VotequorumInfo,

@@ -14,8 +14,9 @@ from typing import ClassVar, Final, Generic, Protocol, TypeVar, runtime_checkabl
 
 import attrs
 
+from ._enums import CmapMap, ShutdownFlag
 from ._raw import RawCfg, RawCmap, RawCpg, RawQuorum, RawVotequorum
-from ._types import CmapMap, CmapNotification, CpgEvent, QuorumEvent, ShutdownFlag, VotequorumEvent
+from ._types import CmapNotification, CpgEvent, QuorumEvent, VotequorumEvent
 
 RawT = TypeVar("RawT")
 RawT_co = TypeVar("RawT_co", covariant=True)

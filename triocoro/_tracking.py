@@ -9,10 +9,10 @@ from typing import Any, Generic, TypeVar
 import trio
 
 from ._connection import Connection
+from ._enums import Track
 from ._errors import ExistError
 from ._raw import RawTracking
 from ._stream import MAX_CHANGES_BYTES, EventStream
-from ._types import Track
 
 EventT = TypeVar("EventT")
 

@@ -7,7 +7,8 @@ import struct
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from ._types import Buffer, CmapMap, CmapTrack, CmapType, CmapValue, RingId, Track, TypedValue
+from ._enums import CmapMap, CmapTrack, CmapType, Track
+from ._types import Buffer, CmapValue, RingId, TypedValue
 
 MAX_GROUP_NAME: Final = 127
 """Bytes; libcpg takes 128, but the daemon overruns a map with those."""

@@ -6,6 +6,12 @@ handle's `fd` tells the truth, and an event is consumed exactly then. Cancelled 
 dispatch; a callback that raises or is cancelled has had its event.
 """
 
+from ._enums import (
+    Dispatch as Dispatch,
+    FlowControlState as FlowControlState,
+    IterationType as IterationType,
+    Track as Track,
+)
 from ._lowlevel._cfg import CfgHandle as CfgHandle, cfg_initialize as cfg_initialize
 from ._lowlevel._cmap import CmapHandle as CmapHandle, cmap_initialize as cmap_initialize
 from ._lowlevel._cpg import (
@@ -19,11 +25,5 @@ from ._lowlevel._votequorum import (
     votequorum_initialize as votequorum_initialize,
 )
 from ._public import show_public_path
-from ._types import (
-    Dispatch as Dispatch,
-    FlowControlState as FlowControlState,
-    IterationType as IterationType,
-    Track as Track,
-)
 
 show_public_path(__name__, globals())

@@ -12,20 +12,14 @@ from support.fixtures.figures import Bound
 from support.raw import EVERYTHING, EventT, changes, closed, given_up, payloads
 
 import triocoro
+from triocoro._enums import Reason, Track
 from triocoro._errors import (
     BusyError,
     InterruptError,
 )
 from triocoro._raw import RawCpg, RawHandle, RawVotequorum
 from triocoro._services import CPG, VOTEQUORUM, Endpoint
-from triocoro._types import (
-    Address,
-    ConfigChange,
-    Reason,
-    RingId,
-    TotemChange,
-    Track,
-)
+from triocoro._types import Address, ConfigChange, RingId, TotemChange
 from triocoro.testing import ClusterSettings, FakeCluster
 from triocoro.testing._fake.lib.votequorum import FakeVotequorum
 

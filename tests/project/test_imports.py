@@ -15,7 +15,15 @@ Graph: TypeAlias = Mapping[str, frozenset[str]]
 """Modules, each with the modules that it imports."""
 
 LAYERS: Final = (
-    ("values", "triocoro._backoff", "triocoro._errors", "triocoro._types", "triocoro._validate", "triocoro._public"),
+    (
+        "values",
+        "triocoro._backoff",
+        "triocoro._enums",
+        "triocoro._errors",
+        "triocoro._types",
+        "triocoro._validate",
+        "triocoro._public",
+    ),
     ("the seam", "triocoro._raw", "triocoro._services"),
     ("the C libraries", "triocoro._corosync"),
     (
@@ -47,7 +55,7 @@ A module may import from its own layer and from those below. A new module of `tr
 an entry.
 """
 
-SEAM: Final = ("triocoro._errors", "triocoro._types", "triocoro._raw", "triocoro._services")
+SEAM: Final = ("triocoro._enums", "triocoro._errors", "triocoro._types", "triocoro._raw", "triocoro._services")
 MAY_KNOW: Final = {"triocoro._corosync": SEAM, "triocoro.testing._fake": (*SEAM, "triocoro.testing._cluster")}
 """The two packages that implement `_raw`, and all that they may import besides their own modules."""
 

@@ -8,10 +8,11 @@ import pytest
 import trio
 from support.raw import caught_up, changes, close, joined, multicast, payloads, ring_of, take, until, view_of
 
+from triocoro._enums import IterationType, Reason
 from triocoro._errors import ExistError, InvalidParamError, NotExistError
 from triocoro._raw import MulticastStatus, RawCpg
 from triocoro._services import CPG
-from triocoro._types import Address, ConfigChange, GroupMember, IterationType, Reason, TotemChange
+from triocoro._types import Address, ConfigChange, GroupMember, TotemChange
 from triocoro.testing import Cluster, Node
 
 pytestmark = pytest.mark.deadline(30)

@@ -10,18 +10,10 @@ import trio.testing
 from support import installed
 from support.raw import caught_up, changes, close, joined, multicast, payloads, ring_of, take, until, view_of, waiting
 
+from triocoro._enums import FlowControlState, Reason, Track
 from triocoro._raw import RawCpg
 from triocoro._services import CPG, VOTEQUORUM, CpgSpec
-from triocoro._types import (
-    Address,
-    ConfigChange,
-    FlowControlState,
-    Message,
-    Reason,
-    TotemChange,
-    Track,
-    VotequorumNodelist,
-)
+from triocoro._types import Address, ConfigChange, Message, TotemChange, VotequorumNodelist
 from triocoro.testing import Cluster
 
 pytestmark = pytest.mark.deadline(30)

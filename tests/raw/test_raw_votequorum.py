@@ -5,18 +5,11 @@ from __future__ import annotations
 import pytest
 from support.raw import close, take, until, waiting
 
+from triocoro._enums import NodeState, Track
 from triocoro._errors import ExistError, NotExistError
 from triocoro._raw import RawVotequorum
 from triocoro._services import VOTEQUORUM
-from triocoro._types import (
-    ExpectedVotesChange,
-    NodeState,
-    Track,
-    VotequorumChange,
-    VotequorumEvent,
-    VotequorumNode,
-    VotequorumNodelist,
-)
+from triocoro._types import ExpectedVotesChange, VotequorumChange, VotequorumEvent, VotequorumNode, VotequorumNodelist
 from triocoro.testing import Cluster, Node
 
 pytestmark = pytest.mark.deadline(30)

@@ -13,16 +13,9 @@ from support.real import cancelled, of_the_libraries, open_fds
 from support.witness import ask
 
 import triocoro
+from triocoro._enums import CmapMap, CmapTrack, CmapType
 from triocoro._services import ICMAP, QUORUM, STATS, CmapSpec
-from triocoro._types import (
-    CmapChange,
-    CmapMap,
-    CmapNotification,
-    CmapTrack,
-    CmapType,
-    CmapValue,
-    TypedValue,
-)
+from triocoro._types import CmapChange, CmapNotification, CmapValue, TypedValue
 from triocoro.testing import Cluster, Node
 
 pytestmark = pytest.mark.deadline(30)

@@ -17,13 +17,10 @@ from support.real import cancelled, of_the_libraries, open_fds, until
 
 import triocoro
 from triocoro._corosync import CorosyncEndpoint
+from triocoro._enums import IterationType, Reason
 from triocoro._raw import MULTICAST_BURST, MulticastStatus, RawCpg
 from triocoro._services import CPG, QUORUM, STATS, VOTEQUORUM
-from triocoro._types import (
-    ConfigChange,
-    IterationType,
-    Reason,
-)
+from triocoro._types import ConfigChange
 from triocoro.testing import Node
 
 pytestmark = pytest.mark.deadline(30)

@@ -13,15 +13,9 @@ from support.real import open_fds, until
 from support.witness import ask
 
 import triocoro
+from triocoro._enums import QuorumType, ShutdownFlag, Track, VotequorumFlag
 from triocoro._services import CFG, QUORUM, STATS, VOTEQUORUM, VotequorumSpec
-from triocoro._types import (
-    NodelistChange,
-    QuorumChange,
-    QuorumType,
-    ShutdownFlag,
-    Track,
-    VotequorumFlag,
-)
+from triocoro._types import NodelistChange, QuorumChange
 from triocoro.testing import Cluster, Node
 
 pytestmark = pytest.mark.deadline(30)

@@ -17,21 +17,21 @@ from support.real import of_the_libraries
 import triocoro
 from triocoro import _validate
 from triocoro._corosync import CorosyncEndpoint
-from triocoro._services import CFG, CPG, ICMAP, QUORUM, VOTEQUORUM
-from triocoro._types import (
+from triocoro._enums import (
     CmapMap,
     CmapTrack,
     CmapType,
     Dispatch,
     FlowControlState,
     IterationType,
-    NodelistChange,
     QuorumType,
     Reason,
     ShutdownFlag,
     Track,
     VotequorumFlag,
 )
+from triocoro._services import CFG, CPG, ICMAP, QUORUM, VOTEQUORUM
+from triocoro._types import NodelistChange
 
 pytestmark = pytest.mark.deadline(30)
 

@@ -13,9 +13,10 @@ import trio
 import trio.testing
 
 from triocoro import ExistError, TryAgainError
+from triocoro._enums import Reason
 from triocoro._raw import MulticastStatus, RawCpg, RawHandle
 from triocoro._services import CPG, Endpoint
-from triocoro._types import Address, ConfigChange, CpgEvent, MemberChange, Message, Reason, TotemChange
+from triocoro._types import Address, ConfigChange, CpgEvent, MemberChange, Message, TotemChange
 
 EventT = TypeVar("EventT")
 

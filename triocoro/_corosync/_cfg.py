@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Final, final
 
 import trio
 
+from .._enums import ShutdownFlag
 from .._errors import CsError
-from .._types import IPAddress, LinkStatus, NodeStatus, RingStatus, ShutdownFlag
+from .._types import IPAddress, LinkStatus, NodeStatus, RingStatus
 from . import _arena
 from ._handle import CorosyncHandle
 from ._libraries import CFG, failure

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Final, final
 
 import trio
 
+from .._enums import CmapTrack, CmapType
 from .._errors import CsError, KeyNotFoundError, error_from_code
-from .._types import CmapChange, CmapNotification, CmapTrack, CmapType, CmapValue, TypedValue
+from .._types import CmapChange, CmapNotification, CmapValue, TypedValue
 from . import _arena
 from ._handle import CorosyncHandle, retry_briefly
 from ._libraries import CMAP, failure

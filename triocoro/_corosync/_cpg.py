@@ -9,21 +9,10 @@ from typing import TYPE_CHECKING, final
 
 import trio
 
+from .._enums import FlowControlState, IterationType, Reason
 from .._errors import CsError
 from .._raw import MULTICAST_BURST, MulticastStatus
-from .._types import (
-    Address,
-    ConfigChange,
-    CpgEvent,
-    FlowControlState,
-    GroupMember,
-    IterationType,
-    MemberChange,
-    Message,
-    Reason,
-    RingId,
-    TotemChange,
-)
+from .._types import Address, ConfigChange, CpgEvent, GroupMember, MemberChange, Message, RingId, TotemChange
 from . import _arena
 from ._handle import CorosyncHandle, retry_briefly
 from ._libraries import CPG, failure, failure_inside

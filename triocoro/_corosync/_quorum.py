@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, final
 
 import trio
 
-from .._types import NodelistChange, QuorumChange, QuorumEvent, QuorumType, RingId, Track
+from .._enums import QuorumType, Track
+from .._types import NodelistChange, QuorumChange, QuorumEvent, RingId
 from . import _arena
 from ._handle import CorosyncHandle
 from ._libraries import QUORUM

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, final
 
+from .._enums import NodeState, Track, VotequorumFlag
 from .._types import (
     ExpectedVotesChange,
-    NodeState,
     QdeviceExtraInfo,
     RingId,
-    Track,
     VotequorumChange,
     VotequorumEvent,
-    VotequorumFlag,
     VotequorumInfo,
     VotequorumNode,
     VotequorumNodelist,

@@ -7,9 +7,10 @@ from typing import final
 
 from .. import _validate
 from .._connection import Connection, open_connection
+from .._enums import ShutdownFlag
 from .._raw import RawCfg
 from .._services import CFG, Endpoint
-from .._types import IPAddress, NodeStatus, RingStatus, ShutdownFlag
+from .._types import IPAddress, NodeStatus, RingStatus
 from ._handle import Callbacks, Handle
 
 

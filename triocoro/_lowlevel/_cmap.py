@@ -8,9 +8,10 @@ from typing import final
 
 from .. import _validate
 from .._connection import Connection, open_connection
+from .._enums import CmapMap, CmapTrack, CmapType
 from .._raw import RawCmap
 from .._services import CmapSpec, Endpoint
-from .._types import Buffer, CmapChange, CmapMap, CmapNotification, CmapTrack, CmapType, CmapValue, TypedValue
+from .._types import Buffer, CmapChange, CmapNotification, CmapValue, TypedValue
 from ._handle import Callback, Handle
 
 

@@ -11,20 +11,11 @@ import trio
 
 from .. import _validate
 from .._connection import Connection, open_connection
+from .._enums import FlowControlState, IterationType
 from .._errors import ConnectionLostError, ExistError, LibraryError, NotExistError, TryAgainError
 from .._raw import MulticastStatus, RawCpg
 from .._services import CpgSpec, Endpoint
-from .._types import (
-    Address,
-    Buffer,
-    ConfigChange,
-    CpgEvent,
-    FlowControlState,
-    GroupMember,
-    IterationType,
-    Message,
-    TotemChange,
-)
+from .._types import Address, Buffer, ConfigChange, CpgEvent, GroupMember, Message, TotemChange
 from ._handle import Callbacks, Handle
 
 

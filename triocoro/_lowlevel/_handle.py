@@ -9,8 +9,8 @@ from typing import Any, Generic, TypeAlias, TypeVar
 import trio
 
 from .._connection import Connection
+from .._enums import Dispatch
 from .._errors import TryAgainError
-from .._types import Dispatch
 
 T = TypeVar("T")
 EventT = TypeVar("EventT")

@@ -7,9 +7,10 @@ from typing import final
 
 from .. import _validate
 from .._connection import Connection, open_connection
+from .._enums import QuorumType, Track
 from .._raw import RawQuorum
 from .._services import QUORUM, Endpoint
-from .._types import NodelistChange, QuorumChange, QuorumEvent, QuorumType, Track
+from .._types import NodelistChange, QuorumChange, QuorumEvent
 from ._handle import Callbacks, Handle
 
 

@@ -7,6 +7,7 @@ from typing import final
 
 from .. import _validate
 from .._connection import Connection, open_connection
+from .._enums import Track
 from .._errors import CorosyncError
 from .._raw import RawVotequorum
 from .._services import Endpoint, VotequorumSpec
@@ -15,7 +16,6 @@ from .._types import (
     ExpectedVotesChange,
     QdeviceExtraInfo,
     RingId,
-    Track,
     VotequorumChange,
     VotequorumEvent,
     VotequorumInfo,

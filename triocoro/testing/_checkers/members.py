@@ -13,7 +13,8 @@ from typing import TypeAlias, cast
 
 import attrs
 
-from ..._types import Address, ConfigChange, MemberChange, Message, MessageLost, Reason, RingId, TotemChange
+from ..._enums import Reason
+from ..._types import Address, ConfigChange, MemberChange, Message, MessageLost, RingId, TotemChange
 from .._history.entries import Call, Delivery, Entry, Return
 from .refusals import refusals
 

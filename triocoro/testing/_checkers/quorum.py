@@ -9,15 +9,8 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import attrs
 
-from ..._types import (
-    ExpectedVotesChange,
-    NodeState,
-    QuorumChange,
-    VotequorumChange,
-    VotequorumFlag,
-    VotequorumInfo,
-    VotequorumNodelist,
-)
+from ..._enums import NodeState, VotequorumFlag
+from ..._types import ExpectedVotesChange, QuorumChange, VotequorumChange, VotequorumInfo, VotequorumNodelist
 from .._cluster.options import ClusterOptions
 from .._history.entries import Call, Delivery, Entry, Return
 from .electorate import Electorate

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
-from ..._types import ConfigChange, Message, Reason, RingId, TotemChange, show_payload
+from ..._enums import Reason
+from ..._types import ConfigChange, Message, RingId, TotemChange, show_payload
 from .._history.entries import Delivery, Entry
 from .members import Member, Segment
 from .rings import Rings, show_ring

@@ -15,13 +15,13 @@ from typing import Any, cast
 
 import attrs
 
-from ... import _types  # pyright: ignore[reportPrivateUsage]  # of our own package
+from ... import _enums, _types  # pyright: ignore[reportPrivateUsage]  # of our own package
 from .entries import Call, Cancellation, Delivery, Entry, Failure, Fault, Loss, Return
 
 _ENTRIES = (Call, Return, Failure, Cancellation, Delivery, Loss, Fault)
 _TYPES: Mapping[str, Any] = MappingProxyType(
     {
-        **{name: value for name, value in vars(_types).items() if isinstance(value, type)},
+        **{name: value for name, value in (vars(_enums) | vars(_types)).items() if isinstance(value, type)},
         **{cls.__name__: cls for cls in (*_ENTRIES, IPv4Address, IPv6Address, float)},
     }
 )

@@ -11,11 +11,12 @@ from typing import Any, Final, TypeVar
 import attrs
 import trio
 
+from ..._enums import IterationType
 from ..._errors import CorosyncError
 from ..._raw import RawCmap, RawCpg, RawHandle, RawVotequorum
 from ..._requests import connect, retry
 from ..._services import CPG, ICMAP, STATS, VOTEQUORUM, ServiceSpec
-from ..._types import IterationType, TypedValue
+from ..._types import TypedValue
 from .._cluster.cluster import Cluster, Node
 
 HandleT = TypeVar("HandleT", bound="RawHandle[Any]")

@@ -8,8 +8,9 @@ from typing import Final
 import attrs
 import trio
 
+from ...._enums import CmapType, ShutdownFlag
 from ...._errors import CsError, error_from_code
-from ...._types import CmapType, IPAddress, LinkStatus, NodeStatus, RingStatus, ShutdownFlag
+from ...._types import IPAddress, LinkStatus, NodeStatus, RingStatus
 from ..._cluster.options import ClusterOptions
 from . import coroparse, totemconfig
 from .daemon import Daemon

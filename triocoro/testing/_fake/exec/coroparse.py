@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Final
 
-from ...._types import CmapType, TypedValue
+from ...._enums import CmapType
+from ...._types import TypedValue
 from ..._cluster.corosync_conf import corosync_conf
 from ..._cluster.options import ClusterOptions
 from .icmap import Icmap

@@ -9,18 +9,9 @@ from typing import TypeAlias
 
 import attrs
 
+from ...._enums import IterationType, Reason
 from ...._errors import CsError, error_from_code
-from ...._types import (
-    Address,
-    ConfigChange,
-    GroupMember,
-    IterationType,
-    MemberChange,
-    Message,
-    Reason,
-    RingId,
-    TotemChange,
-)
+from ...._types import Address, ConfigChange, GroupMember, MemberChange, Message, RingId, TotemChange
 from .daemon import Daemon
 from .service import ClientConnection, Synchronised
 

@@ -8,7 +8,8 @@ from typing import Final
 
 import attrs
 
-from ...._types import CmapChange, CmapTrack, CmapType, CmapValue, TypedValue
+from ...._enums import CmapTrack, CmapType
+from ...._types import CmapChange, CmapValue, TypedValue
 
 _BITS: Final = {
     CmapType.INT8: 8,

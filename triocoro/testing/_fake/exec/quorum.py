@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ...._types import NodelistChange, QuorumChange, RingId, Track
+from ...._enums import Track
+from ...._types import NodelistChange, QuorumChange, RingId
 from .daemon import Daemon
 from .service import ClientConnection, Synchronised
 from .trackers import Trackers

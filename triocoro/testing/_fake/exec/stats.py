@@ -13,8 +13,9 @@ from typing import Final
 import attrs
 import trio
 
+from ...._enums import CmapTrack, CmapType
 from ...._errors import CsError, error_from_code
-from ...._types import CmapChange, CmapTrack, CmapType, CmapValue, TypedValue
+from ...._types import CmapChange, CmapValue, TypedValue
 from . import coroparse
 from .icmap import Icmap, MapTracker, MapTrackers
 

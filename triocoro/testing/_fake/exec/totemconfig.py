@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from ...._types import CmapType, TypedValue
+from ...._enums import CmapType
+from ...._types import TypedValue
 from .coroparse import addresses
 from .icmap import Icmap
 

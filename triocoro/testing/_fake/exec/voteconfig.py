@@ -6,7 +6,7 @@ from enum import IntEnum
 
 import attrs
 
-from ...._types import CmapType
+from ...._enums import CmapType
 from .icmap import Icmap
 
 

@@ -9,17 +9,13 @@ from typing import Final
 import attrs
 import trio
 
+from ...._enums import CmapTrack, CmapType, NodeState, Track, VotequorumFlag
 from ...._errors import CsError, error_from_code
 from ...._types import (
     CmapChange,
-    CmapTrack,
-    CmapType,
     ExpectedVotesChange,
-    NodeState,
     RingId,
-    Track,
     VotequorumChange,
-    VotequorumFlag,
     VotequorumInfo,
     VotequorumNode,
     VotequorumNodelist,

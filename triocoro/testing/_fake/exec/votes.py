@@ -8,7 +8,7 @@ from typing import Protocol
 
 import attrs
 
-from ...._types import CmapType, NodeState
+from ...._enums import CmapType, NodeState
 from .voteconfig import TieBreaker, VoteConfig
 
 QDEVICE = 0

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ...._types import IPAddress, NodeStatus, RingStatus, ShutdownFlag
+from ...._enums import ShutdownFlag
+from ...._types import IPAddress, NodeStatus, RingStatus
 from ..exec.cfg import CfgService
 from ..exec.ipc import IpcConnection
 from .handle import FakeHandle

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from ...._enums import CmapMap, CmapTrack
 from ...._errors import CsError, error_from_code
-from ...._types import CmapMap, CmapNotification, CmapTrack, TypedValue
+from ...._types import CmapNotification, TypedValue
 from ..exec.cmap import CmapService
 from ..exec.ipc import IpcConnection
 from .handle import FakeHandle

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
+from ...._enums import FlowControlState, IterationType
 from ...._errors import CsError, error_from_code
 from ...._raw import MULTICAST_BURST, MulticastStatus
-from ...._types import Address, ConfigChange, CpgEvent, FlowControlState, GroupMember, IterationType, Message
+from ...._types import Address, ConfigChange, CpgEvent, GroupMember, Message
 from ..exec.cpg import CpgRecord, CpgService, Fragment
 from ..exec.ipc import IpcConnection
 from .handle import FakeHandle, OneWayRequest

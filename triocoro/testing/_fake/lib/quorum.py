@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ...._types import QuorumEvent, QuorumType, Track
+from ...._enums import QuorumType, Track
+from ...._types import QuorumEvent
 from ..exec.ipc import IpcConnection
 from ..exec.quorum import QuorumService
 from .handle import FakeHandle
