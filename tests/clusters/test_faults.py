@@ -11,8 +11,8 @@ from statistics import median
 import pytest
 import trio
 import trio.testing
+from support.external_programs import ask
 from support.fixtures.figures import Bound
-from support.witness import ask
 from trio.testing import MockClock
 
 import triocoro

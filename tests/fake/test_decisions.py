@@ -12,7 +12,7 @@ from typing import Any, get_type_hints
 import attrs
 import pytest
 import trio
-from support.witness import ask
+from support.external_programs import ask
 from trio.testing import MockClock
 
 import triocoro

@@ -16,7 +16,7 @@ import trio
 from hypothesis import given, settings, strategies as st
 from support.fixtures.figures import Bound
 from support.fixtures.inner_runs import Run
-from support.weather import weather
+from support.random_faults import random_faults
 
 import triocoro
 from triocoro import Message
@@ -170,7 +170,7 @@ LIMIT = 3.0
 async def seen(seed: int, latency: float = 0.0, jitter: float = 0.0) -> str:
     """What clients do and see while five nodes come and go."""
     async with FakeCluster(nodes=5, latency=latency, jitter=jitter, seed=seed) as cluster:
-        return (await weather(cluster, seed, seconds=1)).normalised().to_json_lines()
+        return (await random_faults(cluster, seed, seconds=1)).normalised().to_json_lines()
 
 
 def digests() -> list[str]:

@@ -13,9 +13,9 @@ from statistics import median
 
 import pytest
 import trio
+from support.external_programs import inside
 from support.fixtures.figures import Bound
 from support.traces import names_in, namespaces_of, nothing_left, processes_in, state_of, supervisor_of, wait_until
-from support.witness import inside
 from trio.testing import MockClock
 
 import triocoro

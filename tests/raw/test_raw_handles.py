@@ -84,11 +84,11 @@ async def test_a_slow_reader_loses_nothing(corosync_cluster: Cluster) -> None:
 async def test_what_waits_in_a_frozen_daemon_comes_after_the_thaw(corosync: Node) -> None:
     """The ring of events holds two of five; the others are in the daemon, which sends no more of them meanwhile."""
     handle = await joined(corosync.endpoint)
-    witness = await joined(corosync.endpoint, b"witness")
+    other = await joined(corosync.endpoint, b"other")
     messages = [bytes([number]) * 400_000 for number in range(5)]
     await multicast(handle, *messages)
     await handle.local_nodeid()
-    await caught_up(witness)
+    await caught_up(other)
     assert waiting(handle) == 2
     await corosync.freeze()
     assert payloads(handle.dispatch(EVERYTHING, EVERYTHING)[1]) == messages[:2]
@@ -98,7 +98,7 @@ async def test_what_waits_in_a_frozen_daemon_comes_after_the_thaw(corosync: Node
         payloads(await until(handle, lambda event: isinstance(event, Message) and event.payload == messages[4]))
         == (messages[2:])
     )
-    await close(handle, witness)
+    await close(handle, other)
 
 
 async def test_a_frozen_daemon_takes_what_the_socket_holds(corosync: Node) -> None:

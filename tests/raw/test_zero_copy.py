@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import trio
 from support import installed
+from support.external_programs import inside
 from support.raw import close, joined, payloads, take
 from support.real import cancelled, of_the_libraries, open_fds, until
-from support.witness import inside
 
 import triocoro
 from triocoro._corosync import CorosyncEndpoint

@@ -11,7 +11,7 @@ import attrs
 import pytest
 import trio
 from support.cfg import refused
-from support.witness import ask
+from support.external_programs import ask
 
 import triocoro
 from triocoro import (

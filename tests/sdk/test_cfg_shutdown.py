@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 import trio
 from support.cfg import answer, lose, set_timeout, shut_down, shut_down_by_itself, shutdown_tracker
-from support.witness import ask, program, running
+from support.external_programs import ask, program, running
 from trio.testing import wait_all_tasks_blocked
 
 import triocoro

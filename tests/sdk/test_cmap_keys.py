@@ -19,8 +19,8 @@ from support.cmap import (
     change,
     receive,
 )
+from support.external_programs import ask
 from support.fixtures.figures import Bound, Figure
-from support.witness import ask
 
 import triocoro
 from triocoro import (

@@ -15,7 +15,7 @@ import trio
 from support.fixtures.figures import Figure
 from support.fixtures.inner_runs import Run
 from support.histories import history
-from support.weather import weather
+from support.random_faults import random_faults
 
 import triocoro
 from triocoro import ConfigChange, Message, Reason, TotemChange
@@ -442,7 +442,7 @@ TIMES = ((0.001, 0.0), (0.0, 0.02), (0.01, 0.05), (0.05, 0.005))
 
 async def recorded(seed: int, latency: float, jitter: float) -> History:
     async with FakeCluster(nodes=3 + seed % 3, latency=latency, jitter=jitter, seed=seed) as cluster:
-        return await weather(cluster, seed, seconds=0.5)
+        return await random_faults(cluster, seed, seconds=0.5)
 
 
 def rules_broken(seed: int, latency: float, jitter: float) -> set[Rule]:

@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 import trio
+from support.external_programs import ask
 from support.groups import raises_group
-from support.witness import ask
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 import triocoro

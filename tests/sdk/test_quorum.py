@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import pytest
 import trio
-from support.witness import ask
+from support.external_programs import ask
 from trio.testing import wait_all_tasks_blocked
 
 import triocoro

@@ -1,4 +1,4 @@
-"""Clients that go on whatever happens to their connection, and watch quorum or votes: for chaos and for weather."""
+"""Clients that go on whatever happens to their connection, and watch quorum or votes; `chaos` uses them."""
 
 from __future__ import annotations
 

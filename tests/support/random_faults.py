@@ -12,7 +12,7 @@ from support.observers import again, quorum, votes
 from triocoro.testing import FakeCluster, History, RecordingEndpoint
 
 
-async def weather(cluster: FakeCluster, seed: int, *, seconds: float = 3) -> History:
+async def random_faults(cluster: FakeCluster, seed: int, *, seconds: float = 3) -> History:
     """That many seconds of it; in the end the cluster is whole again, and has been so for a while."""
     history = History()
     async with trio.open_nursery() as nursery:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import trio
-from support.witness import Child, ask, running
+from support.external_programs import Child, ask, running
 
 import triocoro
 from triocoro import (
