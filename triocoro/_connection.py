@@ -66,10 +66,10 @@ class Connection(Generic[EventT]):
 
     def __init__(self, raw: RawHandle[EventT], endpoint: Endpoint) -> None:
         self.endpoint = endpoint
-        self.label = endpoint.label
-        self.lifetime = Lifetime(raw, endpoint.label)
-        self.requests = Requests(raw, self.lifetime)
-        self.dispatched = trio.lowlevel.ParkingLot()
+        self.label: str = endpoint.label
+        self.lifetime: Lifetime = Lifetime(raw, endpoint.label)
+        self.requests: Requests = Requests(raw, self.lifetime)
+        self.dispatched: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
         """Unparked after each dispatch, and when the connection ends: flow control may have opened."""
         self.lifetime.add_waiters(self.dispatched)
         self._raw = raw

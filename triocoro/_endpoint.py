@@ -1,4 +1,4 @@
-"""Which daemon an `open_*` without `endpoint=` talks to."""
+"""The default endpoint: the daemon that `open_*` connects to without `endpoint=`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from contextvars import ContextVar
 from ._services import Endpoint
 
 default_endpoint: ContextVar[Endpoint] = ContextVar("triocoro.default_endpoint")
-"""The endpoint that `open_*` uses when it is given none. Where it is unset, a process-wide default holds (test fixtures
-set that one, since a synchronous fixture's context does not reach every test runner), else the system's Corosync."""
+"""The endpoint that `open_*` uses without `endpoint=`. While it is unset, `open_*` uses the process-wide default, which
+test fixtures set, else the system's Corosync."""
 
 _process_default: list[Endpoint] = []
 
@@ -31,7 +31,7 @@ def process_default_endpoint(endpoint: Endpoint) -> Generator[None, None, None]:
 
 
 def resolve_endpoint(endpoint: Endpoint | None) -> Endpoint:
-    """The endpoint to use: the one given, else the context's default, the process's, the system's."""
+    """Return the endpoint given, else the context's default, else the process's, else the system's Corosync."""
     if endpoint is not None:
         return endpoint
     try:
@@ -40,7 +40,7 @@ def resolve_endpoint(endpoint: Endpoint | None) -> Endpoint:
         pass
     if _process_default:
         return _process_default[-1]
-    # Only here, so that importing triocoro needs neither the extension module nor Corosync.
+    # Imported here, so that importing triocoro needs neither the extension module nor Corosync.
     from ._corosync import SYSTEM
 
     return SYSTEM

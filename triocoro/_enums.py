@@ -12,35 +12,44 @@ class Reason(IntEnum):
     """Why a member joined or left (`cpg_reason_t`)."""
 
     UNDEFINED = 0
+    """No reason is known."""
     JOIN = 1
+    """The process joined the group."""
     LEAVE = 2
+    """The process left the group."""
     NODEDOWN = 3
+    """The node of the process left the ring: it failed, was cut off, or Corosync stopped there."""
     NODEUP = 4
+    """The node of the process joined the ring, with the process already in the group."""
     PROCDOWN = 5
+    """The process ended, or closed its connection, without leaving."""
 
 
 class IterationType(IntEnum):
     """What `cpg_iteration_initialize` walks over (`cpg_iteration_type_t`)."""
 
     NAME_ONLY = 1
+    """The names of all groups."""
     ONE_GROUP = 2
+    """The members of one group."""
     ALL = 3
+    """The members of all groups."""
 
 
 class FlowControlState(IntEnum):
-    """What `cpg_flow_control_state_get` says (`cpg_flow_control_state_t`)."""
+    """Whether flow control holds up senders (`cpg_flow_control_state_t`)."""
 
     DISABLED = 0
     ENABLED = 1
 
 
 class Dispatch(IntEnum):
-    """How much one `dispatch` does (`cs_dispatch_flags_t`; cpg_dispatch(3), votequorum_dispatch(3))."""
+    """How many callbacks one `dispatch` calls (`cs_dispatch_flags_t`; cpg_dispatch(3), votequorum_dispatch(3))."""
 
     ONE = 1
     """Wait until one callback has been dispatched."""
     ALL = 2
-    """Dispatch what is waiting, without waiting for more."""
+    """Dispatch the callbacks that are waiting, without waiting for more."""
     BLOCKING = 3
     """Dispatch until the handle is finalized."""
     ONE_NONBLOCKING = 4
@@ -48,11 +57,14 @@ class Dispatch(IntEnum):
 
 
 class Track(IntFlag):
-    """What a `trackstart` asks for (`CS_TRACK_*`)."""
+    """What `trackstart` subscribes to (`CS_TRACK_*`)."""
 
     CURRENT = 0x01
+    """Send the present state once."""
     CHANGES = 0x02
+    """Send the present state, and then each change."""
     CHANGES_ONLY = 0x04
+    """Send changes without the present state."""
 
 
 class NodeState(IntEnum):
@@ -64,29 +76,39 @@ class NodeState(IntEnum):
 
 
 class VotequorumFlag(IntFlag):
-    """What is configured, and what holds (`VOTEQUORUM_INFO_*`)."""
+    """Options that are configured, and conditions that hold, in votequorum (`VOTEQUORUM_INFO_*`; votequorum(5))."""
 
     TWONODE = 1
+    """The option two_node is set."""
     QUORATE = 2
+    """The partition is quorate."""
     WAIT_FOR_ALL = 4
+    """The option wait_for_all is set."""
     LAST_MAN_STANDING = 8
+    """The option last_man_standing is set."""
     AUTO_TIE_BREAKER = 16
+    """The option auto_tie_breaker is set."""
     ALLOW_DOWNSCALE = 32
+    """The option allow_downscale is set."""
     QDEVICE_REGISTERED = 64
+    """A quorum device is registered."""
     QDEVICE_ALIVE = 128
+    """The quorum device polls in time."""
     QDEVICE_CAST_VOTE = 256
+    """The quorum device votes for this partition."""
     QDEVICE_MASTER_WINS = 512
+    """The partition that the quorum device votes for wins."""
     QDEVICE_HAS_EXTRA_INFO = 1024
-    """Newer than Corosync 3.1."""
+    """The quorum device has extra information. Newer than Corosync 3.1."""
 
 
 class QuorumType(IntEnum):
-    """Whether quorum is counted at all (`QUORUM_*`)."""
+    """Whether a quorum provider is configured (`QUORUM_*`)."""
 
     FREE = 0
-    """No quorum provider is configured: every partition is quorate."""
+    """No quorum provider: every partition is quorate."""
     SET = 1
-    """A provider, such as votequorum, decides."""
+    """A quorum provider, such as votequorum, decides."""
 
 
 class CmapMap(IntEnum):
@@ -95,7 +117,7 @@ class CmapMap(IntEnum):
     ICMAP = 0
     """Configuration and run-time state."""
     STATS = 1
-    """Statistics; read only."""
+    """Statistics. All keys are read-only, except those that reset statistics."""
 
 
 class CmapType(IntEnum):
@@ -116,21 +138,24 @@ class CmapType(IntEnum):
 
 
 class CmapTrack(IntFlag):
-    """What is tracked of a key, and what has happened to it (`CMAP_TRACK_*`)."""
+    """Which changes of a key are tracked, and which one a `CmapChange` reports (`CMAP_TRACK_*`)."""
 
     DELETE = 1
+    """The key was deleted."""
     MODIFY = 2
+    """The key got another value."""
     ADD = 4
+    """The key was added."""
     PREFIX = 8
-    """For all keys that begin with the given one."""
+    """Track all keys that begin with the given one."""
 
 
 class ShutdownFlag(IntEnum):
-    """How a node is asked to shut down (`corosync_cfg_shutdown_flags_t`)."""
+    """Whom to ask before a shutdown of a node's daemon (`corosync_cfg_shutdown_flags_t`)."""
 
     REQUEST = 0
-    """Whoever tracks shutdowns on that node is asked, and may refuse."""
+    """Ask the programs that track shutdowns on that node. Each of them may refuse."""
     REGARDLESS = 1
-    """They are asked, and what they say does not count."""
+    """Ask those programs, and shut down whatever they answer."""
     IMMEDIATE = 2
-    """Nobody is asked."""
+    """Shut down without asking."""

@@ -1,17 +1,18 @@
-"""The errors of triocoro: one class per `cs_error_t`, and those of its own.
+"""The errors of triocoro: one class for each `cs_error_t`, and some of its own.
 
-Who caused it is in each docstring: the caller, the world, or both in turn.
+The docstrings of its own errors say who caused it: the caller, or the environment.
 """
 
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import ClassVar
 
 import trio
 
 
 class CsError(IntEnum):
-    """`cs_error_t`, without its prefix (corosync/corotypes.h)."""
+    """The error codes of Corosync: `cs_error_t` without its prefix (corosync/corotypes.h)."""
 
     OK = 1
     LIBRARY = 2
@@ -49,16 +50,16 @@ class CorosyncError(Exception):
     """A call to Corosync failed.
 
     Attributes:
-        code: the `CsError` that the C library gave, or the nearest one where the failure is our own finding.
+        code: the `CsError` that the C library returned, or the nearest one if triocoro itself found the failure.
         function: the C function that failed, such as ``"cpg_join"``.
     """
 
-    default_code = CsError.LIBRARY
+    default_code: ClassVar[CsError] = CsError.LIBRARY
 
     def __init__(self, message: str, *, function: str = "", code: CsError | None = None) -> None:
         super().__init__(message)
         self.function = function
-        self.code = self.default_code if code is None else code
+        self.code: CsError = self.default_code if code is None else code
 
     def __reduce__(self) -> tuple[object, ...]:
         # The keyword-only arguments live in __dict__, which pickle restores as the state.
@@ -66,11 +67,11 @@ class CorosyncError(Exception):
 
 
 class LibraryError(CorosyncError):
-    """`CS_ERR_LIBRARY`: no daemon, a request that it does not know, or trouble with shared memory."""
+    """`CS_ERR_LIBRARY`: no daemon answers, it does not know the request, or shared memory failed."""
 
 
 class VersionError(CorosyncError):
-    """`CS_ERR_VERSION`: the library and the daemon do not fit together."""
+    """`CS_ERR_VERSION`: the versions of the library and the daemon are incompatible."""
 
     default_code = CsError.VERSION
 
@@ -82,19 +83,19 @@ class InitError(CorosyncError):
 
 
 class CorosyncTimeoutError(CorosyncError):
-    """`CS_ERR_TIMEOUT`: the daemon gave up waiting."""
+    """`CS_ERR_TIMEOUT`: the daemon did not get an answer in time."""
 
     default_code = CsError.TIMEOUT
 
 
 class TryAgainError(CorosyncError):
-    """`CS_ERR_TRY_AGAIN`: the daemon is busy for now; only `triocoro.lowlevel` raises it."""
+    """`CS_ERR_TRY_AGAIN`: the daemon is busy for now. Only `triocoro.lowlevel` raises it; the rest retries."""
 
     default_code = CsError.TRY_AGAIN
 
 
 class InvalidParamError(CorosyncError):
-    """`CS_ERR_INVALID_PARAM`: the daemon refused a value that the caller gave."""
+    """`CS_ERR_INVALID_PARAM`: the daemon refused an argument."""
 
     default_code = CsError.INVALID_PARAM
 
@@ -118,43 +119,46 @@ class BusyError(CorosyncError):
 
 
 class AccessError(CorosyncError):
-    """`CS_ERR_ACCESS`: this user may not do that (uid 0, gid 0 and `uidgid` entries may)."""
+    """`CS_ERR_ACCESS`: permission denied, or the object is read-only.
+
+    Root, members of group root and users in a `uidgid` section of corosync.conf(5) may connect.
+    """
 
     default_code = CsError.ACCESS
 
 
 class NotExistError(CorosyncError):
-    """`CS_ERR_NOT_EXIST`: what the caller named does not exist."""
+    """`CS_ERR_NOT_EXIST`: the named object does not exist."""
 
     default_code = CsError.NOT_EXIST
 
 
 class NameTooLongError(CorosyncError):
-    """`CS_ERR_NAME_TOO_LONG`: the caller's name is too long."""
+    """`CS_ERR_NAME_TOO_LONG`: a name is too long."""
 
     default_code = CsError.NAME_TOO_LONG
 
 
 class ExistError(CorosyncError):
-    """`CS_ERR_EXIST`: what the caller wants to make exists already."""
+    """`CS_ERR_EXIST`: the object exists already."""
 
     default_code = CsError.EXIST
 
 
 class NoSpaceError(CorosyncError):
-    """`CS_ERR_NO_SPACE`: no room for it."""
+    """`CS_ERR_NO_SPACE`: there is no space left."""
 
     default_code = CsError.NO_SPACE
 
 
 class InterruptError(CorosyncError):
-    """`CS_ERR_INTERRUPT`: something else came in between."""
+    """`CS_ERR_INTERRUPT`: the operation was interrupted."""
 
     default_code = CsError.INTERRUPT
 
 
 class NameNotFoundError(CorosyncError):
-    """`CS_ERR_NAME_NOT_FOUND`: what the caller named is not known."""
+    """`CS_ERR_NAME_NOT_FOUND`: the name is unknown."""
 
     default_code = CsError.NAME_NOT_FOUND
 
@@ -172,19 +176,19 @@ class NotSupportedError(CorosyncError):
 
 
 class BadOperationError(CorosyncError):
-    """`CS_ERR_BAD_OPERATION`: the operation does not fit the state."""
+    """`CS_ERR_BAD_OPERATION`: the operation is invalid in the present state."""
 
     default_code = CsError.BAD_OPERATION
 
 
 class FailedOperationError(CorosyncError):
-    """`CS_ERR_FAILED_OPERATION`: the daemon tried, and failed."""
+    """`CS_ERR_FAILED_OPERATION`: the daemon tried the operation, and failed."""
 
     default_code = CsError.FAILED_OPERATION
 
 
 class MessageError(CorosyncError):
-    """`CS_ERR_MESSAGE_ERROR`: the message is not right, or not right now."""
+    """`CS_ERR_MESSAGE_ERROR`: the message is invalid, or out of date."""
 
     default_code = CsError.MESSAGE_ERROR
 
@@ -196,25 +200,25 @@ class QueueFullError(CorosyncError):
 
 
 class QueueNotAvailableError(CorosyncError):
-    """`CS_ERR_QUEUE_NOT_AVAILABLE`: a queue is not there."""
+    """`CS_ERR_QUEUE_NOT_AVAILABLE`: a queue is not available."""
 
     default_code = CsError.QUEUE_NOT_AVAILABLE
 
 
 class BadFlagsError(CorosyncError):
-    """`CS_ERR_BAD_FLAGS`: the flags do not go together."""
+    """`CS_ERR_BAD_FLAGS`: the flags are invalid."""
 
     default_code = CsError.BAD_FLAGS
 
 
 class TooBigError(CorosyncError):
-    """`CS_ERR_TOO_BIG`: larger than Corosync can take."""
+    """`CS_ERR_TOO_BIG`: the object is too large for Corosync."""
 
     default_code = CsError.TOO_BIG
 
 
 class NoSectionsError(CorosyncError):
-    """`CS_ERR_NO_SECTIONS`: nothing more to iterate over."""
+    """`CS_ERR_NO_SECTIONS`: the iteration has reached its end."""
 
     default_code = CsError.NO_SECTIONS
 
@@ -238,15 +242,15 @@ class SecurityError(CorosyncError):
 
 
 class CorosyncUnavailableError(CorosyncError):
-    """There is no Corosync to talk to: no daemon runs there, or a library is missing. The world's doing."""
+    """There is no Corosync to talk to: no daemon answers, or a library is missing. Caused by the environment."""
 
 
 class ConnectionLostError(CorosyncError, trio.BrokenResourceError):
-    """The connection to the daemon broke: it died, or cut us off. The world's doing.
+    """The connection to the daemon broke: the daemon died or disconnected us. Caused by the environment.
 
     Attributes:
-        unconfirmed: how many own messages had been sent and had not come back to us by then. Each of them
-            may or may not have been delivered to the group.
+        unconfirmed: how many of our messages had been sent and had not been delivered back to us. Each of them may or
+            may not have been delivered to the group.
     """
 
     def __init__(self, message: str, *, function: str = "", code: CsError | None = None, unconfirmed: int = 0) -> None:
@@ -255,23 +259,27 @@ class ConnectionLostError(CorosyncError, trio.BrokenResourceError):
 
 
 class KeyNotFoundError(NotExistError, KeyError):
-    """The map has no such key. The caller's doing, or somebody else deleted it."""
+    """The map has no such key. Caused by the caller, or by another program that deleted the key."""
 
-    # KeyError shows the repr of its argument, which for a sentence is ugly.
-    __str__ = Exception.__str__
+    def __str__(self) -> str:
+        # KeyError shows the repr of its argument, which is ugly for a sentence.
+        return Exception.__str__(self)
 
 
 class SlowConsumerError(CorosyncError):
-    """Events came in faster than the caller received them, until `max_buffered_bytes` were waiting.
+    """The caller received events more slowly than they arrived, until they exceeded `max_buffered_bytes`.
 
-    What fitted can still be received, then this is raised; the connection is closed. The caller's doing.
+    The connection is closed. Events that fitted can still be received; after them, this is raised.
+    Caused by the caller.
     """
 
     default_code = CsError.NO_SPACE
 
 
 class MessageLostError(CorosyncError):
-    """The daemon dropped a message of ours that it had accepted: no member has received it.
+    """The daemon dropped a message of ours that it had accepted: no member has received it. Send it again.
+
+    Caused by load on the daemon.
 
     Attributes:
         payloads: the messages that were lost, oldest first.
@@ -287,7 +295,10 @@ class MessageLostError(CorosyncError):
 
 
 class InterruptedSendError(InterruptError):
-    """A membership change interrupted a message above the atomic size: no member receives it. Send it again."""
+    """A membership change interrupted a message above the atomic size: no member receives it. Send it again.
+
+    Caused by the environment. Messages up to `Cpg.max_atomic_message_size` cannot be interrupted.
+    """
 
 
 _CLASSES: dict[CsError, type[CorosyncError]] = {
@@ -337,9 +348,14 @@ _ADVICE: dict[CsError, str] = {
 
 
 def error_from_code(code: int, function: str, advice: str = "") -> CorosyncError:
-    """The exception for what `function` returned.
+    """Return the exception for an error code of the C library.
 
-    An unknown code is treated as a broken connection: the library has been seen to return uninitialised memory there.
+    An unknown code is treated as a broken connection: the library has been seen to return uninitialised memory then.
+
+    Args:
+        code: what the C function returned.
+        function: the name of that function.
+        advice: what to tell the user, instead of the usual advice for the code.
     """
     try:
         known = CsError(code)

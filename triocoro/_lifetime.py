@@ -42,7 +42,7 @@ class Lifetime:
 
     def __init__(self, raw: RawHandle[object], label: str) -> None:
         self.label = label
-        self.block = trio.CancelScope()
+        self.block: trio.CancelScope = trio.CancelScope()
         """The scope of the user's block; cancelled when the connection is lost."""
         self.count_unconfirmed: Callable[[], int] = int
         """Supplies `ConnectionLostError.unconfirmed`; set by the service."""

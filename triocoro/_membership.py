@@ -57,12 +57,12 @@ class Membership:
         self.address = address
         self.connection = connection
         self.receive = receive
-        self.view = ConfigChange(members=(), joined=(), left=())
+        self.view: ConfigChange = ConfigChange(members=(), joined=(), left=())
         self.stream: EventStream[GroupEvent] = EventStream(
             connection.lifetime, max_buffered_bytes, payload_bytes=_payload_bytes
         )
         self.stream.on_receive = self._note_received
-        self.sender = Sender(connection, raw)
+        self.sender: Sender = Sender(connection, raw)
         self._raw = raw
         self._totem_changes = totem_changes
         self._joined = trio.Event()

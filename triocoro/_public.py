@@ -1,10 +1,15 @@
-"""How the public modules present what private ones define."""
+"""Gives objects that private modules define the name of the public module that exports them."""
 
 from __future__ import annotations
 
 
 def show_public_path(module: str, namespace: dict[str, object]) -> None:
-    """Let reprs, tracebacks, pickles and documentation name the public module."""
+    """Let reprs, tracebacks, pickles and documentation show the public module's name.
+
+    Args:
+        module: the public module's name.
+        namespace: its globals.
+    """
     for value in namespace.values():
         if getattr(value, "__module__", "").startswith("triocoro._"):
             setattr(value, "__module__", module)  # noqa: B010 - not every object is known to have one

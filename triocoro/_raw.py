@@ -1,19 +1,19 @@
-"""The one seam between the SDK and a Corosync, real or fake.
+"""Protocols of the raw handles: the seam between the SDK and a Corosync, real or fake.
 
-Two implementations stand behind these protocols: the C libraries (`triocoro._corosync`) and the in-memory cluster
-(`triocoro.testing`). Everything above is shared between them. Rules that both keep:
+There are two implementations: the C libraries (`triocoro._corosync`) and the in-memory cluster (`triocoro.testing`).
+Everything above these protocols is shared between them. Both keep these rules:
 
-- All methods are called from the Trio thread, inside a run. None of them blocks it.
-- Group names and payloads come validated, as `bytes`; the values that come back are those of `triocoro._types`.
-- `fileno()` is readable while events wait (one byte an event, so that FIONREAD counts them), readable and hung up once
+- All methods are called on the Trio thread, inside a run. None of them blocks it.
+- Group names and payloads have been validated, and are `bytes`. Results are values of `triocoro._types`.
+- `fileno()` is readable while events wait (one byte for each, so that FIONREAD counts them), readable and hung up once
   the daemon is gone, and writable while the daemon has room for notifications of requests.
-- Round trips (the `async` methods) hold the handle's `lane` for as long as the daemon works on them. A cancelled caller
-  is let go at once; the request goes on, its result is dropped, and the lane stays taken until it is over. A cancelled
+- Round trips (the `async` methods) hold the handle's `lane` for as long as the daemon works on them. A cancelled call
+  returns at once. Its request goes on, its result is dropped, and the lane stays taken until it is over. A cancelled
   `join` that succeeds is undone by a leave, a cancelled `track_add` by a `track_delete`, a cancelled `zcb_alloc` by a
   `zcb_free`.
-- Each failure is a `CorosyncError` of the class that fits its code. A broken connection is `LibraryError`;
-  `TryAgainError` is passed on. Nothing is retried here.
-- After `close()` nothing else is called but `wait_closed()` and `close()`.
+- Each failure is the `CorosyncError` subclass of its code. A broken connection is `LibraryError`. Nothing is retried:
+  `TryAgainError` is raised.
+- After `close()`, only `wait_closed()` and `close()` are called.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from ._types import (
 EventT_co = TypeVar("EventT_co", covariant=True)
 
 MULTICAST_BURST = 64
-"""How many messages one `multicast` may send for one poll: when the socket has room at all, more than these fit."""
+"""The most messages that one `multicast` sends after one poll: if the socket has room at all, more than these fit."""
 
 
 class MulticastStatus(Enum):
@@ -52,7 +52,7 @@ class MulticastStatus(Enum):
     SENT = auto()
     """All were sent."""
     TRY_AGAIN = auto()
-    """The daemon is under flow control; nothing tells when it is over."""
+    """The daemon is under flow control, and gives no notice when that ends."""
     FULL = auto()
     """The notification socket is full: wait until `fileno()` is writable."""
 
@@ -62,18 +62,18 @@ class RawHandle(Protocol[EventT_co]):
 
     @property
     def lane(self) -> trio.CapacityLimiter:
-        """One token, taken while a round trip is under way, even one whose caller was cancelled."""
+        """A limiter with one token, taken while a round trip is under way, even if its caller was cancelled."""
         ...
 
     def fileno(self) -> int:
-        """The fd to wait on."""
+        """Return the fd to wait on."""
         ...
 
     def dispatch(self, max_events: int, max_bytes: int) -> tuple[int, Sequence[EventT_co]]:
-        """Take what waits, without waiting, until `max_events` were taken or `max_bytes` of payload are exceeded.
+        """Take events without waiting, until `max_events` were taken or their payloads exceed `max_bytes`.
 
         Returns:
-            how many were taken (a fragment counts, yet makes no event), and the events.
+            how many were taken, and the events. A fragment of a message counts, but yields no event.
 
         Raises:
             LibraryError: the connection is broken, and nothing was taken.
@@ -81,7 +81,7 @@ class RawHandle(Protocol[EventT_co]):
         ...
 
     def close(self, *, leave: bool = False) -> None:
-        """Give the handle up: finalize it elsewhere, when the lane is free, without blocking. Idempotent.
+        """Finalize the handle in the background, once the lane is free, without blocking. Idempotent.
 
         Args:
             leave: leave the joined group (if any) first, so that others see LEAVE and not PROCDOWN.
@@ -89,12 +89,12 @@ class RawHandle(Protocol[EventT_co]):
         ...
 
     async def wait_closed(self) -> None:
-        """Wait until what `close()` began is over; this may take as long as the daemon is frozen."""
+        """Wait until the handle is finalized, which may take as long as the daemon is frozen."""
         ...
 
     @property
     def closed(self) -> bool:
-        """Whether what `close()` began is over."""
+        """Whether the handle is finalized."""
         ...
 
 
@@ -103,18 +103,18 @@ class RawCpg(RawHandle[CpgEvent], Protocol):
 
     @property
     def max_atomic_message_size(self) -> int:
-        """Bytes; larger messages must go through `multicast_fragmented`."""
+        """The atomic size in bytes; larger messages must go through `multicast_fragmented`."""
         ...
 
     @property
     def flow_control_state(self) -> FlowControlState:
-        """What cpg_flow_control_state_get(3) says."""
+        """The result of cpg_flow_control_state_get(3)."""
         ...
 
     def multicast(self, payloads: Sequence[bytes]) -> tuple[int, MulticastStatus]:
-        """Send as many of `payloads` as go now, at most `MULTICAST_BURST`.
+        """Send as many of `payloads` as possible without waiting, at most `MULTICAST_BURST`.
 
-        Only while no round trip is under way: the lane is free, or the caller itself holds its token.
+        Call it only while no round trip is under way: the lane is free, or the caller holds its token.
 
         Returns:
             how many were sent, and why it stopped.
@@ -125,15 +125,15 @@ class RawCpg(RawHandle[CpgEvent], Protocol):
         ...
 
     async def multicast_fragmented(self, payload: bytes) -> None:
-        """Send one message above the atomic size, by round trips. `InterruptError`: a membership change broke it."""
+        """Send one message above the atomic size in round trips. `InterruptError`: a membership change broke it."""
         ...
 
     async def join(self, group: bytes) -> None:
-        """cpg_join(3): asks for it; the own configuration change says when it is so."""
+        """cpg_join(3): request a join. A `ConfigChange` with our own address tells when it takes effect."""
         ...
 
     async def leave(self, group: bytes) -> None:
-        """cpg_leave(3): asks for it; the own configuration change says when it is so."""
+        """cpg_leave(3): request a leave. A `ConfigChange` with our own address tells when it takes effect."""
         ...
 
     async def membership(self, group: bytes) -> tuple[Address, ...]:
@@ -149,25 +149,26 @@ class RawCpg(RawHandle[CpgEvent], Protocol):
         ...
 
     async def zcb_alloc(self, size: int) -> memoryview:
-        """cpg_zcb_alloc(3): a writable buffer of `size` bytes that the daemon sees too, 1 byte to the atomic size."""
+        """cpg_zcb_alloc(3): return a writable buffer shared with the daemon, of 1 byte up to the atomic size."""
         ...
 
     async def zcb_free(self, buffer: memoryview) -> None:
-        """cpg_zcb_free(3) of what `zcb_alloc` returned; if cancelled, it goes on in the background.
+        """cpg_zcb_free(3) of a buffer of `zcb_alloc`. If cancelled, it completes in the background.
 
         Raises:
-            BufferError: slices of it are still in use. It stays, to be freed again; `buffer` itself is released.
-            ValueError: this handle has not returned it, or it has been freed.
+            BufferError: slices of it are still in use. The buffer stays allocated, to be freed by another call;
+                `buffer` itself is released.
+            ValueError: it is not a buffer of this handle, or has been freed.
         """
         ...
 
     async def zcb_mcast_joined(self, buffer: memoryview, length: int) -> None:
-        """cpg_zcb_mcast_joined(3): send the first `length` bytes of what `zcb_alloc` returned."""
+        """cpg_zcb_mcast_joined(3): send the first `length` bytes of a buffer of `zcb_alloc`."""
         ...
 
 
 class RawTracking(Protocol):
-    """What the handles of libvotequorum and libquorum have in common."""
+    """The tracking of changes, which the handles of libvotequorum and libquorum have in common."""
 
     async def trackstart(self, flags: Track) -> None:
         """votequorum_trackstart(3), quorum_trackstart(3)."""
@@ -223,11 +224,11 @@ class RawVotequorum(RawHandle[VotequorumEvent], RawTracking, Protocol):
 
 
 class RawQuorum(RawHandle[QuorumEvent], RawTracking, Protocol):
-    """A handle of libquorum, of model v1."""
+    """A handle of libquorum, with model v1."""
 
     @property
     def type(self) -> QuorumType:
-        """What quorum_model_initialize(3) said."""
+        """The type that quorum_model_initialize(3) reported."""
         ...
 
     async def is_quorate(self) -> bool:
@@ -238,7 +239,7 @@ class RawQuorum(RawHandle[QuorumEvent], RawTracking, Protocol):
 class RawCmap(RawHandle[CmapNotification], Protocol):
     """A handle of libcmap.
 
-    Keys, prefixes and values come validated; where a key is missing, the error is a `KeyNotFoundError`.
+    Keys, prefixes and values have been validated. If a key is missing, the error is a `KeyNotFoundError`.
     """
 
     async def get(self, key: str) -> TypedValue:
@@ -272,19 +273,19 @@ class RawCmap(RawHandle[CmapNotification], Protocol):
         """cmap_track_add(3); an empty key stands for none.
 
         Args:
-            tracker: what the notifications are to carry, since they may come before this returns; unique in the handle.
+            tracker: a number, unique in the handle, that the notifications carry: they may arrive before this returns.
             key: the key, or the prefix.
-            track_type: what to tell of.
+            track_type: which changes to notify of.
         """
         ...
 
     async def track_delete(self, tracker: int) -> None:
-        """cmap_track_delete(3). Notifications that wait by then are dropped."""
+        """cmap_track_delete(3). Notifications of the tracker that still wait are dropped."""
         ...
 
 
 class RawCfg(RawHandle[ShutdownFlag], Protocol):
-    """A handle of libcfg; its events are requests to shut down."""
+    """A handle of libcfg. Its events are requests to agree to a shutdown."""
 
     async def local_nodeid(self) -> int:
         """corosync_cfg_local_get(3)."""
@@ -315,7 +316,7 @@ class RawCfg(RawHandle[ShutdownFlag], Protocol):
         ...
 
     async def try_shutdown(self, flags: ShutdownFlag) -> None:
-        """corosync_cfg_try_shutdown(3): returns once it is decided. `BusyError`: refused."""
+        """corosync_cfg_try_shutdown(3): return once it is decided. `BusyError`: refused."""
         ...
 
     async def trackstart(self) -> None:

@@ -63,10 +63,10 @@ class Sender:
         self._cost = 0
         self._room = trio.lowlevel.ParkingLot()
         self._lifetime.add_waiters(self._room)
-        self.sent = 0
-        self.confirmed = 0
-        self.lost = 0
-        self.leaving = False
+        self.sent: int = 0
+        self.confirmed: int = 0
+        self.lost: int = 0
+        self.leaving: bool = False
         """Whether the group is being left: nothing more can be sent."""
 
     @property

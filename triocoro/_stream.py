@@ -1,4 +1,4 @@
-"""The bounded buffer between a connection's task and those who receive."""
+"""The bounded buffer between the task that dispatches a connection and the tasks that receive."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from ._lifetime import Lifetime
 T = TypeVar("T")
 
 MAX_CHANGES_BYTES: Final = 4 * 2**20
-"""For changes, which are few and small: whoever has this much waiting has stopped receiving."""
+"""The bound for changes, which are few and small: a receiver that has so much waiting has stopped receiving."""
 
 _EVENT_COST: Final = 256
-"""Bytes that an event is taken to need beside its payload, so that a flood of empty ones is bounded too."""
+"""Bytes that each event counts for beside its payload, so that a flood of empty messages is bounded too."""
 
 
 def _no_payload(_: object) -> int:
@@ -27,23 +27,23 @@ def _no_payload(_: object) -> int:
 
 @attrs.frozen
 class StreamStatistics:
-    """What waits in a stream."""
+    """The state of a stream's buffer."""
 
     buffered_events: int
-    """Events that wait to be received."""
+    """The number of events that wait to be received."""
     buffered_bytes: int
-    """Their payloads, and 256 bytes for each."""
+    """The bytes that these events count for: their payloads, and 256 bytes for each event."""
     max_buffered_bytes: int
-    """The bound; beyond it the connection is cut."""
+    """The bound of `buffered_bytes`. An event that exceeds it ends the connection with `SlowConsumerError`."""
     tasks_waiting_receive: int
-    """Tasks that wait in `receive` or `receive_batch`."""
+    """The number of tasks that wait in `receive` or `receive_batch`."""
 
 
 @final
 class EventStream(trio.abc.ReceiveChannel[T], Generic[T]):
-    """What a connection's task records, for whoever receives; each event goes to one receiver.
+    """A stream of events, to receive from. Several tasks may receive; each event goes to one of them.
 
-    Objects of this class come from the services, such as `Votequorum.track`.
+    Objects of this class come from the methods that track changes, such as `Votequorum.track`.
     """
 
     def __init__(
@@ -65,16 +65,16 @@ class EventStream(trio.abc.ReceiveChannel[T], Generic[T]):
         lifetime.add_waiters(self._receivers)
         self.on_receive: Callable[[T], None] | None = None
         self.ending = False
-        """Whether nobody is obliged to receive any more: what does not fit is dropped, and cuts nothing."""
+        """Whether receivers may have stopped because the stream ends. Events that do not fit are then dropped."""
 
     def put(self, events: Iterable[T]) -> None:
-        """Record events; what does not fit cuts the connection."""
+        """Buffer events. The first event that does not fit cuts the connection."""
         count = 0
         for event in events:
             if self._closed or self._overflow:
                 return
             size = _EVENT_COST + self._payload_bytes(event)
-            # One event may be larger than the bound: there is no other way to get it.
+            # A single event may be larger than the bound, as it could not be received otherwise.
             if self._buffer and self._bytes + size > self._max_bytes:
                 self._overflow = True
                 if self.ending:
@@ -92,12 +92,13 @@ class EventStream(trio.abc.ReceiveChannel[T], Generic[T]):
 
     @trio.lowlevel.enable_ki_protection
     async def receive(self) -> T:
-        """Return the next event.
+        """Wait for the next event and return it.
 
         Raises:
-            trio.ClosedResourceError: the stream or its connection was closed by us.
-            ConnectionLostError: the daemon died; events that had arrived before come first.
-            SlowConsumerError: too much had waited; events that fitted come first.
+            trio.ClosedResourceError: the stream or its connection was closed by this program.
+            ConnectionLostError: the daemon died. Events that had arrived before are returned first.
+            SlowConsumerError: events exceeded `StreamStatistics.max_buffered_bytes`. Those that fitted are returned
+                first.
 
         Cancelled: no event was taken.
         """
@@ -105,7 +106,18 @@ class EventStream(trio.abc.ReceiveChannel[T], Generic[T]):
 
     @trio.lowlevel.enable_ki_protection
     async def receive_batch(self, *, max_events: int = 256) -> list[T]:
-        """Return what waits: at least one event, and at most `max_events`. Otherwise as `receive`."""
+        """Wait for events and return all that have arrived.
+
+        Args:
+            max_events: the most events to return.
+
+        Returns:
+            at least one event, oldest first.
+
+        Raises: as `receive`.
+
+        Cancelled: no event was taken.
+        """
         _validate.positive(max_events, "max_events")
         await trio.lowlevel.checkpoint_if_cancelled()
         parked = False
@@ -131,13 +143,13 @@ class EventStream(trio.abc.ReceiveChannel[T], Generic[T]):
         return events
 
     async def aclose(self) -> None:
-        """Stop receiving; what waits is dropped. Tasks in `receive` get `trio.ClosedResourceError`."""
+        """Stop receiving and drop the buffered events. Tasks in `receive` get `trio.ClosedResourceError`."""
         self._lifetime.check_process()
         self.close()
         await trio.lowlevel.checkpoint()
 
     def close(self) -> None:
-        """As `aclose`, at once."""
+        """Like `aclose`, without a checkpoint."""
         if self._closed:
             return
         self._closed = True
@@ -147,7 +159,7 @@ class EventStream(trio.abc.ReceiveChannel[T], Generic[T]):
         self._receivers.unpark_all()
 
     def statistics(self) -> StreamStatistics:
-        """What waits now."""
+        """Return the state of the buffer."""
         return StreamStatistics(
             buffered_events=len(self._buffer),
             buffered_bytes=self._bytes,

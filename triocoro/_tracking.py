@@ -1,4 +1,4 @@
-"""What votequorum and quorum share: one tracking a connection, for any number of streams."""
+"""Tracking of changes in votequorum and quorum: one subscription of a connection, for any number of streams."""
 
 from __future__ import annotations
 
@@ -18,16 +18,19 @@ EventT = TypeVar("EventT")
 
 
 class Tracker(Generic[EventT]):
-    """Hands what is tracked to any number of streams.
+    """Passes tracked events to any number of streams, each of which begins with the present state.
+
+    The daemon sends the present state once, at the start. A later stream gets it from the latest events.
 
     Args:
-        raw: the handle; nobody else may start tracking on it.
+        raw: the handle. Only this tracker may start tracking on it.
         connection: its connection.
-        state: the types of the events that tell the present state, in the order in which the daemon sends them, each
-            with what makes an event of the past into one that tells how things stand, or into `None`.
-        subject: what an event is about; the latest one about it tells how that stands.
-        retold: the types of events that come again after each event of the first type of `state`, as far as they still
-            hold; what was told before is forgotten then.
+        state: the types of the events that describe the present state, in the order in which the daemon sends them.
+            Each comes with a function that turns the latest event of the type into one that describes the present
+            state, or into `None` to leave it out.
+        subject: what an event is about. Of the events with an equal subject, the latest describes the present state.
+        retold: the types of events that the daemon repeats after each event of the first type of `state`, as far as
+            they still hold. Earlier events of these types are forgotten then.
     """
 
     def __init__(
@@ -49,7 +52,7 @@ class Tracker(Generic[EventT]):
         self._started = False
 
     def handle(self, events: Sequence[EventT]) -> None:
-        """Take a batch of what the daemon sent."""
+        """Take a batch of events that were dispatched."""
         for event in events:
             if self._retold and type(event) is self._state[0][0]:
                 self._latest = {key: it for key, it in self._latest.items() if type(it) not in self._retold}
@@ -60,9 +63,9 @@ class Tracker(Generic[EventT]):
     @asynccontextmanager
     @trio.lowlevel.enable_ki_protection
     async def track(self) -> AsyncGenerator[EventStream[EventT], None]:
-        """A stream of the present state, then of everything."""
+        """Yield a stream of the present state and then of all events."""
         await self._start()
-        # No checkpoint from here on: what comes after the state that we remember, the stream gets.
+        # No checkpoint from here on, so that the stream misses no event after the state that we remember.
         stream: EventStream[EventT] = EventStream(self._connection.lifetime, MAX_CHANGES_BYTES)
         self._streams.append(stream)
         try:
@@ -73,26 +76,27 @@ class Tracker(Generic[EventT]):
             stream.close()
 
     def _present(self) -> list[EventT]:
-        """The present state, as far as the daemon has told it."""
+        """The present state, as far as the daemon has sent it."""
         events = [
             present(event) for kind, present in self._state for event in self._latest.values() if type(event) is kind
         ]
         return [event for event in events if event is not None]
 
     async def _start(self) -> None:
-        """Have the daemon tell of changes, and `_latest` be the present state."""
+        """Subscribe to changes, and wait until `_latest` is the present state."""
         async with self._starting:
-            # Also where there is nothing to ask the daemon: the state that we remember is no news of a dead one.
+            # Checked even if there is nothing to request: a dead daemon's state is outdated.
             await self._connection.lifetime.check_async()
             if self._started:
                 return
             await self._connection.requests.run(self._trackstart)
-            # It has sent the present state before its reply; twice, if a start that was cancelled had reached it.
+            # The present state arrives before the reply. It arrives twice if an earlier, cancelled start had reached
+            # the daemon.
             await self._connection.drained()
-            # It stays on for as long as the connection does: so there is no state in which it is half off.
+            # Tracking stays on until the connection ends, so it is never half stopped.
             self._started = True
 
     async def _trackstart(self) -> None:  # noqa: ASYNC910 - suppress hides the checkpoint from the linter
-        # EXIST: as said, the start has reached the daemon before.
+        # EXIST: an earlier start that was cancelled had reached the daemon.
         with suppress(ExistError):
             await self._raw.trackstart(Track.CHANGES)

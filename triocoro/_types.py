@@ -1,7 +1,4 @@
-"""The values of triocoro: what calls return and streams yield. No behaviour, no I/O.
-
-Names are those of the C headers (corosync/cpg.h, votequorum.h, quorum.h, cmap.h, cfg.h), without their prefixes.
-"""
+"""The values that calls return and streams yield: frozen records, named after the C types without their prefixes."""
 
 from __future__ import annotations
 
@@ -13,14 +10,14 @@ import attrs
 from ._enums import CmapTrack, CmapType, NodeState, Reason, VotequorumFlag
 
 Buffer: TypeAlias = "bytes | bytearray | memoryview"
-"""What a payload may be given as."""
+"""The types that a payload may have."""
 
 
 _SHOWN: Final = 64
 
 
 def show_payload(payload: bytes) -> str:
-    """A payload as a repr shows it: a message may have megabytes."""
+    """Return the repr of a payload, cut short: a message may have megabytes."""
     return repr(payload) if len(payload) <= _SHOWN else f"<{len(payload)} bytes: {payload[:_SHOWN]!r}...>"
 
 
@@ -29,116 +26,122 @@ class Address:
     """A member of a process group: a process on a node."""
 
     nodeid: int
-    """The node's id."""
+    """The id of the node."""
     pid: int
-    """The process's own idea of its pid: processes in other pid namespaces may share it."""
+    """The process id, as the process itself sees it. Processes in different pid namespaces may have the same one."""
 
 
 @attrs.frozen
 class MemberChange:
-    """A member that joined or left."""
+    """A member that joined or left a group."""
 
     address: Address
-    """Who."""
+    """The member."""
     reason: Reason
-    """Why."""
+    """Why it joined or left."""
 
 
 @attrs.frozen
 class Message:
-    """A message that was multicast to the group."""
+    """A message that a member sent to the group."""
 
     sender: Address
-    """Who sent it; possibly we ourselves."""
+    """The member that sent it, which may be our own."""
     payload: bytes = attrs.field(repr=show_payload)
-    """What was sent, byte for byte."""
+    """The payload, byte for byte as it was sent."""
 
 
 @attrs.frozen
 class ConfigChange:
-    """The membership of the group changed. Compare `members` between nodes, never `joined` or `left`."""
+    """The membership of the group changed.
+
+    Between nodes, compare `members` only: `joined` and `left` may differ.
+    """
 
     members: tuple[Address, ...]
-    """Who is in the group now, sorted by node and pid."""
+    """The members of the group now, sorted by node and pid."""
     joined: tuple[MemberChange, ...]
-    """Who came."""
+    """The members that joined."""
     left: tuple[MemberChange, ...]
-    """Who went."""
+    """The members that left."""
 
 
 @attrs.frozen
 class RingId:
-    """The identity of a totem membership."""
+    """Identifies a ring: one membership of nodes, as totem agreed on it."""
 
     nodeid: int
-    """The node that represents the ring."""
+    """The id of the node that represents the ring."""
     seq: int
-    """Grows with each membership."""
+    """A sequence number that grows with each ring."""
 
 
 @attrs.frozen
 class TotemChange:
-    """The membership of nodes, below any group, changed. It closes the configuration changes before it."""
+    """The ring changed: totem agreed on another membership of nodes.
+
+    It comes after the `ConfigChange` events that the change of the ring has caused.
+    """
 
     ring_id: RingId
     """The new ring."""
     members: tuple[int, ...]
-    """The nodes in it."""
+    """The ids of the nodes in the new ring."""
 
 
 @attrs.frozen
 class MessageLost:
-    """A message of ours that the daemon accepted and then dropped: nobody has received it."""
+    """The daemon accepted a message of ours and then dropped it: no member has received it."""
 
     payload: bytes = attrs.field(repr=show_payload)
-    """What we had sent."""
+    """The payload of the lost message."""
 
 
 CpgEvent: TypeAlias = "Message | ConfigChange | TotemChange"
-"""What the C library hands out."""
+"""The events that the CPG library delivers."""
 
 GroupEvent: TypeAlias = "Message | ConfigChange | TotemChange | MessageLost"
-"""What `Group.receive` returns."""
+"""The events that `Group.receive` returns."""
 
 
 @attrs.frozen
 class GroupMember:
-    """One entry of `Cpg.groups`."""
+    """A member of a group, as `Cpg.groups` lists it."""
 
     group: bytes
-    """The group's name."""
+    """The name of the group."""
     address: Address | None
-    """The member; `None` where only names were asked for."""
+    """The member; `None` if only the names of groups were requested."""
 
 
 @attrs.frozen
 class VotequorumInfo:
-    """What votequorum knows of a node (`struct votequorum_info`)."""
+    """What votequorum knows of a node and of the cluster (`struct votequorum_info`)."""
 
     nodeid: int
-    """The node that this is about."""
+    """The id of the node."""
     state: NodeState
-    """Its state."""
+    """The state of the node."""
     votes: int
-    """Its votes."""
+    """The votes of the node."""
     expected_votes: int
-    """The expected votes that it was told."""
+    """The expected votes as configured or set on the node."""
     highest_expected: int
-    """The highest such number among the members."""
+    """The highest number of expected votes among the members."""
     total_votes: int
-    """The votes that are present."""
+    """The sum of the votes of all members."""
     quorum: int
-    """The votes needed."""
+    """The number of votes that a partition needs to be quorate."""
     flags: VotequorumFlag
-    """What is configured, and whether the cluster is quorate."""
+    """The options that are configured and the conditions that hold."""
     qdevice_votes: int
-    """The quorum device's votes."""
+    """The votes of the quorum device."""
     qdevice_name: str
-    """Its name; empty if there is none."""
+    """The name of the quorum device; empty if none is registered."""
 
     @property
     def quorate(self) -> bool:
-        """Whether the partition of the node that answered is quorate."""
+        """Whether the partition of the daemon that answered is quorate."""
         return VotequorumFlag.QUORATE in self.flags
 
 
@@ -147,87 +150,88 @@ class VotequorumNode:
     """A node in a `VotequorumChange`."""
 
     nodeid: int
-    """Its id; 0 is the quorum device."""
+    """The id of the node; 0 stands for the quorum device."""
     state: NodeState
-    """Its state."""
+    """The state of the node."""
 
 
 @attrs.frozen
 class VotequorumChange:
-    """Quorum was counted anew, at the end of a transition or after a change of votes."""
+    """Votequorum counted the votes anew, at the end of a transition or after a change of votes."""
 
     quorate: bool
-    """Whether our partition is quorate."""
+    """Whether the partition is quorate."""
     nodes: tuple[VotequorumNode, ...]
-    """Every node that votequorum has ever seen, in no order that one can rely on; the quorum device last."""
+    """All nodes that votequorum has ever seen, in no particular order, with the quorum device last."""
 
 
 @attrs.frozen
 class VotequorumNodelist:
-    """A transition has begun: these nodes are in the new ring."""
+    """A transition has begun: there is a new ring, and votequorum has not counted the votes in it yet."""
 
     ring_id: RingId
     """The new ring."""
     nodes: tuple[int, ...]
-    """The nodes in it."""
+    """The ids of the nodes in the new ring."""
 
 
 @attrs.frozen
 class ExpectedVotesChange:
-    """Somebody set the expected votes, or a node's votes raised them."""
+    """The expected votes changed: a program set them, or the votes of a node raised them."""
 
     expected_votes: int
-    """The new number."""
+    """The new number of expected votes."""
 
 
 @attrs.frozen
 class QdeviceExtraInfo:
-    """What a node's quorum device tells of itself; Corosync newer than 3.1.10 only.
+    """The extra information of a node's quorum device was set or sent again.
 
-    It comes when it is set, and again in each transition, whether it has changed or not.
+    Sent when it is set, and in each transition, whether it has changed or not. Requires Corosync newer than 3.1.10.
     """
 
     nodeid: int
-    """The node."""
+    """The id of the node."""
     extra_info: bytes
-    """The extra information; empty if there is none any longer."""
+    """The extra information, at most 4,096 bytes; empty if it was removed."""
 
 
 VotequorumEvent: TypeAlias = "VotequorumChange | VotequorumNodelist | ExpectedVotesChange | QdeviceExtraInfo"
-"""What `Votequorum.track` yields."""
+"""The events of `Votequorum.track`."""
 
 
 @attrs.frozen
 class QuorumChange:
-    """Quorum was decided anew, at the end of a transition or after a change of votes."""
+    """The quorum provider decided anew, at the end of a transition or after a change of votes."""
 
     quorate: bool
-    """Whether our partition is quorate."""
+    """Whether the partition is quorate."""
     ring_id: RingId
-    """The ring that this is about."""
+    """The ring that was decided about."""
     members: tuple[int, ...]
-    """The nodes in it."""
+    """The ids of the nodes in that ring."""
 
 
 @attrs.frozen
 class NodelistChange:
-    """The membership of nodes changed. A `QuorumChange` of the same ring follows."""
+    """The ring changed. A `QuorumChange` of the same ring follows."""
 
     ring_id: RingId
     """The new ring."""
     members: tuple[int, ...]
-    """The nodes in it."""
+    """The ids of the nodes in the new ring."""
     joined: tuple[int, ...]
-    """Who came; empty in the present state that tracking begins with."""
+    """The ids of the nodes that joined; empty in the present state that tracking begins with."""
     left: tuple[int, ...]
-    """Who went; a node that was away for a moment is in `joined` too."""
+    """The ids of the nodes that left. A node that was away for a moment is in `joined` too."""
 
 
 QuorumEvent: TypeAlias = "QuorumChange | NodelistChange"
-"""What `Quorum.track` yields."""
+"""The events of `Quorum.track`."""
 
 CmapValue: TypeAlias = "int | float | str | bytes"
-"""What is in a map: `int` for the eight integer types, `float` for two, `str` for STRING, `bytes` for BINARY."""
+"""A value of a map: `int` for the eight integer types, `float` for FLOAT and DOUBLE, `str` for STRING, `bytes` for
+BINARY."""
 
 
 @attrs.frozen
@@ -235,7 +239,7 @@ class TypedValue:
     """A value of a map together with its type."""
 
     type: CmapType
-    """Its type in the map."""
+    """The type of the value in the map."""
     value: CmapValue
     """The value."""
 
@@ -245,27 +249,27 @@ class CmapChange:
     """A key of a map was added, modified or deleted."""
 
     event: CmapTrack
-    """`CmapTrack.ADD`, `MODIFY` or `DELETE`."""
+    """What happened: `CmapTrack.ADD`, `MODIFY` or `DELETE`."""
     key: str
     """The key."""
     new: CmapValue | None
-    """Its value now; `None` after a delete."""
+    """The value after the change; `None` after a delete."""
     old: CmapValue | None
-    """Its value before; `None` before an add."""
+    """The value before the change; `None` before an add."""
     new_type: CmapType | None = None
-    """The type of `new`."""
+    """The type of `new`; `None` after a delete."""
     old_type: CmapType | None = None
-    """The type of `old`."""
+    """The type of `old`; `None` before an add."""
 
 
 @attrs.frozen
 class CmapNotification:
-    """What the C library hands out: a change, and for which of the handle's trackers."""
+    """A change that the cmap library delivers to one tracker of a handle."""
 
     tracker: int
-    """The number that was given to `track_add`."""
+    """The number that was passed to `track_add`."""
     change: CmapChange
-    """What has changed."""
+    """The change."""
 
 
 IPAddress: TypeAlias = "IPv4Address | IPv6Address"
@@ -277,48 +281,48 @@ class LinkStatus:
     """A link to a node (`struct corosync_knet_link_status_v1`)."""
 
     number: int
-    """The link's number, 0 to 7."""
+    """The number of the link, 0 to 7."""
     enabled: bool
-    """It is configured, and may carry traffic."""
+    """Whether the link is configured and may carry traffic."""
     connected: bool
-    """It carries traffic, as this side sees it."""
+    """Whether the link carries traffic, as our node sees it."""
     dynconnected: bool
-    """It was activated by a packet from the other side's changing address."""
+    """Whether a packet from the other node's dynamic address activated the link."""
     mtu: int
-    """The bytes that a packet on it may have, as detected; 0 while unknown."""
+    """The largest packet on the link in bytes, as detected; 0 while unknown."""
     source: str
-    """Our address on it."""
+    """The address of our node on the link."""
     destination: str
-    """The other side's address on it."""
+    """The address of the other node on the link."""
 
 
 @attrs.frozen
 class NodeStatus:
-    """How totem sees a node (`struct corosync_cfg_node_status_v1`)."""
+    """The state of a node and of the links to it, as totem sees them (`struct corosync_cfg_node_status_v1`)."""
 
     nodeid: int
-    """The node."""
+    """The id of the node."""
     reachable: bool
-    """Some link to it is connected."""
+    """Whether any link to the node is connected."""
     remote: bool
-    """It is reached by way of another node."""
+    """Whether the node is reached by way of another node."""
     external: bool
-    """It is outside of the cluster's network."""
+    """Whether the node is outside the cluster's network."""
     onwire_min: int
-    """The lowest version of knet's protocol that it speaks."""
+    """The lowest version of knet's protocol that the node supports."""
     onwire_max: int
-    """The highest one."""
+    """The highest version of knet's protocol that the node supports."""
     onwire_version: int
-    """The one in use."""
+    """The version of knet's protocol in use."""
     links: tuple[LinkStatus, ...]
-    """The links that are configured, in the order of their numbers."""
+    """The configured links to the node, in the order of their numbers."""
 
 
 @attrs.frozen
 class RingStatus:
-    """A link of our own node, and how it fares towards all others (`corosync_cfg_ring_status_get`)."""
+    """The state of one link of our own node towards all other nodes (`corosync_cfg_ring_status_get`)."""
 
     name: str
-    """The link's number and our address on it, such as ``"0 192.0.2.1"``."""
+    """The number of the link and our address on it, such as ``"0 192.0.2.1"``."""
     status: str
-    """``"OK"``, or a letter for each node as corosync-cfgtool(8) explains them."""
+    """``"OK"``, or one letter for each node, which corosync-cfgtool(8) explains."""

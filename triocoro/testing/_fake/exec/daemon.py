@@ -66,13 +66,13 @@ class Daemon:
         self.nodeid = nodeid
         self.totem = totem
         self.log = log
-        self.frozen = False
-        self.in_sync = False
-        self.alive = True
+        self.frozen: bool = False
+        self.in_sync: bool = False
+        self.alive: bool = True
         # Whether a clean shutdown has begun.
-        self.stopping = False
-        self.icmap = Icmap()
-        self.stats = Stats(nodeid, self.icmap, members=lambda: self.ring.members, call_after=self.call_after)
+        self.stopping: bool = False
+        self.icmap: Icmap = Icmap()
+        self.stats: Stats = Stats(nodeid, self.icmap, members=lambda: self.ring.members, call_after=self.call_after)
         self.services: dict[str, Service] = {}
         self.connections: list[ClientConnection] = []
         self._ring: Ring | None = None
