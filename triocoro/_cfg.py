@@ -1,4 +1,4 @@
-"""The daemon itself, its links, and its end: `open_cfg`."""
+"""The daemon itself, its nodes and links, and its shutdown: `open_cfg`."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from ._stream import EventStream
 from ._types import IPAddress, NodeStatus, RingStatus
 
 _MAX_BUFFERED_BYTES: Final = 2**20
-"""Requests to shut down are rare: whoever has this much waiting has stopped receiving."""
+"""The bound for shutdown requests, which are rare: a receiver that has so much waiting has stopped receiving."""
 
 
 @final
 class ShutdownRequest:
-    """Somebody wants the daemon to shut down, and asks us. Objects of this class come from `Cfg.track_shutdown`."""
+    """A request to agree to a shutdown of the daemon. Objects of this class come from `Cfg.track_shutdown`."""
 
     def __init__(self, flags: ShutdownFlag, raw: RawCfg, connection: Connection[ShutdownFlag]) -> None:
         self.flags = flags
-        """How it was asked; with `ShutdownFlag.REGARDLESS` the answer does not count."""
+        """The kind of request. With `ShutdownFlag.REGARDLESS` the reply has no effect."""
         self._raw = raw
         self._connection = connection
         self._replied = False
@@ -36,17 +36,17 @@ class ShutdownRequest:
         return f"<{type(self).__name__} {self.flags.name}>"
 
     async def reply(self, accept: bool) -> None:  # noqa: FBT001 - what else could it be
-        """Answer, once: the daemon counts answers, and does not look whose they are.
+        """Reply to the request. A second reply is refused: the daemon counts replies without looking at the sender.
 
-        Without an answer the request fails after cfg.shutdown_timeout milliseconds (5,000, unless that key is set).
+        Without a reply the request fails after cfg.shutdown_timeout milliseconds (5,000 by default).
 
         Args:
-            accept: whether we agree.
+            accept: whether to agree.
 
         Raises:
             RuntimeError: this request was answered before.
 
-        Cancelled: the answer may have been given.
+        Cancelled: the reply may have been sent.
 
         Source: corosync_cfg_replyto_shutdown(3).
         """
@@ -77,10 +77,13 @@ class Cfg:
         return await self._connection.requests.run(self._raw.local_nodeid)
 
     async def node_status(self, nodeid: int) -> NodeStatus:
-        """Return how totem sees a node, with all links to it.
+        """Return the state of a node and of all links to it, as totem sees them.
+
+        Args:
+            nodeid: the id of the node.
 
         Raises:
-            FailedOperationError: totem knows no such node.
+            FailedOperationError: totem does not know that node.
 
         Source: corosync_cfg_node_status_get (corosync/cfg.h), corosync-cfgtool(8).
         """
@@ -91,20 +94,20 @@ class Cfg:
         )
 
     async def ring_status(self) -> tuple[RingStatus, ...]:
-        """Return how the links of our own node fare.
+        """Return the state of the links of our own node.
 
         Source: corosync_cfg_ring_status_get (corosync/cfg.h), corosync-cfgtool(8).
         """
         return await self._connection.requests.run(self._raw.ring_status)
 
     async def node_addresses(self, nodeid: int | None = None) -> tuple[IPAddress, ...]:
-        """Return the addresses of a node, one a link.
+        """Return the addresses of a node, one for each link.
 
         Args:
-            nodeid: the node; `None` is the daemon's own.
+            nodeid: the id of the node; `None` stands for the daemon's own.
 
         Raises:
-            NotExistError: totem knows no such node.
+            NotExistError: totem does not know that node.
 
         Source: corosync_cfg_get_node_addrs(3).
         """
@@ -116,35 +119,35 @@ class Cfg:
         )
 
     async def reload_config(self) -> None:
-        """Have every node of the partition read its corosync.conf again; returns once our own node has.
+        """Reload corosync.conf on every node of the partition. Returns once our own node has reloaded it.
 
         Raises:
-            CorosyncError: our node could not; its log says why.
+            CorosyncError: our node could not reload it; its log says why.
 
-        Cancelled: it may have been reloaded.
+        Cancelled: the configuration may have been reloaded.
 
         Source: corosync-cfgtool(8), -R.
         """
         await self._connection.requests.run(self._raw.reload_config)
 
     async def reopen_log_files(self) -> None:
-        """Have the daemon open its log files anew, after they were rotated.
+        """Reopen the daemon's log files, after they were rotated.
 
         Source: corosync-cfgtool(8), -L.
         """
         await self._connection.requests.run(self._raw.reopen_log_files)
 
     async def kill_node(self, nodeid: int, reason: str = "") -> None:
-        """End the daemon of a node of our partition at once, as if it had crashed.
+        """Terminate the daemon of a node in our partition at once, as if it had crashed.
 
         Args:
-            nodeid: the node; possibly our own.
-            reason: what that daemon logs; at most 255 bytes.
+            nodeid: the id of the node, which may be our own.
+            reason: text that the daemon logs, at most 255 bytes.
 
         Raises:
-            NotExistError: no such node is in our partition.
+            NotExistError: that node is not in our partition.
 
-        Cancelled: it may have been killed.
+        Cancelled: the daemon may have been terminated.
 
         Source: corosync_cfg_kill_node(3).
         """
@@ -156,18 +159,19 @@ class Cfg:
         )
 
     async def try_shutdown(self, flags: ShutdownFlag = ShutdownFlag.REQUEST) -> None:
-        """Shut down the daemon of our node, if nobody who tracks shutdowns there refuses; returns once that is decided.
+        """Shut the daemon of our node down cleanly, unless a program that tracks shutdowns there refuses.
 
-        We are not asked ourselves. Then the daemon stops in good order, and every connection to it is lost.
+        Returns once that is decided. This connection is not asked, even if it tracks shutdowns. After a successful
+        call, the daemon stops, and every connection to it is lost.
 
         Args:
-            flags: whom to ask, and whether their answers count.
+            flags: whom to ask, and whether the replies count.
 
         Raises:
-            BusyError: somebody refused, or did not answer in time.
-            ExistError: somebody else tries it right now.
+            BusyError: a program refused, or did not reply in time.
+            ExistError: another shutdown is being negotiated.
 
-        Cancelled: the negotiation goes on, and may succeed. Until it is over, other calls on this connection wait.
+        Cancelled: the negotiation continues and may succeed. Until it is over, other calls on this connection wait.
 
         Source: corosync_cfg_try_shutdown(3).
         """
@@ -183,16 +187,19 @@ class Cfg:
     @asynccontextmanager
     @trio.lowlevel.enable_ki_protection
     async def track_shutdown(self) -> AsyncGenerator[EventStream[ShutdownRequest], None]:
-        """Be asked before the daemon shuts down: each `ShutdownRequest` wants a `reply`.
+        """Receive a `ShutdownRequest` before the daemon shuts down, for the duration of the block. `reply` to each.
 
-        To end this block while a request is open is to agree to it; who still waits in `receive` gets
-        `trio.ClosedResourceError`. Where this connection has tried a shutdown itself, a request that ran out of time
-        comes once more, and nobody waits for that answer: so use a connection of its own for it.
+        Ending the block while a request is open agrees to it. Tasks that still wait in `receive` then get
+        `trio.ClosedResourceError`. Use another connection for `try_shutdown`: if the same connection calls it, a
+        request that timed out arrives a second time, and the reply to it has no effect.
+
+        Yields:
+            the stream of requests. Its `receive` raises what `Group.receive` raises.
 
         Raises:
             trio.BusyResourceError: this connection tracks shutdowns already.
 
-        Cancelled: nothing is left behind.
+        Cancelled: tracking ends, if necessary in the background.
 
         Source: corosync_cfg_trackstart (corosync/cfg.h).
         """
@@ -207,7 +214,7 @@ class Cfg:
                 yield stream
             finally:
                 stream.close()
-                # Also after a start that was cancelled: else every shutdown would wait for our answer, in vain.
+                # Also after a start that was cancelled, as otherwise every shutdown would wait for our reply in vain.
                 await self._connection.requests.undo(self._raw.trackstop)  # noqa: ASYNC102
         finally:
             self._streams.remove(stream)
@@ -215,13 +222,13 @@ class Cfg:
 
 @asynccontextmanager
 async def open_cfg(*, endpoint: Endpoint | None = None) -> AsyncGenerator[Cfg, None]:
-    """Connect to the cfg service for the length of the block.
+    """Connect to the cfg service for the duration of the block.
 
     Args:
-        endpoint: the daemon; without it, the default one.
+        endpoint: the daemon to connect to; by default the default endpoint.
 
     Raises:
-        CorosyncUnavailableError: no daemon, or no library.
+        CorosyncUnavailableError: no daemon answers, or the library is missing.
         ConnectionLostError: the daemon died; the block was cancelled.
 
     Source: corosync/cfg.h, corosync_cfg_initialize.

@@ -1,4 +1,4 @@
-"""The maps of a node, configuration and statistics: `open_cmap`."""
+"""The configuration map and the statistics of a node: `open_cmap`."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def _payload_bytes(change: CmapChange) -> int:
 class Cmap:
     """A connection to one map of a node. Objects of this class come from `open_cmap`.
 
-    A map is the node's own: what is set here, no other node sees. Keys have 3 to 255 characters: letters, digits and
-    ``. _ - : /``.
+    Each node has maps of its own: a change to a map is not visible on other nodes. Keys have 3 to 255 characters:
+    letters, digits and ``. _ - : /``.
     """
 
     def __init__(
@@ -49,34 +49,35 @@ class Cmap:
         self._numbers = itertools.count(1)
 
     async def get(self, key: str) -> CmapValue:
-        """Return a key's value: `int`, `float`, `str` or `bytes`, as its type is.
+        """Return the value of a key: an `int`, `float`, `str` or `bytes`, according to its type.
 
         Raises:
-            KeyNotFoundError: there is no such key (it is a `KeyError` too).
+            KeyNotFoundError: there is no such key. It is a `KeyError` too.
 
         Source: cmap_get(3).
         """
         return (await self.get_typed(key)).value
 
     async def get_typed(self, key: str) -> TypedValue:
-        """Return a key's value with its type; otherwise as `get`."""
+        """Return the value of a key with its type; otherwise like `get`."""
         return await self._request(self._raw.get, _validate.cmap_key(key))
 
     async def set(self, key: str, value: CmapValue | Buffer, type: CmapType | None = None) -> None:  # noqa: A002 - as in C
-        """Set a key, and make it if there is none. Setting the value that it has notifies nobody.
+        """Set a key, and create it if there is none. Setting the value that it already has sends no notification.
 
         Args:
             key: the key.
-            value: within the range of the type, else `ValueError`; texts and bytes of at most 16 KiB.
-            type: without it, the type that the key has; for a new key, what the value is: STRING for `str`, BINARY for
-                bytes, DOUBLE for `float`, INT64 for `int`.
+            value: the value. Text and bytes may have at most 16 KiB.
+            type: the type; by default the type that the key has. The default for a new key follows from the value:
+                STRING for `str`, BINARY for bytes, DOUBLE for `float`, INT64 for `int`.
 
         Raises:
-            AccessError: the key is read-only. Of the statistics all are, but those that reset them (`stats.clear.ipc`
-                and its likes, whatever the value; see cmap_keys(7)).
-            NotSupportedError: that resets no statistics.
+            ValueError, TypeError: the key is invalid, or the value does not fit the type.
+            AccessError: the key is read-only. All statistics are, except the keys that reset statistics, such as
+                `stats.clear.ipc`, which take any value (cmap_keys(7)).
+            NotSupportedError: the key names an unknown target of a reset of statistics.
 
-        Cancelled: it may be set.
+        Cancelled: the key may have been set.
 
         Source: cmap_set(3).
         """
@@ -96,67 +97,73 @@ class Cmap:
         Raises:
             KeyNotFoundError: there is no such key.
             AccessError: the key is read-only.
-            NotSupportedError: it is one that resets statistics.
+            NotSupportedError: the key is one that resets statistics.
 
-        Cancelled: it may be deleted.
+        Cancelled: the key may have been deleted.
 
         Source: cmap_delete(3).
         """
         await self._request(self._raw.delete, _validate.cmap_key(key))
 
     async def increment(self, key: str) -> None:
-        """Add 1 to a key that is an integer, in one step; the highest value of its type becomes the lowest.
+        """Atomically add 1 to an integer key. The highest value of its type wraps around to the lowest.
 
         Raises:
             KeyNotFoundError: there is no such key.
-            InvalidParamError: it is no integer.
+            InvalidParamError: the value is not an integer.
             AccessError: the key is read-only.
-            NotSupportedError: it is one that resets statistics.
+            NotSupportedError: the key is one that resets statistics.
 
-        Cancelled: it may be incremented.
+        Cancelled: the key may have been incremented.
 
         Source: cmap_inc(3).
         """
         await self._request(self._raw.increment, _validate.cmap_key(key), _NO_INTEGER)
 
     async def decrement(self, key: str) -> None:
-        """Subtract 1; otherwise as `increment`.
+        """Atomically subtract 1 from an integer key; otherwise like `increment`.
 
         Source: cmap_dec(3).
         """
         await self._request(self._raw.decrement, _validate.cmap_key(key), _NO_INTEGER)
 
     async def items(self, prefix: str = "") -> list[tuple[str, CmapValue]]:
-        """Return all keys that begin with `prefix`, sorted, with their values.
+        """Return all keys that begin with a prefix, sorted, with their values.
 
-        It is no snapshot: what changes meanwhile may be in it or not.
+        The result is not a snapshot: it may or may not include changes made meanwhile.
+
+        Args:
+            prefix: the beginning of the keys; empty for all keys.
 
         Source: cmap_iter_init(3), cmap_iter_next(3).
         """
         return [(key, typed.value) for key, typed in await self.items_typed(prefix)]
 
     async def items_typed(self, prefix: str = "") -> list[tuple[str, TypedValue]]:
-        """As `items`, each value with its type."""
+        """Like `items`, each value with its type."""
         _validate.cmap_prefix(prefix)
         return await self._connection.requests.run(lambda: self._raw.items(prefix))
 
     @asynccontextmanager
     @trio.lowlevel.enable_ki_protection
     async def track(self, key: str = "", *, prefix: bool = False) -> AsyncGenerator[EventStream[CmapChange], None]:
-        """Follow the changes of a key, or of all keys that begin with it.
+        """Receive the changes of a key, or of all keys with a prefix, for the duration of the block.
 
-        What happens from the moment of entry on is received; the present state is not. The daemon looks at a statistic
-        every 1.5 s, and tells of its present value only (as `old`, too); of a prefix of the statistics, it tells which
-        keys come and go. Any number of trackers may be open. The stream's `receive` raises as `Group.receive` does.
+        Changes from the start of the block on are received; the present state is not. The daemon checks a statistic
+        every 1.5 s, and reports its present value only, as `old` too; for a prefix of the statistics it reports which
+        keys were added and deleted. Any number of blocks may be open at the same time.
 
         Args:
-            key: the key; with `prefix`, what the keys begin with, and all keys where it is empty.
-            prefix: whether it is a prefix.
+            key: the key; with `prefix`, the beginning of the keys, empty for all keys.
+            prefix: whether `key` is a prefix.
+
+        Yields:
+            the stream of changes. Its `receive` raises what `Group.receive` raises.
 
         Raises:
-            ValueError: it is no key, or a text of the statistics, such as the name of a process.
+            ValueError: the key is invalid, or is a textual statistic, such as the name of a process.
 
-        Cancelled: nothing is left behind.
+        Cancelled: tracking ends, if necessary in the background.
 
         Source: cmap_track_add(3), cmap_track_delete(3).
         """
@@ -167,14 +174,14 @@ class Cmap:
         stream: EventStream[CmapChange] = EventStream(
             self._connection.lifetime, MAX_CHANGES_BYTES, payload_bytes=_payload_bytes
         )
-        # Before the daemon knows of it: notifications may come before its reply.
+        # Registered before the request: notifications may arrive before the reply.
         self._streams[number] = stream
         try:
             await self._connection.requests.run(lambda: self._raw.track_add(number, key, flags))
             try:
                 yield stream
             finally:
-                # Nobody is obliged to receive what comes until the daemon has heard of the end.
+                # Closed first: changes that arrive until the daemon has ended the tracking must not count as waiting.
                 stream.close()
                 await self._connection.requests.undo(lambda: self._raw.track_delete(number))  # noqa: ASYNC102
         finally:
@@ -202,14 +209,14 @@ async def open_cmap(
     *,
     endpoint: Endpoint | None = None,
 ) -> AsyncGenerator[Cmap, None]:
-    """Connect to a map of a node for the length of the block.
+    """Connect to a map of a node for the duration of the block.
 
     Args:
-        map: the configuration and run-time state, or the statistics.
-        endpoint: the daemon; without it, the default one.
+        map: the map: configuration and run-time state, or statistics.
+        endpoint: the daemon to connect to; by default the default endpoint.
 
     Raises:
-        CorosyncUnavailableError: no daemon, or no library.
+        CorosyncUnavailableError: no daemon answers, or the library is missing.
         ConnectionLostError: the daemon died; the block was cancelled.
 
     Source: cmap_overview(3), cmap_initialize_map(3); cmap_keys(7) explains the keys.

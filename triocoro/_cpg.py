@@ -1,4 +1,4 @@
-"""Closed process groups: `open_group` to be a member, `open_cpg` to ask about groups."""
+"""Closed process groups: `open_group` joins one, `open_cpg` queries groups without joining."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ DEFAULT_MAX_BUFFERED_BYTES = 64 * 2**20
 
 @attrs.frozen
 class GroupStatistics:
-    """What a group's connection has done, and what waits."""
+    """Counters of a `Group`, and the state of its buffers."""
 
     sent: int
-    """Messages that the daemon has taken from us."""
+    """How many of our messages the daemon has accepted."""
     confirmed: int
-    """Those of them that came back."""
+    """How many of our messages have been delivered back to us."""
     lost: int
-    """Those of them that were dropped."""
+    """How many of our messages the daemon has dropped."""
     outstanding: int
-    """Those of them whose fate is not known yet."""
+    """How many of our messages have neither been delivered back to us nor are known to be lost."""
     tasks_waiting_send: int
-    """Tasks that wait for their turn to send."""
+    """The number of tasks that wait for their turn to send."""
     stream: StreamStatistics
-    """What waits to be received."""
+    """The buffer of events that wait to be received."""
 
 
 @final
 class Group(trio.abc.ReceiveChannel[GroupEvent]):
-    """Our membership of a process group. Objects of this class come from `open_group`."""
+    """A member of a process group, to send to it and receive from it. Objects of this class come from `open_group`."""
 
     def __init__(self, membership: Membership) -> None:
         self._membership = membership
@@ -52,65 +52,92 @@ class Group(trio.abc.ReceiveChannel[GroupEvent]):
 
     @property
     def name(self) -> bytes:
-        """The group's name."""
+        """The name of the group."""
         return self._membership.name
 
     @property
     def address(self) -> Address:
-        """Our own address in the group: messages of ours carry it as their sender."""
+        """Our own address in the group: the sender of our own messages."""
         return self._membership.address
 
     @property
     def view(self) -> ConfigChange:
-        """The configuration change of our join, or the latest one that was received since (cpg_overview(3))."""
+        """The `ConfigChange` of our join, or the latest one received since (cpg_overview(3)).
+
+        With `receive=False`, the latest one that has arrived.
+        """
         return self._membership.view
 
     # -- sending -------------------------------------------------------------------------------------------------------
 
     async def send(self, *buffers: Buffer) -> None:
-        """Send one message, gathered from `buffers`, to every member of the group, ourselves included.
+        """Send one message to all members of the group, ourselves included, in agreed order.
 
-        Waits while the daemon is under flow control or too many of our messages are on their way. That it returns does
-        not mean that the message was delivered: `MessageLost` reports one that was not.
+        Waits while the daemon is under flow control or too many of our messages are on their way. It returns when the
+        daemon has accepted the message, which may still be lost: `MessageLost` reports that.
 
-        Source: cpg_mcast_joined(3), with agreed order.
+        Args:
+            buffers: the payload, in one or several pieces.
 
         Raises:
             TypeError: a buffer is not bytes-like.
-            InterruptedSendError: above `Cpg.max_atomic_message_size`, a membership change broke the message.
+            InterruptedSendError: above `Cpg.max_atomic_message_size`, a membership change interrupted the message.
             trio.ClosedResourceError: the group was closed, or is being left.
             ConnectionLostError: the daemon died.
 
-        Cancelled: the message was not sent (above the atomic size: it may have been).
+        Cancelled: the message was not sent. Above the atomic size it may have been sent.
+
+        Source: cpg_mcast_joined(3).
         """
         await self._membership.sender.send(_validate.payload(buffers))
 
     async def send_batch(self, messages: Iterable[Buffer]) -> None:
-        """Send several messages in their order, with one crossing into C for many. Otherwise as `send`.
+        """Send several messages in order, more efficiently than with `send`.
 
-        Cancelled: the first ones of the batch were sent, the others were not.
+        Args:
+            messages: the payloads, one for each message.
+
+        Raises: as `send`. Messages before the one that failed were sent.
+
+        Cancelled: the first messages of the batch were sent, the others were not.
+
+        Source: cpg_mcast_joined(3).
         """
         await self._membership.sender.send_batch(_validate.payloads(messages))
 
     def send_nowait(self, *buffers: Buffer) -> None:
-        """As `send`, but never wait.
+        """Send one message without waiting.
+
+        Args:
+            buffers: the payload, in one or several pieces.
 
         Raises:
-            trio.WouldBlock: `send` would have waited (above the atomic size it always does); nothing was sent.
+            trio.WouldBlock: `send` would have waited, as it always does above the atomic size. Nothing was sent.
+            TypeError, trio.ClosedResourceError, ConnectionLostError: as `send`.
+
+        Source: cpg_mcast_joined(3).
         """
         self._membership.sender.send_nowait(_validate.payload(buffers))
 
     async def send_and_wait(self, *buffers: Buffer) -> Message:
-        """Send one message and wait until it has been delivered to ourselves, in the group's agreed order.
+        """Send one message and wait until it is delivered back to us, in the group's agreed order.
 
-        Other members get it at the same place of that order, unless their node fails or is cut off before.
-        The message is received below as well.
+        Other members get it at the same place in that order, unless their node fails or is cut off before. `receive`
+        returns the message as well.
+
+        Args:
+            buffers: the payload, in one or several pieces.
+
+        Returns:
+            the message as it was delivered to us.
 
         Raises:
-            MessageLostError: the daemon dropped the message; nobody gets it.
+            MessageLostError: the daemon dropped the message; no member gets it.
             others: as `send`.
 
         Cancelled: the message may have been sent.
+
+        Source: cpg_mcast_joined(3).
         """
         settled = trio.Event()
         own = await self._membership.sender.send(_validate.payload(buffers), settled=settled)
@@ -125,13 +152,13 @@ class Group(trio.abc.ReceiveChannel[GroupEvent]):
 
     @trio.lowlevel.enable_ki_protection
     async def receive(self) -> GroupEvent:
-        """Return the next event: the first is the `ConfigChange` of our own join.
+        """Wait for the next event and return it. The first is the `ConfigChange` of our own join.
 
         Raises:
             RuntimeError: the group was opened with `receive=False`.
             trio.ClosedResourceError: the group was closed.
-            ConnectionLostError: the daemon died; events that had arrived before come first.
-            SlowConsumerError: more than `max_buffered_bytes` waited; events that fitted come first.
+            ConnectionLostError: the daemon died. Events that had arrived before are returned first.
+            SlowConsumerError: events exceeded `max_buffered_bytes`. Those that fitted are returned first.
 
         Cancelled: no event was taken.
         """
@@ -140,22 +167,33 @@ class Group(trio.abc.ReceiveChannel[GroupEvent]):
 
     @trio.lowlevel.enable_ki_protection
     async def receive_batch(self, *, max_events: int = 256) -> list[GroupEvent]:
-        """Return the events that wait: at least one, at most `max_events`. Otherwise as `receive`."""
+        """Wait for events and return all that have arrived.
+
+        Args:
+            max_events: the most events to return.
+
+        Returns:
+            at least one event, oldest first.
+
+        Raises: as `receive`.
+
+        Cancelled: no event was taken.
+        """
         self._check_receive()
         return await self._membership.stream.receive_batch(max_events=max_events)
 
     async def aclose(self) -> None:
-        """Leave the group in the background and close the connection. The end of the `async with` does it more gently.
+        """Leave the group in the background and close the connection.
 
-        Other tasks get `trio.ClosedResourceError`. What becomes of messages that have not come back is not waited for:
-        `statistics` counts them as outstanding.
+        Other tasks get `trio.ClosedResourceError`. Messages of ours that have not been delivered back stay outstanding
+        in `statistics`. The end of the `async with` block is gentler: it waits for them and for the leave.
         """
         self._membership.connection.lifetime.check_process()
         self._membership.close()
         await trio.lowlevel.checkpoint()
 
     def statistics(self) -> GroupStatistics:
-        """What this connection has done, and what waits."""
+        """Return counters, and the state of the buffers."""
         return GroupStatistics(
             sent=self._membership.sender.sent,
             confirmed=self._membership.sender.confirmed,
@@ -179,29 +217,33 @@ async def open_group(
     max_buffered_bytes: int = DEFAULT_MAX_BUFFERED_BYTES,
     endpoint: Endpoint | None = None,
 ) -> AsyncGenerator[Group, None]:
-    """Join a process group, be a member for the length of the block, and leave it.
+    """Join a process group, and leave it at the end of the block.
 
-    The block is entered once the join has been agreed on. Its end waits until the leave has been, for at most a second:
-    if the daemon does not answer in that time, it leaves in the background, and messages of ours that had not come back
-    stay outstanding in `Group.statistics`. A process can be in a group once on each node.
+    The block starts once the members have agreed on the join. Its end waits until they have agreed on the leave, for at
+    most one second. If the daemon does not answer in that time, the leave completes in the background, and messages of
+    ours that were not delivered back stay outstanding in `Group.statistics`. A process can join a group once on each
+    node.
 
     Args:
-        name: the group, 1 to 127 bytes; text is encoded as UTF-8. Some programs count a trailing NUL: that is another
-            group.
-        totem_changes: whether to receive `TotemChange` too.
-        receive: `False` for those who only send: nothing is buffered, and `receive` is refused.
-        max_buffered_bytes: how much may wait to be received, in bytes (each event counts its payload and 256 bytes).
-        endpoint: the daemon; without it, the default one.
+        name: the name of the group, 1 to 127 bytes; text is encoded as UTF-8. Some programs send a trailing NUL as part
+            of the name, which makes it another group.
+        totem_changes: whether to receive `TotemChange` events.
+        receive: `False` for a program that only sends: no events are buffered, and `receive` raises.
+        max_buffered_bytes: the bound for events that wait to be received, in bytes. Each event counts for its payload
+            and 256 bytes.
+        endpoint: the daemon to connect to; by default the default endpoint.
 
     Raises:
-        ValueError, TypeError: the name or the bound are not right.
-        CorosyncUnavailableError: no daemon, or no library.
-        ExistError: this process is in that group already.
+        ValueError, TypeError: the name or the bound is invalid.
+        CorosyncUnavailableError: no daemon answers, or the library is missing.
+        ExistError: this process is a member of that group already.
         ConnectionLostError: the daemon died; the block was cancelled.
-        SlowConsumerError: at the end of the block: too much had waited to be received, and nobody was told before.
-        MessageLostError: at the end of the block: messages of ours were dropped that nobody was told of before.
+        SlowConsumerError: at the end of the block: events exceeded `max_buffered_bytes`, and no call has raised this
+            error yet.
+        MessageLostError: at the end of the block: messages of ours were lost, and `receive` or `send_and_wait` have not
+            reported them yet.
 
-    Cancelled: we do not stay joined. A block that is cancelled leaves in the background.
+    Cancelled: we are not a member. If the block is cancelled, the leave completes in the background.
 
     Source: cpg_overview(3), cpg_join(3), cpg_leave(3).
     """
@@ -230,7 +272,7 @@ async def open_group(
 
 @final
 class Cpg:
-    """Questions about groups, without being a member of any. Objects of this class come from `open_cpg`."""
+    """Queries about process groups, without joining one. Objects of this class come from `open_cpg`."""
 
     def __init__(self, raw: RawCpg, connection: Connection[CpgEvent]) -> None:
         self._raw = raw
@@ -238,16 +280,28 @@ class Cpg:
 
     @property
     def max_atomic_message_size(self) -> int:
-        """Bytes that one message may have to be sent in one piece (cpg_max_atomic_msgsize_get(3))."""
+        """The atomic size: the largest message in bytes that is sent in one piece (cpg_max_atomic_msgsize_get(3))."""
         self._connection.lifetime.check()
         return self._raw.max_atomic_message_size
 
     async def local_nodeid(self) -> int:
-        """Return the id of the daemon's node (cpg_local_get(3))."""
+        """Return the id of the daemon's node.
+
+        Source: cpg_local_get(3).
+        """
         return await self._connection.requests.run(self._raw.local_nodeid)
 
     async def members(self, group: bytes | str) -> tuple[Address, ...]:
-        """Return the members of `group` on all nodes, as this node sees it; none if there is no such group.
+        """Return the members of a group on all nodes, as this node sees it.
+
+        Args:
+            group: the name of the group, 1 to 127 bytes; text is encoded as UTF-8.
+
+        Returns:
+            the addresses of the members; none if there is no such group.
+
+        Raises:
+            ValueError, TypeError: the name is invalid.
 
         Source: cpg_membership_get(3).
         """
@@ -255,24 +309,27 @@ class Cpg:
         return await self._connection.requests.run(lambda: self._raw.membership(name))
 
     async def groups(self) -> tuple[GroupMember, ...]:
-        """Return every member of every group, grouped by name (cpg_iteration_initialize(3))."""
+        """Return all members of all groups, ordered by group.
+
+        Source: cpg_iteration_initialize(3).
+        """
         return await self._connection.requests.run(lambda: self._raw.iterate(IterationType.ALL, None))
 
 
 @asynccontextmanager
 async def open_cpg(*, endpoint: Endpoint | None = None) -> AsyncGenerator[Cpg, None]:
-    """Connect to the CPG service for the length of the block, to ask about groups.
+    """Connect to the CPG service for the duration of the block, to query groups.
 
     Args:
-        endpoint: the daemon; without it, the default one.
+        endpoint: the daemon to connect to; by default the default endpoint.
 
     Raises:
-        CorosyncUnavailableError: no daemon, or no library.
+        CorosyncUnavailableError: no daemon answers, or the library is missing.
         ConnectionLostError: the daemon died; the block was cancelled.
 
     Source: cpg_initialize(3).
     """
     raw, connection = await open_connection(CPG, endpoint)
-    # Totem changes come to every handle, asked for or not; they are drained, and dropped.
+    # Totem changes arrive at every handle, requested or not. They are drained and dropped.
     async with connection.serving(lambda _: None):
         yield Cpg(raw, connection)

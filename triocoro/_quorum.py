@@ -1,4 +1,4 @@
-"""Whether we are quorate, and with whom: `open_quorum`."""
+"""Whether the partition is quorate, and its nodes: `open_quorum`."""
 
 from __future__ import annotations
 
@@ -32,14 +32,19 @@ class Quorum:
         return self._raw.type
 
     async def is_quorate(self) -> bool:
-        """Return whether our partition is quorate.
+        """Return whether the partition of our node is quorate.
 
         Source: quorum_getquorate(3).
         """
         return await self._connection.requests.run(self._raw.is_quorate)
 
     async def wait_quorate(self) -> None:
-        """Return once our partition is quorate; at once if it is so already.
+        """Wait until the partition of our node is quorate. Returns at once if it is.
+
+        Raises:
+            ConnectionLostError: the daemon died.
+
+        Cancelled: there is no effect.
 
         Source: quorum_trackstart(3).
         """
@@ -50,12 +55,15 @@ class Quorum:
 
     @asynccontextmanager
     async def track(self) -> AsyncGenerator[EventStream[QuorumEvent], None]:
-        """Follow the changes: first the present state (node list, then quorum), then what happens.
+        """Receive the present state and then all changes, for the duration of the block.
 
-        Any number of trackers may be open; each gets everything. A transition brings a `NodelistChange`, then a
-        `QuorumChange`. The stream's `receive` raises as `Group.receive` does.
+        The present state is a `NodelistChange` followed by a `QuorumChange`, and so is each transition. Any number of
+        blocks may be open at the same time; each receives all changes.
 
-        Cancelled: nothing is left behind.
+        Yields:
+            the stream of changes. Its `receive` raises what `Group.receive` raises.
+
+        Cancelled: the daemon may keep on sending changes, which are dropped.
 
         Source: quorum_trackstart(3), quorum_model_initialize(3).
         """
@@ -63,29 +71,29 @@ class Quorum:
             yield changes
 
 
-def _nodelist_as_it_is(event: NodelistChange) -> NodelistChange:
-    # As the daemon does at the start of tracking: who came or went is no news by now.
+def _present_nodelist(event: NodelistChange) -> NodelistChange:
+    # As the daemon does at the start of tracking: an earlier transition is no part of the present state.
     return attrs.evolve(event, joined=(), left=())
 
 
-def _quorum_as_it_is(event: QuorumChange) -> QuorumChange:
+def _present_quorum(event: QuorumChange) -> QuorumChange:
     return event
 
 
 @asynccontextmanager
 async def open_quorum(*, endpoint: Endpoint | None = None) -> AsyncGenerator[Quorum, None]:
-    """Connect to the quorum service for the length of the block.
+    """Connect to the quorum service for the duration of the block.
 
     Args:
-        endpoint: the daemon; without it, the default one.
+        endpoint: the daemon to connect to; by default the default endpoint.
 
     Raises:
-        CorosyncUnavailableError: no daemon, or no library.
+        CorosyncUnavailableError: no daemon answers, or the library is missing.
         ConnectionLostError: the daemon died; the block was cancelled.
 
     Source: quorum_overview(3), quorum_model_initialize(3).
     """
     raw, connection = await open_connection(QUORUM, endpoint)
-    tracker = Tracker(raw, connection, ((NodelistChange, _nodelist_as_it_is), (QuorumChange, _quorum_as_it_is)))
+    tracker = Tracker(raw, connection, ((NodelistChange, _present_nodelist), (QuorumChange, _present_quorum)))
     async with connection.serving(tracker.handle):
         yield Quorum(raw, connection, tracker)

@@ -1,4 +1,4 @@
-"""The vote counts: `open_votequorum`."""
+"""Votes, expected votes, and the quorum device: `open_votequorum`."""
 
 from __future__ import annotations
 
@@ -35,23 +35,23 @@ _QDEVICE: Final = {
 }
 
 
-def _as_it_is(event: VotequorumEvent) -> VotequorumEvent:
+def _unchanged(event: VotequorumEvent) -> VotequorumEvent:
     return event
 
 
-def _if_there_is_any(event: QdeviceExtraInfo) -> QdeviceExtraInfo | None:
+def _unless_removed(event: QdeviceExtraInfo) -> QdeviceExtraInfo | None:
     return event if event.extra_info else None
 
 
 def _subject(event: VotequorumEvent) -> object:
-    """What an event is about: extra information is each node's own."""
+    """What an event is about: its type, and for extra information the node as well."""
     return (QdeviceExtraInfo, event.nodeid) if isinstance(event, QdeviceExtraInfo) else type(event)
 
 
 _STATE: Final = (
-    (VotequorumNodelist, _as_it_is),
-    (VotequorumChange, _as_it_is),
-    (QdeviceExtraInfo, _if_there_is_any),
+    (VotequorumNodelist, _unchanged),
+    (VotequorumChange, _unchanged),
+    (QdeviceExtraInfo, _unless_removed),
 )
 
 
@@ -67,17 +67,17 @@ class Votequorum:
         self._tracker = tracker
 
     async def info(self, nodeid: int | None = None) -> VotequorumInfo:
-        """Return what votequorum knows of a node.
+        """Return the votes and the state of a node, and of the cluster.
 
         Args:
-            nodeid: the node; `None` is the daemon's own.
+            nodeid: the id of the node; `None` stands for the daemon's own.
 
         Raises:
             NotExistError: votequorum has never seen that node.
 
         Source: votequorum_getinfo(3).
         """
-        # The C call takes 0 for oneself.
+        # In C, 0 stands for the daemon's own node.
         number = 0 if nodeid is None else _validate.uint32(nodeid, "nodeid", minimum=1)
         return await self._connection.requests.run(
             lambda: self._raw.info(number),
@@ -85,12 +85,15 @@ class Votequorum:
         )
 
     async def set_expected(self, expected_votes: int) -> None:
-        """Set the expected votes, on every node of the partition; the daemons forget it when they restart.
+        """Set the expected votes on every node of the partition, until its daemon restarts.
+
+        Args:
+            expected_votes: the number of expected votes, at least 1.
 
         Raises:
-            InvalidParamError: fewer than the votes that are present, or so many that quorum would be lost.
+            InvalidParamError: there are more votes present, or the cluster would lose quorum.
 
-        Cancelled: it may have been set.
+        Cancelled: the expected votes may have been set.
 
         Source: votequorum_setexpected(3).
         """
@@ -106,13 +109,17 @@ class Votequorum:
         )
 
     async def set_votes(self, nodeid: int, votes: int) -> None:
-        """Set a node's votes, on every node of the partition; the daemons forget it when they restart.
+        """Set the votes of a node on every node of the partition, until its daemon restarts.
+
+        Args:
+            nodeid: the id of the node.
+            votes: its number of votes.
 
         Raises:
             NameNotFoundError: votequorum has never seen that node.
             InvalidParamError: the cluster would lose quorum.
 
-        Cancelled: it may have been set.
+        Cancelled: the votes may have been set.
 
         Source: votequorum_setvotes(3).
         """
@@ -127,18 +134,19 @@ class Votequorum:
         )
 
     async def qdevice_register(self, name: str) -> None:
-        """Register a quorum device on this node; its votes count once it polls. Once more changes nothing.
+        """Register a quorum device on this node. Its votes count once it polls.
 
-        It can be registered without being configured (quorum.device in corosync.conf(5)), and then has no votes.
+        Registering it again has no effect. A device that is not configured (quorum.device in corosync.conf(5)) can be
+        registered, but has no votes.
 
         Args:
-            name: the device's name, 1 to 254 bytes of UTF-8.
+            name: the name of the device, 1 to 254 bytes of UTF-8.
 
         Raises:
-            AccessError: the configuration was changed such that there can be no quorum device.
+            AccessError: the configuration rules out a quorum device.
             ExistError: a device of another name is registered, here or on another node; see `qdevice_update`.
 
-        Cancelled: it may be registered.
+        Cancelled: the device may have been registered.
 
         Source: votequorum_qdevice_register(3).
         """
@@ -146,13 +154,16 @@ class Votequorum:
         await self._connection.requests.run(lambda: self._raw.qdevice_register(text), explain=_QDEVICE)
 
     async def qdevice_unregister(self, name: str) -> None:
-        """Take back `qdevice_register`; the device's votes are gone at once.
+        """Unregister the quorum device of this node. Its votes stop counting at once.
+
+        Args:
+            name: the name of the device.
 
         Raises:
             NotExistError: no device is registered on this node.
-            InvalidParamError: the one that is registered has another name.
+            InvalidParamError: the registered device has another name.
 
-        Cancelled: it may be unregistered.
+        Cancelled: the device may have been unregistered.
 
         Source: votequorum_qdevice_unregister(3).
         """
@@ -160,11 +171,15 @@ class Votequorum:
         await self._connection.requests.run(lambda: self._raw.qdevice_unregister(text), explain=_QDEVICE)
 
     async def qdevice_update(self, old_name: str, new_name: str) -> None:
-        """Give the quorum device another name, on every node.
+        """Rename the quorum device on every node.
+
+        Args:
+            old_name: the present name of the device.
+            new_name: the new name, 1 to 254 bytes of UTF-8.
 
         Raises: as `qdevice_unregister`.
 
-        Cancelled: it may have the new name.
+        Cancelled: the device may have been renamed.
 
         Source: votequorum_qdevice_update(3).
         """
@@ -172,22 +187,21 @@ class Votequorum:
         await self._connection.requests.run(lambda: self._raw.qdevice_update(old, new), explain=_QDEVICE)
 
     async def qdevice_poll(self, name: str, *, cast_vote: bool, ring_id: RingId) -> None:
-        """Say that the quorum device lives, and whether it votes for us.
+        """Report that the quorum device is alive, and whether it votes for this partition.
 
-        It must be called again and again, at least once in quorum.device.timeout milliseconds, else votequorum takes
-        the device for dead.
+        Call it at least once in quorum.device.timeout milliseconds, or votequorum considers the device dead.
 
         Args:
-            name: the device's name.
-            cast_vote: whether its votes count.
-            ring_id: the ring that it has decided about, from the latest `VotequorumNodelist`.
+            name: the name of the device.
+            cast_vote: whether the votes of the device count.
+            ring_id: the ring that the device has decided about, from the latest `VotequorumNodelist`.
 
         Raises:
-            MessageError: the ring is not the present one; poll again with that.
+            MessageError: that is not the present ring; poll again with the present one.
             AccessError: as `qdevice_register`.
             NotExistError, InvalidParamError: as `qdevice_unregister`.
 
-        Cancelled: the poll may count.
+        Cancelled: the poll may have been counted.
 
         Source: votequorum_qdevice_poll(3).
         """
@@ -197,13 +211,17 @@ class Votequorum:
         await self._connection.requests.run(lambda: self._raw.qdevice_poll(text, cast_vote, ring_id), explain=_QDEVICE)
 
     async def qdevice_master_wins(self, name: str, *, allow: bool) -> None:
-        """Say whether the partition that the quorum device votes for wins, whatever its size.
+        """Set whether the partition that the quorum device votes for wins, whatever its size.
+
+        Args:
+            name: the name of the device.
+            allow: whether that partition wins.
 
         Raises:
             AccessError: as `qdevice_register`.
             NotExistError, InvalidParamError: as `qdevice_unregister`.
 
-        Cancelled: it may be set.
+        Cancelled: it may have been set.
 
         Source: votequorum_qdevice_master_wins(3).
         """
@@ -212,16 +230,16 @@ class Votequorum:
         await self._connection.requests.run(lambda: self._raw.qdevice_master_wins(text, allow), explain=_QDEVICE)
 
     async def qdevice_extra_info(self, nodeid: int | None = None) -> bytes:
-        """Return what the quorum device of a node tells of itself; `track` tells of changes, as `QdeviceExtraInfo`.
+        """Return the extra information of a node's quorum device. `track` reports changes as `QdeviceExtraInfo`.
 
         Args:
-            nodeid: the node; `None` is the daemon's own.
+            nodeid: the id of the node; `None` stands for the daemon's own.
 
         Returns:
-            At most 4,096 bytes; empty if it tells nothing.
+            at most 4,096 bytes; empty if none is set.
 
         Raises:
-            NotSupportedError: the installed libvotequorum has no such call; those up to Corosync 3.1.10 have not.
+            NotSupportedError: the installed libvotequorum, up to Corosync 3.1.10, lacks this function.
             NotExistError: votequorum has never seen that node.
             AccessError: as `qdevice_register`.
 
@@ -237,17 +255,17 @@ class Votequorum:
         )
 
     async def set_qdevice_extra_info(self, extra_info: Buffer) -> None:
-        """Tell something of this node's quorum device to all nodes, until the device is unregistered.
+        """Set the extra information of this node's quorum device on all nodes, until the device is unregistered.
 
         Args:
-            extra_info: at most 4,096 bytes; none at all takes back what was told.
+            extra_info: at most 4,096 bytes; empty to remove it.
 
         Raises:
             NotSupportedError: as `qdevice_extra_info`.
             NotExistError: no quorum device is registered on this node; register it first.
             AccessError: as `qdevice_register`.
 
-        Cancelled: it may be set.
+        Cancelled: it may have been set.
 
         Source: votequorum_set_qdevice_extra_info(3).
         """
@@ -255,7 +273,12 @@ class Votequorum:
         await self._connection.requests.run(lambda: self._raw.set_qdevice_extra_info(payload), explain=_QDEVICE)
 
     async def wait_quorate(self) -> None:
-        """Return once our partition is quorate; at once if it is so already.
+        """Wait until the partition of our node is quorate. Returns at once if it is.
+
+        Raises:
+            ConnectionLostError: the daemon died.
+
+        Cancelled: there is no effect.
 
         Source: votequorum_trackstart(3).
         """
@@ -266,13 +289,16 @@ class Votequorum:
 
     @asynccontextmanager
     async def track(self) -> AsyncGenerator[EventStream[VotequorumEvent], None]:
-        """Follow the changes: first the present state (node list, then quorum), then what happens.
+        """Receive the present state and then all changes, for the duration of the block.
 
-        The present state ends with a `QdeviceExtraInfo` of each node that has one, if the library is new enough. Any
-        number of trackers may be open; each gets everything. A transition begins with a `VotequorumNodelist` and ends
-        with a `VotequorumChange`. The stream's `receive` raises as `Group.receive` does.
+        The present state is a `VotequorumNodelist`, a `VotequorumChange`, and a `QdeviceExtraInfo` of each node that
+        has one, if the library supports that. A transition begins with a `VotequorumNodelist` and ends with a
+        `VotequorumChange`. Any number of blocks may be open at the same time; each receives all changes.
 
-        Cancelled: nothing is left behind.
+        Yields:
+            the stream of changes. Its `receive` raises what `Group.receive` raises.
+
+        Cancelled: the daemon may keep on sending changes, which are dropped.
 
         Source: votequorum_trackstart(3).
         """
@@ -282,13 +308,13 @@ class Votequorum:
 
 @asynccontextmanager
 async def open_votequorum(*, endpoint: Endpoint | None = None) -> AsyncGenerator[Votequorum, None]:
-    """Connect to the votequorum service for the length of the block.
+    """Connect to the votequorum service for the duration of the block.
 
     Args:
-        endpoint: the daemon; without it, the default one.
+        endpoint: the daemon to connect to; by default the default endpoint.
 
     Raises:
-        CorosyncUnavailableError: no daemon, no library, or the daemon runs without votequorum.
+        CorosyncUnavailableError: no daemon answers, the library is missing, or the daemon runs without votequorum.
         ConnectionLostError: the daemon died; the block was cancelled.
 
     Source: votequorum_overview(3), votequorum_initialize(3).

@@ -109,7 +109,7 @@ async def cfg_initialize(
     Args:
         shutdown_callback: called when the daemon is asked to shut down, and wants to know what we say.
         context: the handle's `context`.
-        endpoint: the daemon; without it, the default one.
+        endpoint: the daemon to connect to; by default the default endpoint.
 
     Raises, Cancelled: as `cpg_initialize`.
     """

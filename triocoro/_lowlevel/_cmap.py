@@ -141,7 +141,7 @@ async def cmap_initialize(
     Args:
         map: which one.
         context: the handle's `context`.
-        endpoint: the daemon; without it, the default one.
+        endpoint: the daemon to connect to; by default the default endpoint.
 
     Raises, Cancelled: as `cpg_initialize`.
     """

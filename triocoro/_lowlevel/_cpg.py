@@ -217,10 +217,10 @@ async def cpg_initialize(
         totem_confchg: called with each `TotemChange`.
         flags: see `CpgModelFlag`.
         context: the handle's `context`.
-        endpoint: the daemon; without it, the default one.
+        endpoint: the daemon to connect to; by default the default endpoint.
 
     Raises:
-        CorosyncUnavailableError: no daemon, or no library.
+        CorosyncUnavailableError: no daemon answers, or the library is missing.
         TryAgainError: the daemon is starting.
 
     Cancelled: nothing is left open.

@@ -62,7 +62,7 @@ async def quorum_initialize(
         quorum_notify: called with each `QuorumChange`.
         nodelist_notify: called with each `NodelistChange`.
         context: the handle's `context`.
-        endpoint: the daemon; without it, the default one.
+        endpoint: the daemon to connect to; by default the default endpoint.
 
     Raises, Cancelled: as `cpg_initialize`.
     """

@@ -186,7 +186,7 @@ async def votequorum_initialize(
         nodelist_notify: called with each `VotequorumNodelist`.
         qdevice_extra_info: called with each `QdeviceExtraInfo`, of which only newer libraries tell.
         context: the handle's `context`.
-        endpoint: the daemon; without it, the default one.
+        endpoint: the daemon to connect to; by default the default endpoint.
 
     Raises:
         NotSupportedError: the installed library knows of no extra information, and `qdevice_extra_info` was given.
