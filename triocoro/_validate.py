@@ -1,4 +1,4 @@
-"""Bad input raises here, before it reaches C."""
+"""Validates arguments: bad input raises `ValueError` or `TypeError` before it reaches C."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from ._enums import CmapMap, CmapTrack, CmapType, Track
 from ._types import Buffer, CmapValue, RingId, TypedValue
 
 MAX_GROUP_NAME: Final = 127
-"""Bytes; libcpg takes 128, but the daemon overruns a map with those."""
+"""Bytes. libcpg accepts 128, but the daemon then overruns a map."""
 
 MAX_UINT32: Final = 2**32 - 1
 
 MAX_QDEVICE_NAME: Final = 254
-"""Bytes; libvotequorum keeps a NUL behind them."""
+"""Bytes. libvotequorum needs one more for the NUL."""
 
 MAX_EXTRA_INFO: Final = 4096
 """Bytes (VOTEQUORUM_QDEVICE_EXTRA_NODEINFO_MAXSIZE)."""
 
 MAX_REASON: Final = 255
-"""Bytes of a reason that libcfg takes."""
+"""Bytes of a reason that libcfg accepts."""
 
 MIN_KEY: Final = 3
 MAX_KEY: Final = 255
@@ -32,7 +32,7 @@ MAX_CMAP_VALUE: Final = 16 * 1024
 """Bytes of a cmap value (ICMAP_MAX_VALUE_LEN)."""
 
 _TEXT_OF_STATS: Final = ".procname"
-"""The end of the keys of the statistics that are texts: a daemon that is to track one copies it over a number."""
+"""The end of the keys of textual statistics. To track one, the daemon would copy the text over a number."""
 
 _KEY: Final = re.compile(r"[A-Za-z0-9._:/-]*", re.ASCII)
 _NATURAL_TYPES: Final[dict[type | tuple[type, ...], CmapType]] = {
@@ -54,7 +54,7 @@ _INTEGERS: Final = {
 
 
 def group_name(name: bytes | str) -> bytes:
-    """A group's name as bytes: text in UTF-8, 1 to 127 bytes."""
+    """Return the name of a group as bytes: 1 to 127 of them, text encoded as UTF-8."""
     if isinstance(name, str):
         encoded = name.encode()
     elif isinstance(name, bytes):  # pyright: ignore[reportUnnecessaryIsInstance]  # callers need not be typed
@@ -67,7 +67,7 @@ def group_name(name: bytes | str) -> bytes:
 
 
 def payload(buffers: Sequence[Buffer]) -> bytes:
-    """One message, gathered from buffers; nothing is copied if it is one `bytes` already."""
+    """Return one message, joined from buffers. A single `bytes` object is not copied."""
     if len(buffers) == 1 and type(buffers[0]) is bytes:
         return buffers[0]
     for buffer in buffers:
@@ -77,14 +77,14 @@ def payload(buffers: Sequence[Buffer]) -> bytes:
 
 
 def payloads(messages: Iterable[Buffer]) -> list[bytes]:
-    """Several messages, one a buffer."""
+    """Return several messages, one for each buffer."""
     if isinstance(messages, (bytes, bytearray, memoryview, str)):
         raise TypeError("send_batch takes an iterable of messages; to send one message use send")
     return [payload((message,)) for message in messages]
 
 
 def integer(value: object, name: str, lowest: int, highest: int) -> int:
-    """A whole number within bounds."""
+    """Check an integer within bounds."""
     if type(value) is bool or not isinstance(value, int):
         raise TypeError(f"{name} must be an int, not {type(value).__name__}")
     if not lowest <= value <= highest:
@@ -93,12 +93,12 @@ def integer(value: object, name: str, lowest: int, highest: int) -> int:
 
 
 def uint32(value: int, name: str, *, minimum: int = 0) -> int:
-    """A number that C takes as `unsigned int`."""
+    """Check a number that is an `unsigned int` in C."""
     return integer(value, name, minimum, MAX_UINT32)
 
 
 def positive(value: int, name: str) -> int:
-    """A bound of our own, such as `max_buffered_bytes`."""
+    """Check a positive number, such as `max_buffered_bytes`."""
     if type(value) is bool or not isinstance(value, int):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"{name} must be an int, not {type(value).__name__}")
     if value < 1:
@@ -107,19 +107,19 @@ def positive(value: int, name: str) -> int:
 
 
 def track(flags: Track) -> Track:
-    """What to track: any number of the flags that there are."""
+    """Check flags of `trackstart`: any combination of those that exist."""
     return Track(integer(flags, "flags", 0, int(Track.CURRENT | Track.CHANGES | Track.CHANGES_ONLY)))
 
 
 def boolean(value: bool, name: str) -> bool:  # noqa: FBT001 - it checks one
-    """A yes or no: what is only truthy is a mistake."""
+    """Check a bool: a value that is merely truthy is a mistake."""
     if not isinstance(value, bool):  # pyright: ignore[reportUnnecessaryIsInstance]  # callers need not be typed
         raise TypeError(f"{name} must be a bool, not {type(value).__name__}")
     return value
 
 
 def ring_id(value: RingId) -> RingId:
-    """A ring's identity."""
+    """Check the identity of a ring."""
     if not isinstance(value, RingId):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"ring_id must be a RingId, not {type(value).__name__}")
     uint32(value.nodeid, "ring_id.nodeid")
@@ -128,7 +128,7 @@ def ring_id(value: RingId) -> RingId:
 
 
 def text(value: object, name: str, maximum: int, *, minimum: int = 0) -> str:
-    """A text that C takes up to its NUL, with bounds in bytes of UTF-8."""
+    """Check a string that C reads up to its NUL, with bounds in bytes of UTF-8."""
     if not isinstance(value, str):
         raise TypeError(f"{name} must be a str, not {type(value).__name__}")
     if "\0" in value:
@@ -140,13 +140,13 @@ def text(value: object, name: str, maximum: int, *, minimum: int = 0) -> str:
 
 
 def qdevice_name(name: str) -> str:
-    """The name of a quorum device."""
-    text(name, "a quorum device's name", MAX_QDEVICE_NAME, minimum=1).encode()  # here no bytes pass as surrogates
+    """Check the name of a quorum device."""
+    text(name, "a quorum device's name", MAX_QDEVICE_NAME, minimum=1).encode()  # strict: surrogates are refused
     return name
 
 
 def extra_info(value: Buffer) -> bytes:
-    """What a quorum device tells of itself."""
+    """Return the extra information of a quorum device as bytes."""
     info = payload((value,))
     if len(info) > MAX_EXTRA_INFO:
         raise ValueError(f"extra_info must have at most {MAX_EXTRA_INFO} bytes, not {len(info)}")
@@ -154,7 +154,7 @@ def extra_info(value: Buffer) -> bytes:
 
 
 def cmap_key(key: str) -> str:
-    """The key of a map."""
+    """Check the key of a map."""
     cmap_prefix(key)
     if len(key) < MIN_KEY:
         raise ValueError(f"a key must have {MIN_KEY} to {MAX_KEY} characters, not {len(key)}: {key!r}")
@@ -162,7 +162,7 @@ def cmap_key(key: str) -> str:
 
 
 def cmap_prefix(prefix: str) -> str:
-    """What keys of a map begin with: any number of characters that a key may have, none included."""
+    """Check the prefix of keys of a map, which may be empty."""
     if not isinstance(prefix, str):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"a key must be a str, not {type(prefix).__name__}")
     if len(prefix) > MAX_KEY:
@@ -173,7 +173,7 @@ def cmap_prefix(prefix: str) -> str:
 
 
 def cmap_type_of(value: object) -> CmapType:
-    """The type that a new key gets if nobody says which."""
+    """Return the default type of a new key with this value."""
     for kind, type_ in _NATURAL_TYPES.items():
         if isinstance(value, kind) and type(value) is not bool:
             return type_
@@ -181,7 +181,7 @@ def cmap_type_of(value: object) -> CmapType:
 
 
 def cmap_value(value: CmapValue | Buffer, type_: CmapType) -> TypedValue:
-    """A value of that type, as the map will give it back: a FLOAT is rounded to 32 bits."""
+    """Return a value of a type as the map will return it: a FLOAT is rounded to 32 bits."""
     type_ = CmapType(type_)
     if type_ in _INTEGERS:
         lowest, highest = _INTEGERS[type_]
@@ -210,7 +210,7 @@ def _floating(value: object, type_: CmapType) -> float:
 
 
 def cmap_tracked(key: str, map_: CmapMap, *, prefix: bool) -> str:
-    """What to track: a key, or what keys begin with."""
+    """Check a key or a prefix to track."""
     (cmap_prefix if prefix else cmap_key)(key)
     if map_ is CmapMap.STATS and key.endswith(_TEXT_OF_STATS):
         raise ValueError(f"{key!r} cannot be tracked: it is a text; of the statistics, only numbers can be")
@@ -218,7 +218,7 @@ def cmap_tracked(key: str, map_: CmapMap, *, prefix: bool) -> str:
 
 
 def cmap_track(track_type: CmapTrack) -> CmapTrack:
-    """What to track of a key: at least one of the events, and possibly `PREFIX`."""
+    """Check the flags of a cmap tracker: at least one kind of change, and possibly `PREFIX`."""
     events = CmapTrack.ADD | CmapTrack.MODIFY | CmapTrack.DELETE
     flags = CmapTrack(integer(track_type, "track_type", 0, int(events | CmapTrack.PREFIX)))
     if not flags & events:

@@ -1,9 +1,9 @@
-"""The C API one to one, in Trio's idiom: handles, callbacks, and the four dispatch types.
+"""The C API of Corosync one to one, in Trio's idiom: handles, callbacks, and the four dispatch types.
 
-What blocks in C is awaited here; what returns an error code in C raises. Nothing is retried: `TryAgainError` comes out.
-No queue stands between a handle and its callbacks: an event is fetched when its callback is about to start, so the
-handle's `fd` tells the truth, and an event is consumed exactly then. Cancelled before, it is there for the next
-dispatch; a callback that raises or is cancelled has had its event.
+Functions that block in C are async here, and functions that return an error code in C raise. Nothing is retried:
+`TryAgainError` is raised. There is no queue between a handle and its callbacks. An event is taken from the daemon when
+its callback is about to start, so the handle's `fd` is readable exactly while events wait. An event whose callback has
+not started stays for the next dispatch; a callback that raises or is cancelled has consumed its event.
 """
 
 from ._enums import (

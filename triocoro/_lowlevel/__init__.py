@@ -1,1 +1,1 @@
-"""What `triocoro.lowlevel` exports: one module a service, and what their handles share."""
+"""The handles of `triocoro.lowlevel`: one module for each service, and their common base class."""

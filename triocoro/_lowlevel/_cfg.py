@@ -1,4 +1,4 @@
-"""libcfg, one to one."""
+"""The functions of libcfg, one to one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ._handle import Callbacks, Handle
 class CfgHandle(Handle[ShutdownFlag]):
     """A handle of libcfg. Objects of this class come from `cfg_initialize`.
 
-    The manual pages are few; corosync/cfg.h declares everything.
+    Only some functions have manual pages; corosync/cfg.h declares all of them.
     """
 
     def __init__(
@@ -32,67 +32,69 @@ class CfgHandle(Handle[ShutdownFlag]):
         return await self._request(self._raw.local_nodeid)
 
     async def node_status_get(self, nodeid: int) -> NodeStatus:
-        """Return how totem sees a node (corosync_cfg_node_status_get).
+        """Return the state of a node as totem sees it (corosync_cfg_node_status_get).
 
         Raises:
-            FailedOperationError: totem knows no such node.
+            FailedOperationError: totem does not know that node.
         """
         _validate.uint32(nodeid, "nodeid")
         return await self._request(lambda: self._raw.node_status(nodeid))
 
     async def ring_status_get(self) -> tuple[RingStatus, ...]:
-        """Return how our own links fare (corosync_cfg_ring_status_get)."""
+        """Return the state of the links of our own node (corosync_cfg_ring_status_get)."""
         return await self._request(self._raw.ring_status)
 
     async def get_node_addrs(self, nodeid: int) -> tuple[IPAddress, ...]:
-        """Return the addresses of a node; 0 is the daemon's own (corosync_cfg_get_node_addrs(3)).
+        """Return the addresses of a node; 0 stands for the daemon's own (corosync_cfg_get_node_addrs(3)).
 
         Raises:
-            NotExistError: totem knows no such node.
+            NotExistError: totem does not know that node.
         """
         _validate.uint32(nodeid, "nodeid")
         return await self._request(lambda: self._raw.node_addresses(nodeid))
 
     async def reload_config(self) -> None:
-        """Have every node read its corosync.conf again (corosync_cfg_reload_config)."""
+        """Reload corosync.conf on every node of the partition (corosync_cfg_reload_config)."""
         await self._request(self._raw.reload_config)
 
     async def reopen_log_files(self) -> None:
-        """Have the daemon open its log files anew (corosync_cfg_reopen_log_files)."""
+        """Reopen the daemon's log files (corosync_cfg_reopen_log_files)."""
         await self._request(self._raw.reopen_log_files)
 
     async def kill_node(self, nodeid: int, reason: str) -> None:
-        """End the daemon of a node at once (corosync_cfg_kill_node(3)).
+        """Terminate the daemon of a node at once (corosync_cfg_kill_node(3)).
 
         Raises:
-            NotExistError: no such node is in our partition.
+            NotExistError: that node is not in our partition.
         """
         _validate.uint32(nodeid, "nodeid")
         _validate.text(reason, "reason", _validate.MAX_REASON)
         await self._request(lambda: self._raw.kill_node(nodeid, reason))
 
     async def try_shutdown(self, flags: ShutdownFlag) -> None:
-        """Shut down our node's daemon if nobody refuses; returns once it is decided (corosync_cfg_try_shutdown(3)).
+        """Shut our node's daemon down unless a program refuses (corosync_cfg_try_shutdown(3)).
+
+        Returns once that is decided.
 
         Raises:
-            BusyError: refused, or not agreed to in time.
-            ExistError: another one is being negotiated.
+            BusyError: a program refused, or did not reply in time.
+            ExistError: another shutdown is being negotiated.
         """
         flags = ShutdownFlag(flags)
         await self._request(lambda: self._raw.try_shutdown(flags))
 
     async def trackstart(self) -> None:
-        """Ask to be asked before a shutdown (corosync_cfg_trackstart); once more changes nothing."""
+        """Subscribe to shutdown requests (corosync_cfg_trackstart). A second call has no effect."""
         await self._request(self._raw.trackstart)
 
     async def trackstop(self) -> None:
-        """End what `trackstart` began, if anything; agrees to a shutdown that is being negotiated."""
+        """Unsubscribe, if subscribed (corosync_cfg_trackstop). Agrees to a shutdown that is being negotiated."""
         await self._request(self._raw.trackstop)
 
     async def replyto_shutdown(self, accept: bool) -> None:  # noqa: FBT001 - as in C
-        """Answer a shutdown request (corosync_cfg_replyto_shutdown(3)).
+        """Reply to a shutdown request (corosync_cfg_replyto_shutdown(3)).
 
-        Each call counts as one more answer; without a request under way, it does nothing.
+        Each call counts as one more reply. Without an open request, it has no effect.
         """
         _validate.boolean(accept, "accept")
         await self._request(lambda: self._raw.reply_to_shutdown(accept))
@@ -107,8 +109,8 @@ async def cfg_initialize(
     """Connect to the cfg service (corosync_cfg_initialize).
 
     Args:
-        shutdown_callback: called when the daemon is asked to shut down, and wants to know what we say.
-        context: the handle's `context`.
+        shutdown_callback: async function, called when the daemon asks whether we agree to a shutdown.
+        context: the initial value of the handle's `context`.
         endpoint: the daemon to connect to; by default the default endpoint.
 
     Raises, Cancelled: as `cpg_initialize`.

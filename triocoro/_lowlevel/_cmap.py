@@ -1,4 +1,4 @@
-"""libcmap, one to one."""
+"""The functions of libcmap, one to one."""
 
 from __future__ import annotations
 
@@ -36,51 +36,56 @@ class CmapHandle(Handle[CmapNotification]):
         return self._trackers.get(event.tracker), event.change
 
     async def get(self, key_name: str) -> TypedValue:
-        """Return a key's value with its type (cmap_get(3)).
+        """Return the value of a key with its type (cmap_get(3)).
 
         Raises:
-            KeyNotFoundError: no such key.
+            KeyNotFoundError: there is no such key.
         """
         _validate.cmap_key(key_name)
         return await self._request(lambda: self._raw.get(key_name))
 
     async def set(self, key_name: str, value: CmapValue | Buffer, type: CmapType) -> None:  # noqa: A002 - as in C
-        """Set a key, and make it if there is none (cmap_set(3)).
+        """Set a key, and create it if there is none (cmap_set(3)).
 
         Raises:
-            ValueError, TypeError: the value is none of that type.
+            ValueError, TypeError: the value does not fit the type.
             AccessError: the key is read-only.
-            NotSupportedError: of the statistics, those can be set only that reset them.
+            NotSupportedError: the key names an unknown target of a reset of statistics.
         """
         _validate.cmap_key(key_name)
         typed = _validate.cmap_value(value, type)
         await self._request(lambda: self._raw.set(key_name, typed))
 
     async def delete(self, key_name: str) -> None:
-        """Delete a key (cmap_delete(3)). Raises: `KeyNotFoundError`, and as `set`."""
+        """Delete a key (cmap_delete(3)).
+
+        Raises:
+            KeyNotFoundError: there is no such key.
+            AccessError, NotSupportedError: as `set`.
+        """
         _validate.cmap_key(key_name)
         await self._request(lambda: self._raw.delete(key_name))
 
     async def inc(self, key_name: str) -> None:
-        """Add 1 to a key that is an integer (cmap_inc(3)).
+        """Atomically add 1 to an integer key (cmap_inc(3)).
 
         Raises:
-            KeyNotFoundError: no such key.
-            InvalidParamError: it is no integer.
+            KeyNotFoundError: there is no such key.
+            InvalidParamError: the value is not an integer.
             AccessError, NotSupportedError: as `set`.
         """
         _validate.cmap_key(key_name)
         await self._request(lambda: self._raw.increment(key_name))
 
     async def dec(self, key_name: str) -> None:
-        """Subtract 1 from a key that is an integer (cmap_dec(3)). Raises: as `inc`."""
+        """Atomically subtract 1 from an integer key (cmap_dec(3)). Raises: as `inc`."""
         _validate.cmap_key(key_name)
         await self._request(lambda: self._raw.decrement(key_name))
 
     async def items(self, prefix: str = "") -> list[tuple[str, TypedValue]]:
-        """Return the keys that begin with `prefix`, sorted, with their values.
+        """Return the keys that begin with a prefix, sorted, with their values.
 
-        That is cmap_iter_init(3), all of cmap_iter_next(3) with a cmap_get(3) each, and cmap_iter_finalize(3).
+        It combines cmap_iter_init(3), each cmap_iter_next(3) with a cmap_get(3), and cmap_iter_finalize(3).
         """
         _validate.cmap_prefix(prefix)
         return await self._request(lambda: self._raw.items(prefix))
@@ -91,23 +96,23 @@ class CmapHandle(Handle[CmapNotification]):
         """Call `notify` with each change of a key (cmap_track_add(3)).
 
         Args:
-            key_name: the key; with `CmapTrack.PREFIX`, what the keys begin with, and all keys where it is empty.
-            track_type: the events, and possibly `CmapTrack.PREFIX`.
-            notify: the callback; `dispatch` calls it.
+            key_name: the key; with `CmapTrack.PREFIX`, the beginning of the keys, empty for all keys.
+            track_type: the changes to track, and possibly `CmapTrack.PREFIX`.
+            notify: async function, called by `dispatch` with each change.
 
         Returns:
-            the tracker, for `track_delete`.
+            the number of the tracker, for `track_delete`.
 
         Raises:
             ValueError: as `Cmap.track`.
-            NotSupportedError: a prefix of the statistics is tracked for both `ADD` and `DELETE`, or not at all.
+            NotSupportedError: a prefix of the statistics can only be tracked for both `ADD` and `DELETE`.
 
         Cancelled: nothing is tracked.
         """
         track_type = _validate.cmap_track(track_type)
         _validate.cmap_tracked(key_name, self._map, prefix=CmapTrack.PREFIX in track_type)
         tracker = next(self._numbers)
-        # Before the daemon knows of it: notifications may come before its reply.
+        # Registered before the request: notifications may arrive before the reply.
         self._trackers[tracker] = notify
         try:
             await self._request(lambda: self._raw.track_add(tracker, key_name, track_type))
@@ -117,12 +122,15 @@ class CmapHandle(Handle[CmapNotification]):
         return tracker
 
     async def track_delete(self, track_handle: int) -> None:
-        """End a tracker (cmap_track_delete(3)). Notifications of it that wait are passed over.
+        """Stop tracking (cmap_track_delete(3)). Notifications of the tracker that still wait are skipped.
+
+        Args:
+            track_handle: the number that `track_add` returned.
 
         Raises:
             ValueError: there is no such tracker.
 
-        Cancelled: it may have ended.
+        Cancelled: tracking may have stopped.
         """
         if track_handle not in self._trackers:
             raise ValueError(f"this handle has no tracker {track_handle!r}")
@@ -139,8 +147,8 @@ async def cmap_initialize(
     """Connect to a map of a node (cmap_initialize_map(3)).
 
     Args:
-        map: which one.
-        context: the handle's `context`.
+        map: the map: configuration and run-time state, or statistics.
+        context: the initial value of the handle's `context`.
         endpoint: the daemon to connect to; by default the default endpoint.
 
     Raises, Cancelled: as `cpg_initialize`.

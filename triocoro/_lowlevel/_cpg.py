@@ -1,4 +1,4 @@
-"""libcpg, one to one."""
+"""The functions of libcpg, one to one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class CpgModelFlag(IntFlag):
     """Flags of `cpg_initialize` (`CPG_MODEL_V1_*`)."""
 
     DELIVER_INITIAL_TOTEM_CONF = 0x01
-    """Call `totem_confchg` with the present totem membership after the join."""
+    """Call `totem_confchg` with the current ring after the join."""
 
 
 _NO_FLAGS = CpgModelFlag(0)
@@ -33,7 +33,7 @@ _NO_FLAGS = CpgModelFlag(0)
 class CpgHandle(Handle[CpgEvent]):
     """A handle of libcpg. Objects of this class come from `cpg_initialize`.
 
-    A handle can join one group, once: the daemon never lets it join again after it has left.
+    A handle can join one group, once: the daemon does not let it join again after it has left.
     """
 
     def __init__(
@@ -50,13 +50,13 @@ class CpgHandle(Handle[CpgEvent]):
         self._turn = trio.StrictFIFOLock()
 
     async def join(self, group: bytes | str) -> None:
-        """Ask to join; the own configuration change says when it is so (cpg_join(3)).
+        """Request to join a group (cpg_join(3)). A `ConfigChange` with our own address tells when it takes effect.
 
         Raises:
-            ExistError: the handle has joined before, or this process is in that group by another handle.
-            TryAgainError: an earlier membership of this process has not ended everywhere.
+            ExistError: the handle has joined before, or this process is in that group with another handle.
+            TryAgainError: an earlier membership of this process has not ended on all nodes.
 
-        Cancelled: we do not stay joined, and the handle cannot join again.
+        Cancelled: we are not a member, and the handle cannot join again.
         """
         name = _validate.group_name(group)
         if self._left:
@@ -71,17 +71,17 @@ class CpgHandle(Handle[CpgEvent]):
         self._group = name
 
     async def leave(self, group: bytes | str) -> None:
-        """Ask to leave; the own configuration change says when it is so (cpg_leave(3)).
+        """Request to leave a group (cpg_leave(3)). A `ConfigChange` with our own address tells when it takes effect.
 
         Raises:
             NotExistError: the handle is not in that group.
             TryAgainError: the daemon is busy, and we have not left.
 
-        Cancelled: the leave may have been asked for.
+        Cancelled: the request may have been sent.
         """
         name = _validate.group_name(group)
         if self._left or name != self._group:
-            # The daemon would announce that we leave whatever group is named.
+            # The daemon would announce our leave of any group that is named.
             raise NotExistError(
                 f"cpg_leave: CS_ERR_NOT_EXIST: this handle is not in group {name!r}", function="cpg_leave"
             )
@@ -94,16 +94,19 @@ class CpgHandle(Handle[CpgEvent]):
 
     @trio.lowlevel.enable_ki_protection
     async def mcast_joined(self, *buffers: Buffer) -> None:
-        """Send one message, gathered from `buffers`, to the joined group, in agreed order (cpg_mcast_joined(3)).
+        """Send one message to the joined group, in agreed order (cpg_mcast_joined(3)).
 
-        Without a group, the daemon drops the message and says nothing. Waits while the daemon reads no requests; of
-        several tasks, one at a time.
+        If no group is joined, the daemon silently drops the message. Waits while the daemon reads no requests. Several
+        tasks send one after another.
+
+        Args:
+            buffers: the payload, in one or several pieces.
 
         Raises:
             TryAgainError: the daemon is under flow control.
-            InterruptError: above `max_atomic_msgsize_get`, a membership change broke the message.
+            InterruptError: above `max_atomic_msgsize_get`, a membership change interrupted the message.
 
-        Cancelled: the message was not sent (above the atomic size: it may have been).
+        Cancelled: the message was not sent. Above the atomic size it may have been sent.
         """
         payload = _validate.payload(buffers)
         if len(payload) > self._raw.max_atomic_message_size:
@@ -136,7 +139,12 @@ class CpgHandle(Handle[CpgEvent]):
         return await self._request(self._raw.local_nodeid)
 
     async def iteration(self, iteration_type: IterationType, group: bytes | str | None = None) -> list[GroupMember]:
-        """Return what cpg_iteration_initialize(3) walks over; `group` goes with `IterationType.ONE_GROUP` only."""
+        """Return all results of an iteration (cpg_iteration_initialize(3)).
+
+        Args:
+            iteration_type: what to iterate over.
+            group: the group, with `IterationType.ONE_GROUP` only.
+        """
         kind = IterationType(iteration_type)
         if (group is None) is (kind is IterationType.ONE_GROUP):
             raise ValueError("give a group with IterationType.ONE_GROUP, and only then")
@@ -146,17 +154,17 @@ class CpgHandle(Handle[CpgEvent]):
     @asynccontextmanager
     @trio.lowlevel.enable_ki_protection
     async def zcb_alloc(self, size: int) -> AsyncGenerator[memoryview, None]:
-        """Within the block, a writable buffer that the daemon sees too: `zcb_mcast_joined` sends it without a copy.
+        """Provide a writable buffer shared with the daemon, which `zcb_mcast_joined` sends without a copy.
 
-        It is freed (cpg_zcb_free(3)) when the block ends, and the view is released. Slices of it must be released by
-        then; slicing for the duration of a statement is safe.
+        The buffer is freed (cpg_zcb_free(3)) and its view released at the end of the block. Slices of it must be
+        released by then; slicing for the duration of a statement is safe.
 
         Args:
-            size: bytes, 1 to what `max_atomic_msgsize_get` says.
+            size: the size in bytes, 1 to `max_atomic_msgsize_get`.
 
         Raises:
-            BufferError: at the end of the block, when slices are alive; the buffer stays until they are not.
-            NotSupportedError: the installed library has no zero-copy.
+            BufferError: at the end of the block, if slices are alive. The buffer stays allocated until they are not.
+            NotSupportedError: the installed library does not support zero-copy.
 
         Cancelled: nothing stays allocated.
 
@@ -168,21 +176,25 @@ class CpgHandle(Handle[CpgEvent]):
             yield buffer
         finally:
             if not self._connection.lifetime.closed and not self._connection.lifetime.lost:
-                # Cancelled, it goes on in the background; a connection that ends meanwhile frees it. Retried, as the
-                # caller has nothing to do it with.
+                # If cancelled, it completes in the background. The end of the connection frees the buffer as well. It
+                # is retried, since the caller has no means to.
                 with suppress(ConnectionLostError, trio.ClosedResourceError):
                     await self._connection.requests.run(lambda: self._raw.zcb_free(buffer))  # noqa: ASYNC102
 
     async def zcb_mcast_joined(self, buffer: memoryview, length: int | None = None) -> None:
-        """Send the first `length` bytes of a buffer of `zcb_alloc`, all without it (cpg_zcb_mcast_joined(3)).
+        """Send the first bytes of a buffer of `zcb_alloc` (cpg_zcb_mcast_joined(3)).
 
         The buffer can be filled and sent again.
 
+        Args:
+            buffer: the buffer.
+            length: how many bytes to send; by default all.
+
         Raises:
-            ValueError: it is no such buffer of this handle, or is shorter than that.
+            ValueError: it is not a buffer of this handle, or is shorter than `length`.
             TryAgainError: the daemon is under flow control.
 
-        Cancelled: it may have been sent.
+        Cancelled: the message may have been sent.
         """
         if length is None:
             length = len(buffer)
@@ -190,12 +202,12 @@ class CpgHandle(Handle[CpgEvent]):
         await self._request(lambda: self._raw.zcb_mcast_joined(buffer, length))
 
     def flow_control_state_get(self) -> FlowControlState:
-        """Return the flow control state (cpg_flow_control_state_get(3)); present libraries always say DISABLED."""
+        """Return the flow control state (cpg_flow_control_state_get(3)). Present libraries always return DISABLED."""
         self._connection.lifetime.check()
         return self._raw.flow_control_state
 
     def max_atomic_msgsize_get(self) -> int:
-        """Return the bytes that one message may have to be sent in one piece (cpg_max_atomic_msgsize_get(3))."""
+        """Return the atomic size: the largest message in bytes sent in one piece (cpg_max_atomic_msgsize_get(3))."""
         self._connection.lifetime.check()
         return self._raw.max_atomic_message_size
 
@@ -212,11 +224,11 @@ async def cpg_initialize(
     """Connect to the CPG service (cpg_model_initialize(3)).
 
     Args:
-        deliver: called with each `Message`.
-        confchg: called with each `ConfigChange`.
-        totem_confchg: called with each `TotemChange`.
-        flags: see `CpgModelFlag`.
-        context: the handle's `context`.
+        deliver: async function, called with each `Message`.
+        confchg: async function, called with each `ConfigChange`.
+        totem_confchg: async function, called with each `TotemChange`.
+        flags: options, see `CpgModelFlag`.
+        context: the initial value of the handle's `context`.
         endpoint: the daemon to connect to; by default the default endpoint.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What the handles of all services share: the four dispatch types, requests, the end."""
+"""The base class of all handles: the four dispatch types, requests, and finalizing."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ Callbacks: TypeAlias = "Mapping[type, Callback | None]"
 
 @trio.lowlevel.disable_ki_protection
 async def _call(callback: Callback, event: object) -> None:
-    """The callback is the user's code: Control-C may end it, as it may end theirs elsewhere."""
+    """Call the user's code, which Control-C may interrupt as it may elsewhere."""
     await callback(event)
 
 
 class Handle(Generic[EventT]):
-    """What the handles of all services share."""
+    """The base class of the handles of all services."""
 
     context: Any
-    """Anything of the caller's (cpg_context_get(3), cpg_context_set(3), and their likes)."""
+    """An object for the caller's own use (cpg_context_get(3), cpg_context_set(3), and those of other services)."""
 
     def __init__(
         self,
@@ -46,27 +46,30 @@ class Handle(Generic[EventT]):
 
     @property
     def fd(self) -> int:
-        """The fd that is readable while events wait (cpg_fd_get(3) and its likes)."""
+        """The fd, which is readable while events wait (cpg_fd_get(3), and those of other services)."""
         return self._connection.lifetime.fd
 
     async def dispatch(self, dispatch_types: Dispatch) -> None:
-        """Call the callbacks for events that wait, one at a time, each awaited in this task.
+        """Call the callbacks for waiting events, one at a time, and await each in this task.
 
         - `Dispatch.ONE`: wait until one callback has been dispatched.
-        - `Dispatch.ALL`: dispatch what waits when it is called, without waiting for more.
-        - `Dispatch.BLOCKING`: go on until the handle is finalized.
+        - `Dispatch.ALL`: dispatch the events that wait when it is called, without waiting for more.
+        - `Dispatch.BLOCKING`: dispatch until the handle is finalized.
         - `Dispatch.ONE_NONBLOCKING`: dispatch at most one callback.
 
-        Events for which no callback was given are passed over. A callback may use its own handle, but for `dispatch`;
-        what it raises comes out unchanged.
+        Events without a callback are skipped. A callback may use its own handle, except for `dispatch`. An exception of
+        a callback is raised unchanged.
+
+        Args:
+            dispatch_types: how many callbacks to dispatch.
 
         Raises:
-            TryAgainError: `ONE_NONBLOCKING`, and no event waits.
-            trio.BusyResourceError: another task (or a callback) dispatches this handle already.
+            TryAgainError: with `ONE_NONBLOCKING`, if no event waits.
+            trio.BusyResourceError: another task, or a callback, dispatches this handle already.
             trio.ClosedResourceError: the handle is finalized.
-            ConnectionLostError: the daemon died. Events that it had sent and nobody had fetched are gone.
+            ConnectionLostError: the daemon died. Events that had arrived and were not dispatched are lost.
 
-        Cancelled: no event was consumed, but for the one whose callback was cancelled.
+        Cancelled: no event was consumed, except one whose callback was cancelled.
 
         Source: cpg_dispatch(3), votequorum_dispatch(3).
         """
@@ -85,7 +88,7 @@ class Handle(Generic[EventT]):
                 await self._dispatch_blocking()
 
     async def _dispatch_all(self) -> None:  # noqa: ASYNC910 - `dispatch` has been a checkpoint
-        # Look at least once: if the daemon has died, nothing waits, and only fetching tells.
+        # Fetch at least once: if the daemon has died, nothing waits, and only fetching shows that.
         waiting = max(1, self._connection.waiting())
         while waiting > 0 and not self._connection.lifetime.closed:
             taken, _ = await self._fetch_and_call()
@@ -112,12 +115,16 @@ class Handle(Generic[EventT]):
             if taken:
                 await trio.lowlevel.checkpoint()
             else:
-                with suppress(trio.ClosedResourceError):  # finalized; one that a callback raises is its own
+                with suppress(trio.ClosedResourceError):  # finalized; an error of a callback passes
                     await self._connection.lifetime.wait_readable()
 
     @trio.lowlevel.enable_ki_protection
     async def _fetch_and_call(self) -> tuple[int, bool]:
-        """Fetch one event and call its callback, with no checkpoint in between."""
+        """Fetch one event and call its callback, without a checkpoint in between.
+
+        Returns:
+            how many events were taken (0 or 1), and whether a callback was called.
+        """
         taken, events = self._connection.take(max_events=1)
         if not events:
             return taken, False  # noqa: ASYNC910 - this is what must have no checkpoint
@@ -128,19 +135,19 @@ class Handle(Generic[EventT]):
         return taken, True
 
     def _callback(self, event: EventT) -> tuple[Callback | None, object]:
-        """What to call for an event, and with what."""
+        """The callback for an event, and its argument."""
         return self._callbacks.get(type(event)), event
 
     async def _request(self, call: Callable[[], Awaitable[T]]) -> T:
         return await self._connection.requests.run(call, retrying=False)
 
     async def finalize(self) -> None:
-        """Give the handle up (cpg_finalize(3) and its likes); idempotent.
+        """Finalize the handle (cpg_finalize(3), and those of other services). Idempotent.
 
-        Tasks that use it get `trio.ClosedResourceError`; `Dispatch.BLOCKING` returns. A group is left with
-        `Reason.PROCDOWN`.
+        Other tasks that use the handle get `trio.ClosedResourceError`; `Dispatch.BLOCKING` returns. Other members see a
+        joined handle leave with `Reason.PROCDOWN`.
 
-        Cancelled: the handle is given up nevertheless, in the background.
+        Cancelled: the handle is finalized in the background.
         """
         self._connection.lifetime.check_process()
         self._connection.lifetime.close()

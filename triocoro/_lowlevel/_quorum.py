@@ -1,4 +1,4 @@
-"""libquorum, one to one."""
+"""The functions of libquorum, one to one."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ class QuorumHandle(Handle[QuorumEvent]):
         return self._raw.type
 
     async def getquorate(self) -> bool:
-        """Return whether our partition is quorate (quorum_getquorate(3))."""
+        """Return whether the partition of our node is quorate (quorum_getquorate(3))."""
         return await self._request(self._raw.is_quorate)
 
     async def trackstart(self, flags: Track) -> None:
-        """Ask for notifications (quorum_trackstart(3)).
+        """Subscribe to notifications (quorum_trackstart(3)).
 
         `Track.CURRENT` and `Track.CHANGES` send the present state at once: node list, then quorum.
 
         Raises:
-            ExistError: the handle tracks already; the present state was sent again all the same.
+            ExistError: the handle tracks already. The present state is sent again nevertheless.
         """
         flags = _validate.track(flags)
         await self._request(lambda: self._raw.trackstart(flags))
 
     async def trackstop(self) -> None:
-        """End what `trackstart` began, if anything (quorum_trackstop(3))."""
+        """Unsubscribe from notifications, if subscribed (quorum_trackstop(3))."""
         await self._request(self._raw.trackstop)
 
 
@@ -59,9 +59,9 @@ async def quorum_initialize(
     """Connect to the quorum service, with model v1 (quorum_model_initialize(3)).
 
     Args:
-        quorum_notify: called with each `QuorumChange`.
-        nodelist_notify: called with each `NodelistChange`.
-        context: the handle's `context`.
+        quorum_notify: async function, called with each `QuorumChange`.
+        nodelist_notify: async function, called with each `NodelistChange`.
+        context: the initial value of the handle's `context`.
         endpoint: the daemon to connect to; by default the default endpoint.
 
     Raises, Cancelled: as `cpg_initialize`.

@@ -1,4 +1,4 @@
-"""libvotequorum, one to one."""
+"""The functions of libvotequorum, one to one."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ class VotequorumHandle(Handle[VotequorumEvent]):
         super().__init__(connection, callbacks, context)
         self._raw = raw
         self.tracking_context: object = None
-        """What the `trackstart` that is in force was given; C hands it to each callback."""
+        """The context given to the `trackstart` that is in effect; C passes it to each callback."""
 
     async def getinfo(self, nodeid: int) -> VotequorumInfo:
-        """Return what is known of a node; 0 is the daemon's own (votequorum_getinfo(3)).
+        """Return the votes and the state of a node; 0 stands for the daemon's own (votequorum_getinfo(3)).
 
         Raises:
-            NotExistError: no such node.
+            NotExistError: votequorum has never seen that node.
         """
         _validate.uint32(nodeid, "nodeid")
         return await self._request(lambda: self._raw.info(nodeid))
@@ -53,7 +53,7 @@ class VotequorumHandle(Handle[VotequorumEvent]):
         """Set the expected votes (votequorum_setexpected(3)).
 
         Raises:
-            InvalidParamError: 0, too few or too many.
+            InvalidParamError: the number is 0, too low or too high.
         """
         _validate.uint32(expected_votes, "expected_votes")
         await self._request(lambda: self._raw.set_expected(expected_votes))
@@ -62,24 +62,24 @@ class VotequorumHandle(Handle[VotequorumEvent]):
         """Set a node's votes (votequorum_setvotes(3)).
 
         Raises:
-            NameNotFoundError: no such node.
-            InvalidParamError: too few or too many.
+            NameNotFoundError: votequorum has never seen that node.
+            InvalidParamError: the number is too low or too high.
         """
         _validate.uint32(nodeid, "nodeid")
         _validate.uint32(votes, "votes")
         await self._request(lambda: self._raw.set_votes(nodeid, votes))
 
     async def trackstart(self, flags: Track, *, context: object = None) -> None:
-        """Ask for notifications (votequorum_trackstart(3)).
+        """Subscribe to notifications (votequorum_trackstart(3)).
 
         `Track.CURRENT` and `Track.CHANGES` send the present state at once: node list, then quorum.
 
         Args:
-            flags: what to send.
-            context: the handle's `tracking_context` from now on, unless it tracks already.
+            flags: what to subscribe to.
+            context: the new `tracking_context` of the handle, unless it tracks already.
 
         Raises:
-            ExistError: the handle tracks already; the present state was sent again all the same.
+            ExistError: the handle tracks already. The present state is sent again nevertheless.
         """
         flags = _validate.track(flags)
         before, self.tracking_context = self.tracking_context, context
@@ -90,7 +90,7 @@ class VotequorumHandle(Handle[VotequorumEvent]):
             raise
 
     async def trackstop(self) -> None:
-        """End what `trackstart` began (votequorum_trackstop(3)).
+        """Unsubscribe from notifications (votequorum_trackstop(3)).
 
         Raises:
             NotExistError: the handle does not track.
@@ -101,33 +101,33 @@ class VotequorumHandle(Handle[VotequorumEvent]):
         """Register a quorum device (votequorum_qdevice_register(3)).
 
         Raises:
-            AccessError: the configuration was changed such that there can be none.
-            ExistError: one of another name is registered.
+            AccessError: the configuration rules out a quorum device.
+            ExistError: a device of another name is registered.
             TryAgainError: a registration is under way.
         """
         text = _validate.qdevice_name(name)
         await self._request(lambda: self._raw.qdevice_register(text))
 
     async def qdevice_unregister(self, name: str) -> None:
-        """Take back `qdevice_register` (votequorum_qdevice_unregister(3)).
+        """Unregister the quorum device (votequorum_qdevice_unregister(3)).
 
         Raises:
-            NotExistError: none is registered on this node.
-            InvalidParamError: it has another name.
+            NotExistError: no device is registered on this node.
+            InvalidParamError: the registered device has another name.
         """
         text = _validate.qdevice_name(name)
         await self._request(lambda: self._raw.qdevice_unregister(text))
 
     async def qdevice_update(self, oldname: str, newname: str) -> None:
-        """Give the quorum device another name (votequorum_qdevice_update(3)). Raises: as `qdevice_unregister`."""
+        """Rename the quorum device (votequorum_qdevice_update(3)). Raises: as `qdevice_unregister`."""
         old, new = _validate.qdevice_name(oldname), _validate.qdevice_name(newname)
         await self._request(lambda: self._raw.qdevice_update(old, new))
 
     async def qdevice_poll(self, name: str, cast_vote: bool, ring_id: RingId) -> None:  # noqa: FBT001 - as in C
-        """Say that the quorum device lives, and whether it votes (votequorum_qdevice_poll(3)).
+        """Report that the quorum device is alive, and whether it votes (votequorum_qdevice_poll(3)).
 
         Raises:
-            MessageError: the ring is not the present one.
+            MessageError: that is not the present ring.
             AccessError: as `qdevice_register`.
             NotExistError, InvalidParamError: as `qdevice_unregister`.
         """
@@ -137,21 +137,21 @@ class VotequorumHandle(Handle[VotequorumEvent]):
         await self._request(lambda: self._raw.qdevice_poll(text, cast_vote, ring_id))
 
     async def qdevice_master_wins(self, name: str, allow: bool) -> None:  # noqa: FBT001 - as in C
-        """Say whether the device's partition wins (votequorum_qdevice_master_wins(3)).
+        """Set whether the partition that the device votes for wins (votequorum_qdevice_master_wins(3)).
 
-        Raises: as `qdevice_poll`, but for `MessageError`.
+        Raises: as `qdevice_poll`, except `MessageError`.
         """
         text = _validate.qdevice_name(name)
         _validate.boolean(allow, "allow")
         await self._request(lambda: self._raw.qdevice_master_wins(text, allow))
 
     async def get_qdevice_extra_info(self, nodeid: int) -> bytes:
-        """Return what a node's quorum device has told (votequorum_get_qdevice_extra_info(3)).
+        """Return the extra information of a node's quorum device (votequorum_get_qdevice_extra_info(3)).
 
-        Node 0 is the daemon's own, as for `getinfo`; in C it is none, and gives nothing.
+        0 stands for the daemon's own node, as in `getinfo`; in C it stands for no node, and returns nothing.
 
         Raises:
-            NotSupportedError: the installed library has no such call; those up to Corosync 3.1.10 have not.
+            NotSupportedError: the installed library, up to Corosync 3.1.10, lacks this function.
             NotExistError: votequorum has never seen that node.
             AccessError: as `qdevice_register`.
         """
@@ -159,7 +159,10 @@ class VotequorumHandle(Handle[VotequorumEvent]):
         return await self._request(lambda: self._raw.get_qdevice_extra_info(nodeid))
 
     async def set_qdevice_extra_info(self, extra_info: Buffer) -> None:
-        """Have this node's quorum device tell something, at most 4,096 bytes (votequorum_set_qdevice_extra_info(3)).
+        """Set the extra information of this node's quorum device (votequorum_set_qdevice_extra_info(3)).
+
+        Args:
+            extra_info: at most 4,096 bytes; empty to remove it.
 
         Raises:
             NotSupportedError, AccessError: as `get_qdevice_extra_info`.
@@ -181,15 +184,15 @@ async def votequorum_initialize(
     """Connect to the votequorum service (votequorum_initialize(3), or votequorum_model_initialize(3) where it exists).
 
     Args:
-        quorum_notify: called with each `VotequorumChange`.
-        expectedvotes_notify: called with each `ExpectedVotesChange`.
-        nodelist_notify: called with each `VotequorumNodelist`.
-        qdevice_extra_info: called with each `QdeviceExtraInfo`, of which only newer libraries tell.
-        context: the handle's `context`.
+        quorum_notify: async function, called with each `VotequorumChange`.
+        expectedvotes_notify: async function, called with each `ExpectedVotesChange`.
+        nodelist_notify: async function, called with each `VotequorumNodelist`.
+        qdevice_extra_info: async function, called with each `QdeviceExtraInfo`, which only newer libraries deliver.
+        context: the initial value of the handle's `context`.
         endpoint: the daemon to connect to; by default the default endpoint.
 
     Raises:
-        NotSupportedError: the installed library knows of no extra information, and `qdevice_extra_info` was given.
+        NotSupportedError: `qdevice_extra_info` was given, and the installed library does not support it.
         CorosyncUnavailableError, TryAgainError: as `cpg_initialize`.
 
     Cancelled: as `cpg_initialize`.

@@ -56,7 +56,7 @@ class NetnsCluster(Cluster):
         self, *, options: ClusterOptions | None = None, nodes: int | None = None, **settings: Unpack[ClusterSettings]
     ) -> None:
         super().__init__(merge(options, nodes, settings))
-        self.name = f"triocoro-{os.getpid()}-{next(_numbers)}"
+        self.name: str = f"triocoro-{os.getpid()}-{next(_numbers)}"
         self._processes = [NodeProcesses(nodeid, self.name) for nodeid in self.options.nodeids]
         self._nodes = {
             node.nodeid: NetnsNode(node, self._start_one, self._note_disturbance) for node in self._processes
@@ -68,7 +68,7 @@ class NetnsCluster(Cluster):
         self._kept = False
         self._used = False
         self._rewiring = threading.Lock()
-        self.disturbances = 0
+        self.disturbances: int = 0
         """How often the network was changed, or a node was frozen."""
 
     def __repr__(self) -> str:
