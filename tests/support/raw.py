@@ -21,6 +21,8 @@ from triocoro._types import Address, ConfigChange, CpgEvent, MemberChange, Messa
 EventT = TypeVar("EventT")
 
 EVERYTHING = 2**30
+BOUND = 30
+"""Seconds for each wait below, which takes a few at most; the deadline of a test may allow more for all of it."""
 
 
 CAUGHT_UP = b"caught up"
@@ -39,28 +41,31 @@ async def joined(endpoint: Endpoint, group: bytes = b"g") -> RawCpg:
 
 async def join(handle: RawCpg, group: bytes) -> None:
     """Join a group, however often one has to try again: in a transition, or when this pid has left it just now."""
-    while True:
-        try:
-            return await handle.join(group)
-        except (ExistError, TryAgainError):
-            await trio.sleep(0.01)
+    with trio.fail_after(BOUND):  # noqa: ASYNC912 - it tries at least once
+        while True:
+            try:
+                return await handle.join(group)
+            except (ExistError, TryAgainError):
+                await trio.sleep(0.01)
 
 
 async def until(handle: RawHandle[EventT], last: Callable[[EventT], bool]) -> list[EventT]:
     """The events up to the one that is the last, and no more."""
     events: list[EventT] = []
-    while not events or not last(events[-1]):
-        await trio.lowlevel.wait_readable(handle.fileno())
-        events += handle.dispatch(1, EVERYTHING)[1]
+    with trio.fail_after(BOUND):  # noqa: ASYNC912 - it runs at least once
+        while not events or not last(events[-1]):
+            await trio.lowlevel.wait_readable(handle.fileno())
+            events += handle.dispatch(1, EVERYTHING)[1]
     return events
 
 
 async def take(handle: RawHandle[EventT], count: int) -> list[EventT]:
     """The next `count` events, and no more."""
     events: list[EventT] = []
-    while len(events) < count:
-        await trio.lowlevel.wait_readable(handle.fileno())
-        events += handle.dispatch(count - len(events), EVERYTHING)[1]
+    with trio.fail_after(BOUND):  # noqa: ASYNC912 - it runs at least once
+        while len(events) < count:
+            await trio.lowlevel.wait_readable(handle.fileno())
+            events += handle.dispatch(count - len(events), EVERYTHING)[1]
     return events
 
 
@@ -77,13 +82,14 @@ async def view_of(handle: RawCpg, *members: Address) -> list[CpgEvent]:
 async def multicast(handle: RawCpg, *messages: bytes) -> None:
     """Send all, however often one has to try again."""
     sent = 0
-    while sent < len(messages):
-        count, status = handle.multicast(messages[sent:])
-        sent += count
-        if status is MulticastStatus.FULL:
-            await trio.lowlevel.wait_writable(handle.fileno())
-        elif status is MulticastStatus.TRY_AGAIN:
-            await trio.sleep(0.001)
+    with trio.fail_after(BOUND):  # noqa: ASYNC912 - there are messages
+        while sent < len(messages):
+            count, status = handle.multicast(messages[sent:])
+            sent += count
+            if status is MulticastStatus.FULL:
+                await trio.lowlevel.wait_writable(handle.fileno())
+            elif status is MulticastStatus.TRY_AGAIN:
+                await trio.sleep(0.001)
 
 
 async def caught_up(handle: RawCpg, *others: RawCpg) -> list[list[CpgEvent]]:
@@ -133,6 +139,7 @@ async def close(*handles: RawHandle[object]) -> None:
     for handle in handles:
         handle.close(leave=True)
         handle.close()  # once more does nothing
-    for handle in handles:
-        await handle.wait_closed()
-        assert handle.closed
+    with trio.fail_after(BOUND):  # noqa: ASYNC912 - there are handles
+        for handle in handles:
+            await handle.wait_closed()
+            assert handle.closed
