@@ -13,7 +13,7 @@ from typing import NoReturn
 import pytest
 import trio
 from support.raw import EVERYTHING, close, joined, payloads, take
-from support.real import cancelled, of_the_libraries, open_fds, until
+from support.real import cancelled, of_the_libraries, open_fds, poll_until
 
 import triocoro
 from triocoro._corosync import CorosyncEndpoint
@@ -193,7 +193,7 @@ async def test_cancelled_connects_leave_nothing(corosync: Node) -> None:
         assert scope.cancelled_caught
     finally:
         await corosync.thaw()
-    await until(lambda: open_fds() <= before)
+    await poll_until(lambda: open_fds() <= before)
 
 
 @of_the_libraries

@@ -10,7 +10,7 @@ import trio.testing
 from support import installed
 from support.external_programs import ask
 from support.raw import close, take
-from support.real import open_fds, until
+from support.real import open_fds, poll_until
 
 import triocoro
 from triocoro._enums import QuorumType, ShutdownFlag, Track, VotequorumFlag
@@ -198,7 +198,7 @@ async def test_shutdown_regardless(corosync: Node) -> None:
 async def test_kill_node(corosync_cluster: Cluster) -> None:
     handle = await corosync_cluster[1].endpoint.connect(CFG)
     await handle.kill_node(2, "a test says so")
-    await until(lambda: "a test says so" in corosync_cluster[2].log)
+    await poll_until(lambda: "a test says so" in corosync_cluster[2].log)
     # With the daemon gone, the library returns what happens to be on its stack.
     await corosync_cluster[1].freeze()
 

@@ -11,7 +11,7 @@ import trio
 from support import installed
 from support.external_programs import inside
 from support.raw import close, joined, payloads, take
-from support.real import cancelled, of_the_libraries, open_fds, until
+from support.real import cancelled, of_the_libraries, open_fds, poll_until
 
 import triocoro
 from triocoro._corosync import CorosyncEndpoint
@@ -164,7 +164,7 @@ async def test_cancelled_zero_copy(corosync: Node) -> None:
             await handle.zcb_free(buffer)
     finally:
         await corosync.thaw()
-    await until(lambda: shared_memory() < maps)
+    await poll_until(lambda: shared_memory() < maps)
     assert open_fds() == fds
     await close(handle)
 

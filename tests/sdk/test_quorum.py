@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 import trio
 from support.external_programs import ask
+from support.streams import until
 from trio.testing import wait_all_tasks_blocked
 
 import triocoro
@@ -28,19 +29,7 @@ from triocoro import (
 from triocoro.lowlevel import Dispatch, QuorumHandle, Track
 from triocoro.testing import Cluster, Node
 
-EventT = TypeVar("EventT")
-
 pytestmark = pytest.mark.deadline(30)
-
-
-async def until(changes: trio.abc.ReceiveChannel[EventT], test: Callable[[EventT], bool]) -> list[EventT]:
-    """The events up to the one that passes the test."""
-    events: list[EventT] = []
-    async for event in changes:
-        events.append(event)
-        if test(event):
-            break
-    return events
 
 
 async def decision(

@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 import trio
+from support.streams import until
 from trio.testing import wait_all_tasks_blocked
 
 import triocoro
@@ -64,18 +65,6 @@ def is_change(*, quorate: bool, members: set[int]) -> Callable[[VotequorumEvent]
         )
 
     return test
-
-
-async def until(
-    changes: EventStream[VotequorumEvent], test: Callable[[VotequorumEvent], bool]
-) -> list[VotequorumEvent]:
-    """The events up to the one that passes the test."""
-    events: list[VotequorumEvent] = []
-    async for event in changes:
-        events.append(event)
-        if test(event):
-            break
-    return events
 
 
 # -- questions ---------------------------------------------------------------------------------------------------------

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 import pytest
 import trio
+
+from support.traces import names_in
 
 of_the_libraries = pytest.mark.corosync_real_only(reason="it is about the C libraries, or our shim over them")
 
 
 def open_fds() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
+    return len(names_in("/proc/self/fd"))
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    """For what nobody tells."""
+async def poll_until(condition: Callable[[], bool]) -> None:
+    """Wait for a condition whose change no event announces."""
     with trio.fail_after(10):  # noqa: ASYNC912 - it runs at least once
-        while not condition():  # noqa: ASYNC110 - nobody tells
+        while not condition():  # noqa: ASYNC110 - no event announces it
             await trio.sleep(0.02)
 
 

@@ -31,8 +31,9 @@ def wait_until(condition: Callable[[], bool], seconds: float = GRACE) -> bool:
     return True
 
 
-def names_in(folder: Path | str) -> frozenset[str]:
-    return frozenset(path.name for path in Path(folder).iterdir())
+def names_in(folder: Path | str, *prefixes: str) -> frozenset[str]:
+    """The names in a folder, or those of them that begin with one of the prefixes."""
+    return frozenset(path.name for path in Path(folder).iterdir() if path.name.startswith(prefixes or ""))
 
 
 def links_in(folder: Path | str) -> Iterator[str]:
@@ -130,11 +131,11 @@ def holders_of(namespaces: frozenset[str]) -> frozenset[tuple[str, str]]:
     return frozenset(held)
 
 
-def _busy_threads() -> frozenset[int | None]:
-    """All threads but those that Trio keeps for later."""
+def busy_threads() -> list[threading.Thread]:
+    """All threads but those that Trio keeps for its next call, which end after ten idle seconds."""
     cache: Any = trio._core._thread_cache.THREAD_CACHE
     idle = {worker._thread for worker in cache._idle_workers}
-    return frozenset(thread.ident for thread in threading.enumerate() if thread not in idle)
+    return [thread for thread in threading.enumerate() if thread not in idle]
 
 
 def _mounts() -> frozenset[str]:
@@ -144,20 +145,14 @@ def _mounts() -> frozenset[str]:
     return frozenset(line for line in lines if ours.search(line))
 
 
-def _names_of_ours(folder: str, *prefixes: str) -> frozenset[str]:
-    return frozenset(name for name in names_in(folder) if name.startswith(prefixes))
-
-
 @attrs.frozen
 class Machine:
     """Where on this machine a cluster could leave something behind: not what others may do there meanwhile."""
 
     mounts: frozenset[str] = attrs.field(factory=_mounts)
-    interfaces: frozenset[str] = attrs.field(
-        factory=lambda: _names_of_ours("/sys/class/net", "bridge", "node", "probe")
-    )
-    shared_memory: frozenset[str] = attrs.field(factory=lambda: _names_of_ours("/dev/shm", "qb-"))
-    run: frozenset[str] = attrs.field(factory=lambda: _names_of_ours("/run", "corosync", "triocoro", "qb-"))
+    interfaces: frozenset[str] = attrs.field(factory=lambda: names_in("/sys/class/net", "bridge", "node", "probe"))
+    shared_memory: frozenset[str] = attrs.field(factory=lambda: names_in("/dev/shm", "qb-"))
+    run: frozenset[str] = attrs.field(factory=lambda: names_in("/run", "corosync", "triocoro", "qb-"))
 
 
 @attrs.frozen
@@ -165,7 +160,7 @@ class Traces(Machine):
     """And where in this process."""
 
     fds: frozenset[str] = attrs.field(factory=lambda: names_in("/proc/self/fd"))
-    threads: frozenset[int | None] = attrs.field(factory=_busy_threads)
+    threads: frozenset[int | None] = attrs.field(factory=lambda: frozenset(thread.ident for thread in busy_threads()))
 
 
 @contextmanager
