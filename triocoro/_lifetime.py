@@ -113,7 +113,7 @@ class Lifetime:
 
     async def check_async(self) -> None:  # noqa: ASYNC910 - a checkpoint only if the connection has ended
         """Like `check`, but raise a pending cancellation first: the block's scope is cancelled at a loss."""
-        if self._closed or self._make_loss is not None:
+        if self.ended:
             await trio.lowlevel.checkpoint()
         self.check()
 

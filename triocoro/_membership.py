@@ -163,7 +163,11 @@ class Membership:
 
     def _is_earlier_one_departing(self) -> bool:
         """Whether a membership of the same process and group has ended, and the daemon may not know of it yet."""
+        departing = False
+        # Other runs in other threads may add and discard meanwhile.
         for other in tuple(_memberships):
             if other.closed:
                 _memberships.discard(other)
-        return any(other.key == self.key and other.connection.lifetime.ended for other in tuple(_memberships))
+            elif other.key == self.key and other.connection.lifetime.ended:
+                departing = True
+        return departing

@@ -200,7 +200,7 @@ async def test_two_nodes_of_which_one_is_deaf(
 
 @pytest.mark.corosync(nodes=4)
 async def test_a_ring_holds_while_its_token_gets_around(corosync_cluster: Cluster, corosync_mode: str) -> None:
-    """Neighbours pass the token on, and the messages that somebody has not heard."""
+    """Neighbours pass on the token, and messages that another node has missed."""
     async with (
         triocoro.open_group("g", totem_changes=True, endpoint=corosync_cluster[3].endpoint) as three,
         triocoro.open_group("g", endpoint=corosync_cluster[1].endpoint) as one,
@@ -209,7 +209,7 @@ async def test_a_ring_holds_while_its_token_gets_around(corosync_cluster: Cluste
         while len(three.view.members) < 2:
             await three.receive()
         await corosync_cluster.cut(1, 3)
-        while corosync_mode == "real" and (await cfg.node_status(3)).reachable:  # noqa: ASYNC110 - nobody tells of it
+        while corosync_mode == "real" and (await cfg.node_status(3)).reachable:  # noqa: ASYNC110 - no event announces it
             await trio.sleep(0.01)
         sent = [number.to_bytes(1, "big") for number in range(200)]
         for payload in sent:

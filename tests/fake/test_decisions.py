@@ -271,7 +271,7 @@ async def take(step: Step, cluster: Cluster, mode: str) -> None:
             nursery.start_soon(getattr(cluster[nodeid], step.verb))
     if step.verb == "window":
         # votequorum does not report when the window ends.
-        while not agree(await decisions(cluster, mode), step.decisions):  # noqa: ASYNC110
+        while not agree(await decisions(cluster, mode), step.decisions):  # noqa: ASYNC110 - as said
             await trio.sleep(0.05)
 
 

@@ -1,4 +1,4 @@
-"""Observations of a quiet cluster. They are to be the same on a real one and on a fake."""
+"""Observations of a quiet cluster. A real cluster and a fake must give the same ones."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ async def test_cpgtool_lists_our_groups(corosync_cluster: Cluster) -> None:
         pid = os.getpid()
         assert chat.address == Address(1, pid)
         # Node 1 has told us of the joins; node 2 may hear of them a moment later.
-        while await listed() != {"chat": {Address(1, pid)}, r"news\x00": {Address(1, pid)}}:  # noqa: ASYNC110
+        while await listed() != {"chat": {Address(1, pid)}, r"news\x00": {Address(1, pid)}}:  # noqa: ASYNC110 - above
             await trio.sleep(0.01)
         async with triocoro.open_group("chat", endpoint=two.endpoint), triocoro.open_cpg() as cpg:
             assert (await listed())["chat"] == {Address(1, pid), Address(2, pid)}

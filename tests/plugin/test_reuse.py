@@ -69,7 +69,7 @@ async def stay_in_a_group(cluster: Cluster) -> None:
     await handle.join("chat")
     await handle.dispatch(lowlevel.Dispatch.ONE)
     async with triocoro.open_cpg(endpoint=cluster[1].endpoint) as cpg:
-        while not await cpg.members("chat"):  # noqa: ASYNC110 - nobody tells who is no member
+        while not await cpg.members("chat"):  # noqa: ASYNC110 - only members get events
             await trio.sleep(0.005)
 
 
@@ -92,7 +92,7 @@ async def expect_more_votes(cluster: Cluster) -> None:
     for node in cluster.nodes.values():
         async with triocoro.open_votequorum(endpoint=node.endpoint) as votequorum:
             # A node may hear of it later than the one that was asked.
-            while (await votequorum.info()).expected_votes != 3:  # noqa: ASYNC110 - nobody tells who comes late
+            while (await votequorum.info()).expected_votes != 3:  # noqa: ASYNC110 - it may have come before we look
                 await trio.sleep(0.005)
 
 

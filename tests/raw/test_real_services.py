@@ -70,7 +70,7 @@ async def test_qdevice_calls(corosync: Node) -> None:
     async def becomes(name: str, flags: VotequorumFlag) -> None:
         """Replies come before the messages that change it have been delivered."""
         with trio.fail_after(10):
-            while await device() != (name, flags):  # noqa: ASYNC110 - nobody tells
+            while await device() != (name, flags):  # noqa: ASYNC110 - no event announces it
                 await trio.sleep(0.005)
 
     flags = VotequorumFlag.QDEVICE_REGISTERED
@@ -169,7 +169,7 @@ async def test_refused_shutdown_and_its_connection(corosync: Node) -> None:
     # The library does not disconnect a handle that has replied.
     assert open_fds() == before
     with trio.fail_after(10):
-        while await stats.get("stats.ipcs.global.active") != active:  # noqa: ASYNC110 - nobody tells
+        while await stats.get("stats.ipcs.global.active") != active:  # noqa: ASYNC110 - no event announces it
             await trio.sleep(0.02)
     await close(asking, stats)
 

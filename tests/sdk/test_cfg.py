@@ -107,7 +107,7 @@ def _changed(
 
 @pytest.mark.corosync(nodes=2)
 async def test_reloading(corosync_cluster: Cluster) -> None:
-    """Every node does it; whoever watches its map sees it begin and end."""
+    """Every node reloads; a tracker of its map sees the start and the end."""
     add, modify = CmapTrack.ADD, CmapTrack.MODIFY
     first = [
         _changed(add, "totemconfig_reload_in_progress", 1),

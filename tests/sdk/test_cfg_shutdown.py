@@ -71,7 +71,7 @@ async def test_all_agree(corosync: Node) -> None:
 
 
 async def test_nobody_tracks(corosync_cluster: Cluster) -> None:
-    """Then nobody need agree; the other nodes see it leave."""
+    """Without trackers on the node, it shuts down unasked; the other nodes see it leave."""
     one, two, three = corosync_cluster.nodes.values()
     async with (
         triocoro.open_quorum(endpoint=two.endpoint) as quorum,

@@ -109,7 +109,7 @@ async def test_the_fake_has_the_statistics_of_a_real_node() -> None:
         triocoro.open_cpg(endpoint=fake[1].endpoint),
     ):
         # Who watched the cluster start has gone; the daemon hears of it in its own time.
-        while await real_map.items("stats.ipcs.service5."):  # noqa: ASYNC110 - nobody tells; it is votequorum's
+        while await real_map.items("stats.ipcs.service5."):  # noqa: ASYNC110 - no event announces it; it is votequorum's
             await trio.sleep(0.01)
         real, ours = await real_map.items_typed(), await fake_map.items_typed()
         # How often the daemon came late is no matter of the fake's.

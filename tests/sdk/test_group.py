@@ -425,7 +425,7 @@ async def test_a_group_that_is_closed_while_its_refusal_is_on_its_way(corosync: 
         endpoint.faults.held = None
         while held:
             held.pop()()
-        while closing():  # noqa: ASYNC110
+        while closing():  # noqa: ASYNC110 - a raw handle has no event for its end
             await trio.sleep(0.001)
 
     endpoint.faults.on_refused = close_now

@@ -69,8 +69,8 @@ async def present_ring(votequorum: Votequorum) -> RingId:
 
 
 async def until_info(ask_for: Callable[[], Awaitable[VotequorumInfo]], **fields: object) -> None:
-    """Wait until these things are so. What is multicast between the daemons takes its time, and nobody is told."""
-    while {name: getattr(info := await ask_for(), name) for name in fields} != fields:  # noqa: ASYNC110
+    """Wait until the fields have these values: the daemons multicast them, and no event announces the arrival."""
+    while {name: getattr(info := await ask_for(), name) for name in fields} != fields:  # noqa: ASYNC110 - above
         del info
         await trio.sleep(0.01)
 
