@@ -1,4 +1,4 @@
-"""What a test run is asked for: the command line, else the ini file, else what is usual; and the markers of a test."""
+"""The options of the plugin, from the command line, the ini file or the defaults, and the markers of a test."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from triocoro.testing import ClusterOptions
 
 Mode: TypeAlias = Literal["real", "fake"]
-"""What the clusters of a session are."""
+"""The kind of a session's clusters."""
 
 MODES: Final[tuple[Mode, ...]] = ("real", "fake")
 
@@ -34,12 +34,12 @@ _SETTINGS: Final = {
         "how much the daemons log: info, debug or trace; the fake's log is the same (default: info)",
     ),
 }
-"""The fields of `ClusterOptions` that have an option and an ini value each: what they take, and what they are."""
+"""The fields of `ClusterOptions` that have a command-line option and an ini value: metavar and help text."""
 
 _MODE: Final = pytest.StashKey[Mode]()
 _DEFAULTS: Final = pytest.StashKey[Mapping[str, Any]]()
 _SOURCES: Final = pytest.StashKey[Mapping[str, str]]()
-"""Where those come from."""
+"""The option or ini line that each of these comes from, for error messages."""
 
 
 def add_options(parser: pytest.Parser) -> None:
@@ -64,7 +64,7 @@ def add_options(parser: pytest.Parser) -> None:
 
 
 def settle(config: pytest.Config) -> None:
-    """Decide what holds for the session; what is wrong is a usage error that says where it comes from."""
+    """Determine the options of the session. An invalid one is a usage error that says where it comes from."""
     for marker, text in MARKERS.items():
         config.addinivalue_line("markers", f"{marker}: {text}")
     config.stash[_MODE] = _chosen_mode(config)
@@ -81,27 +81,27 @@ def settle(config: pytest.Config) -> None:
 
 
 def mode(config: pytest.Config) -> Mode:
-    """What the clusters of the session are."""
+    """Return the kind of the session's clusters."""
     return config.stash[_MODE]
 
 
 def keep(config: pytest.Config) -> bool:
-    """Whether clusters are to be left when something has failed."""
+    """Whether to keep the clusters of failed tests running."""
     return bool(config.getoption("corosync_keep"))
 
 
 def defaults(config: pytest.Config) -> Mapping[str, Any]:
-    """The options for clusters that the command line and the ini file set."""
+    """The options of clusters that the command line and the ini file set."""
     return config.stash[_DEFAULTS]
 
 
 def marked(item: pytest.Item, *, single: bool | None = None) -> ClusterOptions:
-    """The options of the cluster for the fixtures of a test; what is wrong with its markers fails it.
+    """Return the options of the cluster that a test's fixtures give it. An invalid marker fails the test.
 
     Args:
         item: the test.
-        single: whether it is for `corosync`, which is one node unless a marker says otherwise; without it, as the names
-            of the test's fixtures tell.
+        single: whether the cluster is for `corosync`, which has one node by default. `None`: decide by the fixtures
+            that the test requests.
     """
     import attrs
 
@@ -156,7 +156,7 @@ def _chosen_mode(config: pytest.Config) -> Mode:
 
 
 def _chosen(config: pytest.Config, name: str) -> tuple[Any, str]:
-    """The text of an option, and where it comes from."""
+    """Return the text of an option, and where it comes from."""
     text: object = config.getoption(f"corosync_{name}")
     if text is not None:
         return text, f"{_option(name)}={text}"
@@ -164,7 +164,7 @@ def _chosen(config: pytest.Config, name: str) -> tuple[Any, str]:
 
 
 def _checked(name: str, text: str, source: str) -> object:
-    """The value that a text stands for."""
+    """Parse and check the text of an option."""
     from triocoro.testing import ClusterOptions
 
     value: Any = text
@@ -181,5 +181,5 @@ def _checked(name: str, text: str, source: str) -> object:
 
 
 def _words(exc: Exception) -> object:
-    """What an error says; those of attrs have more arguments than the text."""
+    """The text of an error; those of attrs have further arguments."""
     return exc.args[0] if exc.args else exc

@@ -14,7 +14,7 @@ fi
 
 user=triocoro-$$
 home=
-# What has ended, and nobody has waited for, does not count.
+# Zombies do not count.
 of_user() { ps -o stat=,pid=,args= -u "$user" 2>/dev/null | grep -v '^Z' || true; }
 clean() {
     status=$?

@@ -1,4 +1,4 @@
-"""The application of the demonstration: it chats with its like on the other nodes, and outlives its daemon."""
+"""The application of the demonstration: it sends lines to a group, prints what it receives, and reconnects."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from .._votequorum import open_votequorum
 from .transcript import Transcript
 
 GROUP: Final = "chat"
-"""The process group that they meet in."""
+"""The process group that the applications join."""
 
 _RETRY: Final = 0.1
-"""Seconds between attempts to connect to a daemon that is not there."""
+"""Seconds between attempts to connect."""
 
 
 class ChatMember:
-    """The application on one node: a member of the group for as long as it runs, whatever becomes of its connection."""
+    """The application on one node. It joins the group again whenever its connection is lost."""
 
     def __init__(self, nodeid: int, endpoint: Endpoint, transcript: Transcript) -> None:
         self.nodeid = nodeid
         self.heard: list[str] = []
-        """What it received, in the order in which it did."""
+        """The payloads that it received, in that order."""
         self.members: tuple[int, ...] = ()
-        """The nodes with a member in the group; none while it is not in the group itself."""
+        """The nodes that have a member in the group; empty while this application is not a member."""
         self.votes: VotequorumInfo | None = None
-        """What votequorum said at the last change."""
+        """The votes after the last change; `None` without a connection."""
         self._endpoint = endpoint
         self._print = partial(transcript.line, node=nodeid)
         self._changed = trio.Event()
         self._to_say, self._sayings = trio.open_memory_channel[str](inf)
 
     def say(self, text: str) -> None:
-        """Have it send `text` to the group, now or when it is connected again."""
+        """Send `text` to the group, now or after the next reconnect."""
         self._to_say.send_nowait(text)
 
     async def until(self, condition: Callable[[ChatMember], bool]) -> None:
@@ -50,16 +50,16 @@ class ChatMember:
             await self._changed.wait()
 
     async def run(self) -> None:
-        """Be in the group and watch the quorum, until cancelled."""
+        """Keep joining the group and watching the quorum, until cancelled."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._again_and_again, "the group", self._chat)
-            nursery.start_soon(self._again_and_again, "votequorum", self._watch_quorum)
+            nursery.start_soon(self._reconnecting, "the group", self._chat)
+            nursery.start_soon(self._reconnecting, "votequorum", self._watch_quorum)
 
-    async def _again_and_again(self, what: str, use_a_connection: Callable[[], Awaitable[None]]) -> NoReturn:
-        """A connection does not survive its daemon: make another."""
+    async def _reconnecting(self, what: str, use_connection: Callable[[], Awaitable[None]]) -> NoReturn:
+        """Call `use_connection` again after each loss: a connection does not survive its daemon."""
         while True:
             try:
-                await use_a_connection()
+                await use_connection()
             except ConnectionLostError:
                 self._print(f"lost its connection to {what}")
             except CorosyncUnavailableError:

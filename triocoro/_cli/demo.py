@@ -1,4 +1,4 @@
-"""`demo`: a cluster, an application on each of its nodes, and what becomes of them when a node fails."""
+"""The command `demo`: runs an application on each node of a cluster, and kills and restarts a node."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from .chat import GROUP, ChatMember
 from .transcript import Transcript
 
 Mode: TypeAlias = Literal["real", "fake", "auto"]
-"""What the cluster is; "auto" is real where that is possible."""
+"""The kind of cluster; "auto" is real where real daemons can run."""
 
 MIN_NODES: Final = 2
 MAX_NODES: Final = 16
 
 _MESSAGES: Final = 3
-"""How many each application sends in each round."""
+"""Messages that each application sends in each round."""
 _LIMIT: Final = 90.0
 """Seconds that the whole demonstration may take."""
 
@@ -33,11 +33,11 @@ _INTERRUPTED: Final = 130
 
 
 class _Demo:
-    """The director: says what happens when, and checks what the applications saw of it."""
+    """The script of the demonstration: its steps, and the check of what the applications received."""
 
     def __init__(self, cluster: Cluster, transcript: Transcript) -> None:
         self.agreed = True
-        """Whether, so far, every node saw the same order."""
+        """Whether all nodes have received the messages in the same order so far."""
         self._cluster = cluster
         self._transcript = transcript
         self._sent = 0
@@ -75,7 +75,7 @@ class _Demo:
             nursery.cancel_scope.cancel()
 
     async def _see_each_other(self, nodeids: list[int]) -> None:
-        """Wait until each of these nodes sees them, and no others, in the group, and their votes counted."""
+        """Wait until each of these nodes sees exactly these nodes in the group, and votequorum counts their votes."""
 
         def complete(member: ChatMember) -> bool:
             return (
@@ -88,7 +88,7 @@ class _Demo:
         await self._all(nodeids, lambda member: member.until(complete))
 
     async def _exchange(self, nodeids: list[int]) -> None:
-        """Let these applications talk all at once, and see whether they heard the same in the same order."""
+        """Send from these applications at the same time, and check that all receive the same order."""
         begin = {nodeid: len(self._members[nodeid].heard) for nodeid in nodeids}
         total = len(nodeids) * _MESSAGES
         for _ in range(_MESSAGES):
@@ -131,7 +131,7 @@ def _sentence(text: str) -> str:
 
 async def _run(*, real: bool, nodes: int, transcript: Transcript) -> int:
     status = _INTERRUPTED
-    # Ctrl-C and the like become a cancellation, so that the cluster is taken down in good order.
+    # Ctrl-C and termination become a cancellation, so that the cluster is shut down.
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_cancel_on_signal, signals, nursery.cancel_scope)
@@ -153,7 +153,7 @@ async def _run(*, real: bool, nodes: int, transcript: Transcript) -> int:
 async def _play(*, real: bool, nodes: int, transcript: Transcript) -> bool:
     transcript.title(f"A cluster of {nodes} {'real' if real else 'fake'} nodes starts.")
     cluster_class = NetnsCluster if real else FakeCluster
-    # Of two nodes, none has a majority on its own: votequorum has an option for just that.
+    # With two nodes, one alone has no majority; votequorum's option two_node makes it quorate.
     async with cluster_class(nodes=nodes, two_node=nodes == MIN_NODES) as cluster:
         transcript.line("the cluster is up")
         demo = _Demo(cluster, transcript)

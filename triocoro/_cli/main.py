@@ -1,4 +1,4 @@
-"""The parser, and what it calls."""
+"""The argument parser of `python -m triocoro`, and the commands that it calls."""
 
 from __future__ import annotations
 
@@ -56,5 +56,5 @@ def _node_count(text: str) -> int:
     if number < MIN_NODES:
         raise argparse.ArgumentTypeError(f"{number}: to agree on an order it takes at least {MIN_NODES} nodes")
     if number > MAX_NODES:
-        raise argparse.ArgumentTypeError(f"{number}: nobody can read the transcript of more than {MAX_NODES} nodes")
+        raise argparse.ArgumentTypeError(f"{number}: at most {MAX_NODES} nodes, so that the transcript can be read")
     return number

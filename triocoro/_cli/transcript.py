@@ -1,4 +1,4 @@
-"""What a command prints: one timed line for each thing that happened."""
+"""The output of a command: one line for each event, with the time since the start."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class Transcript:
         self._start = time.perf_counter()
 
     def title(self, text: str) -> None:
-        """What follows, as a heading."""
+        """Print a heading."""
         self._write(f"\n{self._paint(_BOLD, text)}")
 
     def line(self, text: str, *, node: int | None = None) -> None:
-        """Something happened: on that node, or to all of them."""
+        """Print an event, on one node or on all of them."""
         who = "" if node is None else f"node {node}"
         colour = "" if node is None else _NODE_COLOURS[(node - 1) % len(_NODE_COLOURS)]
         elapsed = self._paint(_DIM, f"{time.perf_counter() - self._start:7.3f}")
@@ -46,10 +46,10 @@ class Transcript:
 
     def _write(self, text: str) -> None:
         try:
-            # Flushed, since somebody may be watching through a pipe.
+            # Flushed at each line, for a reader behind a pipe.
             print(text, file=self._stream, flush=True)
         except BrokenPipeError:
-            # Who was watching has seen enough. The exit status still matters, so what is shown goes on, to nobody: what
-            # is left in the stream's buffer too, which would fail again at the end.
-            with open(os.devnull, "wb") as nobody:  # noqa: PTH123 - it is no path, but the way to an fd
-                os.dup2(nobody.fileno(), self._stream.fileno())
+            # The reader is gone, but the exit status still matters. What the stream holds, and what comes, is dropped;
+            # else it would fail again at the end of the process.
+            with open(os.devnull, "wb") as null:  # noqa: PTH123 - its fd is needed, not its path
+                os.dup2(null.fileno(), self._stream.fileno())

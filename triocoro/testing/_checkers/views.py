@@ -64,7 +64,7 @@ def _own_views(member: Member) -> Iterator[Violation]:
             last = delivery
             reasons = {one.reason for one in (*event.joined, *event.left)}
             if open_since is not None and reasons & {Reason.JOIN, Reason.LEAVE}:
-                text = f"{member} was told that somebody joined or left in a transition that no totem change had closed"
+                text = f"{member} was told that a member joined or left in a transition that no totem change had closed"
                 yield Violation(Rule.VIEW_AGREEMENT, text, (open_since, delivery))
                 open_since = None
             if reasons & {Reason.NODEDOWN, Reason.NODEUP}:
@@ -86,7 +86,7 @@ def _step(member: Member, last: Delivery | None, delivery: Delivery, nodes: Coll
     # (exec/cpg.c, do_proc_leave).
     known = {one.address for one in change.left if one.reason is Reason.NODEDOWN or one.address.nodeid in nodes}
     if joined & set(before.members) or known - set(before.members):
-        text = f"{member} was told that somebody joined who was a member, or left who was none"
+        text = f"{member} was told that a process joined that was a member, or left that was not"
         yield Violation(Rule.VIEW_AGREEMENT, text, (last, delivery))
     elif set(change.members) != (set(before.members) | joined) - left:
         text = f"{member} was told of members that do not follow from those of before, and from who joined and left"

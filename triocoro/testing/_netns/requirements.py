@@ -1,4 +1,4 @@
-"""What a real cluster needs of this machine, and what of it is missing."""
+"""The programs, permissions and libraries that a real cluster needs, and which of them are missing here."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _DESCRIBE_LIMIT = 10.0
 """Seconds that `corosync -v` may take."""
 
 _SYSCTL = Path("/proc/sys")
-# How many namespaces each user may have. Who has too many is told that no space is left on the device.
+# The limits of namespaces for each user. Beyond a limit, the kernel says that no space is left on the device.
 _LIMITS = ("user.max_net_namespaces", "user.max_mnt_namespaces", "user.max_pid_namespaces")
 _LIMIT_FOR_USERS = "user.max_user_namespaces"  # root makes none of that kind
 _ENOUGH = 10000
-# The settings that can forbid namespaces to all but root, each with the value that does, and one that does not.
+# Settings that can forbid namespaces to ordinary users: the value that forbids, and the one that allows.
 _SWITCHES = (
     ("kernel.unprivileged_userns_clone", "0", "1"),  # Debian's kernels
     ("kernel.apparmor_restrict_unprivileged_userns", "1", "0"),  # Ubuntu's
@@ -58,11 +58,11 @@ class Programs:
         return ["nsenter", "--target", str(pid), *user, "--net", "--mount", "--", *command]
 
     def enforces_encryption(self) -> bool:
-        """Whether the daemon was built such that it refuses to run without encryption."""
+        """Whether the daemon refuses to run without encryption, which is decided when it is built."""
         try:
             return "enforce_encryption" in describe_corosync(self.corosync).split()
         except (OSError, subprocess.TimeoutExpired):
-            return False  # the start will tell what is wrong with it
+            return False  # starting it will say why
 
     def lock_folder(self) -> Path | None:
         """The folder of the daemon's lock file, which is compiled in; `None` if it is below /run, as it mostly is."""
@@ -73,7 +73,7 @@ class Programs:
         return None if folder.is_relative_to("/run") else folder
 
     def private_directories(self) -> list[str]:
-        """What each node needs to itself."""
+        """The directories of which each node needs one of its own."""
         folder = self.lock_folder()
         if folder is not None and not folder.is_dir():
             raise unavailable("no real Corosync cluster can be started")
@@ -109,17 +109,17 @@ def missing_requirements() -> list[str]:
 
 
 def unavailable(symptom: str) -> CorosyncUnavailableError:
-    """The error for a cluster that cannot be had, with what is missing."""
+    """The error for a cluster that cannot be started, with what is missing."""
     # Looking takes longer than trying, so this is done only when something has failed.
     return CorosyncUnavailableError("\n".join([symptom, *(f"- {item}" for item in missing_requirements())]))
 
 
 def describe_corosync(program: str) -> str:
-    """What the daemon says of its version, and of how it was built.
+    """Return the text that the daemon prints about its version and its build.
 
     Raises:
-        OSError: it cannot be executed.
-        subprocess.TimeoutExpired: it says nothing.
+        OSError: the daemon cannot be executed.
+        subprocess.TimeoutExpired: it prints nothing.
     """
     command = [program, "-v"]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=_DESCRIBE_LIMIT).stdout
@@ -133,7 +133,7 @@ def _missing_folder(programs: Programs) -> list[str]:
 
 
 def _missing_permissions(programs: Programs) -> list[str]:
-    """Try what a cluster asks of the kernel."""
+    """Try to create the namespaces and devices that a cluster needs."""
     command = programs.in_namespaces(programs.ip, "-batch", "-")
     english = {**os.environ, "LC_ALL": "C"}
     try:
@@ -150,7 +150,7 @@ def _missing_permissions(programs: Programs) -> list[str]:
 
 
 def _remedy(reason: str, *, root: bool) -> str:
-    """What to do where the kernel refuses what a cluster asks of it."""
+    """What to do about namespaces or devices that the kernel refuses."""
     if "No space left on device" in reason:
         return _remedy_for_limits(root=root)
     if "unshare" not in reason and re.search("not permitted|denied", reason) is None:
@@ -169,10 +169,10 @@ def _remedy(reason: str, *, root: bool) -> str:
 
 
 def _remedy_for_limits(*, root: bool) -> str:
-    """What to do where there may not be more namespaces."""
+    """What to do when a limit of namespaces is reached."""
     limits = _LIMITS if root else (*_LIMITS, _LIMIT_FOR_USERS)
     values = {name: int(_sysctl(name) or _ENOUGH) for name in limits}
-    # How much of a limit is used up cannot be seen.
+    # The kernel does not show how much of a limit is used.
     found = [
         f"{name} is {value}, which {'may be too low' if value else 'forbids it'}: sysctl {name}={_ENOUGH}"
         + ("; or run as root" if name == _LIMIT_FOR_USERS else "")

@@ -232,7 +232,7 @@ class Observer:
         of_node = f"node {node.nodeid}"
         handles = self._handles.get(node.nodeid)
         if handles is None:
-            snapshot.faults.append(f"{of_node}: nobody could connect to it")
+            snapshot.faults.append(f"{of_node}: no client could connect to it")
             return  # noqa: ASYNC910 - it is a task of its own
         snapshot.facts[f"{of_node}: the daemon"] = node.pid
         try:
