@@ -56,5 +56,5 @@ def _node_count(text: str) -> int:
     if number < MIN_NODES:
         raise argparse.ArgumentTypeError(f"{number}: to agree on an order it takes at least {MIN_NODES} nodes")
     if number > MAX_NODES:
-        raise argparse.ArgumentTypeError(f"{number}: at most {MAX_NODES} nodes, so that the transcript can be read")
+        raise argparse.ArgumentTypeError(f"{number}: a transcript of more than {MAX_NODES} nodes would be unreadable")
     return number
