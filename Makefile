@@ -5,6 +5,8 @@
 # make lint, make fake, make real   the parts of make test; ARGS="-k name" goes to pytest, which uses all cores
 # make coverage     branch coverage of the fake and the real tests together; fails below the gate in pyproject.toml
 # make bounds       measure what has a limit of time or CPU, and fail if one is exceeded; needs a quiet machine
+# make bench        measure beside C and Trio: docs/benchmarks.md; takes ROUNDS=5, ONLY="64 B", BASE=<commit>, SAVE=1
+# make bench-smoke  a few short workloads, to see that the benchmarks work
 # make flake        the tests ten times in both modes, on a busy machine; takes N=3 and ARGS
 # make flake-smoke  one such round of a few tests, in a minute
 # make fuzz         run N random programs on real clusters and on fakes, and compare; SEED=... repeats a run
@@ -35,7 +37,7 @@ SOURCES := $(filter-out %/_shim.c,$(wildcard $(addprefix triocoro/_corosync/,*.c
 # These show in half a minute that the SDK and real clusters work.
 REAL_SMOKE := tests/sdk/test_death.py tests/plugin/test_downstream.py
 
-.PHONY: setup demo test lint fake real coverage bounds flake flake-smoke fuzz fuzz-smoke recordings unprivileged \
+.PHONY: setup demo test lint fake real coverage bounds bench bench-smoke flake flake-smoke fuzz fuzz-smoke recordings unprivileged \
     elsewhere elsewhere-smoke pythons floors lock
 
 setup: $(READY)
@@ -72,6 +74,16 @@ coverage: setup
 bounds: setup
 	BOUNDS=only $(BIN)/python -m pytest --corosync=fake $(ARGS)
 	BOUNDS=only $(BIN)/python -m pytest --corosync=real $(ARGS)
+
+# Only the plot needs matplotlib.
+bench: setup
+	@$(BIN)/python -c "import matplotlib" 2>/dev/null || \
+	    $(BIN)/python -m pip install --quiet --constraint=tools/constraints.txt matplotlib || true
+	@PYTHONPATH=tests $(BIN)/python -m benchmarks $(if $(ROUNDS),--rounds=$(ROUNDS)) $(if $(ONLY),--only="$(ONLY)") \
+	    $(if $(BASE),--base=$(BASE)) $(if $(SAVE),--save) $(ARGS)
+
+bench-smoke: setup
+	@PYTHONPATH=tests $(BIN)/python -m benchmarks --smoke --rounds=1
 
 flake: setup
 	@BIN=$(BIN) N=$(N) tools/flake.sh $(ARGS)

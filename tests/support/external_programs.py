@@ -50,14 +50,20 @@ class Child:
         self._buffer = b""
 
     async def line(self) -> str:
-        """The next line that it prints."""
+        """The next line that it prints; `EOFError` if it has ended."""
         assert self._process.stdout is not None
         while b"\n" not in self._buffer:
             data = await self._process.stdout.receive_some()
-            assert data, "it ended"
+            if not data:
+                raise EOFError("it has ended")
             self._buffer += data
         line, self._buffer = self._buffer.split(b"\n", 1)
         return line.decode()
+
+    async def send_line(self, line: str) -> None:
+        """Write a line to its stdin."""
+        assert self._process.stdin is not None
+        await self._process.stdin.send_all(f"{line}\n".encode())
 
     def kill(self) -> None:
         """Kill it."""

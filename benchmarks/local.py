@@ -1,0 +1,198 @@
+"""Measurements that need one process: Trio's own costs, the fake, the import, idle groups, a flood, the raw handle.
+
+    python local.py channel|wakeup|fake|import     without a daemon
+    python local.py idle|flood|raw                 with the daemon of this namespace
+
+It prints "ready", starts when it reads a line, prints its result as a line of JSON, and exits at the end of its input.
+
+Like peer.py, it measures whichever triocoro PYTHONPATH leads to. Only `raw` uses private names.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import trio
+
+import triocoro
+from triocoro.testing import FakeCluster
+
+PAYLOAD = bytes(64)
+BATCH = 256
+WINDOW = 512
+"""How many messages `raw` may have sent and not received yet: the daemon drops none of so few."""
+
+
+async def channel() -> dict[str, float]:
+    """Send and receive one at a time through a memory channel of Trio, between two tasks."""
+    count = 50_000
+    sender, receiver = trio.open_memory_channel[bytes](64)
+
+    async def send() -> None:
+        async with sender:
+            for _ in range(count):
+                await sender.send(PAYLOAD)
+
+    used = time.process_time()
+    start = time.perf_counter()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(send)
+        async for _ in receiver:
+            pass
+    return {"received": count, "seconds": time.perf_counter() - start, "cpu": time.process_time() - used}
+
+
+async def wakeup() -> dict[str, float]:
+    """Two tasks wake each other with a byte through a socket, there and back."""
+    ours, theirs = trio.socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+
+    async def echo() -> None:
+        while data := await theirs.recv(1):
+            await theirs.send(data)
+
+    trips: list[float] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(echo)
+        for _ in range(20_000):
+            start = time.perf_counter()
+            await ours.send(b"x")
+            await ours.recv(1)
+            trips.append(time.perf_counter() - start)
+        ours.close()
+    theirs.close()
+    trips.sort()
+    return {name: trips[len(trips) * share // 1000] for name, share in (("p50", 500), ("p99", 990), ("p999", 999))}
+
+
+async def fake() -> dict[str, float]:
+    """Send batches from one of three nodes of a fake, with a member on each; counts the deliveries to all members."""
+    count = 10_000
+    async with FakeCluster(nodes=3) as cluster, AsyncExitStack() as stack:
+        groups = [
+            await stack.enter_async_context(triocoro.open_group("bench", endpoint=cluster[nodeid].endpoint))
+            for nodeid in (1, 2, 3)
+        ]
+
+        async def receive(group: triocoro.Group) -> None:
+            received = 0
+            while received < count:
+                events = await group.receive_batch(max_events=1024)
+                received += sum(isinstance(event, triocoro.Message) for event in events)
+
+        used = time.process_time()
+        start = time.perf_counter()
+        async with trio.open_nursery() as nursery:
+            for group in groups:
+                nursery.start_soon(receive, group)
+            for first in range(0, count, BATCH):
+                await groups[0].send_batch([PAYLOAD] * min(BATCH, count - first))
+        seconds = time.perf_counter() - start
+        used = time.process_time() - used
+    return {"received": len(groups) * count, "seconds": seconds, "cpu": used}
+
+
+async def imports() -> dict[str, float]:
+    """Import triocoro after Trio, in new processes: the median of their times."""
+    code = "import time, trio; start = time.perf_counter(); import triocoro; print(time.perf_counter() - start)"
+    command = [sys.executable, "-c", code]
+    # One after the other: nothing else of this process runs meanwhile.
+    times = [float((await trio.run_process(command, capture_stdout=True)).stdout) for _ in range(15)]
+    return {"import": sorted(times)[len(times) // 2]}
+
+
+def resident() -> int:
+    """The memory of this process that is in RAM, in bytes."""
+    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+async def idle() -> dict[str, float]:
+    """Hold 100 groups in which nothing happens: their share of one CPU together, and the memory of each."""
+    count, seconds = 100, 5.0
+    async with AsyncExitStack() as stack:
+        # The first one also pays for what all share.
+        await stack.enter_async_context(triocoro.open_group("first"))
+        before = resident()
+        for number in range(count):
+            await stack.enter_async_context(triocoro.open_group(f"idle {number}"))
+        await trio.sleep(0.5)
+        size = resident() - before
+        used = time.process_time()
+        await trio.sleep(seconds)
+        return {"share": (time.process_time() - used) / seconds, "bytes": size / count}
+
+
+async def flood() -> dict[str, float]:
+    """Flood a group and receive from it, beside a task that wakes every 5 ms: how late that task is."""
+    late: list[float] = []
+    period, seconds = 0.005, 10.0
+    async with triocoro.open_group("bench") as group, trio.open_nursery() as nursery:
+
+        async def send() -> None:
+            while True:
+                await group.send_batch([PAYLOAD] * BATCH)
+
+        async def receive() -> None:
+            async for _ in group:
+                pass
+
+        nursery.start_soon(send)
+        nursery.start_soon(receive)
+        due = time.perf_counter()
+        end = due + seconds
+        while due < end:
+            due += period
+            await trio.sleep(max(0.0, due - time.perf_counter()))
+            late.append(time.perf_counter() - due)
+            due = max(due, time.perf_counter())
+        nursery.cancel_scope.cancel()
+    return {"late": sorted(late)[len(late) * 999 // 1000]}
+
+
+async def raw() -> dict[str, float]:
+    """Send and receive batches with the raw handle alone, in one task: the floor of all above."""
+    from triocoro._corosync import SYSTEM
+    from triocoro._raw import MULTICAST_BURST
+    from triocoro._services import CPG
+
+    count = 100_000
+    burst = [PAYLOAD] * MULTICAST_BURST
+    handle = await SYSTEM.connect(CPG)
+    try:
+        await handle.join(b"bench")
+        sent = received = 0
+        used = time.process_time()
+        start = time.perf_counter()
+        while received < count:
+            accepted = handle.multicast(burst[: count - sent])[0] if sent < count else 0
+            sent += accepted
+            if sent > received and (accepted == 0 or sent - received > WINDOW):
+                await trio.lowlevel.wait_readable(handle.fileno())
+            _, events = handle.dispatch(1024, 2**20)
+            received += sum(isinstance(event, triocoro.Message) for event in events)
+        return {"received": count, "seconds": time.perf_counter() - start, "cpu": time.process_time() - used}
+    finally:
+        handle.close(leave=True)
+
+
+WORK: dict[str, Callable[[], Awaitable[dict[str, float]]]] = {
+    "channel": channel,
+    "wakeup": wakeup,
+    "fake": fake,
+    "import": imports,
+    "idle": idle,
+    "flood": flood,
+    "raw": raw,
+}
+
+if __name__ == "__main__":
+    print("ready", flush=True)
+    sys.stdin.readline()
+    print(json.dumps(trio.run(WORK[sys.argv[1]])), flush=True)
+    sys.stdin.readline()
