@@ -1,4 +1,7 @@
-"""Growing pauses between attempts, where the daemon says "try again" and gives no notice of when."""
+"""Growing pauses between attempts, where the daemon says "try again" and gives no notice of when.
+
+Both kinds of attempt have their numbers here: `Backoff.of_requests` and `Backoff.of_multicast`.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,16 @@ class Backoff:
         self._first = first
         self._longest = longest
         self._next = first
+
+    @classmethod
+    def of_requests(cls) -> Backoff:
+        """For connects, joins, leaves and other round trips."""
+        return cls(first=0.001, longest=0.1)
+
+    @classmethod
+    def of_multicast(cls) -> Backoff:
+        """For messages. Shorter than for requests, because pauses lower the rate of a sender."""
+        return cls(first=0.001, longest=0.02)
 
     def next_pause(self) -> float:
         """Return how long to pause now, in seconds."""

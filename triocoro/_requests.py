@@ -20,7 +20,7 @@ RawT = TypeVar("RawT")
 
 async def retry(call: Callable[[], Awaitable[T]]) -> T:
     """Repeat `call` while the daemon says try-again, with capped back-off."""
-    backoff = Backoff(first=0.001, longest=0.1)
+    backoff = Backoff.of_requests()
     while True:
         try:
             return await call()

@@ -58,7 +58,7 @@ class Sender:
         self._raw = raw
         # Held by the task that sends, so that senders take turns in the order in which they came.
         self._turn = trio.StrictFIFOLock()
-        self._backoff = Backoff(first=0.001, longest=0.02)
+        self._backoff = Backoff.of_multicast()
         self._outstanding: deque[OwnMessage] = deque()
         self._cost = 0
         self._room = trio.lowlevel.ParkingLot()
