@@ -1,10 +1,14 @@
-"""The argument parser of `python -m triocoro`, and the commands that it calls."""
+"""The argument parser of `python -m triocoro`, and the commands that it calls.
+
+A new command is a block in `main`: its parser, its arguments, and `set_defaults(run=...)`. The function given there
+takes the parsed arguments and returns the exit status.
+"""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from .demo import MAX_NODES, MIN_NODES, run_demo
 from .transcript import Transcript
@@ -43,8 +47,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         default=3,
         help=f"how many, {MIN_NODES} to {MAX_NODES} (default: %(default)s)",
     )
+    demo.set_defaults(run=_demo)
 
     args = parser.parse_args(argv)
+    run: Callable[[argparse.Namespace], int] = args.run
+    return run(args)
+
+
+def _demo(args: argparse.Namespace) -> int:
     return run_demo(mode=args.corosync, nodes=args.nodes, transcript=Transcript(sys.stdout))
 
 
