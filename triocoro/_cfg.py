@@ -10,8 +10,7 @@ import trio
 
 from . import _validate
 from ._connection import Connection, open_connection
-from ._enums import ShutdownFlag
-from ._errors import CsError
+from ._enums import CsError, ShutdownFlag
 from ._raw import RawCfg
 from ._services import CFG, Endpoint
 from ._stream import EventStream

@@ -11,8 +11,8 @@ import trio
 
 from . import _validate
 from ._connection import Connection, open_connection
-from ._enums import CmapMap, CmapTrack, CmapType
-from ._errors import CsError, KeyNotFoundError
+from ._enums import CmapMap, CmapTrack, CmapType, CsError
+from ._errors import KeyNotFoundError
 from ._raw import RawCmap
 from ._services import CmapSpec, Endpoint
 from ._stream import MAX_CHANGES_BYTES, EventStream

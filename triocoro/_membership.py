@@ -13,7 +13,8 @@ from typing import Final, final
 import trio
 
 from ._connection import Connection
-from ._errors import CsError, ExistError, TryAgainError
+from ._enums import CsError
+from ._errors import ExistError, TryAgainError
 from ._raw import RawCpg
 from ._sending import OwnMessage, Sender, lost_error
 from ._stream import EventStream

@@ -9,7 +9,8 @@ from typing import TypeVar, final
 import trio
 
 from ._backoff import Backoff
-from ._errors import CorosyncError, CorosyncUnavailableError, CsError, LibraryError, NotExistError, TryAgainError
+from ._enums import CsError
+from ._errors import CorosyncError, CorosyncUnavailableError, LibraryError, NotExistError, TryAgainError
 from ._lifetime import Lifetime
 from ._raw import RawHandle
 from ._services import Endpoint, ServiceSpec

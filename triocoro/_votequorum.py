@@ -8,7 +8,7 @@ from typing import Final, final
 
 from . import _validate
 from ._connection import Connection, open_connection
-from ._errors import CsError
+from ._enums import CsError
 from ._raw import RawVotequorum
 from ._services import VOTEQUORUM, Endpoint
 from ._stream import EventStream

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Final, final
 
 import trio
 
-from .._enums import ShutdownFlag
-from .._errors import CsError
+from .._enums import CsError, ShutdownFlag
 from .._types import IPAddress, LinkStatus, NodeStatus, RingStatus
 from . import _arena
 from ._handle import CorosyncHandle

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final, final
 
 import trio
 
-from .._enums import CmapTrack, CmapType
-from .._errors import CsError, KeyNotFoundError, error_from_code
+from .._enums import CmapTrack, CmapType, CsError
+from .._errors import KeyNotFoundError, error_from_code
 from .._types import CmapChange, CmapNotification, CmapValue, TypedValue
 from . import _arena
 from ._handle import CorosyncHandle, retry_briefly

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, final
 
 import trio
 
-from .._enums import FlowControlState, IterationType, Reason
-from .._errors import CsError
+from .._enums import CsError, FlowControlState, IterationType, Reason
 from .._raw import MULTICAST_BURST, MulticastStatus
 from .._types import Address, ConfigChange, CpgEvent, GroupMember, MemberChange, Message, RingId, TotemChange
 from . import _arena

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
 import trio
 
-from .._errors import BadHandleError, CsError
+from .._enums import CsError
+from .._errors import BadHandleError
 from . import _arena
 from ._libraries import Library, failure
 from ._namespaces import Namespaces

@@ -7,11 +7,11 @@ import os
 import threading
 from typing import TYPE_CHECKING, final
 
+from .._enums import CsError
 from .._errors import (
     AccessError,
     CorosyncError,
     CorosyncUnavailableError,
-    CsError,
     NoMemoryError,
     NotSupportedError,
     error_from_code,

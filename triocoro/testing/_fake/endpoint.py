@@ -10,7 +10,8 @@ from typing import Any, TypeVar, cast
 
 import trio
 
-from ..._errors import CsError, error_from_code
+from ..._enums import CsError
+from ..._errors import error_from_code
 from ..._services import CfgSpec, CmapSpec, CpgSpec, QuorumSpec, ServiceSpec, VotequorumSpec
 from .._cluster.options import ClusterOptions
 from .exec.cfg import CfgService

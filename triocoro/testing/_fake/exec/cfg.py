@@ -8,8 +8,8 @@ from typing import Final
 import attrs
 import trio
 
-from ...._enums import CmapType, ShutdownFlag
-from ...._errors import CsError, error_from_code
+from ...._enums import CmapType, CsError, ShutdownFlag
+from ...._errors import error_from_code
 from ...._types import IPAddress, LinkStatus, NodeStatus, RingStatus
 from ..._cluster.options import ClusterOptions
 from . import coroparse, totemconfig

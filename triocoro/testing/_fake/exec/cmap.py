@@ -8,8 +8,8 @@ from typing import Final, Protocol
 
 import attrs
 
-from ...._enums import CmapMap, CmapTrack, CmapType
-from ...._errors import CorosyncError, CsError, KeyNotFoundError, error_from_code
+from ...._enums import CmapMap, CmapTrack, CmapType, CsError
+from ...._errors import CorosyncError, KeyNotFoundError, error_from_code
 from ...._types import CmapChange, CmapNotification, CmapValue, RingId, TypedValue
 from ..._cluster.options import ClusterOptions
 from . import coroparse, totemconfig

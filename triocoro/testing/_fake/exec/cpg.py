@@ -9,8 +9,8 @@ from typing import TypeAlias
 
 import attrs
 
-from ...._enums import IterationType, Reason
-from ...._errors import CsError, error_from_code
+from ...._enums import CsError, IterationType, Reason
+from ...._errors import error_from_code
 from ...._types import Address, ConfigChange, GroupMember, MemberChange, Message, RingId, TotemChange
 from .daemon import Daemon
 from .service import ClientConnection, Synchronised

@@ -7,7 +7,8 @@ from typing import Generic, Protocol, TypeAlias, TypeVar, cast
 
 import trio
 
-from ...._errors import CorosyncError, CsError, error_from_code
+from ...._enums import CsError
+from ...._errors import CorosyncError, error_from_code
 
 T = TypeVar("T")
 

@@ -8,7 +8,8 @@ from typing import Final, Protocol
 import attrs
 import trio
 
-from ...._errors import CorosyncError, CsError, error_from_code
+from ...._enums import CsError
+from ...._errors import CorosyncError, error_from_code
 from ...._types import RingId
 from .jobs import Reply
 from .service import ClientConnection

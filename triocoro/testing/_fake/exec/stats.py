@@ -13,8 +13,8 @@ from typing import Final
 import attrs
 import trio
 
-from ...._enums import CmapTrack, CmapType
-from ...._errors import CsError, error_from_code
+from ...._enums import CmapTrack, CmapType, CsError
+from ...._errors import error_from_code
 from ...._types import CmapChange, CmapValue, TypedValue
 from . import coroparse
 from .icmap import Icmap, MapTracker, MapTrackers

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from ...._enums import Track
-from ...._errors import CsError, error_from_code
+from ...._enums import CsError, Track
+from ...._errors import error_from_code
 from .service import ClientConnection
 
 

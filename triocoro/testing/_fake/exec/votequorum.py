@@ -9,8 +9,8 @@ from typing import Final
 import attrs
 import trio
 
-from ...._enums import CmapTrack, CmapType, NodeState, Track, VotequorumFlag
-from ...._errors import CsError, error_from_code
+from ...._enums import CmapTrack, CmapType, CsError, NodeState, Track, VotequorumFlag
+from ...._errors import error_from_code
 from ...._types import (
     CmapChange,
     ExpectedVotesChange,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ...._enums import CmapMap, CmapTrack
-from ...._errors import CsError, error_from_code
+from ...._enums import CmapMap, CmapTrack, CsError
+from ...._errors import error_from_code
 from ...._types import CmapNotification, TypedValue
 from ..exec.cmap import CmapService
 from ..exec.ipc import IpcConnection

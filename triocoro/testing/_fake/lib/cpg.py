@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from ...._enums import FlowControlState, IterationType
-from ...._errors import CsError, error_from_code
+from ...._enums import CsError, FlowControlState, IterationType
+from ...._errors import error_from_code
 from ...._raw import MULTICAST_BURST, MulticastStatus
 from ...._types import Address, ConfigChange, CpgEvent, GroupMember, Message
 from ..exec.cpg import CpgRecord, CpgService, Fragment

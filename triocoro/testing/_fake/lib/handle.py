@@ -10,7 +10,8 @@ from typing import Generic, TypeVar, cast
 
 import trio
 
-from ...._errors import CorosyncError, CsError, error_from_code
+from ...._enums import CsError
+from ...._errors import CorosyncError, error_from_code
 from ..exec.ipc import IpcConnection
 from ..exec.jobs import Job, PendingReply, Reply, broken
 

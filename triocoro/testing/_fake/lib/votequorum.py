@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import trio
 
-from ...._enums import Track
-from ...._errors import CsError, error_from_code
+from ...._enums import CsError, Track
+from ...._errors import error_from_code
 from ...._types import RingId, VotequorumEvent, VotequorumInfo
 from ..exec.ipc import IpcConnection
 from ..exec.votequorum import VotequorumService
