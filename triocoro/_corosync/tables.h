@@ -2,7 +2,7 @@
  * cs_error_t. From these lists the preprocessor makes the table, the wrappers, and the names to look up.
  *
  * A new library needs a list here that TC_LIBRARIES names, its types in abi.h, a unit for its callbacks, a row in
- * libraries.c, and a Python module.
+ * libraries.c, its constant and functions in shim.cdef and _shim.pyi, and what docs/architecture.md lists in Python.
  */
 #ifndef TC_TABLES_H
 #define TC_TABLES_H

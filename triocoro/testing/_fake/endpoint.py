@@ -1,6 +1,6 @@
 """A node's services and the endpoint to connect to them.
 
-A new service adds a line to `services` and a case to `FakeEndpoint.connect`.
+A new service adds a line to `services` and a case to `FakeEndpoint._connect_to`.
 """
 
 from __future__ import annotations

@@ -14,20 +14,9 @@ from ...._types import CmapChange, CmapNotification, CmapValue, RingId, TypedVal
 from ..._cluster.options import ClusterOptions
 from . import coroparse, totemconfig
 from .daemon import Daemon
+from .default_services import DEFAULT_SERVICES
 from .icmap import MapTracker
 from .service import ClientConnection, Synchronised
-
-_SERVICES: Final = (
-    ("cmap", 1),
-    ("cfg", 5),
-    ("cpg", 7),
-    ("quorum", 0),
-    ("pload", 2),
-    ("votequorum", 4),
-    ("mon", 0),
-    ("wd", 0),
-)
-"""The services of a real daemon in the order of their ids, each with its number of message types."""
 
 _READ_ONLY: Final = (
     *(f"totem.crypto_{name}" for name in ("cipher", "hash", "model")),
@@ -254,7 +243,7 @@ def _node_keys(nodeid: int, options: ClusterOptions) -> Iterator[tuple[str, Type
 def _constant_keys() -> Iterator[tuple[str, TypedValue]]:
     """The keys that do not depend on the configuration. The fake does not count, so counters stay at 0."""
     string = partial(TypedValue, CmapType.STRING)
-    for number, (service, messages) in enumerate(_SERVICES):
+    for number, (service, messages) in enumerate(DEFAULT_SERVICES):
         yield f"internal_configuration.service.{number}.name", string(f"corosync_{service}")
         yield f"internal_configuration.service.{number}.ver", TypedValue(CmapType.UINT32, 0)
         yield f"runtime.services.{service}.service_id", TypedValue(CmapType.UINT16, number)

@@ -17,12 +17,11 @@ from ...._enums import CmapTrack, CmapType, CsError
 from ...._errors import error_from_code
 from ...._types import CmapChange, CmapValue, TypedValue
 from . import coroparse
+from .default_services import SERVICE_IDS
 from .icmap import Icmap, MapTracker, MapTrackers
 
 _PERIOD: Final = 1.5
 """The seconds between two checks of tracked values."""
-
-_SERVICE_IDS: Final = {"cmap": 0, "cfg": 1, "cpg": 2, "quorum": 3, "votequorum": 5}
 
 _CLEAR: Final = "stats.clear."
 
@@ -125,7 +124,7 @@ class Stats:
         """Add a connection; returns its counters, which the connection keeps up to date."""
         # Corosync tells connections apart by their addresses in memory.
         address = 0x550000000000 + next(self._numbers) * 0x1000
-        counters = ConnectionCounters(f"stats.ipcs.service{_SERVICE_IDS[service]}.{pid}.0x{address:x}")
+        counters = ConnectionCounters(f"stats.ipcs.service{SERVICE_IDS[service]}.{pid}.0x{address:x}")
         self._connections.append(counters)
         self._notify(CmapTrack.ADD, counters)
         return counters
