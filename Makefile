@@ -2,7 +2,8 @@
 # make test         all checks, then all tests, against the fake and against real daemons. If real daemons cannot run,
 #                   the last line says so and why; with CI=true or REAL=required that is a failure
 # make setup        install what the other targets need; they call it themselves, and a second call does nothing
-# make lint, make fake, make real   the parts of make test; ARGS="-k name" goes to pytest, which uses all cores
+# make lint, make fake, make real   the parts of make test; ARGS="-k name" goes to pytest, which uses all cores. make real
+#                   skips the tests that use no cluster
 # make coverage     branch coverage of the fake and the real tests together; fails below the gate in pyproject.toml
 # make bounds       measure what has a limit of time or CPU, and fail if one is exceeded; needs a quiet machine
 # make bench        measure beside C and Trio: docs/benchmarks.md; takes ROUNDS=5, ONLY="64 B", BASE=<commit>, SAVE=1
@@ -34,6 +35,8 @@ READY := $(VENV)/.ready
 # When one of these changes, make setup builds the extension module again. (cffi generates _shim.c.)
 SOURCES := $(filter-out %/_shim.c,$(wildcard $(addprefix triocoro/_corosync/,*.c *.h *.cdef *.txt *build*.py)))
 
+REAL_WORKERS := $(shell echo $$(($$(nproc) + 2)))
+
 # These show in half a minute that the SDK and real clusters work.
 REAL_SMOKE := tests/sdk/test_death.py tests/plugin/test_downstream.py
 
@@ -59,8 +62,13 @@ lint: setup
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/flake8 .
 
-fake real: setup
-	$(BIN)/python -m pytest --corosync=$@ --numprocesses=auto --dist=worksteal $(ARGS)
+fake: setup
+	$(BIN)/python -m pytest --corosync=fake --numprocesses=auto --dist=worksteal $(ARGS)
+
+# These tests wait for their daemons most of the time, so there are more of them at a time than cores. Those that use no
+# cluster have run in make fake.
+real: setup
+	$(BIN)/python -m pytest --corosync=real --numprocesses=$(REAL_WORKERS) --dist=worksteal --skip-without-cluster $(ARGS)
 
 # Only one of the two modes at a time, so that each test has the machine that it has in make fake and make real.
 coverage: export COVERAGE_FILE := $(CURDIR)/build/coverage/data
@@ -89,7 +97,7 @@ flake: setup
 	@BIN=$(BIN) N=$(N) tools/flake.sh $(ARGS)
 
 flake-smoke: setup
-	@BIN=$(BIN) N=1 tools/flake.sh tests/sdk/test_death.py tests/sdk/test_cancellation.py
+	@BIN=$(BIN) N=1 tools/flake.sh --numprocesses=2 --dist=worksteal tests/sdk/test_death.py tests/sdk/test_cancellation.py
 
 fuzz: setup
 	@PYTHONPATH=tests $(BIN)/python -m fuzz --number=$(N) $(if $(SEED),--seed=$(SEED)) --shrink --ledger $(ARGS)

@@ -93,6 +93,17 @@ def test_tests_are_counted_by_what_they_run_on(ours: pytest.Pytester, mode: str,
     )
 
 
+@pytest.mark.parametrize("mode", ["fake", "real"])
+def test_tests_without_a_cluster_can_be_skipped(ours: pytest.Pytester, mode: str) -> None:
+    ours.makepyfile(_SOURCE)
+    result = ours.runpytest(f"--corosync={mode}", "--skip-without-cluster", "-rs")
+    result.assert_outcomes(passed=4 if mode == "fake" else 3, skipped=6 if mode == "fake" else 7)
+    result.stdout.fnmatch_lines(
+        ["conformance: 1 tests on both, 2 on real Corosync only, 3 on the fake only, 4 without a cluster"]
+    )
+    result.stdout.fnmatch_lines(["SKIPPED [[]4[]] *: without a cluster: make fake runs it"])
+
+
 def test_a_cluster_needs_a_mode_or_a_marker(ours: pytest.Pytester) -> None:
     ours.makepyfile(
         """

@@ -153,6 +153,28 @@ def test_a_deadline_of_each_example(pytester: pytest.Pytester) -> None:
     result.stdout.fnmatch_lines(["*TooSlowError: the test has not ended by its deadline, 1.5 s *"])
 
 
+def test_the_longest_tests_run_first(pytester: pytest.Pytester) -> None:
+    load_plugin(pytester, "deadline")
+    pytester.makepyfile(
+        """
+        import pytest
+
+        def test_default(): pass
+
+        @pytest.mark.deadline(20)
+        def test_short(): pass
+
+        @pytest.mark.deadline(120)
+        def test_long(): pass
+
+        @pytest.mark.deadline(240)
+        def test_longest(): pass
+        """
+    )
+    result = pytester.runpytest("-v")
+    result.stdout.fnmatch_lines([f"*::test_{name} PASSED *" for name in ("longest", "long", "default", "short")])
+
+
 @pytest.mark.parametrize("workers", [[], ["-n", "1"]], ids=["here", "xdist"])
 def test_a_crash_is_reported_by_the_next_run(pytester: pytest.Pytester, workers: list[str]) -> None:
     load_plugin(pytester, "crashes")
