@@ -67,7 +67,7 @@ class Daemon:
         self.totem = totem
         self.log = log
         self.frozen: bool = False
-        self.in_sync: bool = False
+        self.synchronising: bool = False
         self.alive: bool = True
         # Whether a clean shutdown has begun.
         self.stopping: bool = False
@@ -119,12 +119,12 @@ class Daemon:
                 text += f" Members {verb}: {' '.join(map(str, sorted(nodeids)))}"
         self.log("TOTEM", text)
         self._ring = ring
-        self.in_sync = True
+        self.synchronising = True
         self.stats.ring_formed()
 
     def end_sync(self) -> None:
         """The transition is over: run the jobs that have waited for that."""
-        self.in_sync = False
+        self.synchronising = False
         self.run_jobs()
 
     def submit(self, job: Job, *, during_sync: bool = True) -> None:
@@ -153,7 +153,7 @@ class Daemon:
 
     def _next_job(self) -> Job | None:
         for index, (job, during_sync) in enumerate(self._jobs):
-            if during_sync or not self.in_sync:
+            if during_sync or not self.synchronising:
                 del self._jobs[index]
                 return job
         return None

@@ -103,7 +103,7 @@ class IpcConnection:
 
     def has_room(self, size: int) -> bool:
         """Whether the ring buffer takes a request of `size` bytes: it has room, and no transition is in progress."""
-        return not self.daemon.in_sync and self._request_bytes + _size_in_ring(REQUEST_BYTES, size) <= RING_BYTES
+        return not self.daemon.synchronising and self._request_bytes + _size_in_ring(REQUEST_BYTES, size) <= RING_BYTES
 
     def submit(self, job: Job, *, size: int = 0) -> None:
         """Put a request into the ring buffer; a daemon that is not frozen runs it at once."""

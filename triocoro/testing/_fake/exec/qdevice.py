@@ -14,7 +14,7 @@ from ...._types import RingId
 from .jobs import Reply
 from .service import ClientConnection
 from .voteconfig import VoteConfig
-from .votes import QDEVICE, NodeFlag, Votes
+from .votes import NodeFlag, Votes
 
 _REGISTER: Final = "votequorum_qdevice_register"
 
@@ -60,8 +60,12 @@ class Host(Protocol):
         """Send a message to votequorum on every node of the ring."""
         ...
 
-    def send_node_info(self, nodeid: int | None = None) -> None:
-        """Tell all nodes about our node, or about the quorum device."""
+    def send_node_info(self) -> None:
+        """Send our node's state to all nodes."""
+        ...
+
+    def send_qdevice_info(self) -> None:
+        """Send the quorum device's state to all nodes."""
         ...
 
     def proceed(self) -> None:
@@ -197,7 +201,7 @@ class Qdevice:
                 registrant, self._registrant = self._registrant, None
                 if message.name == self.name:
                     self._votes.us.flags |= NodeFlag.QDEVICE_REGISTERED
-                    self._host.send_node_info(QDEVICE)
+                    self._host.send_qdevice_info()
                     self._host.send_node_info()
                 registrant.reply(self._other_name(message.name))
         elif not any(NodeFlag.QDEVICE_REGISTERED in node.flags for node in self._votes.members()):

@@ -121,7 +121,7 @@ class Totem:
             return
         multicast = Multicast(sender.ring, sender.nodeid, service, message)
         # Messages of a transition take no time.
-        if self._transit.takes_time and not sender.in_sync:
+        if self._transit.takes_time and not sender.synchronising:
             self._transit.send(multicast, [daemon.nodeid for daemon in self._receivers(sender.ring)])
             return
         self._undelivered.append(multicast)

@@ -29,7 +29,7 @@ from .quorum import QuorumService
 from .service import ClientConnection, Synchronised
 from .trackers import Trackers
 from .voteconfig import TieBreaker
-from .votes import QDEVICE, NodeFlag, Votes
+from .votes import ClusterNode, NodeFlag, Votes
 
 _QDEVICE_FLAGS: Final = {
     NodeFlag.QDEVICE_REGISTERED: VotequorumFlag.QDEVICE_REGISTERED,
@@ -81,7 +81,7 @@ class VotequorumService(Synchronised):
         self.ring_id = RingId(0, 0)
         self._trackers = Trackers("votequorum_trackstart", lambda: (self._nodelist(), self._change()))
         self._quorum = quorum
-        self._in_sync = False
+        self._synchronising = False
         self._window_timer: trio.CancelScope | None = None
         self.configuration = voteconfig.read(daemon.icmap, daemon.nodeid)
         self.votes = Votes(daemon.nodeid, self.configuration, self)
@@ -106,7 +106,7 @@ class VotequorumService(Synchronised):
             VotequorumFlag.LAST_MAN_STANDING: votes.last_man_standing,
             VotequorumFlag.AUTO_TIE_BREAKER: votes.tie_breaker is not TieBreaker.NONE,
             VotequorumFlag.ALLOW_DOWNSCALE: votes.allow_downscale,
-            **{ours: theirs in node.flags for theirs, ours in _QDEVICE_FLAGS.items()},
+            **{client_flag: node_flag in node.flags for node_flag, client_flag in _QDEVICE_FLAGS.items()},
         }
         flags = VotequorumFlag(0)
         for flag, holds in conditions.items():
@@ -183,7 +183,7 @@ class VotequorumService(Synchronised):
                 votes.expect(value)
                 self.expected_votes_changed()
                 votes.set_barrier(value)
-                votes.respect_tracked()
+                votes.raise_expected_to_tracked()
                 votes.recalculate(allow_decrease=True)
             case _Reconfigure(_Parameter.NODE_VOTES, nodeid, value):
                 node = votes.find(nodeid)
@@ -211,11 +211,11 @@ class VotequorumService(Synchronised):
         node.state = NodeState.LEAVING if leaving else NodeState.MEMBER
         quorate = NodeFlag.QUORATE in info.flags
         # A node that is not quorate adopts the expected votes of one that is.
-        believes = quorate and not votes.quorate
-        if believes:
+        adopts_expected = quorate and not votes.quorate
+        if adopts_expected:
             votes.us.expected_votes = info.expected_votes
-        takes_over = quorate or votes.allow_downscale
-        node.expected_votes = info.expected_votes if takes_over else votes.us.expected_votes
+        keeps_sent_expected = quorate or votes.allow_downscale
+        node.expected_votes = info.expected_votes if keeps_sent_expected else votes.us.expected_votes
         if votes.last_man_standing and node.votes > 1:
             self.log("Last Man Standing is for nodes of one vote each. Disabling LMS.")
             votes.last_man_standing = False
@@ -226,7 +226,7 @@ class VotequorumService(Synchronised):
             or NodeFlag.FIRST in node.flags
             or attrs.astuple(before) != attrs.astuple(node)
         ):
-            votes.recalculate(allow_decrease=leaving or believes, by_nodes=leaving)
+            votes.recalculate(allow_decrease=leaving or adopts_expected, by_nodes=leaving)
         if votes.wait_for_all and NodeFlag.WFASTATUS not in node.flags and quorate:
             votes.set_waiting_for_all(waiting=False)
 
@@ -240,9 +240,15 @@ class VotequorumService(Synchronised):
         if votes.qdevice.votes != before:
             votes.recalculate(allow_decrease=False)
 
-    def send_node_info(self, nodeid: int | None = None) -> None:
-        """Send our state to all nodes; with a node id, which can only be `QDEVICE`, that of the quorum device."""
-        node = self.votes.us if nodeid is None else self.votes.qdevice
+    def send_node_info(self) -> None:
+        """Send our state to all nodes."""
+        self._send_state(self.votes.us)
+
+    def send_qdevice_info(self) -> None:
+        """Send the state of the quorum device to all nodes."""
+        self._send_state(self.votes.qdevice)
+
+    def _send_state(self, node: ClusterNode) -> None:
         self.multicast(_NodeInfo(node.nodeid, node.votes, node.expected_votes, node.flags))
 
     def exit(self) -> None:
@@ -271,7 +277,7 @@ class VotequorumService(Synchronised):
         self.votes.reconfigure(self.configuration)
         after = (us.votes, us.expected_votes)
         self.send_node_info()
-        self.send_node_info(QDEVICE)
+        self.send_qdevice_info()
         for parameter, old, new in zip((_Parameter.NODE_VOTES, _Parameter.EXPECTED_VOTES), before, after, strict=True):
             if new != old:
                 self.multicast(_Reconfigure(parameter, nodeid, new))
@@ -284,7 +290,7 @@ class VotequorumService(Synchronised):
         members: tuple[int, ...],
         ring_id: RingId,
     ) -> None:
-        self._in_sync = True
+        self._synchronising = True
         votes = self.votes
         if len(members) > 1:
             votes.us.flags &= ~NodeFlag.FIRST
@@ -299,7 +305,7 @@ class VotequorumService(Synchronised):
 
     def sync_process(self) -> None:
         self.send_node_info()
-        self.send_node_info(QDEVICE)
+        self.send_qdevice_info()
         self.qdevice.sync_process()
         self._trackers.notify(self._nodelist())
 
@@ -314,11 +320,11 @@ class VotequorumService(Synchronised):
     def sync_activate(self) -> None:
         self.votes.recalculate(allow_decrease=False)
         self._notify_quorum()
-        self._in_sync = False
+        self._synchronising = False
 
     def _start_window(self) -> None:
         self._stop_window()
-        # Outside of a Trio run no time passes, so there is no timer; but no node can have left yet either.
+        # Before the Trio run starts there is no clock and no timer. None is needed: no node can have left yet.
         if in_run():
             self._window_timer = self.daemon.call_after(
                 self.configuration.last_man_standing_window / 1000, self._window_elapsed
@@ -343,7 +349,7 @@ class VotequorumService(Synchronised):
 
     def quorate_changed(self) -> None:
         """Send the clients whether we are quorate, in a transition only at its end."""
-        if not self._in_sync:
+        if not self._synchronising:
             self._notify_quorum()
 
     def publish(self, key: str, number: int, kind: CmapType = CmapType.UINT32) -> None:

@@ -86,8 +86,11 @@ class Votes:
         self._previous_ring: tuple[int, ...] = ()
         self._lowest = self._highest = -1
         self._tie_breakers = configuration.tie_breakers
-        # Corosync tries to store this on disk for its next start, but has closed the file before it writes.
-        self._most_expected = 0
+        # The number of expected votes below which allow_downscale does not go.
+        self._ev_barrier = 0
+        # The most votes that were ever expected. Corosync tries to store this on disk for its next start, but has
+        # closed the file before it writes.
+        self._ev_tracking_barrier = 0
         self._listener = listener
         listener.publish("this_node_id", nodeid)
         self.us = self.add(nodeid)
@@ -96,7 +99,7 @@ class Votes:
         if self.tie_breaker:
             listener.publish("atb_type", self.tie_breaker)
         if self.allow_downscale:
-            listener.publish("ev_tracking_barrier", self._most_expected)
+            listener.publish("ev_tracking_barrier", self._ev_tracking_barrier)
         self._configure(configuration)
         if self.wait_for_all:
             self.set_waiting_for_all(waiting=True)
@@ -135,7 +138,7 @@ class Votes:
                 all_votes += device_votes
         if self.allow_downscale:
             # The most votes ever expected replace the configured number.
-            expected_votes = self._most_expected
+            expected_votes = self._ev_tracking_barrier
         self.us.votes = configuration.own_votes
         self.us.expected_votes = expected_votes or all_votes
         if device_votes is not None or not configuration.device:
@@ -156,7 +159,7 @@ class Votes:
     def add(self, nodeid: int) -> ClusterNode:
         """Add a node that was not seen before.
 
-        Corosync means to keep the nodes in ascending order, but puts one above all the others before the last one.
+        Corosync means to keep the nodes in ascending order, but inserts the highest id before the last element.
         """
         node = ClusterNode(nodeid)
         above = next((index for index, other in enumerate(self.nodes) if nodeid < other.nodeid), len(self.nodes) - 1)
@@ -193,13 +196,13 @@ class Votes:
 
     def set_barrier(self, expected_votes: int) -> None:
         """Set the number of expected votes below which allow_downscale does not go."""
-        self._barrier = expected_votes
+        self._ev_barrier = expected_votes
         self._listener.publish("ev_barrier", expected_votes)
 
-    def respect_tracked(self) -> None:
+    def raise_expected_to_tracked(self) -> None:
         """With allow_downscale, raise our expected votes to the most that were ever expected."""
         if self.allow_downscale:
-            self.us.expected_votes = max(self.us.expected_votes, self._most_expected)
+            self.us.expected_votes = max(self.us.expected_votes, self._ev_tracking_barrier)
 
     def calculate_quorum(
         self, *, allow_decrease: bool, max_expected: int = 0, allow_downscale: bool | None = None
@@ -207,7 +210,7 @@ class Votes:
         """The number of votes needed for quorum."""
         downscale = self.allow_downscale if allow_downscale is None else allow_downscale
         if downscale and allow_decrease and max_expected:
-            max_expected = max(self._barrier, max_expected)
+            max_expected = max(self._ev_barrier, max_expected)
         expected = max_expected or self.highest_expected()
         quorum = max((votes + 2) % _MODULUS // 2 for votes in (expected, self.total(self.us)))
         if not allow_decrease:
@@ -229,8 +232,8 @@ class Votes:
         if total > self.us.expected_votes:
             self.us.expected_votes = total
             self._listener.expected_votes_changed()
-        if self.allow_downscale and self.us.expected_votes > self._most_expected:
-            self._most_expected = self.us.expected_votes
+        if self.allow_downscale and self.us.expected_votes > self._ev_tracking_barrier:
+            self._ev_tracking_barrier = self.us.expected_votes
             self._listener.publish("ev_tracking_barrier", self.us.expected_votes)
         voters = sum(1 for _ in self.members()) + bool(self.qdevice.votes) if by_nodes else 0
         # votequorum keeps this in one byte.
@@ -255,7 +258,7 @@ class Votes:
         self._listener.publish("qdevice_master_wins", allow, CmapType.UINT8)
 
     def lowest_is_member(self) -> bool:
-        """Whether the node is a member that was the lowest one when we were last quorate."""
+        """Whether the node that had the lowest id when we were last quorate is still a member."""
         return any(node.nodeid == self._lowest for node in self.members())
 
     def _decide(self, total: int) -> None:
