@@ -5,10 +5,10 @@ from __future__ import annotations
 from .._cluster.options import ClusterOptions
 from .._history.history import History
 from .members import members
-from .messages import Messages
-from .order import order_violations
-from .quorum import quorum_violations
-from .views import view_violations
+from .messages import MessageChecker
+from .order import check_order
+from .quorum import check_quorum
+from .views import check_views
 from .violation import Rule as Rule, Violation as Violation
 
 
@@ -25,12 +25,12 @@ def check(history: History, *, options: ClusterOptions | None = None) -> list[Vi
     """
     entries = list(history)
     everyone = members(entries)
-    messages = Messages(everyone)
+    messages = MessageChecker(everyone)
     violations = [
-        *messages.violations(),
-        *order_violations(everyone, messages),
-        *view_violations(entries, everyone),
+        *messages.check(),
+        *check_order(everyone, messages),
+        *check_views(entries, everyone),
     ]
     if options is not None:
-        violations += quorum_violations(entries, options)
+        violations += check_quorum(entries, options)
     return violations

@@ -14,7 +14,7 @@ _TWO_NODES = 2
 class Electorate:
     """The votes of each node, the expected votes, and what follows from them.
 
-    Votes that were set may not count yet, so most numbers are ranges from the fewest to the most possible.
+    Votes that were set may not count yet, so most numbers are ranges: the lowest and the highest possible one.
     """
 
     def __init__(self, options: ClusterOptions) -> None:
@@ -25,8 +25,8 @@ class Electorate:
         self._expected = {options.expected_votes or options.total_votes}
         """Every number that may be expected, of those that were configured or set."""
         self._master_wins = False
-        self.is_unknown = False
-        """Whether a client changed the configuration, or asked the daemon to reload it."""
+        self.config_may_have_changed = False
+        """Whether a client set keys of the configuration, or asked the daemon to reload it."""
         self.waits_for_all = options.two_node if options.wait_for_all is None else options.wait_for_all
 
     def note(self, call: Call) -> None:
@@ -39,12 +39,14 @@ class Electorate:
         elif call.function == "qdevice_master_wins":
             self._master_wins = self._master_wins or arguments["allow"]
         elif call.function in {"set", "delete", "increment", "decrement"}:
-            self.is_unknown = self.is_unknown or arguments["key"].startswith(("quorum.", "nodelist."))
+            self.config_may_have_changed = self.config_may_have_changed or arguments["key"].startswith(
+                ("quorum.", "nodelist.")
+            )
         elif call.function == "reload_config":
-            self.is_unknown = True
+            self.config_may_have_changed = True
 
     def votes(self, nodes: Collection[int], *, device: bool | None = None) -> tuple[int, int]:
-        """The fewest and the most votes that nodes may have together.
+        """The lowest and the highest number of votes that nodes may have together.
 
         Args:
             nodes: their ids.
@@ -57,13 +59,13 @@ class Electorate:
         )
 
     def expected(self) -> tuple[int, int]:
-        """The fewest and the most votes that may be expected."""
+        """The lowest and the highest number of votes that may be expected."""
         # A node that sees more votes than it expected expects that many from then on. A device's votes count as seen.
-        most = max(*self._expected, self.votes(self._votes)[1])
-        return (1 if self.may_shrink else min(self._expected)), most
+        max_expected = max(*self._expected, self.votes(self._votes)[1])
+        return (1 if self.may_shrink else min(self._expected)), max_expected
 
     @property
-    def is_announced(self) -> bool:
+    def announces_expected(self) -> bool:
         """Whether the daemon announces every change of the expected votes.
 
         It does not where a device's votes count as seen, or where `may_shrink`.
@@ -75,25 +77,35 @@ class Electorate:
         """Whether the expected votes may fall unannounced: nodes that were given up, or left cleanly, stop counting."""
         return self._options.last_man_standing or self._options.allow_downscale
 
-    def quorum(self, nodes: Collection[int], fewest: int, most: int, expected: int | None) -> tuple[int, int]:
-        """The lowest and the highest possible quorum, where between `fewest` and `most` votes are present."""
+    def quorum(self, nodes: Collection[int], min_votes: int, max_votes: int, expected: int | None) -> tuple[int, int]:
+        """The lowest and the highest possible quorum.
+
+        Args:
+            nodes: the nodes of the ring.
+            min_votes: the lowest number of votes that may be present.
+            max_votes: the highest one.
+            expected: the expected votes; `None` if they are not known exactly.
+        """
         if self._options.two_node and len(nodes) <= _TWO_NODES:
             return 1, 1
-        least_expected, most_expected = self.expected() if expected is None else (expected, expected)
-        return (max(least_expected, fewest) + 2) // 2, (max(most_expected, most) + 2) // 2
+        min_expected, max_expected = self._expected_range(expected)
+        return (max(min_expected, min_votes) + 2) // 2, (max(max_expected, max_votes) + 2) // 2
 
-    def is_plain(self, nodes: Collection[int]) -> bool:
+    def _expected_range(self, expected: int | None) -> tuple[int, int]:
+        return self.expected() if expected is None else (expected, expected)
+
+    def votes_are_fixed(self, nodes: Collection[int]) -> bool:
         """Whether the votes of these nodes never changed, and there is no quorum device."""
         return self._options.qdevice_votes is None and all(len(self._votes.get(nodeid, ())) == 1 for nodeid in nodes)
 
     def verdict(self, nodes: Collection[int], expected: int | None) -> bool | None:
         """Whether these nodes are quorate; `None` if the votes alone do not decide it."""
-        least, most = self.votes(nodes)
-        enough = least >= self.quorum(nodes, least, least, expected)[1]
-        too_few = most < self.quorum(nodes, most, most, expected)[0]
+        min_votes, max_votes = self.votes(nodes)
+        enough = min_votes >= self.quorum(nodes, min_votes, min_votes, expected)[1]
+        too_few = max_votes < self.quorum(nodes, max_votes, max_votes, expected)[0]
         if enough:
-            fewest, highest = self.expected() if expected is None else (expected, expected)
-            all_present = least == most == fewest == highest
+            min_expected, max_expected = self._expected_range(expected)
+            all_present = min_votes == max_votes == min_expected == max_expected
             return True if all_present or not self.waits_for_all else None
         if too_few and not self._master_wins and not self._may_be_half(nodes, expected):
             return False
@@ -103,9 +115,9 @@ class Electorate:
         """Whether auto_tie_breaker may decide."""
         if not self._options.auto_tie_breaker:
             return False
-        least, most = self.votes(nodes)
-        fewest, highest = self.expected() if expected is None else (expected, expected)
-        return least <= highest // 2 and most >= fewest // 2
+        min_votes, max_votes = self.votes(nodes)
+        min_expected, max_expected = self._expected_range(expected)
+        return min_votes <= max_expected // 2 and max_votes >= min_expected // 2
 
     def verdict_after(self, before: Collection[int], nodes: Collection[int], *, was_quorate: bool) -> bool | None:
         """Whether nodes are quorate after others have left them; `None` if that cannot be told.
@@ -116,8 +128,8 @@ class Electorate:
             was_quorate: whether the nodes before were quorate.
         """
         options = self._options
-        fewest, highest = self.expected()
-        if fewest != highest or not self.is_plain(before):
+        min_expected, max_expected = self.expected()
+        if min_expected != max_expected or not self.votes_are_fixed(before):
             return None
         total = self.votes(nodes)[0]
         quorum = self.quorum(nodes, total, total, None)[0]
@@ -126,7 +138,7 @@ class Electorate:
             return False if not options.auto_tie_breaker else None
         if total >= quorum:
             return True
-        if not options.auto_tie_breaker or total != fewest // 2 or self.votes(before)[0] < quorum:
+        if not options.auto_tie_breaker or total != min_expected // 2 or self.votes(before)[0] < quorum:
             return None
         # Half of the votes is enough for the nodes that have the tie breaker, unless the others may be quorate.
         return len(before) - len(nodes) < quorum and self._tie_breaker(before) in nodes

@@ -61,7 +61,11 @@ class Segment:
     ordered: list[OrderedEvent] = attrs.field(factory=list[OrderedEvent])
     """Messages and regular changes of the group: JOIN, LEAVE and PROCDOWN."""
     parted: frozenset[int] = frozenset()
-    """Nodes reported down or up in the transition out of this ring: they do not come along to the next one."""
+    """Nodes reported down or up in the transition out of this ring.
+
+    They did not go on with the member: a node that is in the next ring nevertheless had been in another one meanwhile,
+    so the two need not have delivered the same messages.
+    """
     next: TotemChange | None = None
     """The totem change that opened the next ring."""
 
@@ -82,9 +86,10 @@ class Segment:
 
     @property
     def gone(self) -> frozenset[int]:
-        """Nodes of this ring, or reported as parted, that are not in the next ring.
+        """Nodes of this ring, or reported as parted, that are not in the next ring: nothing more comes from them.
 
-        The group's changes only name nodes with members in the group; the totem change shows the others.
+        The totem change is needed to find all of them, because the group's changes only name nodes with members in the
+        group.
         """
         return frozenset() if self.next is None else (self.parted | {*self.change.members}) - {*self.next.members}
 
@@ -238,14 +243,14 @@ def _member(handle: _CpgHandle) -> Member | None:
     for delivery, position in zip(handle.deliveries, handle.positions, strict=True):
         member.deliveries.append(delivery)
         member.positions.append(position)
-        if isinstance(delivery.event, ConfigChange) and _names(delivery.event.left, member.address):
+        if isinstance(delivery.event, ConfigChange) and _is_among(member.address, delivery.event.left):
             member.leave = delivery
             break
     member.segments = list(_segments(member))
     return member
 
 
-def _names(changes: Iterable[MemberChange], address: Address) -> bool:
+def _is_among(address: Address, changes: Iterable[MemberChange]) -> bool:
     return any(change.address == address for change in changes)
 
 

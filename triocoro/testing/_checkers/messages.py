@@ -62,7 +62,7 @@ class _Excuses:
         return True
 
 
-class Messages:
+class MessageChecker:
     """Compares what members delivered with what was sent."""
 
     def __init__(self, members: Sequence[Member]) -> None:
@@ -81,13 +81,13 @@ class Messages:
         sent = self._sent.get((group, address))
         return None if sent is None else len(sent.indices.get(payload, ()))
 
-    def violations(self) -> Iterator[Violation]:
+    def check(self) -> Iterator[Violation]:
         """The violations of integrity, FIFO order and self-delivery."""
         for member in self._members:
-            yield from self._received(member)
-            yield from self._self_delivery(member)
+            yield from self._check_received(member)
+            yield from self._check_self_delivery(member)
 
-    def _received(self, member: Member) -> Iterator[Violation]:
+    def _check_received(self, member: Member) -> Iterator[Violation]:
         """The violations of integrity and FIFO order in what one member received."""
         same_message: dict[tuple[Address, bytes], list[Delivery]] = {}
         # For each sender: the index of its latest send that was delivered, and the delivery.
@@ -114,7 +114,7 @@ class Messages:
                 continue
             same = same_message.setdefault((event.sender, event.payload), [])
             same.append(delivery)
-            violation = self._integrity(member, same, sent, position)
+            violation = self._check_integrity(member, same, sent, position)
             if violation is not None:
                 yield violation
                 continue
@@ -131,7 +131,9 @@ class Messages:
                 reached[event.sender] = index, delivery
 
     @staticmethod
-    def _integrity(member: Member, same: Sequence[Delivery], sent: _SentMessages, position: int) -> Violation | None:
+    def _check_integrity(
+        member: Member, same: Sequence[Delivery], sent: _SentMessages, position: int
+    ) -> Violation | None:
         """The violation if the last of these deliveries of one message, at that position, is one too many."""
         first, delivery, times = same[0], same[-1], len(same)
         message: Message = delivery.event
@@ -152,7 +154,7 @@ class Messages:
         text = f"{member} received {show_payload(payload)}, which {sender} has never sent"
         return Violation(Rule.INTEGRITY, text, (delivery,))
 
-    def _self_delivery(self, member: Member) -> Iterator[Violation]:
+    def _check_self_delivery(self, member: Member) -> Iterator[Violation]:
         own = _SentMessages()
         for send in member.sends:
             own.add(send)

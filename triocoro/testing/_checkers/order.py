@@ -11,19 +11,19 @@ import attrs
 from ..._types import Address, Message, RingId, show_payload
 from .._history.entries import Delivery
 from .members import Key, Member, OrderedEvent, Segment, show
-from .messages import Messages
+from .messages import MessageChecker
 from .rings import show_ring
 from .violation import Rule, Violation
 
 
 @attrs.define(eq=False)
-class _Sequence:
+class _RingLog:
     """What a member delivered in one ring, prepared for comparison."""
 
     segment: Segment
     keys: list[Key]
     unique: dict[Key, int]
-    """Where each event is that cannot be confused with another one."""
+    """The events whose key occurs only once, with their indices: these can be compared between members."""
 
     @property
     def member(self) -> Member:
@@ -34,100 +34,124 @@ class _Sequence:
         return self.segment.ordered
 
 
-def order_violations(members: Sequence[Member], messages: Messages) -> Iterator[Violation]:
+def check_order(members: Sequence[Member], messages: MessageChecker) -> Iterator[Violation]:
     """The violations of total order and virtual synchrony."""
-    by_ring: dict[tuple[bytes, RingId], list[_Sequence]] = {}
+    by_ring: dict[tuple[bytes, RingId], list[_RingLog]] = {}
     for member in members:
         for segment in member.segments:
             if segment.view is not None or segment.ordered:
                 key = (member.group, segment.change.ring_id)
-                by_ring.setdefault(key, []).append(_sequence(segment, messages))
-    for sequences in by_ring.values():
-        yield from _total_order(sequences)
-        yield from _virtual_synchrony([sequence.segment for sequence in sequences])
+                by_ring.setdefault(key, []).append(_ring_log(segment, messages))
+    for logs in by_ring.values():
+        yield from _check_total_order(logs)
+        yield from _check_virtual_synchrony([log.segment for log in logs])
 
 
-def _sequence(segment: Segment, messages: Messages) -> _Sequence:
+def _ring_log(segment: Segment, messages: MessageChecker) -> _RingLog:
     keys = [ordered.key for ordered in segment.ordered]
     counts = Counter(keys)
     group = segment.member.group
 
     def is_unique(ordered: OrderedEvent) -> bool:
-        # The same members may come together again, so a change is never unmistakable.
+        # A change is never unique: its key is the members after it, and the same members may come together again.
         if ordered.change is not None or counts[ordered.key] > 1:
             return False
         message: Message = ordered.delivery.event
-        return (messages.times_sent(group, message.sender, message.payload) or 1) == 1
+        # None: the sender was not recorded, and the count above is all there is. 0: the message was never sent, which
+        # is a violation of integrity and no reason to leave it out here.
+        return messages.times_sent(group, message.sender, message.payload) in {None, 0, 1}
 
     unique = {ordered.key: index for index, ordered in enumerate(segment.ordered) if is_unique(ordered)}
-    return _Sequence(segment, keys, unique)
+    return _RingLog(segment, keys, unique)
 
 
 # -- total order -------------------------------------------------------------------------------------------------------
 
 
-def _total_order(sequences: Sequence[_Sequence]) -> Iterator[Violation]:
+def _check_total_order(logs: Sequence[_RingLog]) -> Iterator[Violation]:
     # A member that misses an event misses it in the comparison with every other member; report it once.
     reported: set[object] = set()
-    for one, other in combinations(sequences, 2):
-        for subject, violation in _compare(one, other):
+    for one, other in combinations(logs, 2):
+        for subject, violation in _check_pair(one, other):
             if reported.isdisjoint(subject):
                 yield violation
             reported.update(subject)
 
 
-def _compare(one: _Sequence, other: _Sequence) -> Iterator[tuple[set[object], Violation]]:
-    """The violations between two members, from the first to the last message that they share, with their subjects."""
+def _check_pair(one: _RingLog, other: _RingLog) -> Iterator[tuple[set[object], Violation]]:
+    """Compare two members from the first to the last message that they share.
+
+    Yields each violation with the events that it is about.
+    """
     if one.keys == other.keys:
         return
     # If both started with the ring, that is the first thing they share.
     both_started = one.segment.closed_transition and other.segment.closed_transition
-    last = (-1, -1) if both_started else None
-    for key, here in one.unique.items():
-        there = other.unique.get(key)
-        if there is None:
+    last_shared = (-1, -1) if both_started else None
+    for key, index in one.unique.items():
+        other_index = other.unique.get(key)
+        if other_index is None:
             continue
-        if last is not None and there <= last[1]:
-            before = one.ordered[last[0]]
+        if last_shared is not None and other_index <= last_shared[1]:
+            before = one.ordered[last_shared[0]]
             text = (
-                f"{one.member} had {_describe(before)} before {_describe(one.ordered[here])},"
+                f"{one.member} had {_describe(before)} before {_describe(one.ordered[index])},"
                 f" and {other.member} the other way round"
             )
-            events = (before, one.ordered[here], other.ordered[there], other.ordered[last[1]])
+            events = (before, one.ordered[index], other.ordered[other_index], other.ordered[last_shared[1]])
             evidence = tuple(ordered.delivery for ordered in events)
             yield {key, before.key}, Violation(Rule.TOTAL_ORDER, text, evidence)
             return
-        if last is not None:
-            yield from _gaps(one, other, last, (here, there))
-        last = here, there
+        if last_shared is not None:
+            yield from _check_between(one, other, last_shared, (index, other_index))
+        last_shared = index, other_index
 
 
-def _gaps(
-    one: _Sequence, other: _Sequence, last: tuple[int, int], this: tuple[int, int]
+def _check_between(
+    one: _RingLog, other: _RingLog, start: tuple[int, int], end: tuple[int, int]
 ) -> Iterator[tuple[set[object], Violation]]:
-    """The violations between two shared messages: an event is missing, or the order differs."""
-    mine = one.ordered[last[0] + 1 : this[0]]
-    theirs = other.ordered[last[1] + 1 : this[1]]
-    if [ordered.key for ordered in mine] == [ordered.key for ordered in theirs]:
+    """Compare two members between two messages that they share: is an event missing, or does the order differ?
+
+    Args:
+        one: the one member's log.
+        other: the other's.
+        start: the indices of the first shared message in both logs.
+        end: the indices of the next shared message.
+    """
+    one_part = one.ordered[start[0] + 1 : end[0]]
+    other_part = other.ordered[start[1] + 1 : end[1]]
+    if [ordered.key for ordered in one_part] == [ordered.key for ordered in other_part]:
         return
-    after = (one.ordered[this[0]], other.ordered[this[1]])
-    missing = False
-    for has, lacks, here, there, (until, instead) in (
-        (one, other, mine, theirs, after),
-        (other, one, theirs, mine, after[::-1]),
-    ):
-        for ordered in _surplus(here, there):
-            missing = True
-            rest = lacks.ordered[(this[1] if lacks is other else this[0]) :]
-            if not _is_excused(ordered, has.segment, lacks.segment, rest):
-                text = f"{lacks.member} missed {_describe(ordered)}, which {has.member} had before {_describe(until)}"
-                evidence = (ordered.delivery, until.delivery, instead.delivery)
-                yield {(lacks.member.client, ordered.key)}, Violation(Rule.TOTAL_ORDER, text, evidence)
-    if not missing:
-        first, second = next(pair for pair in zip(mine, theirs, strict=True) if pair[0].key != pair[1].key)
+    one_surplus, other_surplus = list(_surplus(one_part, other_part)), list(_surplus(other_part, one_part))
+    yield from _check_missing(one, other, one_surplus, end)
+    yield from _check_missing(other, one, other_surplus, end[::-1])
+    if not one_surplus and not other_surplus:
+        pairs = zip(one_part, other_part, strict=True)
+        first, second = next(pair for pair in pairs if pair[0].key != pair[1].key)
         text = f"{one.member} had {_describe(first)} where {other.member} had {_describe(second)}, and that one later"
-        events = (first.delivery, after[0].delivery, second.delivery, after[1].delivery)
-        yield {first.key, second.key}, Violation(Rule.TOTAL_ORDER, text, events)
+        events = (first, one.ordered[end[0]], second, other.ordered[end[1]])
+        evidence = tuple(ordered.delivery for ordered in events)
+        yield {first.key, second.key}, Violation(Rule.TOTAL_ORDER, text, evidence)
+
+
+def _check_missing(
+    has: _RingLog, lacks: _RingLog, missing: Iterable[OrderedEvent], end: tuple[int, int]
+) -> Iterator[tuple[set[object], Violation]]:
+    """Check that one member has an excuse for each event that only another one delivered.
+
+    Args:
+        has: the log of the member that delivered the events.
+        lacks: the log of the other one.
+        missing: the events.
+        end: the indices of the next message that both delivered, in `has` and in `lacks`.
+    """
+    until, instead = has.ordered[end[0]], lacks.ordered[end[1]]
+    rest = lacks.ordered[end[1] :]
+    for event in missing:
+        if not _is_excused(event, has.segment, lacks.segment, rest):
+            text = f"{lacks.member} missed {_describe(event)}, which {has.member} had before {_describe(until)}"
+            evidence = (event.delivery, until.delivery, instead.delivery)
+            yield {(lacks.member.client, event.key)}, Violation(Rule.TOTAL_ORDER, text, evidence)
 
 
 def _surplus(here: Iterable[OrderedEvent], there: Iterable[OrderedEvent]) -> Iterator[OrderedEvent]:
@@ -140,14 +164,21 @@ def _surplus(here: Iterable[OrderedEvent], there: Iterable[OrderedEvent]) -> Ite
 
 
 def _is_excused(event: OrderedEvent, has: Segment, lacks: Segment, rest: Iterable[OrderedEvent]) -> bool:
-    """Whether a member may lack an event because its node was cut off, and took its own messages along.
+    """Whether a member may lack an event, because the node that sent it did not go on with the member's node.
 
-    At the end of a ring, totem leaves out what is missing and what comes from nodes that do not come along
-    (exec/totemsrp.c, messages_deliver_to_app). So nothing more of that node may follow in the rest, unless the node
-    came back at once: what it sends in the new ring may be delivered before the transition is announced.
+    At the end of a ring, totem skips messages that are missing, and all later ones of nodes that are not in the next
+    ring (exec/totemsrp.c, messages_deliver_to_app). So if the member delivers a later event of the node in this ring,
+    it has no excuse. Exception: the node is in the next ring. What it sends there may be delivered before the
+    transition is announced.
 
-    A member that leaves may do so right then, and is not told about nodes that go down after that. No member is told
-    about a node without known members. Members on one node are told the same, however the ring ends.
+    Members on the same node, or that go on together, deliver the same. For a member that leaves, any other node may
+    have parted: after its leave it is not told of that.
+
+    Args:
+        event: what the member lacks.
+        has: what a member in the same ring delivered, the event included.
+        lacks: what the member itself delivered.
+        rest: what it delivered later.
     """
     if has.member.address.nodeid == lacks.member.address.nodeid or has.goes_with(lacks):
         return False
@@ -180,7 +211,7 @@ def _origins(event: OrderedEvent) -> frozenset[int]:
 # -- virtual synchrony -------------------------------------------------------------------------------------------------
 
 
-def _virtual_synchrony(segments: Sequence[Segment]) -> Iterator[Violation]:
+def _check_virtual_synchrony(segments: Sequence[Segment]) -> Iterator[Violation]:
     reported: set[object] = set()
     for one, other in combinations([segment for segment in segments if segment.next is not None], 2):
         pair = _shared_part(one, other) if one.goes_with(other) else None

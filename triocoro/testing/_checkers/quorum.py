@@ -18,9 +18,9 @@ from .refusals import refusals
 from .violation import Rule, Violation
 
 
-def quorum_violations(history: Sequence[Entry], options: ClusterOptions) -> Iterator[Violation]:
+def check_quorum(history: Sequence[Entry], options: ClusterOptions) -> Iterator[Violation]:
     """The violations of the quorum rule."""
-    return _QuorumChecker(options, refusals(history)).run(history)
+    return _QuorumChecker(options, refusals(history)).check(history)
 
 
 _RING_STEP = 4
@@ -95,22 +95,22 @@ class _QuorumChecker:
         self._handles: dict[tuple[str, int], _QuorumHandle] = {}
         self._calls: dict[tuple[str, int], tuple[Call, int]] = {}
 
-    def run(self, history: Iterable[Entry]) -> Iterator[Violation]:
+    def check(self, history: Iterable[Entry]) -> Iterator[Violation]:
         for entry in history:
-            if self._electorate.is_unknown:
+            if self._electorate.config_may_have_changed:
                 # The options no longer say how the cluster is configured.
                 return
             if isinstance(entry, Delivery):
-                yield from self._delivery(entry)
+                yield from self._check_delivery(entry)
             elif isinstance(entry, Call):
-                self._call(entry)
+                self._note_call(entry)
             elif isinstance(entry, Return):
-                yield from self._return(entry)
-        if self._electorate.is_unknown:
+                yield from self._check_return(entry)
+        if self._electorate.config_may_have_changed:
             return
         for handle in self._handles.values():
             if handle.initial is not None and handle.is_settled:
-                yield from self._votequorum_decision(handle, handle.initial)
+                yield from self._check_votequorum_decision(handle, handle.initial)
             if handle.suspect is not None and handle.suspect.retracted:
                 yield handle.suspect.violation
 
@@ -119,7 +119,7 @@ class _QuorumChecker:
 
     # -- calls and their results ---------------------------------------------------------------------------------------
 
-    def _call(self, call: Call) -> None:
+    def _note_call(self, call: Call) -> None:
         self._calls[call.client, call.number] = call, self._handle(call).events
         if (call.client, call.number) in self._refused:
             return
@@ -129,7 +129,7 @@ class _QuorumChecker:
                 handle.expected = None
                 handle.pending.add(call.arguments.get("expected_votes", 0))
 
-    def _return(self, entry: Return) -> Iterator[Violation]:
+    def _check_return(self, entry: Return) -> Iterator[Violation]:
         handle = self._handle(entry)
         call, events = self._calls.get((entry.client, entry.number), (None, -1))
         if call is None or entry.waiting or events != handle.events or handle.decision is None:
@@ -138,25 +138,30 @@ class _QuorumChecker:
         if call.function == "is_quorate":
             change: QuorumChange = handle.decision.event
             if entry.result is not change.quorate:
-                text = f"{entry.client!r} was told that it is {_quorate(change.quorate)}, and the answer was otherwise"
+                text = (
+                    f"{entry.client!r} was told that it is {_quorate(change.quorate)}, but is_quorate returned"
+                    f" {entry.result}"
+                )
                 yield Violation(Rule.QUORUM, text, (handle.decision, entry))
         elif call.function == "info" and handle.is_settled and handle.nodelist is not None:
             info: VotequorumInfo = entry.result
             if info.nodeid == entry.node:
-                yield from self._info(handle, handle.nodelist, entry, info)
+                yield from self._check_info(handle, handle.nodelist, entry, info)
 
-    def _info(self, handle: _QuorumHandle, ring: Delivery, entry: Return, info: VotequorumInfo) -> Iterator[Violation]:
+    def _check_info(
+        self, handle: _QuorumHandle, ring: Delivery, entry: Return, info: VotequorumInfo
+    ) -> Iterator[Violation]:
         """Check what a node reports about itself while no transition is under way."""
         nodes = handle.nodes
 
         def wrong(what: str) -> Violation:
             return Violation(Rule.QUORUM, f"{entry.client!r}, with nodes {sorted(nodes)}: {what}", (ring, entry))
 
-        least, most = self._votes(nodes, nodes, info)
-        if info.total_votes < least and self._options.allow_downscale:
+        min_votes, max_votes = self._votes(nodes, nodes, info)
+        if info.total_votes < min_votes and self._options.allow_downscale:
             return  # a node is leaving, cleanly or not; no other event need follow
-        if not least <= info.total_votes <= most:
-            violation = wrong(f"{info.total_votes} votes, which should be {_range(least, most)}")
+        if not min_votes <= info.total_votes <= max_votes:
+            violation = wrong(f"{info.total_votes} votes, which should be {_range(min_votes, max_votes)}")
             if info.total_votes > self._votes(nodes, self._all_nodes, info)[1]:
                 yield violation
             else:
@@ -164,18 +169,18 @@ class _QuorumChecker:
             return
         if handle.suspect is not None:
             handle.suspect.retracted = True
-        for what in self._wrong_quorum(nodes, least, info, handle.expected):
+        for what in self._quorum_complaints(nodes, min_votes, info, handle.expected):
             yield wrong(what)
 
-    def _wrong_quorum(
-        self, nodes: Collection[int], fewest: int, info: VotequorumInfo, expected: int | None
+    def _quorum_complaints(
+        self, nodes: Collection[int], min_votes: int, info: VotequorumInfo, expected: int | None
     ) -> Iterator[str]:
         """What does not follow from the votes. Changed votes show before quorum is recalculated."""
         electorate = self._electorate
-        least, most = electorate.quorum(nodes, min(fewest, info.total_votes), info.total_votes, expected)
-        if not least <= info.quorum <= most:
-            yield f"a quorum of {info.quorum}, which should be {_range(least, most)}"
-        if not electorate.is_plain(nodes):
+        lowest, highest = electorate.quorum(nodes, min(min_votes, info.total_votes), info.total_votes, expected)
+        if not lowest <= info.quorum <= highest:
+            yield f"a quorum of {info.quorum}, which should be {_range(lowest, highest)}"
+        if not electorate.votes_are_fixed(nodes):
             return
         if info.quorate and info.total_votes < info.quorum:
             is_half = self._options.auto_tie_breaker and info.total_votes == info.expected_votes // 2
@@ -184,14 +189,22 @@ class _QuorumChecker:
         elif not info.quorate and info.total_votes >= info.quorum and not electorate.waits_for_all:
             yield f"not quorate with {info.total_votes} votes, where {info.quorum} are needed"
 
-    def _votes(self, fewest: Collection[int], most: Collection[int], info: VotequorumInfo) -> tuple[int, int]:
-        """The fewest and the most votes, where at least the first nodes are counted and at most the second ones."""
+    def _votes(self, certain: Collection[int], possible: Collection[int], info: VotequorumInfo) -> tuple[int, int]:
+        """The lowest and the highest number of votes that an answer may report.
+
+        Args:
+            certain: the nodes whose votes were counted.
+            possible: these, and the nodes whose votes may have been counted.
+            info: the answer; it says whether the quorum device voted.
+        """
         device = VotequorumFlag.QDEVICE_CAST_VOTE in info.flags
-        return self._electorate.votes(fewest, device=device)[0], self._electorate.votes(most, device=device)[1]
+        min_votes, _ = self._electorate.votes(certain, device=device)
+        _, max_votes = self._electorate.votes(possible, device=device)
+        return min_votes, max_votes
 
     # -- deliveries ----------------------------------------------------------------------------------------------------
 
-    def _delivery(self, delivery: Delivery) -> Iterator[Violation]:
+    def _check_delivery(self, delivery: Delivery) -> Iterator[Violation]:
         handle = self._handle(delivery)
         handle.events += 1
         event = delivery.event
@@ -201,24 +214,24 @@ class _QuorumChecker:
         ):
             yield suspect.violation
         if isinstance(event, VotequorumNodelist):
-            self._nodelist(handle, delivery)
+            self._note_ring(handle, delivery)
         elif isinstance(event, VotequorumChange):
             if handle.decision is None:
                 handle.initial = delivery
             else:
                 handle.initial = None
-                yield from self._votequorum_decision(handle, delivery)
+                yield from self._check_votequorum_decision(handle, delivery)
             handle.decision = delivery
             handle.rings = 0
         elif isinstance(event, ExpectedVotesChange):
-            if handle.pending == {event.expected_votes} and self._electorate.is_announced:
+            if handle.pending == {event.expected_votes} and self._electorate.announces_expected:
                 handle.expected = event.expected_votes
             handle.pending.clear()
         elif isinstance(event, QuorumChange):
             handle.decision = delivery
             # Under allow_downscale, a node that is about to stop is still in the ring and has no votes any more.
             if event.members and not self._options.allow_downscale:
-                yield from self._decision((delivery,), event.members, quorate=event.quorate, expected=None)
+                yield from self._check_decision((delivery,), event.members, quorate=event.quorate, expected=None)
 
     def _was_in_transition(self, handle: _QuorumHandle, ring: VotequorumNodelist, suspect: _Suspect) -> bool:
         """Whether the transition to that ring explains votes that did not fit the ring before it."""
@@ -228,10 +241,10 @@ class _QuorumChecker:
             before, after = set[int](), self._all_nodes
         elif suspect.retracted:
             return False
-        least, most = self._votes(before & after, before | after, suspect.info)
-        return least <= suspect.info.total_votes <= most
+        min_votes, max_votes = self._votes(before & after, before | after, suspect.info)
+        return min_votes <= suspect.info.total_votes <= max_votes
 
-    def _nodelist(self, handle: _QuorumHandle, delivery: Delivery) -> None:
+    def _note_ring(self, handle: _QuorumHandle, delivery: Delivery) -> None:
         nodelist: VotequorumNodelist = delivery.event
         is_smaller = set(nodelist.nodes) <= set(handle.nodes)
         handle.before = handle.decision if handle.is_settled and is_smaller and handle.initial is None else None
@@ -242,7 +255,7 @@ class _QuorumChecker:
             # The nodes that joined may expect a different number of votes.
             handle.expected = None
 
-    def _votequorum_decision(self, handle: _QuorumHandle, delivery: Delivery) -> Iterator[Violation]:
+    def _check_votequorum_decision(self, handle: _QuorumHandle, delivery: Delivery) -> Iterator[Violation]:
         change: VotequorumChange = delivery.event
         if handle.nodelist is None:
             return
@@ -255,22 +268,20 @@ class _QuorumChecker:
             yield Violation(Rule.QUORUM, text, (handle.nodelist, delivery))
             return
         evidence = (handle.nodelist, delivery)
-        yield from self._decision(evidence, members, quorate=change.quorate, expected=handle.expected)
+        yield from self._check_decision(evidence, members, quorate=change.quorate, expected=handle.expected)
         if handle.before is not None:
-            yield from self._decision_after(handle.before, evidence, members, change)
+            yield from self._check_decision_after(handle.before, evidence, members, change)
 
-    def _decision(
+    def _check_decision(
         self, evidence: tuple[Delivery, ...], members: tuple[int, ...], *, quorate: bool, expected: int | None
     ) -> Iterator[Violation]:
         """Check a decision against the votes alone."""
         verdict = self._electorate.verdict(members, expected)
         if verdict is not None and verdict is not quorate:
-            text = (
-                f"{evidence[-1].client!r}, with nodes {sorted(members)}, is {_quorate(quorate)}: it should be otherwise"
-            )
+            text = f"{evidence[-1].client!r}, with nodes {sorted(members)}, {_wrongly(quorate)}"
             yield Violation(Rule.QUORUM, text, evidence)
 
-    def _decision_after(
+    def _check_decision_after(
         self, before: Delivery, evidence: tuple[Delivery, ...], members: tuple[int, ...], change: VotequorumChange
     ) -> Iterator[Violation]:
         """Check a decision after nodes have left against the decision before that."""
@@ -279,8 +290,8 @@ class _QuorumChecker:
         verdict = self._electorate.verdict_after(old_members, members, was_quorate=old.quorate)
         if verdict is not None and verdict is not change.quorate:
             text = (
-                f"{before.client!r}, with nodes {sorted(members)}, is {_quorate(change.quorate)}, after it was"
-                f" {_quorate(old.quorate)} with {sorted(old_members)}: it should be otherwise"
+                f"{before.client!r}, with nodes {sorted(members)}, {_wrongly(change.quorate)}, as it was"
+                f" {_quorate(old.quorate)} with {sorted(old_members)}"
             )
             yield Violation(Rule.QUORUM, text, (before, *evidence))
 
@@ -295,5 +306,9 @@ def _quorate(quorate: bool) -> str:  # noqa: FBT001 - the function's name says w
     return "quorate" if quorate else "not quorate"
 
 
-def _range(least: int, most: int) -> str:
-    return str(least) if least == most else f"{least} to {most}"
+def _wrongly(quorate: bool) -> str:  # noqa: FBT001 - as above
+    return "is quorate, but should not be" if quorate else "is not quorate, but should be"
+
+
+def _range(lowest: int, highest: int) -> str:
+    return str(lowest) if lowest == highest else f"{lowest} to {highest}"

@@ -52,7 +52,7 @@ class _RingHandle:
         )
 
 
-class Rings:
+class RingChecker:
     """Checks reports of rings: rings ascend and contain the node that is told, and an id stands for one set of nodes.
 
     One report is not reliable: a client that joins in a transition is told the new ring's id with the old ring's nodes
@@ -71,23 +71,23 @@ class Rings:
         self._totem_changes: dict[tuple[str, int], list[tuple[RingId, int, Delivery]]] = {}
         """For each handle, its totem changes, with their positions."""
 
-    def violations(self, history: Iterable[Entry]) -> Iterator[Violation]:
+    def check(self, history: Iterable[Entry]) -> Iterator[Violation]:
         """The violations of view agreement between reports of rings."""
         for position, entry in enumerate(history):
             if isinstance(entry, Delivery):
-                yield from self._delivery(entry, position)
+                yield from self._check_delivery(entry, position)
             elif isinstance(entry, Call) and entry.function == "trackstart":
                 self._handle(entry).since_track = 0
         for totem_changes in self._totem_changes.values():
-            yield from self._gaps(totem_changes)
+            yield from self._check_no_gap(totem_changes)
         for delivery in self._initial:
             if not self._may_have_old_nodes(delivery):
-                yield from self._same_nodes(delivery)
+                yield from self._check_same_nodes(delivery)
 
     def _handle(self, entry: Call | Delivery) -> _RingHandle:
         return self._handles.setdefault((entry.client, entry.handle), _RingHandle())
 
-    def _delivery(self, delivery: Delivery, position: int) -> Iterator[Violation]:
+    def _check_delivery(self, delivery: Delivery, position: int) -> Iterator[Violation]:
         handle = self._handle(delivery)
         handle.count(delivery)
         ring = ring_of(delivery.event)
@@ -105,7 +105,7 @@ class Rings:
         if handle.last is not None:
             before, _ = ring_of(handle.last.event) or ring
             if ring_id.seq < before.seq and handle.is_quorum_of_old_ring(delivery):
-                yield from self._same_nodes(delivery)
+                yield from self._check_same_nodes(delivery)
                 return
             if ring_id.seq < before.seq or (ring_id.seq == before.seq and ring_id != before):
                 text = f"{delivery.client!r} came from ring {show_ring(before)} to {show_ring(ring_id)}, which is older"
@@ -124,9 +124,9 @@ class Rings:
         else:
             if is_totem_change:
                 self._formed.setdefault(delivery.node, {}).setdefault(ring_id, (position, delivery))
-            yield from self._same_nodes(delivery)
+            yield from self._check_same_nodes(delivery)
 
-    def _same_nodes(self, delivery: Delivery) -> Iterator[Violation]:
+    def _check_same_nodes(self, delivery: Delivery) -> Iterator[Violation]:
         """Compare a report with the first one of the same ring."""
         ring_id, nodes = ring_of(delivery.event) or (RingId(0, 0), ())
         first = self._reports.setdefault(ring_id, delivery)
@@ -138,8 +138,8 @@ class Rings:
             )
             yield Violation(Rule.VIEW_AGREEMENT, text, (first, delivery))
 
-    def _gaps(self, totem_changes: Sequence[tuple[RingId, int, Delivery]]) -> Iterator[Violation]:
-        """A handle that was told of rings before and after one that its node formed was told of that one, too."""
+    def _check_no_gap(self, totem_changes: Sequence[tuple[RingId, int, Delivery]]) -> Iterator[Violation]:
+        """Check that a handle was told of every ring of its node between the first and the last that it was told of."""
         (oldest, start, first), (newest, end, last) = totem_changes[0], totem_changes[-1]
         known = {ring_id for ring_id, _, _ in totem_changes}
         for ring_id, (position, delivery) in self._formed.get(first.node, {}).items():

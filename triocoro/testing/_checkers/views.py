@@ -8,19 +8,19 @@ from ..._enums import Reason
 from ..._types import ConfigChange, Message, RingId, TotemChange, show_payload
 from .._history.entries import Delivery, Entry
 from .members import Member, Segment
-from .rings import Rings, show_ring
+from .rings import RingChecker, show_ring
 from .violation import Rule, Violation
 
 
-def view_violations(history: Iterable[Entry], members: Sequence[Member]) -> Iterator[Violation]:
+def check_views(history: Iterable[Entry], members: Sequence[Member]) -> Iterator[Violation]:
     """The violations of view agreement."""
-    yield from Rings().violations(history)
+    yield from RingChecker().check(history)
     for member in members:
-        yield from _own_views(member)
+        yield from _check_own_views(member)
     closed: dict[tuple[bytes, RingId], Segment] = {}
     for member in members:
         for segment in member.segments:
-            yield from _closed_view(segment)
+            yield from _check_closed_view(segment)
             if segment.closed_transition:
                 first = closed.setdefault((member.group, segment.change.ring_id), segment)
                 if first.view != segment.view:
@@ -43,7 +43,7 @@ def _opening(segment: Segment) -> tuple[Delivery, ...]:
     return (segment.opening,) if last is None else (last, segment.opening)
 
 
-def _own_views(member: Member) -> Iterator[Violation]:
+def _check_own_views(member: Member) -> Iterator[Violation]:
     """One member's own views: each follows from the one before, and transitions are closed before anything else."""
     last: Delivery | None = None
     open_since: Delivery | None = None
@@ -60,7 +60,7 @@ def _own_views(member: Member) -> Iterator[Violation]:
                 yield Violation(Rule.VIEW_AGREEMENT, text, (open_since, delivery))
                 open_since = None
         elif isinstance(event, ConfigChange):
-            yield from _step(member, last, delivery, nodes)
+            yield from _check_step(member, last, delivery, nodes)
             last = delivery
             reasons = {one.reason for one in (*event.joined, *event.left)}
             if open_since is not None and reasons & {Reason.JOIN, Reason.LEAVE}:
@@ -71,7 +71,9 @@ def _own_views(member: Member) -> Iterator[Violation]:
                 open_since = delivery
 
 
-def _step(member: Member, last: Delivery | None, delivery: Delivery, nodes: Collection[int]) -> Iterator[Violation]:
+def _check_step(
+    member: Member, last: Delivery | None, delivery: Delivery, nodes: Collection[int]
+) -> Iterator[Violation]:
     """Check one change of the group against the last one, in a ring of these nodes."""
     change: ConfigChange = delivery.event
     joined = {one.address for one in change.joined}
@@ -93,7 +95,7 @@ def _step(member: Member, last: Delivery | None, delivery: Delivery, nodes: Coll
         yield Violation(Rule.VIEW_AGREEMENT, text, (last, delivery))
 
 
-def _closed_view(segment: Segment) -> Iterator[Violation]:
+def _check_closed_view(segment: Segment) -> Iterator[Violation]:
     """Once the totem change has closed a view, all members of the group are on nodes of the ring."""
     strangers = sorted({one.nodeid for one in segment.view or () if one.nodeid not in segment.change.members})
     if strangers:
