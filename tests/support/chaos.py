@@ -22,9 +22,10 @@ _numbers = itertools.count(1)
 
 
 async def chaos(cluster: Cluster) -> History:
-    """Every verb of a cluster of three nodes or more once, while two members and two observers live on each node.
+    """Partition, isolate, kill, freeze, stop and restart nodes, while two members and two observers live on each node.
 
-    The last word of all is that the cluster is whole again.
+    The cluster has three nodes or more. `cut` and `lose` are left out, since real nodes may not settle in time then. In
+    the end the cluster is whole again.
     """
     history = History()
     async with trio.open_nursery() as nursery:
@@ -61,8 +62,8 @@ async def _faults(cluster: Cluster, history: History) -> None:
     await do("freeze", 2)
     await settled()
     await do("thaw", 2)
-    # A transition that loses a node before it has come to an end can leave a ghost of it (docs/facts.md), which the
-    # checkers rightly find.
+    # If a node is lost in the middle of a transition, its members can remain listed as ghosts (docs/divergences.md),
+    # which the checkers rightly find.
     await settled()
     await cluster.isolate(3)
     history.fault("isolate", node=3)
