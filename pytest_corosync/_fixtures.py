@@ -13,7 +13,7 @@ from . import _options
 from ._options import Mode
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack  # which is younger than Python 3.10
+    from typing_extensions import Unpack  # in typing from Python 3.11 on
 
     from triocoro.testing import Cluster, ClusterLoan, ClusterOptions, ClusterSettings, ClusterSource, Node
 
@@ -119,9 +119,9 @@ def corosync_cluster(
 
 @pytest.fixture
 def corosync(request: pytest.FixtureRequest, _corosync_lend: Callable[[ClusterOptions], Cluster]) -> Iterator[Node]:
-    """The only node of a cluster, and the default endpoint. In a test with both fixtures, node 1 of `corosync_cluster`.
+    """Node 1 of a cluster, and the default endpoint. The cluster has one node, unless a marker says otherwise.
 
-    `@pytest.mark.corosync(nodes=..., ...)` gives it a larger cluster; this is its node 1.
+    A test that also requests `corosync_cluster` gets node 1 of that cluster.
     """
     if "corosync_cluster" in request.fixturenames:
         yield request.getfixturevalue("corosync_cluster")[1]

@@ -18,7 +18,7 @@ MODES: Final[tuple[Mode, ...]] = ("real", "fake")
 MARKERS: Final = {
     "corosync(*, nodes, ...)": (
         "the options of the cluster that `corosync` and `corosync_cluster` give this test (the fields of"
-        " triocoro.testing.ClusterOptions); they win over the command line and the ini file"
+        " triocoro.testing.ClusterOptions); they take precedence over the command line and the ini file"
     ),
     "corosync_real_only(*, reason)": "skip this test unless --corosync=real; the reason, if there is one, is printed",
     "corosync_fake_only(*, reason)": "skip this test unless --corosync=fake; the reason, if there is one, is printed",
@@ -28,7 +28,7 @@ _MODE_HELP: Final = "what the clusters of the tests are: real daemons in network
 
 _SETTINGS: Final = {
     "nodes": ("N", "how many nodes `corosync_cluster` and `make_corosync_cluster()` have (default: 3)"),
-    "token": ("MS", "totem's token timeout in milliseconds; to the fake it is nothing but a key (default: 500)"),
+    "token": ("MS", "totem's token timeout in milliseconds; the fake only stores it (default: 500)"),
     "log_level": (
         "LEVEL",
         "how much the daemons log: info, debug or trace; the fake's log is the same (default: info)",
@@ -46,36 +46,34 @@ def add_options(parser: pytest.Parser) -> None:
     """Add the options and the ini values."""
     group = parser.getgroup("corosync", "Corosync clusters")
     group.addoption("--corosync", choices=MODES, default=None, help=f"{_MODE_HELP} (default: fake)")
-    parser.addini("corosync", f"{_MODE_HELP}; the command line's --corosync wins", default=None)
+    parser.addini("corosync", f"{_MODE_HELP}; --corosync takes precedence", default=None)
     for name, (metavar, text) in _SETTINGS.items():
         option = _option(name)
-        hint = "a test's marker, or what it asks of make_corosync_cluster, wins"
+        hint = "a test's marker and its arguments to make_corosync_cluster take precedence"
         group.addoption(option, metavar=metavar, default=None, help=f"{text}; {hint}")
-        parser.addini(
-            f"corosync_{name}", f"{text}; the command line's {option} wins, and as there: {hint}", default=None
-        )
+        parser.addini(f"corosync_{name}", f"{text}; {option}, {hint}", default=None)
     group.addoption(
         "--corosync-keep",
         action="store_true",
-        help="leave the clusters of failed tests as they were at the failure, and those that there are at the end, or"
-        " when pytest is killed; say how to enter their nodes and how to end them (only with --corosync=real; best with"
-        " -x or --maxfail, since each failed test leaves daemons)",
+        help="leave the cluster of a failed test as it was at the failure, and print how to enter its nodes and how to"
+        " end it; also leave the clusters that exist when the session ends or pytest is killed (needs --corosync=real;"
+        " best with -x or --maxfail, since each failed test leaves daemons)",
     )
 
 
-def settle(config: pytest.Config) -> None:
+def resolve(config: pytest.Config) -> None:
     """Determine the options of the session. An invalid one is a usage error that says where it comes from."""
     for marker, text in MARKERS.items():
         config.addinivalue_line("markers", f"{marker}: {text}")
-    config.stash[_MODE] = _chosen_mode(config)
+    config.stash[_MODE] = _lookup_mode(config)
     if keep(config) and mode(config) != "real":
         raise pytest.UsageError("--corosync-keep needs --corosync=real: a fake cluster ends with its test's process")
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
     for name in _SETTINGS:
-        text, source = _chosen(config, name)
+        text, source = _lookup(config, name)
         if text is not None:
-            values[name], sources[name] = _checked(name, text, source), source
+            values[name], sources[name] = _parse(name, text, source), source
     config.stash[_DEFAULTS] = values
     config.stash[_SOURCES] = sources
 
@@ -107,7 +105,7 @@ def marked(item: pytest.Item, *, single: bool | None = None) -> ClusterOptions:
 
     from triocoro.testing import ClusterOptions
 
-    # The marker of the function wins over the class's, and that over the module's.
+    # The marker of a function takes precedence over its class's, and that one over the module's.
     options: dict[str, Any] = {}
     for marker in reversed(list(item.iter_markers("corosync"))):
         if marker.args:
@@ -127,7 +125,7 @@ def marked(item: pytest.Item, *, single: bool | None = None) -> ClusterOptions:
     except (TypeError, ValueError) as exc:
         others = [source for name, source in item.config.stash[_SOURCES].items() if name not in options]
         beside = f" (beside {', '.join(others)})" if others else ""
-        pytest.fail(f"@pytest.mark.corosync: {_words(exc)}{beside}", pytrace=False)
+        pytest.fail(f"@pytest.mark.corosync: {_message(exc)}{beside}", pytrace=False)
 
 
 def _option(name: str) -> str:
@@ -142,7 +140,7 @@ def _in_ini(config: pytest.Config, name: str) -> tuple[object, str]:
     return value, f"{name} = {value!r} in {config.inipath}"
 
 
-def _chosen_mode(config: pytest.Config) -> Mode:
+def _lookup_mode(config: pytest.Config) -> Mode:
     chosen: object = config.getoption("corosync")
     source = ""
     if chosen is None:
@@ -155,7 +153,7 @@ def _chosen_mode(config: pytest.Config) -> Mode:
     raise pytest.UsageError(f"{source}: it must be one of {', '.join(MODES)}")
 
 
-def _chosen(config: pytest.Config, name: str) -> tuple[Any, str]:
+def _lookup(config: pytest.Config, name: str) -> tuple[Any, str]:
     """Return the text of an option, and where it comes from."""
     text: object = config.getoption(f"corosync_{name}")
     if text is not None:
@@ -163,7 +161,7 @@ def _chosen(config: pytest.Config, name: str) -> tuple[Any, str]:
     return _in_ini(config, f"corosync_{name}")
 
 
-def _checked(name: str, text: str, source: str) -> object:
+def _parse(name: str, text: str, source: str) -> object:
     """Parse and check the text of an option."""
     from triocoro.testing import ClusterOptions
 
@@ -176,10 +174,10 @@ def _checked(name: str, text: str, source: str) -> object:
     try:
         ClusterOptions(**{name: value})
     except (TypeError, ValueError) as exc:
-        raise pytest.UsageError(f"{source}: {_words(exc)}") from None
+        raise pytest.UsageError(f"{source}: {_message(exc)}") from None
     return value
 
 
-def _words(exc: Exception) -> object:
+def _message(exc: Exception) -> object:
     """The text of an error; those of attrs have further arguments."""
     return exc.args[0] if exc.args else exc

@@ -20,7 +20,7 @@ from ._fixtures import KEPT, LOANS, SOURCE, ClusterFactory
 from ._options import Mode
 
 if sys.version_info < (3, 11):
-    # pytest depends on it there.
+    # Built in from Python 3.11 on; before that, pytest itself requires this package.
     from exceptiongroup import BaseExceptionGroup
 
 __all__ = ["ClusterFactory", "Mode"]
@@ -36,7 +36,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Read the options; register the markers and the fixtures."""
-    _options.settle(config)
+    _options.resolve(config)
     config.pluginmanager.register(_fixtures, "corosync-fixtures")
     config.stash[KEPT] = _directory_for_kept(config) if _options.keep(config) else None
 
@@ -59,7 +59,10 @@ def pytest_configure_node(node: Any) -> None:  # noqa: ANN401 - a class of xdist
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Fail early if real clusters cannot run here. A fallback to the fake would claim tests that never ran."""
+    """Fail early if real clusters cannot run here.
+
+    With a fallback to the fake, the session would report tests against real daemons that never ran.
+    """
     config = session.config
     if _options.mode(config) != "real":
         return
@@ -101,8 +104,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     fixtures = getattr(item, "fixturenames", ())
     if _options.mode(item.config) == "real" and "autojump_clock" in fixtures and "_corosync_lend" in fixtures:
         pytest.fail(
-            "autojump_clock does not go with --corosync=real: it jumps whenever all tasks wait, as they do for real"
-            " daemons, whose time is not ours. Mark the test corosync_fake_only, or let it do without that clock",
+            "autojump_clock does not go with --corosync=real: it skips ahead whenever all tasks wait, but real daemons"
+            " need real time. Mark the test corosync_fake_only, or remove the fixture",
             pytrace=False,
         )
 

@@ -157,13 +157,13 @@ def test_help(run: Run) -> None:
         "--corosync-nodes=N how many nodes `corosync_cluster` and `make_corosync_cluster()` have (default: 3)",
         "--corosync-token=MS totem's token timeout in milliseconds",
         "--corosync-log-level=LEVEL how much the daemons log: info, debug or trace",
-        "--corosync-keep leave the clusters of failed tests as they were at the failure",
+        "--corosync-keep leave the cluster of a failed test as it was at the failure",
         "best with -x or --maxfail",
         "corosync (string): what the clusters of the tests are",
         "corosync_nodes (string): how many nodes",
         "corosync_token (string): totem's token timeout",
         "corosync_log_level (string): how much the daemons log",
-        "the command line's --corosync-nodes wins",
+        "--corosync-nodes, a test's marker and its arguments to make_corosync_cluster take precedence",
     ]:
         assert phrase in text
 

@@ -11,7 +11,7 @@ import trio
 import trio.testing
 
 if TYPE_CHECKING:
-    from typing_extensions import TypeVarTuple, Unpack  # which are younger than Python 3.10
+    from typing_extensions import TypeVarTuple, Unpack  # in typing from Python 3.11 on
 
     ArgsT = TypeVarTuple("ArgsT")
 

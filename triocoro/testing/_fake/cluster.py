@@ -19,7 +19,7 @@ from .exec.daemon import Daemon
 from .exec.totem import Totem
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack  # which is younger than Python 3.10
+    from typing_extensions import Unpack  # in typing from Python 3.11 on
 
 
 class FakeCluster(Cluster):
@@ -78,7 +78,7 @@ class FakeCluster(Cluster):
     def __repr__(self) -> str:
         return f"<{type(self).__name__}, {len(self._nodes)} nodes>"
 
-    def __enter__(self) -> FakeCluster:  # noqa: PYI034 - typing.Self is younger than Python 3.10
+    def __enter__(self) -> FakeCluster:  # noqa: PYI034 - typing has Self from Python 3.11 on
         if self._used:
             raise RuntimeError("a cluster is used once; make another one")
         self._used = self._entered = True
@@ -94,7 +94,7 @@ class FakeCluster(Cluster):
         for node in self._nodes.values():
             node.crash()
 
-    async def __aenter__(self) -> FakeCluster:  # noqa: PYI034 - typing.Self is younger than Python 3.10
+    async def __aenter__(self) -> FakeCluster:  # noqa: PYI034 - typing has Self from Python 3.11 on
         await trio.lowlevel.checkpoint()
         return self.__enter__()
 

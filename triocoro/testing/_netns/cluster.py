@@ -26,7 +26,7 @@ from .readiness import Readiness
 from .supervisor_process import SupervisorProcess
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack  # which is younger than Python 3.10
+    from typing_extensions import Unpack  # in typing from Python 3.11 on
 
 _CONF = f"{STATE_DIR}/corosync.conf"
 
@@ -118,7 +118,7 @@ class NetnsCluster(Cluster):
     async def _rewire(self, change: Callable[[Network], Network]) -> None:
         await BackgroundRun(lambda: self._filter(change)).run()
 
-    def __enter__(self) -> NetnsCluster:  # noqa: PYI034 - Self is younger than Python 3.10
+    def __enter__(self) -> NetnsCluster:  # noqa: PYI034 - typing has Self from Python 3.11 on
         self._use()
         try:
             BackgroundRun(self._start_all).run_blocking()
@@ -132,7 +132,7 @@ class NetnsCluster(Cluster):
     ) -> None:
         self._close()
 
-    async def __aenter__(self) -> NetnsCluster:  # noqa: PYI034 - Self is younger than Python 3.10
+    async def __aenter__(self) -> NetnsCluster:  # noqa: PYI034 - typing has Self from Python 3.11 on
         self._use()
         try:
             await BackgroundRun(self._start_all).run()
