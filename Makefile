@@ -40,7 +40,7 @@ REAL_WORKERS := $(shell echo $$(($$(nproc) + 2)))
 # These show in half a minute that the SDK and real clusters work.
 REAL_SMOKE := tests/sdk/test_death.py tests/plugin/test_downstream.py
 
-.PHONY: setup demo test lint fake real coverage bounds bench bench-smoke flake flake-smoke fuzz fuzz-smoke recordings unprivileged \
+.PHONY: setup demo test lint ruff mypy pyright flake8 fake real coverage bounds bench bench-smoke flake flake-smoke fuzz fuzz-smoke recordings unprivileged \
     elsewhere elsewhere-smoke pythons floors lock
 
 setup: $(READY)
@@ -55,11 +55,18 @@ demo: setup
 test: setup
 	@BIN=$(BIN) MAKE="$(MAKE)" tools/test.sh
 
+# Side by side, and each to its end.
 lint: setup
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync --keep-going pyright mypy flake8 ruff
+
+ruff:
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+mypy:
 	$(BIN)/mypy
+pyright:
 	$(BIN)/pyright --pythonpath $(BIN)/python
+flake8:
 	$(BIN)/flake8 .
 
 fake: setup

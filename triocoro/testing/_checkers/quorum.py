@@ -115,7 +115,11 @@ class _QuorumChecker:
                 yield handle.suspect.violation
 
     def _handle(self, entry: Call | Return | Delivery) -> _QuorumHandle:
-        return self._handles.setdefault((entry.client, entry.handle), _QuorumHandle())
+        key = entry.client, entry.handle
+        handle = self._handles.get(key)
+        if handle is None:
+            handle = self._handles[key] = _QuorumHandle()
+        return handle
 
     # -- calls and their results ---------------------------------------------------------------------------------------
 
