@@ -104,7 +104,7 @@ flake: setup
 	@BIN=$(BIN) N=$(N) tools/flake.sh $(ARGS)
 
 flake-smoke: setup
-	@BIN=$(BIN) N=1 tools/flake.sh --numprocesses=2 --dist=worksteal tests/sdk/test_death.py tests/sdk/test_cancellation.py
+	@BIN=$(BIN) N=1 tools/flake.sh tests/sdk/test_death.py tests/sdk/test_cancellation.py
 
 fuzz: setup
 	@PYTHONPATH=tests $(BIN)/python -m fuzz --number=$(N) $(if $(SEED),--seed=$(SEED)) --shrink --ledger $(ARGS)
