@@ -63,8 +63,8 @@ class Segment:
     parted: frozenset[int] = frozenset()
     """Nodes reported down or up in the transition out of this ring.
 
-    They did not go on with the member: a node that is in the next ring nevertheless had been in another one meanwhile,
-    so the two need not have delivered the same messages.
+    They did not go on with the member. One that is in the next ring all the same was in another ring in between, so the
+    two nodes need not have delivered the same messages.
     """
     next: TotemChange | None = None
     """The totem change that opened the next ring."""

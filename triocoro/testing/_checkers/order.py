@@ -23,7 +23,8 @@ class _RingLog:
     segment: Segment
     keys: list[Key]
     unique: dict[Key, int]
-    """The events whose key occurs only once, with their indices: these can be compared between members."""
+    """The messages that were sent and delivered only once, with their indices in `keys`: they are the same message at
+    every member."""
 
     @property
     def member(self) -> Member:
@@ -57,8 +58,8 @@ def _ring_log(segment: Segment, messages: MessageChecker) -> _RingLog:
         if ordered.change is not None or counts[ordered.key] > 1:
             return False
         message: Message = ordered.delivery.event
-        # None: the sender was not recorded, and the count above is all there is. 0: the message was never sent, which
-        # is a violation of integrity and no reason to leave it out here.
+        # None: the sender was not recorded, so only the deliveries can be counted. 0: the message was never sent. That
+        # violates integrity, but its deliveries can be compared nevertheless.
         return messages.times_sent(group, message.sender, message.payload) in {None, 0, 1}
 
     unique = {ordered.key: index for index, ordered in enumerate(segment.ordered) if is_unique(ordered)}
@@ -124,7 +125,7 @@ def _check_between(
         return
     one_surplus, other_surplus = list(_surplus(one_part, other_part)), list(_surplus(other_part, one_part))
     yield from _check_missing(one, other, one_surplus, end)
-    yield from _check_missing(other, one, other_surplus, end[::-1])
+    yield from _check_missing(other, one, other_surplus, (end[1], end[0]))
     if not one_surplus and not other_surplus:
         pairs = zip(one_part, other_part, strict=True)
         first, second = next(pair for pair in pairs if pair[0].key != pair[1].key)
