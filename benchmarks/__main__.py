@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 
 import trio
+
+from triocoro.testing import missing_requirements
 
 from . import report
 from .running import measure
@@ -40,19 +43,29 @@ def chosen(options: argparse.Namespace) -> list[Workload]:
 
 def main() -> int:
     """Run the command; returns its exit status."""
+    try:
+        return _run()
+    except KeyboardInterrupt:
+        print("bench: interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except CannotBuildError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+
+
+def _run() -> int:
     options = parse(sys.argv[1:])
     workloads = chosen(options)
     if options.list:
         print("\n".join(workload.name for workload in workloads))
         return 0
-    under = report.conditions(current_commit(), options.rounds)
-    try:
-        base = build_commit(options.base) if options.base else None
-        subjects = [Subject(OURS), Subject(TRIO), *([] if base else [build_peer()])]
-    except CannotBuildError as error:
-        print(f"bench: {error}", file=sys.stderr)
+    if missing := missing_requirements():
+        print("bench: real clusters cannot run here:", *missing, sep="\n  ", file=sys.stderr)
         return 1
-    print(report.describe(under), flush=True)
+    under = report.conditions(current_commit(), options.rounds)
+    base = build_commit(options.base) if options.base else None
+    subjects = [Subject(OURS), Subject(TRIO), *([] if base else [build_peer()])]
+    print(report.conditions_line(under), flush=True)
     available = {subject.name: subject for subject in subjects}
     measurements = trio.run(measure, workloads, available, base, options.rounds)
     print(f"\n{report.as_markdown(under, measurements)}")

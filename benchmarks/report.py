@@ -42,7 +42,7 @@ def conditions(commit: str, rounds: int) -> dict[str, object]:
     }
 
 
-def describe(under: dict[str, object]) -> str:
+def conditions_line(under: dict[str, object]) -> str:
     """The conditions in a sentence."""
     return (
         "Commit {commit}, {date} UTC, rounds: {rounds}; Python {python}, Trio {trio}, {corosync},"
@@ -58,7 +58,7 @@ def as_json(under: dict[str, object], measurements: Measurements) -> str:
 
 def as_markdown(under: dict[str, object], measurements: Measurements) -> str:
     """The table, and what could not be measured."""
-    parts = [describe(under), table(measurements.rows)]
+    parts = [conditions_line(under), table(measurements.rows)]
     if measurements.failures:
         parts.append("\n".join(["Not measured:", "", *(f"- {failure}" for failure in measurements.failures)]))
     return "\n\n".join(parts) + "\n"

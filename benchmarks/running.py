@@ -13,7 +13,7 @@ from support.external_programs import running
 from triocoro.testing import NetnsCluster
 
 from .subjects import Subject, subjects_of
-from .workloads import Result, Row, Workload, describe, rows
+from .workloads import Result, Row, Workload, one_line, rows
 
 DEADLINE = 60.0
 """Seconds that one run may take."""
@@ -56,7 +56,7 @@ async def _measure_one(
     failed: set[str] = set()
     for number in range(rounds):
         done: dict[str, Result] = {}
-        # The one that begins changes, as the state of the daemon may help or hinder the next.
+        # They take turns to begin: a run may leave the daemon in a state that helps or slows down the next one.
         for subject in subjects if number % 2 == 0 else subjects[::-1]:
             if subject.name not in failed:
                 try:
@@ -70,7 +70,7 @@ async def _measure_one(
     found = rows(workload.name, results)
     measurements.rows += found
     for row in found:
-        print(describe(row), flush=True)
+        print(one_line(row), flush=True)
 
 
 async def run(cluster: NetnsCluster, subject: Subject, workload: Workload, group: str) -> Result:

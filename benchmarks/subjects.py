@@ -17,6 +17,9 @@ ROOT: Final = HERE.parent
 BUILD: Final = ROOT / "build" / "bench"
 """Where the C program, trees of other commits and results go."""
 
+_GIT: Final = ("git", "-c", "safe.directory=*")
+"""The clone may belong to another user, as those that test runners make do."""
+
 
 class CannotBuildError(Exception):
     """A subject cannot be built; the message says why."""
@@ -63,26 +66,25 @@ def build_peer() -> Subject:
     except FileNotFoundError:
         raise CannotBuildError("there is no C compiler: install gcc (a Debian package)") from None
     except CannotBuildError as error:
-        if "corosync/cpg.h" in str(error) or "-lcpg" in str(error):
-            raise CannotBuildError("libcpg's header is missing: install libcpg-dev (a Debian package)") from None
-        raise
+        hint = "it needs the header and the library of libcpg: install libcpg-dev (a Debian package)"
+        raise CannotBuildError(f"{error}\nthe C program cannot be compiled; {hint}") from None
     return Subject(C)
 
 
 def build_commit(revision: str) -> Subject:
     """Check another commit of ours out into a tree of its own, and build its extension module there."""
-    commit = _run(["git", "rev-parse", "--verify", "--short", f"{revision}^{{commit}}"])
+    commit = _run([*_GIT, "rev-parse", "--verify", "--short", f"{revision}^{{commit}}"])
     tree = BUILD / commit
     if not tree.exists():
         BUILD.mkdir(parents=True, exist_ok=True)
-        _run(["git", "worktree", "prune"])
-        _run(["git", "worktree", "add", "--detach", str(tree), commit])
+        _run([*_GIT, "worktree", "prune"])
+        _run([*_GIT, "worktree", "add", "--detach", str(tree), commit])
     _run([sys.executable, "setup.py", "--quiet", "build_ext", "--inplace"], cwd=tree)
     return Subject(commit, tree)
 
 
 def subjects_of(workload: Workload, available: Mapping[str, Subject], base: Subject | None) -> list[Subject]:
-    """Who does a workload, ours first.
+    """The subjects that do a workload, ours first.
 
     Args:
         workload: the workload.
@@ -96,7 +98,7 @@ def subjects_of(workload: Workload, available: Mapping[str, Subject], base: Subj
 
 def current_commit() -> str:
     """The commit of the tree, with a "+" if something was changed."""
-    return _run(["git", "rev-parse", "--short", "HEAD"]) + ("+" if _run(["git", "status", "--porcelain"]) else "")
+    return _run([*_GIT, "rev-parse", "--short", "HEAD"]) + ("+" if _run([*_GIT, "status", "--porcelain"]) else "")
 
 
 def _run(command: Sequence[str], cwd: Path = ROOT) -> str:

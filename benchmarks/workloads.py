@@ -211,8 +211,8 @@ def lines(found: Sequence[Row], subjects: Sequence[str]) -> list[str]:
     return written
 
 
-def describe(row: Row) -> str:
-    """A row in one line, outside of a table."""
+def one_line(row: Row) -> str:
+    """The row as a line outside of a table."""
     values = ", ".join(f"{subject} {_value(row, subject)}" for subject in row.values)
     return f"{row.workload}: {FIGURES[row.figure][0]}: {values}" + (row.ratio is not None) * f"; {_ratio(row)}"
 

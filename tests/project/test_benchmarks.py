@@ -13,7 +13,7 @@ from benchmarks import report
 from benchmarks.__main__ import chosen, parse
 from benchmarks.running import Measurements
 from benchmarks.subjects import Subject, subjects_of
-from benchmarks.workloads import SMOKE, WORKLOADS, Result, Row, Workload, rows, table
+from benchmarks.workloads import SMOKE, WORKLOADS, Result, Row, Workload, one_line, rows, table
 
 ROOT = Path(__file__).parents[2]
 
@@ -64,6 +64,8 @@ def test_table() -> None:
         "|  | CPU per message | 10.4 us | 2 us |  | 5.21x C |",
         "| b | p50 |  |  | 30 us |  |",
     ]
+    assert one_line(found[0]) == "a: rate: triocoro 81,234/s, C 160,000/s; 0.51x C"
+    assert one_line(found[2]) == "b: p50: Trio 30 us"
 
 
 def test_names_are_unique() -> None:
