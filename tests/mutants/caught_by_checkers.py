@@ -10,16 +10,16 @@ MESSAGES = {
     "corruption": Mutant(
         "Node 3 truncates the messages that it delivers.",
         "exec.cpg",
-        "                self._deliver_to_clients(group, Message(Address(sender, pid), payload))\n",
-        "                payload = payload[:9] if self.daemon.nodeid == 3 else payload\n"
-        "                self._deliver_to_clients(group, Message(Address(sender, pid), payload))\n",
+        "                self._deliver_to_clients(group, address, make_messages(repeat(address), payloads))\n",
+        "                payloads = [payload[:9] if self.daemon.nodeid == 3 else payload for payload in payloads]\n"
+        "                self._deliver_to_clients(group, address, make_messages(repeat(address), payloads))\n",
         Rule.INTEGRITY,
     ),
     "wrong_sender": Mutant(
         "The sender of every message appears to be on the receiver's own node.",
         "exec.cpg",
-        "self._deliver_to_clients(group, Message(Address(sender, pid), payload))",
-        "self._deliver_to_clients(group, Message(Address(self.daemon.nodeid, pid), payload))",
+        "self._deliver_to_clients(group, address, make_messages(repeat(address), payloads))",
+        "self._deliver_to_clients(group, address, make_messages(repeat(Address(self.daemon.nodeid, pid)), payloads))",
         Rule.INTEGRITY,
     ),
     "wrong_group": Mutant(
@@ -39,8 +39,8 @@ MESSAGES = {
     "messages_swapped": Mutant(
         "Node 3 sorts the messages that wait for a client by sender.",
         "lib.handle",
-        "        connection.acknowledge(taken)\n",
-        "        connection.acknowledge(taken)\n"
+        "        connection.acknowledge(len(records))\n",
+        "        connection.acknowledge(len(records))\n"
         "        if connection.daemon.nodeid == 3 and all(hasattr(event, 'sender') for event in events):\n"
         "            events.sort(key=lambda event: event.sender)\n",
         Rule.TOTAL_ORDER,
@@ -48,17 +48,19 @@ MESSAGES = {
     "message_lost_to_one": Mutant(
         "Node 3 drops one in ten of the messages of node 1.",
         "exec.cpg",
-        "        for client in receivers:\n",
-        "        lost = (nodeid, self.daemon.nodeid) == (1, 3) and record.payload.endswith(b'7')\n"
-        "        for client in () if lost else receivers:\n",
+        "        sizes = [len(record.payload) for record in records]\n",
+        "        if (nodeid, self.daemon.nodeid) == (1, 3):\n"
+        "            records = [record for record in records if not record.payload.endswith(b'7')]\n"
+        "        sizes = [len(record.payload) for record in records]\n",
         Rule.TOTAL_ORDER,
     ),
     "self_delivery_missing": Mutant(
         "Node 3 does not deliver one in ten of its own messages.",
         "exec.cpg",
-        "        for client in receivers:\n",
-        "        lost = nodeid == self.daemon.nodeid == 3 and record.payload.endswith(b'7')\n"
-        "        for client in () if lost else receivers:\n",
+        "        sizes = [len(record.payload) for record in records]\n",
+        "        if nodeid == self.daemon.nodeid == 3:\n"
+        "            records = [record for record in records if not record.payload.endswith(b'7')]\n"
+        "        sizes = [len(record.payload) for record in records]\n",
         Rule.TOTAL_ORDER,
     ),
     "fifo_broken": Mutant(
@@ -72,10 +74,10 @@ MESSAGES = {
         "Node 3 delivers each message of another node only when the next one arrives, perhaps in another ring.",
         "exec.cpg",
         "        receivers = [client for client in self._clients if client.is_in(group)]\n",
-        "        if record.sender.nodeid != self.daemon.nodeid == 3:\n"
+        "        if sender.nodeid != self.daemon.nodeid == 3:\n"
         "            late = vars(self).setdefault('late', {})\n"
-        "            late[group], record = record, late.get(group)\n"
-        "            if record is None:\n"
+        "            late[group], records = records, late.get(group)\n"
+        "            if records is None:\n"
         "                return\n"
         "        receivers = [client for client in self._clients if client.is_in(group)]\n",
         Rule.VIRTUAL_SYNCHRONY,

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import Enum, auto
+from itertools import repeat
 from typing import TypeAlias
 
 import attrs
 
 from ...._enums import CsError, IterationType, Reason
 from ...._errors import error_from_code
-from ...._types import Address, ConfigChange, GroupMember, MemberChange, Message, RingId, TotemChange
+from ...._types import Address, ConfigChange, GroupMember, MemberChange, Message, RingId, TotemChange, make_messages
 from .daemon import Daemon
 from .service import ClientConnection, Synchronised
 
@@ -93,9 +94,11 @@ class _JoinList:
 
 @attrs.frozen
 class _Mcast:
+    """Messages that were sent at once, and that no other message can come between."""
+
     group: bytes
     pid: int
-    payload: bytes
+    payloads: tuple[bytes, ...]
 
 
 @attrs.frozen
@@ -162,11 +165,15 @@ class CpgService(Synchronised):
         """Send no more events to a client, which is about to disconnect."""
         self._clients.remove(client)
 
-    def mcast(self, client: CpgClient, payload: bytes) -> None:
-        """Send a message to the client's group. There is no reply, not even to refuse it."""
+    def mcast(self, client: CpgClient, payloads: tuple[bytes, ...]) -> None:
+        """Send messages to the client's group. There is no reply, not even to refuse them."""
         if client.may_send:
-            self.multicast(_Mcast(client.group, client.pid, payload))
-        else:
+            # With a latency, each message takes a time of its own.
+            bursts = [(payload,) for payload in payloads] if self.daemon.totem.takes_time else [payloads]
+            for burst in bursts:
+                self.multicast(_Mcast(client.group, client.pid, burst))
+            return
+        for _ in payloads:
             self.daemon.log("CPG", f"*** can't mcast to group {client.group!r} state:{client.state.name}")
 
     def partial_mcast(self, client: CpgClient, payload: bytes, *, first: bool, last: bool) -> None:
@@ -220,23 +227,29 @@ class CpgService(Synchronised):
                 # Corosync inserts each one at the head.
                 for pid, group in members:
                     self._join_lists.insert(0, _Process(Address(sender, pid), group))
-            case _Mcast(group, pid, payload):
-                self._deliver_to_clients(group, Message(Address(sender, pid), payload))
+            case _Mcast(group, pid, payloads):
+                address = Address(sender, pid)
+                self._deliver_to_clients(group, address, make_messages(repeat(address), payloads))
             case _PartialMcast(group, pid, payload, first, last):
-                self._deliver_to_clients(group, Fragment(Address(sender, pid), payload, first, last))
+                address = Address(sender, pid)
+                self._deliver_to_clients(group, address, [Fragment(address, payload, first, last)])
             case _:
                 raise AssertionError(message)
 
-    def _deliver_to_clients(self, group: bytes, record: Message | Fragment) -> None:
+    def _deliver_to_clients(
+        self, group: bytes, sender: Address, records: Sequence[Message] | Sequence[Fragment]
+    ) -> None:
         receivers = [client for client in self._clients if client.is_in(group)]
         if not receivers:
             return
-        nodeid = record.sender.nodeid
+        nodeid = sender.nodeid
         if not any(process.address.nodeid == nodeid and process.group == group for process in self._processes):
-            self.daemon.log("CPG", "Unknown node -> we will not deliver message")
+            for _ in records:
+                self.daemon.log("CPG", "Unknown node -> we will not deliver message")
             return
+        sizes = [len(record.payload) for record in records]
         for client in receivers:
-            client.connection.send(record, size=len(record.payload))
+            client.connection.send_all(records, sizes)
 
     # A new ring.
 

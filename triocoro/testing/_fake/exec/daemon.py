@@ -20,6 +20,11 @@ ServiceT = TypeVar("ServiceT", bound=Service)
 class Transport(Protocol):
     """Totem, as a daemon and its services use it."""
 
+    @property
+    def takes_time(self) -> bool:
+        """Whether messages are in transit for a time."""
+        ...
+
     def enter(self, daemon: Daemon) -> None:
         """Take in a daemon that starts, in a ring of its own."""
         ...

@@ -10,6 +10,7 @@ from __future__ import annotations
 import select
 import socket
 from collections import deque
+from collections.abc import Sequence
 from contextlib import suppress
 
 from .daemon import Daemon
@@ -22,6 +23,8 @@ REQUEST_BYTES = 48
 """What a request takes in the ring buffer besides its payload."""
 EVENT_BYTES = 192
 """What a delivered message takes besides its payload, and roughly what other events take."""
+SINGLE_BYTES = 278
+"""How many bytes a socket holds that are written one by one."""
 _WORD = 4
 
 
@@ -42,7 +45,9 @@ class IpcConnection:
         self._client, self._server = socket.socketpair()
         for end in (self._client, self._server):
             end.setblocking(False)  # noqa: FBT003 - the standard library's signature
+        # Events with the sizes of their payloads.
         self._queue: deque[tuple[object, int]] = deque()
+        self._queue_bytes = 0
         self._ring: deque[tuple[object, int]] = deque()
         self._ring_bytes = 0
         self._announced = 0
@@ -55,20 +60,41 @@ class IpcConnection:
 
     def send(self, record: object, *, size: int = 0) -> None:
         """Queue an event, with `size` bytes of payload, for the client."""
-        self._queue.append((record, _size_in_ring(EVENT_BYTES, size)))
-        self.counters.events += 1
-        self.notify()
+        self.send_all((record,), (size,))
+
+    def send_all(self, records: Sequence[object], sizes: Sequence[int]) -> None:
+        """Queue events, each with so many bytes of payload, for the client."""
+        self._queue.extend(zip(records, sizes, strict=True))
+        self._queue_bytes += _size_in_ring(EVENT_BYTES, sizes)
+        self.counters.events += len(records)
+        self._fill_ring()
+        # The daemon writes these bytes one by one, so the socket holds fewer of them.
+        self._announce_events(SINGLE_BYTES - self._announced)
 
     def notify(self) -> None:
         """Move queued events into the ring buffer and write their bytes to the socket, as far as there is room."""
-        while self._queue and self._ring_bytes + self._queue[0][1] <= RING_BYTES:
-            event = self._queue.popleft()
-            self._ring.append(event)
-            self._ring_bytes += event[1]
-        unannounced = len(self._ring) - self._announced
-        if unannounced and not self.broken:
+        self._fill_ring()
+        self._announce_events(4096)
+
+    def _fill_ring(self) -> None:
+        if self._ring_bytes + self._queue_bytes <= RING_BYTES:
+            self._ring.extend(self._queue)
+            self._queue.clear()
+            self._ring_bytes += self._queue_bytes
+            self._queue_bytes = 0
+        while self._queue:
+            size = _size_in_ring(EVENT_BYTES, (self._queue[0][1],))
+            if self._ring_bytes + size > RING_BYTES:
+                break
+            self._ring.append(self._queue.popleft())
+            self._queue_bytes -= size
+            self._ring_bytes += size
+
+    def _announce_events(self, most: int) -> None:
+        count = min(len(self._ring) - self._announced, most)
+        if count > 0 and not self.broken:
             with suppress(BlockingIOError, ConnectionError):
-                self._announced += self._server.send(bytes(min(unannounced, 4096)))
+                self._announced += self._server.send(bytes(count))
 
     def defer_reply(self, job: Job) -> None:
         """Note that a request will be answered later. It is aborted if the daemon's end is closed first."""
@@ -82,6 +108,7 @@ class IpcConnection:
         """Close the daemon's end. Events that the client has not dispatched are lost."""
         self.broken = True
         self._queue.clear()
+        self._queue_bytes = 0
         self._ring.clear()
         self._announced = 0
         self._server.close()
@@ -101,23 +128,41 @@ class IpcConnection:
         poll.register(self._client, select.POLLOUT)
         return any(event & select.POLLOUT for _, event in poll.poll(0))
 
-    def has_room(self, size: int) -> bool:
-        """Whether the ring buffer takes a request of `size` bytes: it has room, and no transition is in progress."""
-        return not self.daemon.synchronising and self._request_bytes + _size_in_ring(REQUEST_BYTES, size) <= RING_BYTES
+    def room_for(self, sizes: Sequence[int]) -> int:
+        """How many of these requests, by their sizes, the ring buffer takes; none while a transition is in progress."""
+        if self.daemon.synchronising:
+            return 0
+        room = RING_BYTES - self._request_bytes
+        if _size_in_ring(REQUEST_BYTES, sizes) <= room:
+            return len(sizes)
+        count = 0
+        while (room := room - _size_in_ring(REQUEST_BYTES, (sizes[count],))) >= 0:
+            count += 1
+        return count
 
-    def submit(self, job: Job, *, size: int = 0) -> None:
-        """Put a request into the ring buffer; a daemon that is not frozen runs it at once."""
-        self.daemon.submit(_Request(self, job, size), during_sync=self.service.serves_during_sync)
+    def submit(self, job: Job, sizes: Sequence[int] = (0,)) -> None:
+        """Put requests into the ring buffer, which one job carries out; a daemon that is not frozen runs it at once.
 
-    def available(self) -> int:
-        """How many events the client can take now."""
-        return self._announced
+        Args:
+            job: the job.
+            sizes: of the payload of each request.
+        """
+        self.daemon.submit(_Requests(self, job, sizes), during_sync=self.service.serves_during_sync)
 
-    def take_event(self) -> object:
-        """Take an event out of the ring buffer. A call of `acknowledge` must follow."""
-        record, size = self._ring.popleft()
-        self._ring_bytes -= size
-        return record
+    def take_events(self, max_events: int, max_bytes: int) -> Sequence[object]:
+        """Take events out of the ring buffer, until their payloads exceed `max_bytes`; `acknowledge` must follow."""
+        ring = self._ring
+        events: list[tuple[object, int]] = []
+        limit = min(max_events, self._announced)
+        if self._ring_bytes <= max_bytes:
+            events = [ring.popleft() for _ in range(limit)]
+        else:
+            taken_bytes = 0
+            while len(events) < limit and taken_bytes <= max_bytes:
+                events.append(ring.popleft())
+                taken_bytes += events[-1][1]
+        self._ring_bytes -= _size_in_ring(EVENT_BYTES, [size for _, size in events])
+        return [record for record, _ in events]
 
     def acknowledge(self, count: int) -> None:
         """Read the bytes of `count` events that were taken, which makes room for more."""
@@ -136,39 +181,41 @@ class IpcConnection:
 
     # The passage of a request through the ring buffer and the socket.
 
-    def announce(self, size: int) -> bool:
-        """Write a request's byte; returns whether it was written.
+    def announce(self, sizes: Sequence[int]) -> int:
+        """Write a byte for each request, unless the daemon will read it before anyone can look; returns how many.
 
-        If the socket is full, the real library spins until there is room; the fake leaves the byte out.
+        If the socket is full, the real library spins until there is room; the fake leaves the bytes out.
         """
-        self._request_bytes += _size_in_ring(REQUEST_BYTES, size)
-        try:
-            return self._client.send(b"\0") == 1
-        except (BlockingIOError, ConnectionError):
-            return False
+        self._request_bytes += _size_in_ring(REQUEST_BYTES, sizes)
+        announced = 0
+        if self.daemon.frozen or self.daemon.synchronising:
+            with suppress(BlockingIOError, ConnectionError):
+                for _ in sizes:
+                    announced += self._client.send(b"\0")
+        return announced
 
-    def fetch(self, size: int, *, announced: bool) -> None:
-        """Take a request out of the ring buffer, and read its byte if one was written."""
-        self._request_bytes -= _size_in_ring(REQUEST_BYTES, size)
-        self.counters.requests += 1
-        if announced:
-            self._server.recv(1)
+    def fetch(self, sizes: Sequence[int], announced: int) -> None:
+        """Take requests out of the ring buffer, and read those bytes of theirs that were written."""
+        self._request_bytes -= _size_in_ring(REQUEST_BYTES, sizes)
+        self.counters.requests += len(sizes)
+        while announced:
+            announced -= len(self._server.recv(announced))
 
 
-class _Request:
-    """A request in the ring buffer of a connection."""
+class _Requests:
+    """Requests in the ring buffer of a connection, which one job carries out."""
 
-    def __init__(self, connection: IpcConnection, job: Job, size: int) -> None:
+    def __init__(self, connection: IpcConnection, job: Job, sizes: Sequence[int]) -> None:
         self._connection = connection
         self._job = job
-        self._size = size
-        self._announced = not connection.broken and connection.announce(size)
+        self._sizes = sizes
+        self._announced = 0 if connection.broken else connection.announce(sizes)
 
     def run(self) -> None:
         if self._connection.broken:
             self._job.abort()
             return
-        self._connection.fetch(self._size, announced=self._announced)
+        self._connection.fetch(self._sizes, self._announced)
         self._job.run()
 
     def abort(self) -> None:
@@ -191,6 +238,6 @@ class _Disconnect:
         pass  # The daemon died first, which closed its end.
 
 
-def _size_in_ring(header: int, size: int) -> int:
-    """The bytes that a message takes in a ring buffer, which is divided into words."""
-    return header + (size + _WORD - 1) // _WORD * _WORD
+def _size_in_ring(header: int, sizes: Sequence[int]) -> int:
+    """The bytes that messages with such payloads take in a ring buffer, which is divided into words."""
+    return sum([header + (size + _WORD - 1) // _WORD * _WORD for size in sizes])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import ClassVar, Protocol
 
 from ...._types import RingId
@@ -35,6 +35,10 @@ class ClientConnection(Protocol):
 
     def send(self, record: object, *, size: int = 0) -> None:
         """Queue an event, with `size` bytes of payload, for the client."""
+        ...
+
+    def send_all(self, records: Sequence[object], sizes: Sequence[int]) -> None:
+        """Queue events, each with so many bytes of payload, for the client."""
         ...
 
     def notify(self) -> None:

@@ -56,6 +56,11 @@ class Totem:
         # The transitions in which a service waits.
         self._syncs: dict[Ring, Iterator[object]] = {}
 
+    @property
+    def takes_time(self) -> bool:
+        """Whether messages are in transit for a time."""
+        return self._transit.takes_time
+
     def set_network(self, network: Network) -> None:
         """Replace the network, and form the rings that it allows."""
         self._network = network

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ...._enums import ShutdownFlag
 from ...._types import IPAddress, NodeStatus, RingStatus
 from ..exec.cfg import CfgService
@@ -56,11 +58,8 @@ class FakeCfg(FakeHandle[ShutdownFlag, ShutdownFlag]):
 
         await self._round_trip("corosync_cfg_replyto_shutdown", reply)
 
-    def _size(self, record: ShutdownFlag) -> int:  # noqa: ARG002 - none has a payload
-        return 0
-
-    def _decode(self, record: ShutdownFlag) -> ShutdownFlag:
-        return record
+    def _decode(self, records: Sequence[ShutdownFlag]) -> Sequence[ShutdownFlag]:
+        return records
 
     def _finalize(self, *, leave: bool) -> None:  # noqa: ARG002 - there is no group to leave
         # corosync_cfg_finalize is no round trip, so it does not wait for a frozen daemon.

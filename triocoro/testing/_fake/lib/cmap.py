@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ...._enums import CmapMap, CmapTrack, CsError
 from ...._errors import error_from_code
 from ...._types import CmapNotification, TypedValue
@@ -55,12 +57,8 @@ class FakeCmap(FakeHandle[CmapNotification, CmapNotification]):
         self._service.track_delete(self._connection, tracker)
         self._trackers.remove(tracker)
 
-    def _size(self, record: CmapNotification) -> int:
-        change = record.change
-        return sum(len(value) for value in (change.new, change.old) if isinstance(value, (str, bytes)))
-
-    def _decode(self, record: CmapNotification) -> CmapNotification | None:
-        return record if record.tracker in self._trackers else None
+    def _decode(self, records: Sequence[CmapNotification]) -> Sequence[CmapNotification]:
+        return [record for record in records if record.tracker in self._trackers]
 
     def _finalize(self, *, leave: bool) -> None:  # noqa: ARG002 - there is no group to leave
         # cmap_finalize is no round trip, so it does not wait for a frozen daemon.

@@ -46,16 +46,15 @@ class FakeCpg(FakeHandle[CpgRecord, CpgEvent]):
             raise RuntimeError("multicast while a round trip is under way: the C library would mix up the answers")
         if not self._connection.writable():
             return 0, MulticastStatus.FULL
-        sent = 0
-        for payload in payloads[:MULTICAST_BURST]:
-            if len(payload) > MAX_ATOMIC_MESSAGE_SIZE:
-                raise ValueError(f"{len(payload)} bytes need multicast_fragmented")
-            if not self._connection.has_room(len(payload)):
-                return sent, MulticastStatus.TRY_AGAIN
-            job = OneWayRequest(partial(self._service.mcast, self._client, payload))
-            self._connection.submit(job, size=len(payload))
-            sent += 1
-        return sent, MulticastStatus.SENT
+        burst = payloads[:MULTICAST_BURST]
+        sizes = list(map(len, burst))
+        if sizes and max(sizes) > MAX_ATOMIC_MESSAGE_SIZE:
+            raise ValueError(f"{max(sizes)} bytes need multicast_fragmented")
+        sent = self._connection.room_for(sizes)
+        if sent:
+            job = OneWayRequest(partial(self._service.mcast, self._client, tuple(burst[:sent])))
+            self._connection.submit(job, sizes[:sent])
+        return sent, MulticastStatus.SENT if sent == len(burst) else MulticastStatus.TRY_AGAIN
 
     async def multicast_fragmented(self, payload: bytes) -> None:
         fragments = [
@@ -122,7 +121,7 @@ class FakeCpg(FakeHandle[CpgRecord, CpgEvent]):
             # Unlike other multicasts, this one has a reply.
             if not self._client.may_send:
                 raise error_from_code(CsError.NOT_EXIST, "cpg_zcb_mcast_joined", "not a member")
-            self._service.mcast(self._client, bytes(memory[:length]))
+            self._service.mcast(self._client, (bytes(memory[:length]),))
 
         await self._round_trips("cpg_zcb_mcast_joined", [mcast])
 
@@ -132,16 +131,21 @@ class FakeCpg(FakeHandle[CpgRecord, CpgEvent]):
         except KeyError:
             raise ValueError("not a buffer that zcb_alloc of this handle has returned, or it has been freed") from None
 
-    def _size(self, record: CpgRecord) -> int:
-        return len(record.payload) if isinstance(record, (Message, Fragment)) else 0
-
-    def _decode(self, record: CpgRecord) -> CpgEvent | None:
-        if isinstance(record, Fragment):
-            return self._assemble(record)
-        if isinstance(record, ConfigChange):
-            for change in record.left:
-                self._assembly.pop(change.address, None)
-        return record
+    def _decode(self, records: Sequence[CpgRecord]) -> Sequence[CpgEvent]:
+        events: list[CpgEvent] = []
+        for record in records:
+            if isinstance(record, Message):
+                events.append(record)
+            elif isinstance(record, Fragment):
+                message = self._assemble(record)
+                if message is not None:
+                    events.append(message)
+            else:
+                if isinstance(record, ConfigChange):
+                    for change in record.left:
+                        self._assembly.pop(change.address, None)
+                events.append(record)
+        return events
 
     def _assemble(self, fragment: Fragment) -> Message | None:
         if fragment.first:

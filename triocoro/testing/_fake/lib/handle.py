@@ -23,7 +23,7 @@ EventT = TypeVar("EventT")
 class FakeHandle(ABC, Generic[RecordT, EventT]):
     """A client's handle of one service of a fake daemon: a `RawHandle`.
 
-    A further service implements `_size`, `_decode` and `_finalize`, and adds its calls.
+    A further service implements `_decode` and `_finalize`, and adds its calls.
     """
 
     dispatch_function: str
@@ -49,19 +49,10 @@ class FakeHandle(ABC, Generic[RecordT, EventT]):
     def dispatch(self, max_events: int, max_bytes: int) -> tuple[int, Sequence[EventT]]:
         self._check(self.dispatch_function)
         connection = self._connection
-        taken = 0
-        size = 0
-        events: list[EventT] = []
-        limit = min(max_events, connection.available())
-        while taken < limit and size <= max_bytes:
-            record = cast("RecordT", connection.take_event())
-            taken += 1
-            size += self._size(record)
-            event = self._decode(record)
-            if event is not None:
-                events.append(event)
-        connection.acknowledge(taken)
-        return taken, events
+        records = cast("Sequence[RecordT]", connection.take_events(max_events, max_bytes))
+        events = self._decode(records)
+        connection.acknowledge(len(records))
+        return len(records), events
 
     def close(self, *, leave: bool = False) -> None:
         if not self._closing:
@@ -78,12 +69,8 @@ class FakeHandle(ABC, Generic[RecordT, EventT]):
         return self._closed.is_set()
 
     @abstractmethod
-    def _size(self, record: RecordT) -> int:
-        """The bytes of payload in a record."""
-
-    @abstractmethod
-    def _decode(self, record: RecordT) -> EventT | None:
-        """The event that the client gets for a record, if any."""
+    def _decode(self, records: Sequence[RecordT]) -> Sequence[EventT]:
+        """The events that the client gets for these records: at most one for each."""
 
     @abstractmethod
     def _finalize(self, *, leave: bool) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ...._enums import QuorumType, Track
 from ...._types import QuorumEvent
 from ..exec.ipc import IpcConnection
@@ -32,11 +34,8 @@ class FakeQuorum(FakeHandle[QuorumEvent, QuorumEvent]):
     async def trackstop(self) -> None:
         await self._round_trip("quorum_trackstop", lambda: self._service.trackstop(self._connection))
 
-    def _size(self, record: QuorumEvent) -> int:  # noqa: ARG002 - none has a payload
-        return 0
-
-    def _decode(self, record: QuorumEvent) -> QuorumEvent:
-        return record
+    def _decode(self, records: Sequence[QuorumEvent]) -> Sequence[QuorumEvent]:
+        return records
 
     def _finalize(self, *, leave: bool) -> None:  # noqa: ARG002 - there is no group to leave
         # quorum_finalize is no round trip, so it does not wait for a frozen daemon.

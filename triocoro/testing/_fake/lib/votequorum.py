@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import trio
 
 from ...._enums import CsError, Track
@@ -69,11 +71,8 @@ class FakeVotequorum(FakeHandle[VotequorumEvent, VotequorumEvent]):
         await trio.lowlevel.checkpoint()
         raise error_from_code(CsError.NOT_SUPPORTED, "votequorum_set_qdevice_extra_info", TOO_OLD)
 
-    def _size(self, record: VotequorumEvent) -> int:  # noqa: ARG002 - none has a payload
-        return 0
-
-    def _decode(self, record: VotequorumEvent) -> VotequorumEvent:
-        return record
+    def _decode(self, records: Sequence[VotequorumEvent]) -> Sequence[VotequorumEvent]:
+        return records
 
     def _finalize(self, *, leave: bool) -> None:  # noqa: ARG002 - there is no group to leave
         # votequorum_finalize is no round trip, so it does not wait for a frozen daemon.
