@@ -237,7 +237,7 @@ async def open_cfg(*, endpoint: Endpoint | None = None) -> AsyncGenerator[Cfg, N
 
     def handle(events: Sequence[ShutdownFlag]) -> None:
         for stream in streams:
-            stream.put(ShutdownRequest(flags, raw, connection) for flags in events)
+            stream.put([ShutdownRequest(flags, raw, connection) for flags in events])
 
     async with connection.serving(handle):
         yield Cfg(raw, connection, streams)

@@ -171,9 +171,7 @@ class Cmap:
         _validate.cmap_tracked(key, self._map, prefix=prefix)
         flags = _ALL_CHANGES | CmapTrack.PREFIX if prefix else _ALL_CHANGES
         number = next(self._numbers)
-        stream: EventStream[CmapChange] = EventStream(
-            self._connection.lifetime, MAX_CHANGES_BYTES, payload_bytes=_payload_bytes
-        )
+        stream: EventStream[CmapChange] = EventStream(self._connection.lifetime, MAX_CHANGES_BYTES)
         # Registered before the request: notifications may arrive before the reply.
         self._streams[number] = stream
         try:
@@ -229,7 +227,7 @@ async def open_cmap(
         for event in events:
             stream = streams.get(event.tracker)
             if stream is not None:
-                stream.put((event.change,))
+                stream.put((event.change,), (_payload_bytes(event.change),))
 
     async with connection.serving(handle):
         yield Cmap(raw, connection, streams, map)

@@ -118,23 +118,21 @@ class Connection(Generic[EventT]):
             self.lifetime.lose(exc)
             raise self.lifetime.loss() from exc
         finally:
-            self.dispatched.unpark_all()
+            if self.dispatched:
+                self.dispatched.unpark_all()
 
     @trio.lowlevel.enable_ki_protection
     async def _serve(self, handle: Callable[[Sequence[EventT]], None]) -> None:  # noqa: ASYNC910 - a task of our own
         """Dispatch until the connection ends, whether or not any task receives."""
         lifetime = self.lifetime
-        with lifetime.cancelled_at_end(trio.CancelScope(shield=True)), self.dispatcher():
+        with trio.CancelScope(shield=True), self.dispatcher():
             while not lifetime.ended:
                 try:
-                    taken, events = self.take()
-                except ConnectionLostError:
-                    return  # noqa: ASYNC910
-                handle(events)
-                if taken:
-                    await trio.lowlevel.checkpoint()
-                else:
                     await trio.lowlevel.wait_readable(self._fd)
+                    _, events = self.take()
+                except (trio.ClosedResourceError, ConnectionLostError):
+                    return
+                handle(events)
 
     # -- the user's block ----------------------------------------------------------------------------------------------
 

@@ -14,7 +14,6 @@ from ._connection import Connection, open_connection
 from ._enums import IterationType
 from ._membership import Membership
 from ._raw import RawCpg
-from ._sending import lost_error
 from ._services import CPG, CpgSpec, Endpoint
 from ._stream import StreamStatistics
 from ._types import Address, Buffer, ConfigChange, CpgEvent, GroupEvent, GroupMember, Message
@@ -34,6 +33,8 @@ class GroupStatistics:
     """How many of our messages the daemon has dropped."""
     outstanding: int
     """How many of our messages have neither been delivered back to us nor are known to be lost."""
+    send_window: int
+    """How many bytes of our messages may be outstanding at once: their payloads, and 64 bytes for each message."""
     tasks_waiting_send: int
     """The number of tasks that wait for their turn to send."""
     stream: StreamStatistics
@@ -139,14 +140,7 @@ class Group(trio.abc.ReceiveChannel[GroupEvent]):
 
         Source: cpg_mcast_joined(3).
         """
-        settled = trio.Event()
-        own = await self._membership.sender.send(_validate.payload(buffers), settled=settled)
-        if not settled.is_set():
-            with self._membership.connection.lifetime.interruptible():
-                await settled.wait()
-        if own.delivery is None:
-            raise lost_error([own.payload])
-        return own.delivery
+        return await self._membership.sender.send_and_wait(_validate.payload(buffers))
 
     # -- receiving -----------------------------------------------------------------------------------------------------
 
@@ -199,6 +193,7 @@ class Group(trio.abc.ReceiveChannel[GroupEvent]):
             confirmed=self._membership.sender.confirmed,
             lost=self._membership.sender.lost,
             outstanding=self._membership.sender.outstanding,
+            send_window=self._membership.sender.window.size,
             tasks_waiting_send=self._membership.sender.tasks_waiting,
             stream=self._membership.stream.statistics(),
         )

@@ -7,8 +7,8 @@ A connection is open until the first of three ends:
   `ConnectionLostError`.
 - cut: a consumer was too slow, and we disconnected. Calls raise `SlowConsumerError`.
 
-A wait on a connection either runs inside `Lifetime.interruptible` or parks in a lot that `Lifetime.add_waiters`
-registered, so that any of the three ends it at once.
+A wait on a connection ends at once when the connection does. It parks in a lot that `Lifetime.add_waiters` registered,
+or waits for the fd, which `notify_closing` ends, or runs inside `Lifetime.interruptible`.
 
 The block's scope is cancelled before any task can see the loss. So calls inside the block end with `trio.Cancelled`,
 which `Connection.serving` replaces by one `ConnectionLostError`. Tasks outside that scope, or shielded from it, get the
@@ -30,6 +30,17 @@ import trio
 from ._errors import ConnectionLostError, CorosyncError, SlowConsumerError
 from ._raw import RawHandle
 
+_forks = 0
+"""How many forks lead from the first process to this one. Looked at with each call, which getpid(2) is too slow for."""
+
+
+def _note_fork() -> None:
+    global _forks  # noqa: PLW0603 - it is a property of the process
+    _forks += 1
+
+
+os.register_at_fork(after_in_child=_note_fork)
+
 
 @final
 class Lifetime:
@@ -49,11 +60,13 @@ class Lifetime:
         self._raw = raw
         self._fd = raw.fileno()
         self._pid = os.getpid()
+        self._forks = _forks
+        self._ended = False
         self._closed = False
         self._make_loss: Callable[[], CorosyncError] | None = None
         self._told = False
         self._scopes: set[trio.CancelScope] = set()
-        self._lots: list[trio.lowlevel.ParkingLot] = []
+        self._lots: set[trio.lowlevel.ParkingLot] = set()
 
     # -- state ---------------------------------------------------------------------------------------------------------
 
@@ -70,7 +83,12 @@ class Lifetime:
     @property
     def ended(self) -> bool:
         """Whether the connection was closed, lost or cut."""
-        return self._closed or self._make_loss is not None
+        return self._ended
+
+    @property
+    def usable(self) -> bool:
+        """Whether the connection is open, and of this process."""
+        return self._forks == _forks and not self._ended
 
     @property
     def told(self) -> bool:
@@ -80,7 +98,7 @@ class Lifetime:
     @property
     def forked(self) -> bool:
         """Whether this is a child of the process that connected. The handle is the parent's, and stays so."""
-        return os.getpid() != self._pid
+        return self._forks != _forks
 
     @property
     def fd(self) -> int:
@@ -104,12 +122,13 @@ class Lifetime:
 
     def check(self) -> None:
         """Raise if the connection has ended (the first end counts), or belongs to another process."""
+        if self._forks == _forks and not self._ended:
+            return
         self.check_process()
         if self._make_loss is not None:
             self._told = True
             raise self.loss()
-        if self._closed:
-            raise trio.ClosedResourceError(f"this connection to {self.label} was closed")
+        raise trio.ClosedResourceError(f"this connection to {self.label} was closed")
 
     async def check_async(self) -> None:  # noqa: ASYNC910 - a checkpoint only if the connection has ended
         """Like `check`, but raise a pending cancellation first: the block's scope is cancelled at a loss."""
@@ -130,8 +149,11 @@ class Lifetime:
         self._make_loss = lambda: ConnectionLostError(
             text, function=cause.function, code=cause.code, unconfirmed=unconfirmed
         )
+        self._ended = True
         self.block.cancel()
         self._wake()
+        if not self.forked:
+            trio.lowlevel.notify_closing(self._fd)
 
     async def fail(self, cause: CorosyncError) -> NoReturn:
         """Note that a call has found the connection broken, and raise: a cancellation of the block first."""
@@ -144,6 +166,7 @@ class Lifetime:
         if self.ended:
             return
         self._make_loss = lambda: SlowConsumerError(text)
+        self._ended = True
         self._wake()
         self._release()
 
@@ -155,7 +178,7 @@ class Lifetime:
         """
         if self._closed:
             return
-        self._closed = True
+        self._closed = self._ended = True
         self._wake()
         self._release(leave=leave)
 
@@ -180,11 +203,11 @@ class Lifetime:
 
     def add_waiters(self, lot: trio.lowlevel.ParkingLot) -> None:
         """Unpark all tasks in `lot` when the connection ends."""
-        self._lots.append(lot)
+        self._lots.add(lot)
 
     def remove_waiters(self, lot: trio.lowlevel.ParkingLot) -> None:
         """Undo `add_waiters`."""
-        self._lots.remove(lot)
+        self._lots.discard(lot)
 
     @contextmanager
     def cancelled_at_end(self, scope: trio.CancelScope) -> Generator[None, None, None]:
@@ -202,21 +225,26 @@ class Lifetime:
     def interruptible(self) -> Generator[None, None, None]:
         """Within the block, waits end when the connection does, and raise what `check` raises."""
         self.check()
-        with trio.CancelScope() as scope:
-            self._scopes.add(scope)
-            try:
-                yield
-            finally:
-                self._scopes.discard(scope)
+        scope = trio.CancelScope()
+        with self.cancelled_at_end(scope):
+            yield
         if scope.cancelled_caught:
             self.check()
 
     async def wait_readable(self) -> None:
         """Wait until events can be dispatched, or the connection is broken."""
-        with self.interruptible():
+        self.check()
+        try:
             await trio.lowlevel.wait_readable(self._fd)
+        except trio.ClosedResourceError:
+            self.check()
+            raise
 
     async def wait_writable(self) -> None:
         """Wait until the daemon has room for notifications of requests again."""
-        with self.interruptible():
+        self.check()
+        try:
             await trio.lowlevel.wait_writable(self._fd)
+        except trio.ClosedResourceError:
+            self.check()
+            raise

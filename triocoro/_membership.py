@@ -8,7 +8,7 @@ this process is a member already, or its earlier membership has not ended yet.
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from typing import Final, final
+from typing import Final, cast, final
 
 import trio
 
@@ -23,6 +23,9 @@ from ._types import Address, ConfigChange, CpgEvent, GroupEvent, Message, Messag
 _memberships: Final[set[Membership]] = set()
 """Memberships of this process, each until the daemon knows of its end. They are not those of one Trio run: to a daemon
 all runs are one process, and a membership that ends in the background may outlast its run."""
+
+
+_MESSAGES_ONLY: Final = {Message}
 
 
 def _payload_bytes(event: GroupEvent) -> int:
@@ -59,16 +62,15 @@ class Membership:
         self.connection = connection
         self.receive = receive
         self.view: ConfigChange = ConfigChange(members=(), joined=(), left=())
-        self.stream: EventStream[GroupEvent] = EventStream(
-            connection.lifetime, max_buffered_bytes, payload_bytes=_payload_bytes
-        )
+        self.stream: EventStream[GroupEvent] = EventStream(connection.lifetime, max_buffered_bytes)
         self.stream.on_receive = self._note_received
-        self.sender: Sender = Sender(connection, raw)
+        self.sender: Sender = Sender(connection, raw, self.stream)
         self._raw = raw
         self._totem_changes = totem_changes
         self._joined = trio.Event()
         self._left = trio.Event()
         self._untold: list[MessageLost] = []
+        self._notable = 0  # how many events other than messages wait in the stream
         connection.lifetime.count_unconfirmed = lambda: self.sender.outstanding
         # The daemon lets a process, here of this endpoint, join a group once.
         self.key: Hashable = connection.endpoint.identity, connection.endpoint.pid, name
@@ -83,6 +85,14 @@ class Membership:
 
     def handle(self, events: Sequence[CpgEvent]) -> None:
         """Take a batch of events that were dispatched."""
+        if _MESSAGES_ONLY.issuperset(map(type, events)):
+            messages = cast("Sequence[Message]", events)
+            payloads = [message.payload for message in messages]
+            own = [message.payload for message in messages if message.sender == self.address]
+            if self.sender.on_expected_deliveries(own):
+                if self.receive:
+                    self.stream.put(messages, list(map(len, payloads)))
+                return
         out: list[GroupEvent] = []
         for event in events:
             if isinstance(event, Message):
@@ -94,7 +104,8 @@ class Membership:
             elif self._totem_changes:
                 out.append(event)
         if self.receive:
-            self.stream.put(out)
+            self._notable += sum(not isinstance(event, Message) for event in out)
+            self.stream.put(out, list(map(_payload_bytes, out)))
 
     def _handle_config_change(self, event: ConfigChange, out: list[GroupEvent]) -> None:
         if not self._joined.is_set() or not self.receive:
@@ -109,14 +120,20 @@ class Membership:
         for own in lost:
             report = MessageLost(own.payload)
             out.append(report)
-            if own.settled is None:  # else `send_and_wait` raises
+            if own.waiters is None:  # else `send_and_wait` raises
                 self._untold.append(report)
 
-    def _note_received(self, event: GroupEvent) -> None:
-        if isinstance(event, ConfigChange):
-            self.view = event
-        elif isinstance(event, MessageLost):
-            self._untold = [report for report in self._untold if report is not event]
+    def _note_received(self, events: Sequence[GroupEvent]) -> None:
+        if not self._notable:
+            return
+        for event in events:
+            if isinstance(event, Message):
+                continue
+            self._notable -= 1
+            if isinstance(event, ConfigChange):
+                self.view = event
+            elif isinstance(event, MessageLost):
+                self._untold = [report for report in self._untold if report is not event]
 
     def raise_untold(self) -> None:
         """Raise `MessageLostError` if messages were lost and the program has not received the report."""

@@ -8,9 +8,7 @@ messages.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
-from itertools import islice
 from typing import Final, final
 
 import attrs
@@ -20,49 +18,71 @@ from ._backoff import Backoff
 from ._connection import Connection
 from ._errors import CorosyncError, InterruptedSendError, InterruptError, LibraryError, MessageLostError
 from ._raw import MULTICAST_BURST, MulticastStatus, RawCpg
-from ._types import CpgEvent, Message
+from ._stream import EVENT_COST, EventStream
+from ._types import CpgEvent, GroupEvent, Message
+from ._window import OVERHEAD, SendWindow, cost
 
-_WINDOW: Final = 64 * 2**10
-"""The send window: how many bytes may be on their way at once. A larger message may be on its way alone, since the
-daemon drops some of several large ones."""
-_COST: Final = 64
-"""Bytes of the window that a message occupies beside its payload."""
 _STALL: Final = 1.0
-"""Seconds without any own delivery after which one more message may go although the window is full. If all messages in
-the window were lost, only a later one can show it, and open the window again."""
+"""Seconds without progress after which sending goes on. Without own deliveries, one more message may go although the
+window is full: if all messages in it were lost, only a later one can show that, and open the window again. Without
+receives, messages may go although our own stream is filling up."""
 
 
 @attrs.define(eq=False)
 class OwnMessage:
-    """A message of ours that has not been delivered back to us yet."""
+    """An outstanding message of ours that needs more memory than its payload: one awaited, or one fragmented."""
 
     payload: bytes
-    cost: int = attrs.field(default=attrs.Factory(lambda self: len(self.payload) + _COST, takes_self=True))
-    """What it occupies of the window. 0 if its send was cancelled: it may be delivered or not, and no task waits."""
     certain: bool = True
     """False while a fragmented send is in progress or was cancelled."""
-    settled: trio.Event | None = None
-    """Set once the message was delivered or is known to be lost, if a task waits for that."""
+    abandoned: bool = False
+    """Whether its send was cancelled. It may be delivered or not, and occupies nothing of the window."""
+    settled: bool = False
+    """Whether it was delivered, or is known to be lost."""
     delivery: Message | None = None
     """The delivered message; `None` until then, or if it was lost."""
+    waiters: trio.lowlevel.ParkingLot | None = None
+    """Unparked once it is settled, if it was sent with `send_and_wait`."""
+
+    @property
+    def cost(self) -> int:
+        """What it occupies of the window."""
+        return 0 if self.abandoned else cost((self.payload,))
+
+    def settle(self, delivery: Message | None) -> None:
+        """Note that it was delivered, or is lost."""
+        self.settled = True
+        self.delivery = delivery
+        if self.waiters is not None:
+            self.waiters.unpark_all()
 
 
 @final
 class Sender:
-    """The sending half of a group."""
+    """The sending half of a group.
 
-    def __init__(self, connection: Connection[CpgEvent], raw: RawCpg) -> None:
+    Args:
+        connection: the connection.
+        raw: its handle.
+        stream: the stream of the same group. While it is filling up, sending waits for its receivers.
+    """
+
+    def __init__(self, connection: Connection[CpgEvent], raw: RawCpg, stream: EventStream[GroupEvent]) -> None:
         self._lifetime = connection.lifetime
         self._requests = connection.requests
         self._dispatched = connection.dispatched
         self._raw = raw
+        self._stream = stream
         # Held by the task that sends, so that senders take turns in the order in which they came.
         self._turn = trio.StrictFIFOLock()
         self._backoff = Backoff.of_multicast()
-        self._outstanding: deque[OwnMessage] = deque()
-        self._cost = 0
+        # In the order of sending; of most messages nothing but the payload.
+        self._outstanding: list[bytes | OwnMessage] = []
+        self.window: SendWindow = SendWindow()
         self._room = trio.lowlevel.ParkingLot()
         self._lifetime.add_waiters(self._room)
+        # How often the stream had been received from when its receivers were found to make no progress.
+        self._stuck_at = -1
         self.sent: int = 0
         self.confirmed: int = 0
         self.lost: int = 0
@@ -72,7 +92,7 @@ class Sender:
     @property
     def outstanding(self) -> int:
         """How many messages have been sent and not been delivered back yet."""
-        return sum(own.certain for own in self._outstanding)
+        return sum(isinstance(own, bytes) or own.certain for own in self._outstanding)
 
     @property
     def tasks_waiting(self) -> int:
@@ -82,60 +102,109 @@ class Sender:
     # -- sending -------------------------------------------------------------------------------------------------------
 
     @trio.lowlevel.enable_ki_protection
-    async def send(self, payload: bytes, *, settled: trio.Event | None = None) -> OwnMessage:
-        """Send one message, waiting under flow control.
-
-        Args:
-            payload: the message.
-            settled: set once the message was delivered or is known to be lost.
-        """
-        await self._lifetime.check_async()
-        async with self._turn:
-            if len(payload) > self._raw.max_atomic_message_size:
-                return await self._send_fragmented(payload, settled)
-            while True:
-                sent, status = await self._send_burst((payload,), 0)
-                if sent:
-                    own = self._outstanding[-1]
-                    own.settled = settled
-                    return own
-                await self._pause(status)
+    async def send(self, payload: bytes) -> None:
+        """Send one message, waiting under flow control."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if await self._send_now(payload, payload):
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        else:
+            await self.send_batch((payload,))
 
     @trio.lowlevel.enable_ki_protection
     async def send_batch(self, payloads: Sequence[bytes]) -> None:
-        """Send several messages in order, as many as possible with each crossing into C."""
-        await self._lifetime.check_async()
-        async with self._turn:
-            done = 0
-            while done < len(payloads):
-                if len(payloads[done]) > self._raw.max_atomic_message_size:
-                    await self._send_fragmented(payloads[done], None)
-                    done += 1
-                    continue
-                sent, status = await self._send_burst(payloads, done)
-                done += sent
-                if done < len(payloads):
-                    await self._pause(status)
+        """Send messages in order, waiting under flow control; as many as possible with each crossing into C."""
+        await self._take_turn()
+        try:
+            await self._send(payloads)
+        finally:
+            self._turn.release()
+        await trio.lowlevel.cancel_shielded_checkpoint()
+
+    @trio.lowlevel.enable_ki_protection
+    async def send_and_wait(self, payload: bytes) -> Message:
+        """Send one message and wait until it is delivered back to us.
+
+        Raises:
+            MessageLostError: the daemon dropped it.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        own = OwnMessage(payload, waiters=trio.lowlevel.ParkingLot())
+        if not await self._send_now(payload, own):
+            await self._take_turn()
+            try:
+                await self._send_awaited(own)
+            finally:
+                self._turn.release()
+        await self._wait_until_settled(own)
+        if own.delivery is None:
+            raise lost_error([own.payload])
+        return own.delivery
+
+    async def _wait_until_settled(self, own: OwnMessage) -> None:
+        if own.settled or own.waiters is None:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            return
+        self._lifetime.add_waiters(own.waiters)
+        try:
+            await own.waiters.park()
+        finally:
+            self._lifetime.remove_waiters(own.waiters)
+        if not own.settled:
+            self._lifetime.check()
 
     @trio.lowlevel.enable_ki_protection
     def send_nowait(self, payload: bytes) -> None:
         """Send one message, or raise `trio.WouldBlock`."""
-        self._check()
-        if (
-            self._turn.locked()
-            or self._raw.lane.borrowed_tokens
-            or len(payload) > self._raw.max_atomic_message_size
-            or not self._fitting((payload,), 0)
-        ):
-            raise trio.WouldBlock
         try:
-            sent, _ = self._raw.multicast([payload])
+            sent = self._try_now(payload, payload)
         except LibraryError as exc:
             self._lifetime.lose(exc)
             raise self._lifetime.loss() from exc
         if not sent:
             raise trio.WouldBlock
-        self._remember(OwnMessage(payload))
+
+    async def _send_now(self, payload: bytes, entry: bytes | OwnMessage) -> bool:  # noqa: ASYNC910 - it never waits
+        """Like `_try_now`, but if the connection breaks, a cancellation of the block comes first."""
+        try:
+            return self._try_now(payload, entry)
+        except LibraryError as exc:
+            await self._lifetime.fail(exc)
+
+    def _try_now(self, payload: bytes, entry: bytes | OwnMessage) -> bool:
+        """Send one message if nothing stands in its way, and remember it as `entry`; whether it was sent."""
+        self._check()
+        size = len(payload)
+        if (
+            self._turn.locked()
+            or self._raw.lane.borrowed_tokens
+            or size > self._raw.max_atomic_message_size
+            or not self.window.fits(size)
+            or self._filling_up(1, size)
+            or not self._cross((payload,))[0]
+        ):
+            return False
+        self._outstanding.append(entry)
+        self.window.add(1, size + OVERHEAD)
+        self.sent += 1
+        return True
+
+    def _cross(self, burst: Sequence[bytes]) -> tuple[int, MulticastStatus]:
+        """Cross into C once. The caller remembers what was sent."""
+        sent, status = self._raw.multicast(burst)
+        if sent:
+            self._backoff.reset()
+        if status is MulticastStatus.TRY_AGAIN:
+            self.window.narrow()
+        return sent, status
+
+    async def _take_turn(self) -> None:  # noqa: ASYNC910 - the callers are checkpoints
+        """Acquire the turn to send; without waiting if no other task has it."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self._check()
+        if self._turn.locked():
+            await self._turn.acquire()
+        else:
+            self._turn.acquire_nowait()
 
     async def _check_async(self) -> None:
         await self._lifetime.check_async()
@@ -146,51 +215,86 @@ class Sender:
         if self.leaving:
             raise trio.ClosedResourceError("this group is being left")
 
-    def _fitting(self, payloads: Sequence[bytes], start: int) -> list[bytes]:
-        """The messages from `start` on that fit into the window now."""
-        room = _WINDOW - self._cost
-        burst: list[bytes] = []
-        for payload in islice(payloads, start, start + MULTICAST_BURST):
-            cost = len(payload) + _COST
-            if len(payload) > self._raw.max_atomic_message_size or (cost > room and (burst or self._cost)):
-                break
-            burst.append(payload)
-            room -= cost
+    async def _send(self, payloads: Sequence[bytes]) -> None:  # noqa: ASYNC910 - the caller is a checkpoint
+        """Send messages; the caller has the turn. There is no checkpoint after the last one was sent."""
+        done = 0
+        while done < len(payloads):
+            if len(payloads[done]) > self._raw.max_atomic_message_size:
+                await self._send_fragmented(OwnMessage(payloads[done]))
+                done += 1
+                continue
+            burst = self._fitting(payloads, done) or await self._wait_for_room(payloads, done)
+            sent, status = await self._multicast(burst)
+            done += sent
+            if done < len(payloads):
+                await self._pause(status)
+                await self._check_async()
+
+    async def _send_awaited(self, own: OwnMessage) -> None:  # noqa: ASYNC910 - the caller is a checkpoint
+        """Send one message that is awaited; the caller has the turn."""
+        if len(own.payload) > self._raw.max_atomic_message_size:
+            await self._send_fragmented(own)
+        else:
+            await self._send((own.payload,))
+            self._outstanding[-1] = own
+
+    def _fitting(self, payloads: Sequence[bytes], start: int) -> Sequence[bytes]:
+        """The messages from `start` on that can be sent now: they fit into the window, and into our own stream."""
+        largest = self._raw.max_atomic_message_size
+        burst = payloads[start : start + MULTICAST_BURST]
+        burst = burst[: self.window.fitting(burst)]
+        if any(map(largest.__lt__, map(len, burst))):
+            burst = burst[: next(index for index, payload in enumerate(burst) if len(payload) > largest)]
+        while burst and self._filling_up(len(burst), sum(map(len, burst))):
+            burst = burst[: len(burst) // 2]
         return burst
 
-    async def _wait_for_room(self) -> bool:
-        """Wait until own messages were delivered, or are known to be lost; False if that takes too long."""
+    def _filling_up(self, count: int, size: int) -> bool:
+        """Whether our own stream is filling up, and `count` messages of `size` bytes must wait for its receivers."""
+        stream = self._stream
+        under_way = len(self._outstanding)
+        if not stream.filling(self.window.occupied + size + EVENT_COST * (under_way + count)):
+            return False
+        if count == 1 and stream.empty and not under_way:
+            return False  # it could not be sent otherwise
+        return self._stuck_at != stream.receives
+
+    async def _wait_for_room(self, payloads: Sequence[bytes], start: int) -> Sequence[bytes]:
+        """Wait until some of the messages from `start` on can be sent, and return these."""
+        while True:
+            await self._check_async()
+            burst = self._fitting(payloads, start)
+            if burst:
+                return burst
+            first = payloads[start : start + 1]
+            if self.window.fitting(first):
+                receives = self._stream.receives
+                if not await self._wait_briefly(self._stream.drained) and receives == self._stream.receives:
+                    self._stuck_at = receives
+            elif not await self._wait_briefly(self._room):
+                return first
+
+    async def _wait_briefly(self, lot: trio.lowlevel.ParkingLot) -> bool:
+        """Park for at most `_STALL`; whether another task has unparked us."""
         with trio.move_on_after(_STALL) as scope:
-            await self._room.park()
+            await lot.park()
         return not scope.cancelled_caught
 
-    async def _send_burst(self, payloads: Sequence[bytes], start: int) -> tuple[int, MulticastStatus]:
-        """Wait for room in the window, then send as many messages from `start` on as fit and go now.
+    async def _multicast(self, burst: Sequence[bytes]) -> tuple[int, MulticastStatus]:
+        """Cross into C once, as soon as the lane is free, and remember what was sent."""
+        if self._raw.lane.borrowed_tokens:
+            async with self._requests.lane():
+                self._check()
+                return await self._multicast_now(burst)
+        return await self._multicast_now(burst)
 
-        There is no checkpoint after a message was sent.
-        """
-        await self._check_async()
-        while not (burst := self._fitting(payloads, start)):
-            if not await self._wait_for_room():
-                burst = [payloads[start]]
-                break
-            await self._check_async()
-        if not self._raw.lane.borrowed_tokens:
-            return await self._multicast(burst)
-        async with self._requests.lane():
-            self._check()
-            return await self._multicast(burst)
-
-    async def _multicast(self, burst: list[bytes]) -> tuple[int, MulticastStatus]:
-        """Cross into C once, and remember what was sent."""
+    async def _multicast_now(self, burst: Sequence[bytes]) -> tuple[int, MulticastStatus]:
         try:
-            sent, status = self._raw.multicast(burst)
+            sent, status = self._cross(burst)
         except LibraryError as exc:
             await self._lifetime.fail(exc)
-        for payload in burst[:sent]:
-            self._remember(OwnMessage(payload))
         if sent:
-            self._backoff.reset()
+            self._remember(burst if sent == len(burst) else burst[:sent])
         return sent, status  # noqa: ASYNC910 - a checkpoint here could forget what was sent
 
     async def _pause(self, status: MulticastStatus) -> None:
@@ -204,19 +308,21 @@ class Sender:
         else:
             await trio.lowlevel.checkpoint()
 
-    async def _send_fragmented(self, payload: bytes, settled: trio.Event | None) -> OwnMessage:
+    async def _send_fragmented(self, own: OwnMessage) -> None:
         """Send a message above the atomic size, alone. The library fragments it, with a round trip for each piece."""
         await self._check_async()
-        while self._cost and await self._wait_for_room():
-            await self._check_async()
-        own = OwnMessage(payload, certain=False, settled=settled)
+        await self._wait_until_alone()
+        payload = own.payload
+        own.certain = False
         # Remembered first: its delivery may be dispatched before the last round trip has returned.
-        self._remember(own)
+        self._outstanding.append(own)
+        self.window.add(1, own.cost)
+        self.sent += 1
         try:
             await self._requests.run(lambda: self._raw.multicast_fragmented(payload))
         except (trio.Cancelled, KeyboardInterrupt):
-            self._cost -= own.cost
-            own.cost = 0
+            self.window.remove(0, own.cost)
+            own.abandoned = True
             raise
         except InterruptError as exc:
             self._forget(own)
@@ -229,20 +335,42 @@ class Sender:
             self._forget(own)
             raise
         own.certain = True
-        return own
+
+    async def _wait_until_alone(self) -> None:  # noqa: ASYNC910 - the caller has been a checkpoint
+        """Wait until nothing of ours is on its way, or until nothing has come back for too long."""
+        while self.window.occupied:
+            if not await self._wait_briefly(self._room):
+                return
+            await self._check_async()
 
     # -- what becomes of what was sent ---------------------------------------------------------------------------------
 
-    def _remember(self, own: OwnMessage) -> None:
-        self._outstanding.append(own)
-        self._cost += own.cost
-        self.sent += 1
+    def _remember(self, payloads: Sequence[bytes]) -> None:
+        self._outstanding += payloads
+        self.window.add(len(payloads), cost(payloads))
+        self.sent += len(payloads)
 
     def _forget(self, own: OwnMessage) -> None:
         if own in self._outstanding:
             self._outstanding.remove(own)
-            self._cost -= own.cost
+            self.window.remove(1, own.cost)
             self.sent -= 1
+
+    def on_expected_deliveries(self, payloads: Sequence[bytes]) -> bool:
+        """Take note of own messages that were delivered, if they are the oldest outstanding ones, and none is awaited.
+
+        Returns:
+            whether they are. If not, nothing is noted: `on_self_delivery` must take one after the other.
+        """
+        count = len(payloads)
+        if not count:
+            return True
+        if self._outstanding[:count] != payloads:
+            return False
+        del self._outstanding[:count]
+        self.confirmed += count
+        self._free(count, cost(payloads))
+        return True
 
     def on_self_delivery(self, message: Message) -> list[OwnMessage]:
         """Take note of an own message that was delivered; return those sent before it, which are therefore lost."""
@@ -250,13 +378,10 @@ class Sender:
         if index is None:
             return []
         lost = self._lose(index)
-        own = self._outstanding.popleft()
-        self._cost -= own.cost
-        self._room.unpark_all()
+        own = _with_state(self._outstanding.pop(0))
         self.confirmed += 1
-        own.delivery = message
-        if own.settled is not None:
-            own.settled.set()
+        own.settle(message)
+        self._free(1, own.cost)
         return lost
 
     def on_leave(self) -> list[OwnMessage]:
@@ -264,13 +389,14 @@ class Sender:
         return self._lose(len(self._outstanding))
 
     def _match(self, payload: bytes) -> int | None:
-        """Which outstanding message was delivered: of equal ones the first that was not cancelled, else the first."""
+        """Which outstanding message was delivered: of equal ones the first that was not abandoned, else the first."""
         found = None
-        for index, own in enumerate(self._outstanding):
+        for index, entry in enumerate(self._outstanding):
+            own = _with_state(entry)
             if own.payload != payload:
                 if found is not None:
                     break
-            elif own.cost:
+            elif not own.abandoned:
                 return index
             elif found is None:
                 found = index
@@ -278,17 +404,27 @@ class Sender:
 
     def _lose(self, count: int) -> list[OwnMessage]:
         """Drop the first `count` outstanding messages; return those that were certainly sent."""
-        lost: list[OwnMessage] = []
-        for _ in range(count):
-            own = self._outstanding.popleft()
-            self._cost -= own.cost
-            if own.settled is not None:
-                own.settled.set()
-            if own.certain:
-                self.lost += 1
-                lost.append(own)
-        self._room.unpark_all()
+        if not count:
+            return []
+        gone = [_with_state(entry) for entry in self._outstanding[:count]]
+        del self._outstanding[:count]
+        for own in gone:
+            own.settle(None)
+        lost = [own for own in gone if own.certain]
+        self.lost += len(lost)
+        if lost:
+            self.window.narrow()
+        self._free(count, sum(own.cost for own in gone))
         return lost
+
+    def _free(self, count: int, occupied: int) -> None:
+        self.window.remove(count, occupied)
+        if self._room:
+            self._room.unpark_all()
+
+
+def _with_state(entry: bytes | OwnMessage) -> OwnMessage:
+    return OwnMessage(entry) if isinstance(entry, bytes) else entry
 
 
 def lost_error(payloads: Sequence[bytes]) -> MessageLostError:

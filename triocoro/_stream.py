@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Final, Generic, TypeVar, final
 
 import attrs
@@ -17,12 +17,8 @@ T = TypeVar("T")
 MAX_CHANGES_BYTES: Final = 4 * 2**20
 """The bound for changes, which are few and small: a receiver that has so much waiting has stopped receiving."""
 
-_EVENT_COST: Final = 256
+EVENT_COST: Final = 256
 """Bytes that each event counts for beside its payload, so that a flood of empty messages is bounded too."""
-
-
-def _no_payload(_: object) -> int:
-    return 0
 
 
 @attrs.frozen
@@ -46,49 +42,69 @@ class EventStream(trio.abc.ReceiveChannel[T], Generic[T]):
     Objects of this class come from the methods that track changes, such as `Votequorum.track`.
     """
 
-    def __init__(
-        self,
-        lifetime: Lifetime,
-        max_buffered_bytes: int,
-        *,
-        payload_bytes: Callable[[T], int] = _no_payload,
-    ) -> None:
+    def __init__(self, lifetime: Lifetime, max_buffered_bytes: int) -> None:
         self._lifetime = lifetime
         self._max_bytes = max_buffered_bytes
-        self._payload_bytes = payload_bytes
-        # Each event with the bytes that it counts for.
-        self._buffer: deque[tuple[T, int]] = deque()
+        self._buffer: deque[T] = deque()
+        self._sizes: deque[int] = deque()  # of the payload of each event in the buffer
         self._bytes = 0
         self._overflow = False
         self._closed = False
         self._receivers = trio.lowlevel.ParkingLot()
         lifetime.add_waiters(self._receivers)
-        self.on_receive: Callable[[T], None] | None = None
+        self.on_receive: Callable[[Sequence[T]], None] | None = None
         self.ending = False
         """Whether receivers may have stopped because the stream ends. Events that do not fit are then dropped."""
+        self.receives = 0
+        """How often a task has received."""
+        self.drained: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
+        """Unparked when a task has received, and no more than a quarter of the bound is in use."""
+        lifetime.add_waiters(self.drained)
 
-    def put(self, events: Iterable[T]) -> None:
-        """Buffer events. The first event that does not fit cuts the connection."""
-        count = 0
-        for event in events:
-            if self._closed or self._overflow:
-                return
-            size = _EVENT_COST + self._payload_bytes(event)
-            # A single event may be larger than the bound, as it could not be received otherwise.
-            if self._buffer and self._bytes + size > self._max_bytes:
-                self._overflow = True
-                if self.ending:
-                    break
-                self._lifetime.cut(
-                    f"{len(self._buffer)} events ({self._bytes} bytes) waited to be received and the next one did not"
-                    f" fit into max_buffered_bytes={self._max_bytes}; receive faster, or allow more"
-                )
-                break
-            self._buffer.append((event, size))
-            self._bytes += size
-            count += 1
+    def put(self, events: Sequence[T], sizes: Sequence[int] | None = None) -> None:
+        """Buffer events. The first event that does not fit cuts the connection.
+
+        Args:
+            events: the events.
+            sizes: for each event the bytes of its payload; by default 0.
+        """
+        if self._closed or self._overflow:
+            return
+        if sizes is None:
+            sizes = [0] * len(events)
+        total = sum(sizes) + EVENT_COST * len(events)
+        if self._bytes + total <= self._max_bytes:
+            self._buffer.extend(events)
+            self._sizes.extend(sizes)
+            self._bytes += total
+        else:
+            self._put_fitting(events, sizes)
         if self._receivers:
-            self._receivers.unpark(count=max(count, 1))
+            self._receivers.unpark(count=max(len(events), 1))
+
+    def _put_fitting(self, events: Sequence[T], sizes: Sequence[int]) -> None:
+        for event, size in zip(events, sizes, strict=True):
+            # A single event may be larger than the bound, as it could not be received otherwise.
+            if self._buffer and self._bytes + size + EVENT_COST > self._max_bytes:
+                self._overflow = True
+                if not self.ending:
+                    self._lifetime.cut(
+                        f"{len(self._buffer)} events ({self._bytes} bytes) waited to be received and the next one did"
+                        f" not fit into max_buffered_bytes={self._max_bytes}; receive faster, or allow more"
+                    )
+                break
+            self._buffer.append(event)
+            self._sizes.append(size)
+            self._bytes += size + EVENT_COST
+
+    @property
+    def empty(self) -> bool:
+        """Whether no event waits to be received."""
+        return not self._buffer
+
+    def filling(self, coming: int) -> bool:
+        """Whether more than half of the bound is in use once `coming` more bytes have arrived."""
+        return self._bytes + coming > self._max_bytes // 2
 
     @trio.lowlevel.enable_ki_protection
     async def receive(self) -> T:
@@ -102,7 +118,16 @@ class EventStream(trio.abc.ReceiveChannel[T], Generic[T]):
 
         Cancelled: no event was taken.
         """
-        return (await self.receive_batch(max_events=1))[0]
+        await trio.lowlevel.checkpoint_if_cancelled()
+        parked = False
+        if not (self._buffer and self._lifetime.usable):
+            parked = await self._wait_for_events()
+        event = self._buffer.popleft()
+        self._bytes -= self._sizes.popleft() + EVENT_COST
+        self._note_received((event,))
+        if not parked:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        return event
 
     @trio.lowlevel.enable_ki_protection
     async def receive_batch(self, *, max_events: int = 256) -> list[T]:
@@ -121,26 +146,41 @@ class EventStream(trio.abc.ReceiveChannel[T], Generic[T]):
         _validate.positive(max_events, "max_events")
         await trio.lowlevel.checkpoint_if_cancelled()
         parked = False
+        if not (self._buffer and self._lifetime.usable):
+            parked = await self._wait_for_events()
+        buffer, sizes = self._buffer, self._sizes
+        if max_events >= len(buffer):
+            events = list(buffer)
+            buffer.clear()
+            sizes.clear()
+            self._bytes = 0
+        else:
+            events = [buffer.popleft() for _ in range(max_events)]
+            self._bytes -= sum([sizes.popleft() for _ in range(max_events)]) + EVENT_COST * max_events
+        self._note_received(events)
+        if not parked:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        return events
+
+    async def _wait_for_events(self) -> bool:  # noqa: ASYNC910 - the callers have been checkpoints
+        """Wait until events can be taken from the buffer; whether that took a checkpoint."""
+        parked = False
         while True:
             self._lifetime.check_process()
             if self._closed:
                 raise trio.ClosedResourceError("this stream was closed")
-            if not self._buffer or (self._lifetime.closed and not self._lifetime.lost):
-                self._lifetime.check()
-                await self._receivers.park()
-                parked = True
-                continue
-            break
-        events: list[T] = []
-        for _ in range(min(max_events, len(self._buffer))):
-            event, size = self._buffer.popleft()
-            self._bytes -= size
-            events.append(event)
-            if self.on_receive is not None:
-                self.on_receive(event)
-        if not parked:
-            await trio.lowlevel.cancel_shielded_checkpoint()
-        return events
+            if self._buffer and (self._lifetime.lost or not self._lifetime.closed):
+                return parked
+            self._lifetime.check()
+            await self._receivers.park()
+            parked = True
+
+    def _note_received(self, events: Sequence[T]) -> None:
+        if self.on_receive is not None:
+            self.on_receive(events)
+        self.receives += 1
+        if self.drained and self._bytes <= self._max_bytes // 4:
+            self.drained.unpark_all()
 
     async def aclose(self) -> None:
         """Stop receiving and drop the buffered events. Tasks in `receive` get `trio.ClosedResourceError`."""
@@ -154,7 +194,9 @@ class EventStream(trio.abc.ReceiveChannel[T], Generic[T]):
             return
         self._closed = True
         self._lifetime.remove_waiters(self._receivers)
+        self._lifetime.remove_waiters(self.drained)
         self._buffer.clear()
+        self._sizes.clear()
         self._bytes = 0
         self._receivers.unpark_all()
 

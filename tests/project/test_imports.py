@@ -36,6 +36,7 @@ LAYERS: Final = (
         "triocoro._sending",
         "triocoro._stream",
         "triocoro._tracking",
+        "triocoro._window",
     ),
     ("services", "triocoro"),
     ("recipes", "triocoro.recipes"),

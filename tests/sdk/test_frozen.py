@@ -344,7 +344,7 @@ async def test_after_a_cancelled_start_of_tracking_the_state_is_told_once(
 ) -> None:
     """The daemon is asked to begin twice, and tells twice."""
     async with opener() as service:
-        lots = list(service._connection.lifetime._lots)
+        lots = set(service._connection.lifetime._lots)
         async with frozen(corosync):
             with trio.move_on_after(0.2) as scope:
                 await service.wait_quorate()

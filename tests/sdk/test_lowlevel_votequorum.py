@@ -214,6 +214,6 @@ def test_an_interrupt_at_the_start_of_a_tracker_leaves_nothing(
             with pytest.raises(KeyboardInterrupt):
                 async with track(service):
                     await trio.lowlevel.checkpoint()
-            assert service._connection.lifetime._lots == [service._connection.dispatched]
+            assert service._connection.lifetime._lots == {service._connection.dispatched}
 
     trio.run(main)

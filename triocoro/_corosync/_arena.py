@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ._shim import Arena
 
 _RECORD = struct.Struct("=IIQQQ")
+WORDS = _RECORD.size // 8
 _SEQ = struct.Struct("=Q")
 
 # A dispatch borrows an arena for as long as it runs, so one per thread that dispatches is enough.
@@ -42,6 +43,11 @@ def give_back(arena: Arena) -> None:
 def records(arena: Arena) -> Iterator[tuple[int, int, int, int, int]]:
     """The fields of each record: kind, value, extra, offset, length; see shim.h for what they mean."""
     return _RECORD.iter_unpack(ffi.buffer(arena.records, arena.count * _RECORD.size))
+
+
+def words(arena: Arena) -> list[int]:
+    """The records, each as `WORDS` integers of 64 bits: kind and value in one, then extra, offset, length."""
+    return memoryview(ffi.buffer(arena.records, arena.count * _RECORD.size)).cast("Q").tolist()
 
 
 def large_payload(address: int, length: int) -> bytes:

@@ -11,7 +11,17 @@ import trio
 
 from .._enums import CsError, FlowControlState, IterationType, Reason
 from .._raw import MULTICAST_BURST, MulticastStatus
-from .._types import Address, ConfigChange, CpgEvent, GroupMember, MemberChange, Message, RingId, TotemChange
+from .._types import (
+    Address,
+    ConfigChange,
+    CpgEvent,
+    GroupMember,
+    MemberChange,
+    Message,
+    RingId,
+    TotemChange,
+    make_messages,
+)
 from . import _arena
 from ._handle import CorosyncHandle, retry_briefly
 from ._libraries import CPG, failure, failure_inside
@@ -31,11 +41,13 @@ _MEMBERS_ROOM = 512
 # The payloads of a burst are joined and sent in one call of the shim. Above this size, joining costs more than calling.
 _GATHER_BYTES = 64 * 1024
 
+_OK = int(CsError.OK)
 _MESSAGE = lib.TC_MESSAGE
 _LARGE_MESSAGE = lib.TC_LARGE_MESSAGE
 _CONFCHG = lib.TC_CONFCHG
 _REASONS = {int(reason): reason for reason in Reason}
 _MAX_SENDERS = 1024
+_WORDS = _arena.WORDS
 
 
 def _name(group: bytes) -> CpgName:
@@ -44,6 +56,16 @@ def _name(group: bytes) -> CpgName:
 
 def _address(client: int) -> Address:
     return Address(client >> 32, client & 0xFFFF_FFFF)
+
+
+class _Senders(dict[int, Address]):
+    """The addresses of senders by their numbers, each made once."""
+
+    def __missing__(self, client: int) -> Address:
+        if len(self) >= _MAX_SENDERS:
+            self.clear()
+        sender = self[client] = _address(client)
+        return sender
 
 
 def _config_change(members_count: int, blob: bytes) -> ConfigChange:
@@ -75,7 +97,7 @@ class CorosyncCpg(CorosyncHandle[CpgEvent]):
         super().__init__(connection, lane, namespaces)
         self._max_message_size = connection.max_message_size
         self._group: CpgName | None = None
-        self._senders: dict[int, Address] = {}
+        self._senders = _Senders()
         self._buffers: dict[int, SharedBuffer] = {}  # by the id of the caller's view
 
     @property
@@ -93,20 +115,19 @@ class CorosyncCpg(CorosyncHandle[CpgEvent]):
     # --- dispatch ---
 
     def _decode(self, arena: Arena) -> Sequence[CpgEvent]:
-        events: list[CpgEvent] = []
         data = ffi.buffer(arena.data, arena.used)
         senders = self._senders
+        words = _arena.words(arena)
+        if words[::_WORDS].count(_MESSAGE) == arena.count:
+            starts, lengths = words[2::_WORDS], words[3::_WORDS]
+            payloads = [data[start : start + length] for start, length in zip(starts, lengths, strict=True)]
+            return make_messages(map(senders.__getitem__, words[1::_WORDS]), payloads)
+        events: list[CpgEvent] = []
         for kind, value, extra, offset, length in _arena.records(arena):
             if kind <= _LARGE_MESSAGE:
-                try:
-                    sender = senders[extra]
-                except KeyError:
-                    if len(senders) >= _MAX_SENDERS:
-                        senders.clear()
-                    sender = senders[extra] = _address(extra)
                 small = kind == _MESSAGE
                 payload = data[offset : offset + length] if small else _arena.large_payload(offset, length)
-                events.append(Message(sender, payload))
+                events.append(Message(senders[extra], payload))
             elif kind == _CONFCHG:
                 events.append(_config_change(value, data[offset : offset + length]))
             else:
@@ -117,21 +138,22 @@ class CorosyncCpg(CorosyncHandle[CpgEvent]):
 
     @trio.lowlevel.enable_ki_protection
     def multicast(self, payloads: Sequence[bytes]) -> tuple[int, MulticastStatus]:
-        burst = payloads if len(payloads) <= MULTICAST_BURST else payloads[:MULTICAST_BURST]
+        burst = payloads[:MULTICAST_BURST]
         lengths = list(map(len, burst))
-        if max(lengths, default=0) > self._max_message_size:
+        if lengths and max(lengths) > self._max_message_size:
             raise ValueError("a message above the atomic size must go through multicast_fragmented")
-        sent = 0
-        code = int(CsError.OK)
-        if sum(lengths) <= _GATHER_BYTES:
+        if len(burst) == 1:
+            sent, code = self._multicast(burst[0], lengths)
+        elif sum(lengths) <= _GATHER_BYTES:
             sent, code = self._multicast(b"".join(burst), lengths)
         else:
+            sent, code = 0, _OK
             for payload, length in zip(burst, lengths, strict=True):
                 accepted, code = self._multicast(payload, [length])
                 sent += accepted
                 if not accepted:
                     break
-        if code == CsError.OK:
+        if code == _OK:
             return sent, MulticastStatus.SENT
         if code == CsError.TRY_AGAIN:
             return sent, MulticastStatus.TRY_AGAIN

@@ -1,0 +1,188 @@
+"""Flow control of our own making: the send window, and the back-pressure of our own stream."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+import trio.testing
+from support.proxy import FaultyEndpoint
+
+import triocoro
+from triocoro import Message
+from triocoro._raw import MulticastStatus
+from triocoro._window import SendWindow
+from triocoro.testing import Node
+
+FIRST = 64 * 2**10
+MOST = 512 * 2**10
+LEAST = 8 * 2**10
+MESSAGE = 1024
+
+
+async def fill_and_deliver(window: SendWindow, clock: trio.testing.MockClock, delay: float) -> None:
+    """One round: send until the window is full, and deliver all of it after `delay` seconds."""
+    sent = 0
+    while window.fits(MESSAGE):
+        window.add(1, MESSAGE)
+        sent += 1
+    clock.jump(delay)
+    window.remove(sent, sent * MESSAGE)
+    await trio.lowlevel.checkpoint()
+
+
+async def test_the_window_widens_while_messages_come_back_quickly(mock_clock: trio.testing.MockClock) -> None:
+    window = SendWindow()
+    sizes = [window.size]
+    for _ in range(30):
+        await fill_and_deliver(window, mock_clock, 0.0005)
+        sizes.append(window.size)
+    assert sizes[0] == FIRST
+    assert sizes == sorted(sizes)
+    assert sizes[-1] == MOST
+
+
+async def test_the_window_narrows_while_messages_come_back_slowly(mock_clock: trio.testing.MockClock) -> None:
+    window = SendWindow()
+    for _ in range(30):
+        await fill_and_deliver(window, mock_clock, 0.0005)
+    assert window.size == MOST
+    for _ in range(30):
+        await fill_and_deliver(window, mock_clock, 0.002)
+    assert window.size == FIRST
+
+
+async def test_a_window_that_holds_up_no_sender_stays(mock_clock: trio.testing.MockClock) -> None:
+    window = SendWindow()
+    for _ in range(30):
+        window.add(1, MESSAGE)
+        mock_clock.jump(0.0005)
+        window.remove(1, MESSAGE)
+    await trio.lowlevel.checkpoint()
+    assert window.size == FIRST
+
+
+async def test_after_a_pause_the_window_is_as_at_first(mock_clock: trio.testing.MockClock) -> None:
+    window = SendWindow()
+    for _ in range(30):
+        await fill_and_deliver(window, mock_clock, 0.0005)
+    mock_clock.jump(0.01)
+    window.add(1, MESSAGE)
+    assert window.size == FIRST
+
+
+async def test_each_loss_halves_the_window_down_to_its_least(mock_clock: trio.testing.MockClock) -> None:
+    window = SendWindow()
+    sizes: list[int] = []
+    for _ in range(5):
+        window.narrow()
+        sizes.append(window.size)
+    assert sizes == [FIRST // 2, FIRST // 4, LEAST, LEAST, LEAST]
+    # It recovers, however slow the daemon is.
+    for _ in range(30):
+        await fill_and_deliver(window, mock_clock, 0.1)
+    assert FIRST <= window.size < 2 * FIRST
+
+
+async def test_one_message_fits_whatever_the_window_is() -> None:
+    window = SendWindow()
+    assert window.fits(10 * MOST)
+    assert window.fitting([bytes(MOST), bytes(MOST)]) == 1
+    window.add(1, MOST)
+    assert not window.fits(1)
+    assert window.fitting([b"x"]) == 0
+    await trio.lowlevel.checkpoint()
+
+
+async def test_losses_and_try_agains_narrow_the_window_of_a_group(corosync: Node) -> None:
+    endpoint = FaultyEndpoint(corosync.endpoint)
+    async with triocoro.open_group("g", receive=False, endpoint=endpoint) as group:
+        assert group.statistics().send_window == FIRST
+        endpoint.faults.drop = lambda payload: payload == b"lost"
+        await group.send_batch([b"lost", b"next"])
+        await group.send_and_wait(b"last")
+        assert group.statistics().lost == 1
+        assert group.statistics().send_window == FIRST // 2
+        endpoint.faults.refuse.append(MulticastStatus.TRY_AGAIN)
+        await group.send(b"refused once")
+        assert group.statistics().send_window == FIRST // 4
+        await group.send_and_wait(b"end")
+        group._membership._untold.clear()
+
+
+@pytest.mark.deadline(120)
+@pytest.mark.corosync_real_only(reason="it is about the queue of a real daemon")
+@pytest.mark.parametrize(
+    "senders, size", [(16, 100_000), (8, 60_000), (6, 500_000), (6, 900_000), (32, 10_000)], ids=str
+)
+async def test_loads_that_overrun_a_daemon_lose_nothing(corosync: Node, senders: int, size: int) -> None:
+    count = 32_000_000 // size // senders
+    confirmed: list[int] = []
+
+    async def send(number: int, task_status: trio.TaskStatus[None]) -> None:
+        async with triocoro.open_group(f"g{number}", receive=False, endpoint=corosync.endpoint) as group:
+            task_status.started()
+            await go.wait()
+            await group.send_batch([bytes(size)] * count)
+            await group.send_and_wait(b"last")
+            assert group.statistics().lost == 0
+            confirmed.append(group.statistics().confirmed)
+
+    go = trio.Event()
+    async with trio.open_nursery() as nursery:
+        for number in range(senders):
+            await nursery.start(send, number)
+        go.set()
+    assert confirmed == [count + 1] * senders
+
+
+@pytest.mark.usefixtures("corosync")
+async def test_a_flood_and_its_receiver_in_one_process_keep_up() -> None:
+    batches, messages = 40, 100
+    async with triocoro.open_group("g", max_buffered_bytes=100_000) as group, trio.open_nursery() as nursery:
+
+        async def flood() -> None:
+            for _ in range(batches):
+                await group.send_batch([bytes(100)] * messages)
+
+        nursery.start_soon(flood)
+        received = 0
+        async for event in group:
+            received += isinstance(event, Message)
+            if received == batches * messages:
+                break
+    assert received == batches * messages
+
+
+@pytest.mark.usefixtures("corosync")
+async def test_a_task_that_sends_and_receives_in_turns_is_held_up_for_a_moment_only() -> None:
+    async with triocoro.open_group("g", max_buffered_bytes=20_000) as group:
+        for _ in range(2):
+            for _ in range(15):
+                await group.send(bytes(500))
+            received = 0
+            while received < 15:
+                received += sum(isinstance(event, Message) for event in await group.receive_batch())
+
+
+@pytest.mark.usefixtures("corosync")
+async def test_send_nowait_refuses_while_the_stream_is_filling_up() -> None:
+    async with triocoro.open_group("g", max_buffered_bytes=20_000) as group:
+        await group.receive()
+        with pytest.raises(trio.WouldBlock):
+            while True:
+                group.send_nowait(bytes(500))
+                await trio.lowlevel.checkpoint()
+        sent = group.statistics().sent
+        received = 0
+        while received < sent:
+            received += len(await group.receive_batch())
+        group.send_nowait(b"room again")
+
+
+@pytest.mark.usefixtures("corosync")
+async def test_a_flood_that_no_task_receives_ends_with_the_error() -> None:
+    with pytest.raises(triocoro.SlowConsumerError):
+        async with triocoro.open_group("g", max_buffered_bytes=100_000) as group:
+            await group.receive()
+            while True:
+                await group.send_batch([bytes(100)] * 100)
