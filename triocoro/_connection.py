@@ -125,13 +125,13 @@ class Connection(Generic[EventT]):
     async def _serve(self, handle: Callable[[Sequence[EventT]], None]) -> None:  # noqa: ASYNC910 - a task of our own
         """Dispatch until the connection ends, whether or not any task receives."""
         lifetime = self.lifetime
-        with trio.CancelScope(shield=True), self.dispatcher():
+        with trio.CancelScope(shield=True), self.dispatcher():  # noqa: ASYNC912 - `ended` ends it
             while not lifetime.ended:
                 try:
                     await trio.lowlevel.wait_readable(self._fd)
                     _, events = self.take()
                 except (trio.ClosedResourceError, ConnectionLostError):
-                    return
+                    return  # noqa: ASYNC910
                 handle(events)
 
     # -- the user's block ----------------------------------------------------------------------------------------------

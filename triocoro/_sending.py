@@ -166,7 +166,7 @@ class Sender:
     async def _send_now(self, payload: bytes, entry: bytes | OwnMessage) -> bool:  # noqa: ASYNC910 - it never waits
         """Like `_try_now`, but if the connection breaks, a cancellation of the block comes first."""
         try:
-            return self._try_now(payload, entry)
+            return self._try_now(payload, entry)  # noqa: ASYNC910
         except LibraryError as exc:
             await self._lifetime.fail(exc)
 

@@ -170,7 +170,7 @@ class EventStream(trio.abc.ReceiveChannel[T], Generic[T]):
             if self._closed:
                 raise trio.ClosedResourceError("this stream was closed")
             if self._buffer and (self._lifetime.lost or not self._lifetime.closed):
-                return parked
+                return parked  # noqa: ASYNC910
             self._lifetime.check()
             await self._receivers.park()
             parked = True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from ipaddress import IPv4Address, IPv6Address
 from itertools import repeat
 from typing import Final, TypeAlias
@@ -54,8 +54,8 @@ class Message:
     """The payload, byte for byte as it was sent."""
 
 
-_set_sender: Final = Message.__dict__["sender"].__set__
-_set_payload: Final = Message.__dict__["payload"].__set__
+_set_sender: Final[Callable[[Message, Address], None]] = Message.__dict__["sender"].__set__
+_set_payload: Final[Callable[[Message, bytes], None]] = Message.__dict__["payload"].__set__
 
 
 def make_messages(senders: Iterable[Address], payloads: Sequence[bytes]) -> list[Message]:
