@@ -16,7 +16,7 @@ from ._membership import Membership
 from ._raw import RawCpg
 from ._services import CPG, CpgSpec, Endpoint
 from ._stream import StreamStatistics
-from ._types import Address, Buffer, ConfigChange, CpgEvent, GroupEvent, GroupMember, Message
+from ._types import Address, Buffer, ConfigChange, CpgEvent, GroupEvent, GroupMember, Message, make_address
 
 DEFAULT_MAX_BUFFERED_BYTES = 64 * 2**20
 
@@ -252,7 +252,7 @@ async def open_group(
         raise
     membership = Membership(
         encoded,
-        Address(nodeid, connection.endpoint.pid),
+        make_address(nodeid, connection.endpoint.pid),
         raw,
         connection,
         totem_changes=totem_changes,

@@ -72,6 +72,8 @@ class Sender:
         self._requests = connection.requests
         self._dispatched = connection.dispatched
         self._raw = raw
+        self._lane = raw.lane
+        self._max_atomic_size = raw.max_atomic_message_size
         self._stream = stream
         # Held by the task that sends, so that senders take turns in the order in which they came.
         self._turn = trio.StrictFIFOLock()
@@ -176,8 +178,8 @@ class Sender:
         size = len(payload)
         if (
             self._turn.locked()
-            or self._raw.lane.borrowed_tokens
-            or size > self._raw.max_atomic_message_size
+            or self._lane.borrowed_tokens
+            or size > self._max_atomic_size
             or not self.window.fits(size)
             or self._filling_up(1, size)
             or not self._cross((payload,))[0]
@@ -219,7 +221,7 @@ class Sender:
         """Send messages; the caller has the turn. There is no checkpoint after the last one was sent."""
         done = 0
         while done < len(payloads):
-            if len(payloads[done]) > self._raw.max_atomic_message_size:
+            if len(payloads[done]) > self._max_atomic_size:
                 await self._send_fragmented(OwnMessage(payloads[done]))
                 done += 1
                 continue
@@ -232,7 +234,7 @@ class Sender:
 
     async def _send_awaited(self, own: OwnMessage) -> None:  # noqa: ASYNC910 - the caller is a checkpoint
         """Send one message that is awaited; the caller has the turn."""
-        if len(own.payload) > self._raw.max_atomic_message_size:
+        if len(own.payload) > self._max_atomic_size:
             await self._send_fragmented(own)
         else:
             await self._send((own.payload,))
@@ -240,7 +242,7 @@ class Sender:
 
     def _fitting(self, payloads: Sequence[bytes], start: int) -> Sequence[bytes]:
         """The messages from `start` on that can be sent now: they fit into the window, and into our own stream."""
-        largest = self._raw.max_atomic_message_size
+        largest = self._max_atomic_size
         burst = payloads[start : start + MULTICAST_BURST]
         burst = burst[: self.window.fitting(burst)]
         if any(map(largest.__lt__, map(len, burst))):
@@ -282,7 +284,7 @@ class Sender:
 
     async def _multicast(self, burst: Sequence[bytes]) -> tuple[int, MulticastStatus]:
         """Cross into C once, as soon as the lane is free, and remember what was sent."""
-        if self._raw.lane.borrowed_tokens:
+        if self._lane.borrowed_tokens:
             async with self._requests.lane():
                 self._check()
                 return await self._multicast_now(burst)
@@ -374,7 +376,13 @@ class Sender:
 
     def on_self_delivery(self, message: Message) -> list[OwnMessage]:
         """Take note of an own message that was delivered; return those sent before it, which are therefore lost."""
-        index = self._match(message.payload)
+        payload = message.payload
+        if self._outstanding and self._outstanding[0] == payload:
+            del self._outstanding[0]
+            self.confirmed += 1
+            self._free(1, len(payload) + OVERHEAD)
+            return []
+        index = self._match(payload)
         if index is None:
             return []
         lost = self._lose(index)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from itertools import repeat
 from typing import Final, TypeAlias
@@ -32,6 +33,12 @@ class Address:
     """The id of the node."""
     pid: int
     """The process id, as the process itself sees it. Processes in different pid namespaces may have the same one."""
+
+
+@lru_cache(maxsize=1024)
+def make_address(nodeid: int, pid: int) -> Address:
+    """Return one and the same object for equal addresses, so that comparing them is quick."""
+    return Address(nodeid, pid)
 
 
 @attrs.frozen

