@@ -28,7 +28,7 @@ _LEAST: Final = 8 * 2**10
 """Bytes of the window after many losses."""
 _MOST: Final = 512 * 2**10
 """Bytes of the window when the daemon delivers quickly."""
-_DELAY: Final = 0.001
+_DELAY: Final = 0.004
 """Seconds until an own message should be delivered."""
 OVERHEAD: Final = 64
 """Bytes that a message occupies beside its payload."""

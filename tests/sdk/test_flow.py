@@ -34,7 +34,7 @@ async def test_the_window_widens_while_messages_come_back_quickly(mock_clock: tr
     window = SendWindow()
     sizes = [window.size]
     for _ in range(30):
-        await fill_and_deliver(window, mock_clock, 0.0005)
+        await fill_and_deliver(window, mock_clock, 0.003)
         sizes.append(window.size)
     assert sizes[0] == FIRST
     assert sizes == sorted(sizes)
@@ -44,10 +44,10 @@ async def test_the_window_widens_while_messages_come_back_quickly(mock_clock: tr
 async def test_the_window_narrows_while_messages_come_back_slowly(mock_clock: trio.testing.MockClock) -> None:
     window = SendWindow()
     for _ in range(30):
-        await fill_and_deliver(window, mock_clock, 0.0005)
+        await fill_and_deliver(window, mock_clock, 0.003)
     assert window.size == MOST
     for _ in range(30):
-        await fill_and_deliver(window, mock_clock, 0.002)
+        await fill_and_deliver(window, mock_clock, 0.005)
     assert window.size == FIRST
 
 
@@ -55,7 +55,7 @@ async def test_a_window_that_holds_up_no_sender_stays(mock_clock: trio.testing.M
     window = SendWindow()
     for _ in range(30):
         window.add(1, MESSAGE)
-        mock_clock.jump(0.0005)
+        mock_clock.jump(0.003)
         window.remove(1, MESSAGE)
     await trio.lowlevel.checkpoint()
     assert window.size == FIRST
@@ -64,7 +64,7 @@ async def test_a_window_that_holds_up_no_sender_stays(mock_clock: trio.testing.M
 async def test_after_a_pause_the_window_is_as_at_first(mock_clock: trio.testing.MockClock) -> None:
     window = SendWindow()
     for _ in range(30):
-        await fill_and_deliver(window, mock_clock, 0.0005)
+        await fill_and_deliver(window, mock_clock, 0.003)
     mock_clock.jump(0.01)
     window.add(1, MESSAGE)
     assert window.size == FIRST
