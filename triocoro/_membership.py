@@ -89,21 +89,12 @@ class Membership:
         """Take a batch of events that were dispatched."""
         if len(events) > _FEW and _MESSAGES_ONLY.issuperset(map(type, events)):
             messages = cast("Sequence[Message]", events)
-            own = self.address
-            # Mostly it is the same object.
-            payloads = [message.payload for message in messages if message.sender is own or message.sender == own]
-            if self.sender.on_expected_deliveries(payloads):
-                if self.receive:
-                    self.stream.put(messages, [len(message.payload) for message in messages])
+            if self._handle_expected(messages):
                 return
         out: list[GroupEvent] = []
         for event in events:
             if isinstance(event, Message):
-                if event.sender is self.address or event.sender == self.address:
-                    lost = self.sender.on_self_delivery(event)
-                    if lost:
-                        self._report(lost, out)
-                out.append(event)
+                self._handle_message(event, out)
             elif isinstance(event, ConfigChange):
                 self._handle_config_change(event, out)
             elif self._totem_changes:
@@ -111,6 +102,24 @@ class Membership:
         if self.receive:
             self._notable += sum(not isinstance(event, Message) for event in out)
             self.stream.put(out, list(map(_payload_bytes, out)))
+
+    def _handle_expected(self, messages: Sequence[Message]) -> bool:
+        """Take messages if our own ones among them are as expected, which most are: no call for each message."""
+        own = self.address
+        # Mostly it is the same object.
+        payloads = [message.payload for message in messages if message.sender is own or message.sender == own]
+        if not self.sender.on_expected_deliveries(payloads):
+            return False
+        if self.receive:
+            self.stream.put(messages, [len(message.payload) for message in messages])
+        return True
+
+    def _handle_message(self, message: Message, out: list[GroupEvent]) -> None:
+        if message.sender is self.address or message.sender == self.address:
+            lost = self.sender.on_self_delivery(message)
+            if lost:
+                self._report(lost, out)
+        out.append(message)
 
     def _handle_config_change(self, event: ConfigChange, out: list[GroupEvent]) -> None:
         if not self._joined.is_set() or not self.receive:

@@ -25,7 +25,7 @@ from ._window import OVERHEAD, SendWindow, cost
 _STALL: Final = 1.0
 """Seconds without progress after which sending goes on. Without own deliveries, one more message may go although the
 window is full: if all messages in it were lost, only a later one can show that, and open the window again. Without
-receives, messages may go although our own stream is filling up."""
+receives, messages may go although our own stream is filling up, and sooner if less than half of its bound is in use."""
 
 
 @attrs.define(eq=False)
@@ -271,14 +271,16 @@ class Sender:
             first = payloads[start : start + 1]
             if self.window.fitting(first):
                 receives = self._stream.receives
-                if not await self._wait_briefly(self._stream.drained) and receives == self._stream.receives:
+                # The more waits to be received, the longer receivers are given.
+                unparked = await self._wait_briefly(self._stream.drained, _STALL * self._stream.fullness)
+                if not unparked and receives == self._stream.receives:
                     self._stuck_at = receives
             elif not await self._wait_briefly(self._room):
                 return first
 
-    async def _wait_briefly(self, lot: trio.lowlevel.ParkingLot) -> bool:
-        """Park for at most `_STALL`; whether another task has unparked us."""
-        with trio.move_on_after(_STALL) as scope:
+    async def _wait_briefly(self, lot: trio.lowlevel.ParkingLot, seconds: float = _STALL) -> bool:
+        """Park for at most that long; whether another task has unparked us."""
+        with trio.move_on_after(seconds) as scope:
             await lot.park()
         return not scope.cancelled_caught
 

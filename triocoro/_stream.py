@@ -17,6 +17,12 @@ T = TypeVar("T")
 MAX_CHANGES_BYTES: Final = 4 * 2**20
 """The bound for changes, which are few and small: a receiver that has so much waiting has stopped receiving."""
 
+_BACKLOG: Final = 2**20
+"""Bytes that may wait to be received, or half of the stream's bound if that is less, before our own sends wait."""
+
+_BACKLOG_EVENTS: Final = 256
+"""Events that may wait to be received before our own sends wait."""
+
 EVENT_COST: Final = 256
 """Bytes that each event counts for beside its payload, so that a flood of empty messages is bounded too."""
 
@@ -45,6 +51,7 @@ class EventStream(trio.abc.ReceiveChannel[T], Generic[T]):
     def __init__(self, lifetime: Lifetime, max_buffered_bytes: int) -> None:
         self._lifetime = lifetime
         self._max_bytes = max_buffered_bytes
+        self._backlog = min(_BACKLOG, max_buffered_bytes // 2)
         self._buffer: deque[T] = deque()
         self._sizes: deque[int] = deque()  # of the payload of each event in the buffer
         self._bytes = 0
@@ -58,7 +65,7 @@ class EventStream(trio.abc.ReceiveChannel[T], Generic[T]):
         self.receives = 0
         """How often a task has received."""
         self.drained: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
-        """Unparked when a task has received, and no more than a quarter of the bound is in use."""
+        """Unparked when a task has received, and half of what our own sends may have waiting has been received."""
         lifetime.add_waiters(self.drained)
 
     def put(self, events: Sequence[T], sizes: Sequence[int] | None = None) -> None:
@@ -103,8 +110,13 @@ class EventStream(trio.abc.ReceiveChannel[T], Generic[T]):
         return not self._buffer
 
     def filling(self, coming: int) -> bool:
-        """Whether more than half of the bound is in use once `coming` more bytes have arrived."""
-        return self._bytes + coming > self._max_bytes // 2
+        """Whether our own sends should wait for receivers, once `coming` more bytes have arrived."""
+        return self._bytes + coming > self._backlog or len(self._buffer) > _BACKLOG_EVENTS
+
+    @property
+    def fullness(self) -> float:
+        """How much of the first half of the bound is in use: 0 to 1."""
+        return min(1.0, self._bytes / max(self._max_bytes // 2, 1))
 
     @trio.lowlevel.enable_ki_protection
     async def receive(self) -> T:
@@ -179,7 +191,7 @@ class EventStream(trio.abc.ReceiveChannel[T], Generic[T]):
         if self.on_receive is not None:
             self.on_receive(events)
         self.receives += 1
-        if self.drained and self._bytes <= self._max_bytes // 4:
+        if self.drained and self._bytes <= self._backlog // 2 and len(self._buffer) <= _BACKLOG_EVENTS // 2:
             self.drained.unpark_all()
 
     async def aclose(self) -> None:
