@@ -302,7 +302,7 @@ async def kill_and_start(cluster: Cluster) -> None:
 @pytest.mark.parametrize(
     "deed", [set_key, stay_in_a_group, stay_connected, partition, lose, freeze, kill_and_start, end]
 )
-def test_another_cluster_is_not(impatient_pool: NetnsClusterPool, deed: Deed) -> None:
+def test_a_changed_cluster_is_not_reused(impatient_pool: NetnsClusterPool, deed: Deed) -> None:
     cluster = impatient_pool.borrow(TWO, "a test").cluster
     trio.run(deed, cluster)
     impatient_pool.give_back(cluster)
@@ -375,7 +375,7 @@ def test_other_options_are_other_clusters(pool: NetnsClusterPool) -> None:
 
 
 @pytest.mark.corosync_real_only(reason="fakes are always new")
-def test_few_clusters_wait(pool: NetnsClusterPool) -> None:
+def test_the_pool_keeps_three_idle_clusters_and_drops_the_oldest(pool: NetnsClusterPool) -> None:
     """Three, and those that were used longest ago go first."""
     options = [ClusterOptions(nodes=1, token=token) for token in (500, 501, 502, 503)]
     clusters = [pool.borrow(each, "a test").cluster for each in options]

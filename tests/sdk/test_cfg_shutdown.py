@@ -70,7 +70,7 @@ async def test_all_agree(corosync: Node) -> None:
         assert await cfg.local_nodeid() == 1
 
 
-async def test_nobody_tracks(corosync_cluster: Cluster) -> None:
+async def test_shutdown_succeeds_without_trackers_on_the_node(corosync_cluster: Cluster) -> None:
     """Without trackers on the node, it shuts down unasked; the other nodes see it leave."""
     one, two, three = corosync_cluster.nodes.values()
     async with (
@@ -93,7 +93,7 @@ async def test_nobody_tracks(corosync_cluster: Cluster) -> None:
     await corosync_cluster.settled()
 
 
-async def test_whoever_asks_is_not_asked(corosync: Node) -> None:
+async def test_the_requester_of_a_shutdown_is_not_asked(corosync: Node) -> None:
     async with shutdown_tracker() as tracker, triocoro.open_cfg() as cfg, cfg.track_shutdown() as own:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(partial(answer, tracker, accept=False))
@@ -120,7 +120,7 @@ async def test_immediately(corosync: Node) -> None:
     await shut_down_by_itself(corosync)
 
 
-async def test_whoever_stops_tracking_agrees(corosync: Node) -> None:
+async def test_a_tracker_that_stops_tracking_agrees(corosync: Node) -> None:
     async with trio.open_nursery() as nursery:
         with pytest.raises(ConnectionLostError):
             async with triocoro.open_cfg() as cfg:
@@ -132,7 +132,7 @@ async def test_whoever_stops_tracking_agrees(corosync: Node) -> None:
     await shut_down_by_itself(corosync)
 
 
-async def test_whoever_goes_away_agrees(corosync: Node) -> None:
+async def test_a_tracker_that_disconnects_agrees(corosync: Node) -> None:
     async with trio.open_nursery() as nursery:
         handle = await lowlevel.cfg_initialize()
         await handle.trackstart()
@@ -300,7 +300,7 @@ async def test_cfgtool_asks_for_a_shutdown(corosync: Node) -> None:
 
 
 @pytest.mark.corosync_real_only(reason="Corosync's tool cannot ask the fake")
-async def test_whoever_asks_and_dies_ends_the_negotiation(corosync: Node) -> None:
+async def test_the_death_of_the_requester_ends_the_negotiation(corosync: Node) -> None:
     await set_timeout(30_000)
     async with triocoro.open_cfg() as cfg, shutdown_tracker() as requests:
         async with running(corosync, program("corosync-cfgtool"), "-H"):

@@ -10,8 +10,8 @@ from typing import Any, cast
 import pytest
 from support.cmap import (
     ALL,
-    BOUNDS,
-    FULL,
+    INTEGER_RANGES,
+    MAX_VALUE_SIZE,
     MODIFY,
     PREFIX,
     STRING,
@@ -86,9 +86,9 @@ async def test_the_type_of_a_value_that_comes_without() -> None:
 
 
 @pytest.mark.usefixtures("corosync")
-@pytest.mark.parametrize("type_", BOUNDS, ids=lambda type_: type_.name)
+@pytest.mark.parametrize("type_", INTEGER_RANGES, ids=lambda type_: type_.name)
 async def test_counting_wraps_around(type_: CmapType) -> None:
-    lowest, highest = BOUNDS[type_]
+    lowest, highest = INTEGER_RANGES[type_]
     async with triocoro.open_cmap() as cmap:
         await cmap.set("test.count", highest - 1, type_)
         await cmap.increment("test.count")
@@ -232,20 +232,20 @@ _BAD_KEYS: Sequence[tuple[Any, type[Exception], str]] = [
     (None, TypeError, "must be a str, not NoneType"),
 ]
 _BAD_VALUES: Sequence[tuple[CmapType, Any, type[Exception], str]] = [
-    *((type_, lowest - 1, ValueError, f"must be {lowest} to") for type_, (lowest, _) in BOUNDS.items()),
-    *((type_, highest + 1, ValueError, f"to {highest}, not") for type_, (_, highest) in BOUNDS.items()),
-    *((type_, "1", TypeError, "must be an int, not str") for type_ in BOUNDS),
-    *((type_, 1.0, TypeError, "must be an int, not float") for type_ in BOUNDS),
-    *((type_, True, TypeError, "must be an int, not bool") for type_ in BOUNDS),
+    *((type_, lowest - 1, ValueError, f"must be {lowest} to") for type_, (lowest, _) in INTEGER_RANGES.items()),
+    *((type_, highest + 1, ValueError, f"to {highest}, not") for type_, (_, highest) in INTEGER_RANGES.items()),
+    *((type_, "1", TypeError, "must be an int, not str") for type_ in INTEGER_RANGES),
+    *((type_, 1.0, TypeError, "must be an int, not float") for type_ in INTEGER_RANGES),
+    *((type_, True, TypeError, "must be an int, not bool") for type_ in INTEGER_RANGES),
     (CmapType.FLOAT, 3.5e38, ValueError, "out of the range of type FLOAT"),
     (CmapType.FLOAT, "1", TypeError, "must be a float, not str"),
     (CmapType.DOUBLE, True, TypeError, "must be a float, not bool"),
     (CmapType.STRING, b"text", TypeError, "must be a str, not bytes"),
     (CmapType.STRING, "a\0b", ValueError, "must not contain a NUL character"),
-    (CmapType.STRING, "x" * (FULL + 1), ValueError, "0 to 16384 bytes, not 16385"),
-    (CmapType.STRING, "é" * (FULL // 2 + 1), ValueError, "0 to 16384 bytes, not 16386"),
+    (CmapType.STRING, "x" * (MAX_VALUE_SIZE + 1), ValueError, "0 to 16384 bytes, not 16385"),
+    (CmapType.STRING, "é" * (MAX_VALUE_SIZE // 2 + 1), ValueError, "0 to 16384 bytes, not 16386"),
     (CmapType.BINARY, "text", TypeError, "must be bytes, not str"),
-    (CmapType.BINARY, bytes(FULL + 1), ValueError, "at most 16384 bytes, not 16385"),
+    (CmapType.BINARY, bytes(MAX_VALUE_SIZE + 1), ValueError, "at most 16384 bytes, not 16385"),
 ]
 
 

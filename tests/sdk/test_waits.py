@@ -19,7 +19,7 @@ from triocoro.testing._netns.node_processes import DaemonProcess, NodeProcesses
 pytestmark = pytest.mark.corosync_real_only(reason="the fake waits for nothing")
 
 
-async def test_stopping_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_daemon_that_does_not_stop_is_an_error_with_its_log(monkeypatch: pytest.MonkeyPatch) -> None:
     async with NetnsCluster(nodes=1) as cluster:
         monkeypatch.setattr(netns_node, "_PATIENCE", 0)
         with pytest.raises(trio.TooSlowError) as caught:

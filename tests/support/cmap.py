@@ -21,7 +21,7 @@ ADD, MODIFY, DELETE, PREFIX = CmapTrack.ADD, CmapTrack.MODIFY, CmapTrack.DELETE,
 ALL = ADD | MODIFY | DELETE
 U8, U32, U64 = CmapType.UINT8, CmapType.UINT32, CmapType.UINT64
 STRING = CmapType.STRING
-BOUNDS: Mapping[CmapType, tuple[int, int]] = {
+INTEGER_RANGES: Mapping[CmapType, tuple[int, int]] = {
     CmapType.INT8: (-128, 127),
     CmapType.UINT8: (0, 255),
     CmapType.INT16: (-32768, 32767),
@@ -33,13 +33,13 @@ BOUNDS: Mapping[CmapType, tuple[int, int]] = {
 }
 FLT_MAX = 3.4028234663852886e38
 DBL_MAX = 1.7976931348623157e308
-FULL = 16 * 1024
+MAX_VALUE_SIZE = 16 * 1024
 VALUES: Mapping[CmapType, Sequence[CmapValue]] = {
-    **{type_: (lowest, 1, highest) for type_, (lowest, highest) in BOUNDS.items()},
+    **{type_: (lowest, 1, highest) for type_, (lowest, highest) in INTEGER_RANGES.items()},
     CmapType.FLOAT: (-FLT_MAX, -0.0, 0.5, 1.401298464324817e-45, FLT_MAX, math.inf),
     CmapType.DOUBLE: (-DBL_MAX, -0.0, 0.1, 5e-324, DBL_MAX, -math.inf),
-    CmapType.STRING: ("", "text", "é €", "x" * FULL),
-    CmapType.BINARY: (b"", b"\0", bytes(range(256)), b"\xff" * FULL),
+    CmapType.STRING: ("", "text", "é €", "x" * MAX_VALUE_SIZE),
+    CmapType.BINARY: (b"", b"\0", bytes(range(256)), b"\xff" * MAX_VALUE_SIZE),
 }
 
 
