@@ -375,7 +375,7 @@ async def test_a_cluster_that_does_not_run(corosync_mode: str) -> None:
 
 
 @pytest.mark.corosync_fake_only(reason="its time is that of a clock which jumps")
-async def test_who_sees_what_when_nothing_settles(
+async def test_the_error_of_settled_says_what_each_node_sees(
     autojump_clock: MockClock,  # noqa: ARG001 - it is in force
     corosync_cluster: Cluster,
     monkeypatch: pytest.MonkeyPatch,

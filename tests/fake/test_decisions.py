@@ -388,7 +388,7 @@ def test_the_options_are_declared_alike() -> None:
     ],
     ids=str,
 )
-def test_what_votequorum_would_refuse_or_ignore(settings: dict[str, Any], message: str) -> None:
+def test_options_that_votequorum_would_refuse_or_ignore_are_errors(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ClusterOptions(**settings)
 

@@ -71,7 +71,7 @@ def test_time_is_virtual_unless_a_clock_is_given() -> None:
 
 
 @pytest.mark.parametrize("before", [False, True])
-def test_what_was_before_is_restored(monkeypatch: pytest.MonkeyPatch, *, before: bool) -> None:
+def test_the_random_state_is_restored_after_a_seeded_run(monkeypatch: pytest.MonkeyPatch, *, before: bool) -> None:
     monkeypatch.setattr(scheduler, "_ALLOW_DETERMINISTIC_SCHEDULING", before)
     state = scheduler._r.getstate()
     with pytest.raises(KeyError), seeded(1):

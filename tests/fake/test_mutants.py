@@ -90,7 +90,7 @@ def test_nothing_is_wrong_with_a_mutant_in_name_only() -> None:
 
 
 @pytest.mark.parametrize("mutant", [*_BY_CHECKERS.values(), *_BY_SUITE.values()], ids=[*_BY_CHECKERS, *_BY_SUITE])
-def test_what_is_to_be_wrong_is_in_its_module(mutant: Mutant) -> None:
+def test_each_mutant_finds_its_text_in_its_module(mutant: Mutant) -> None:
     """A change of the fake must be followed by its mutants."""
     spec = find_spec(mutant.full_module)
     assert spec is not None

@@ -59,7 +59,7 @@ GROUPS = {
         "exec.daemon",
         "        for connection in list(self.connections):\n            connection.notify()\n        self.run_jobs()\n",
         "        self.run_jobs()\n",
-        "tests/raw/test_raw_handles.py::test_what_waits_in_a_frozen_daemon_comes_after_the_thaw",
+        "tests/raw/test_raw_handles.py::test_events_that_wait_in_a_frozen_daemon_come_after_the_thaw",
     ),
 }
 
@@ -135,7 +135,7 @@ MAPS = {
         "exec.icmap",
         "        if old is not None and _same(old, new):\n            return\n",
         "",
-        "tests/sdk/test_cmap_tracking.py::test_what_is_a_change_is_decided_bit_by_bit",
+        "tests/sdk/test_cmap_tracking.py::test_values_are_compared_bit_by_bit_to_decide_whether_they_changed",
     ),
 }
 

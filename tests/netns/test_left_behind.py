@@ -342,7 +342,7 @@ def test_a_kept_cluster_outlives_its_block(*, inside: bool, marked: Marked) -> N
         assert wait_until(lambda: not marked.processes(), PATIENCE)
 
 
-def test_who_does_not_keep_any_longer_leaves_nothing(marked: Marked) -> None:
+def test_a_cluster_that_is_no_longer_kept_leaves_nothing(marked: Marked) -> None:
     with nothing_left(), NetnsCluster(nodes=1) as cluster:
         cluster.keep()
         cluster.keep()

@@ -358,7 +358,7 @@ def test_this_machine_lacks_nothing() -> None:
     assert requirements.missing_requirements() == []
 
 
-def test_what_is_missing_is_listed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_missing_requirements_are_listed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(requirements, "_SBIN", ())
     with nothing_left(), pytest.raises(triocoro.CorosyncUnavailableError) as caught, NetnsCluster():

@@ -195,7 +195,7 @@ _HARMLESS = {
         (_TOO_MANY, "user.max_user_namespaces", "0", "10000"),
     ],
 )
-def test_whatever_setting_forbids_it_is_named(
+def test_the_setting_that_forbids_namespaces_is_named(
     reason: str, setting: str, value: str, remedy: str, use_settings: Callable[[dict[str, str]], None]
 ) -> None:
     use_settings({**_HARMLESS, setting: value})

@@ -75,7 +75,7 @@ def test_factory(make_corosync_cluster):
     )
 
 
-def test_what_the_factory_is_given_wins_over_all(run: Run) -> None:
+def test_arguments_of_the_factory_override_all_options(run: Run) -> None:
     run_all(
         run,
         """

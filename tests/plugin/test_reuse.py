@@ -229,13 +229,17 @@ async def check_it_is_seen(
 
 
 @pytest.mark.parametrize("deed,seen", LASTING)
-async def test_what_is_left_is_seen(new_cluster: type[NetnsCluster | FakeCluster], deed: Deed, seen: str) -> None:
+async def test_changes_that_a_test_left_are_noticed(
+    new_cluster: type[NetnsCluster | FakeCluster], deed: Deed, seen: str
+) -> None:
     """At once: it does not pass."""
     await check_it_is_seen(new_cluster, deed, seen, PATIENCE)
 
 
 @pytest.mark.parametrize("deed,seen", PASSING)
-async def test_what_may_pass_is_seen(new_cluster: type[NetnsCluster | FakeCluster], deed: Deed, seen: str) -> None:
+async def test_changes_that_may_pass_are_noticed(
+    new_cluster: type[NetnsCluster | FakeCluster], deed: Deed, seen: str
+) -> None:
     await check_it_is_seen(new_cluster, deed, seen, 0)
 
 
@@ -314,7 +318,7 @@ def test_a_changed_cluster_is_not_reused(impatient_pool: NetnsClusterPool, deed:
 
 
 @pytest.mark.corosync_real_only(reason="fakes are always new")
-def test_what_votequorum_may_remember(pool: NetnsClusterPool) -> None:
+def test_a_cluster_whose_votequorum_remembers_a_test_is_not_reused(pool: NetnsClusterPool) -> None:
     """With most of its options, what it does depends on what it has seen, and no client can see that."""
     options = ClusterOptions(nodes=2, last_man_standing=True)
     cluster = pool.borrow(options, "a test").cluster
@@ -476,7 +480,7 @@ def test_a_warm_cluster_costs_little(pytester: pytest.Pytester, figure: Figure, 
     bound(f"fixture time with {fixture}, warm: seconds, median", statistics.median(others), FIXTURE_BOUND)
 
 
-def test_what_a_test_leaves_does_not_reach_the_next(run: Run) -> None:
+def test_changes_of_a_test_do_not_reach_the_next_one(run: Run) -> None:
     result = run(
         """
         import pytest

@@ -48,7 +48,7 @@ def unexplained(text: str) -> Iterator[int]:
 
 
 @pytest.mark.parametrize("path", sorted(_TESTS.rglob("test_*.py")), ids=lambda path: path.name)
-def test_what_runs_on_one_kind_says_why(path: Path) -> None:
+def test_markers_for_one_kind_of_cluster_give_a_reason(path: Path) -> None:
     lines = list(unexplained(path.read_text(encoding="utf-8")))
     assert not lines, (
         f"{path}, lines {lines}: give a reason, such as corosync_real_only(reason='the fake has no tools')"

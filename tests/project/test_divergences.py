@@ -135,7 +135,7 @@ async def test_nothing_is_dropped_for_lack_of_memory() -> None:
 
 @of_the_fake
 @pytest.mark.corosync(nodes=2)
-async def test_who_has_started_is_with_the_others(corosync_cluster: Cluster) -> None:
+async def test_a_node_that_has_started_is_in_the_ring_of_the_others(corosync_cluster: Cluster) -> None:
     two = corosync_cluster[2]
     await two.stop()
     async with triocoro.open_group("g") as one:
@@ -149,7 +149,7 @@ async def test_who_has_started_is_with_the_others(corosync_cluster: Cluster) -> 
 
 
 @pytest.mark.corosync(nodes=1)
-async def test_what_waits_in_a_frozen_daemon_is_in_order_or_not(corosync: Node, corosync_mode: str) -> None:
+async def test_the_order_of_requests_that_wait_in_a_frozen_daemon(corosync: Node, corosync_mode: str) -> None:
     async with triocoro.open_cmap() as cmap, cmap.track("test.key") as changes:
 
         async def set_key(value: int, *, task_status: trio.TaskStatus[None]) -> None:
@@ -213,7 +213,7 @@ def test_only_the_fake_has_clients_with_pids_of_their_own(corosync: Node, corosy
 
 
 @pytest.mark.usefixtures("corosync_cluster")
-async def test_what_is_counted_stays_zero_or_not(corosync_mode: str) -> None:
+async def test_which_statistics_stay_zero(corosync_mode: str) -> None:
     async with (
         triocoro.open_group("g") as group,
         triocoro.open_cmap() as cmap,
@@ -333,7 +333,7 @@ async def test_a_gathering_that_is_asked_for_makes_a_new_ring(
 
 @pytest.mark.corosync(nodes=2)
 @pytest.mark.parametrize("own, theirs, goes", [(5, 7, True), (7, 5, False), (0, 7, False)])
-async def test_whoever_comes_with_an_old_configuration_goes(
+async def test_a_node_with_an_older_configuration_ends_when_it_joins(
     corosync_cluster: Cluster, own: int, theirs: int, *, goes: bool
 ) -> None:
     """On the first meeting after its start."""

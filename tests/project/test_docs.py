@@ -32,7 +32,7 @@ def dead_references(page: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("page", _PAGES, ids=lambda page: str(page.relative_to(_ROOT)))
-def test_what_a_page_names_exists(page: Path) -> None:
+def test_files_tests_and_links_that_a_page_names_exist(page: Path) -> None:
     assert not dead_references(page)
 
 

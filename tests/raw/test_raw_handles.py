@@ -81,7 +81,7 @@ async def test_a_slow_reader_loses_nothing(corosync_cluster: Cluster) -> None:
     await close(sender, reader)
 
 
-async def test_what_waits_in_a_frozen_daemon_comes_after_the_thaw(corosync: Node) -> None:
+async def test_events_that_wait_in_a_frozen_daemon_come_after_the_thaw(corosync: Node) -> None:
     """The ring of events holds two of five; the others are in the daemon, which sends no more of them meanwhile."""
     handle = await joined(corosync.endpoint)
     other = await joined(corosync.endpoint, b"other")

@@ -68,7 +68,7 @@ async def test_a_ring_parts_and_meets(corosync_cluster: Cluster, corosync_mode: 
     await close(idle, *handles.values())
 
 
-async def test_who_is_regrouped_loses_some_and_meets_others(corosync_cluster: Cluster) -> None:
+async def test_a_node_that_changes_rings_leaves_some_members_and_joins_others(corosync_cluster: Cluster) -> None:
     handles, (one, two, three) = await members(corosync_cluster)
     await corosync_cluster.partition({1}, {2, 3})
     await ring_of(handles[1], 1)
@@ -171,7 +171,7 @@ async def test_a_node_that_was_frozen_hears_of_what_it_missed(corosync_cluster: 
     await close(*handles.values())
 
 
-async def test_what_waits_in_a_frozen_node_is_sent_in_the_ring_that_it_comes_to(corosync_cluster: Cluster) -> None:
+async def test_messages_that_wait_in_a_frozen_node_are_sent_in_its_next_ring(corosync_cluster: Cluster) -> None:
     at_once = False
     # A real one may be alone first, and that is the ring that it comes to; or work off what waits before it notices.
     while not at_once:

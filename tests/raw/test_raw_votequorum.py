@@ -76,7 +76,7 @@ async def test_votes_of_a_device_that_is_not_registered(corosync: Node) -> None:
 
 
 @pytest.mark.corosync(nodes=3, wait_for_all=True)
-async def test_who_is_restarted_learns_that_all_were_there(corosync_cluster: Cluster) -> None:
+async def test_a_restarted_node_learns_that_all_nodes_had_been_present(corosync_cluster: Cluster) -> None:
     async def quorate() -> bool:
         await corosync_cluster.settled()
         handle = await corosync_cluster[2].endpoint.connect(VOTEQUORUM)

@@ -140,7 +140,7 @@ async def test_dispatch_one_and_blocking() -> None:
 
 
 @pytest.mark.usefixtures("corosync")
-async def test_who_is_told_of_a_timeout() -> None:
+async def test_which_clients_are_told_of_a_timeout() -> None:
     """A second request, which looks like the first: only for who has tried a shutdown on the same connection."""
     heard: list[str] = []
 

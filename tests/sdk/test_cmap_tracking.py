@@ -94,7 +94,7 @@ async def test_changes_of_a_key_and_of_a_prefix() -> None:
 
 
 @pytest.mark.usefixtures("corosync")
-async def test_what_is_a_change_is_decided_bit_by_bit() -> None:
+async def test_values_are_compared_bit_by_bit_to_decide_whether_they_changed() -> None:
     async with triocoro.open_cmap() as cmap, cmap.track("test.key") as changes:
         for value in (0.0, -0.0, 0.0, math.nan, math.nan, 1.0, 1.0):
             await cmap.set("test.key", value, CmapType.DOUBLE)
@@ -332,7 +332,7 @@ async def test_trackers_of_one_handle_are_called_in_corosyncs_order() -> None:
 
 
 @pytest.mark.usefixtures("corosync")
-async def test_what_waits_for_a_tracker_that_is_deleted_is_passed_over() -> None:
+async def test_notifications_of_a_deleted_tracker_are_dropped() -> None:
     heard: list[str] = []
 
     async def first(event: CmapChange) -> None:

@@ -117,7 +117,7 @@ async def test_a_transition_tells_it_again(corosync_cluster: Cluster) -> None:
 
 @pytest.mark.corosync(nodes=2, qdevice_votes=1)
 @pytest.mark.usefixtures("told")
-async def test_what_went_with_its_node_is_no_present_state(corosync_cluster: Cluster) -> None:
+async def test_information_of_a_node_that_left_is_no_present_state(corosync_cluster: Cluster) -> None:
     """Nobody tells that it is gone: nodes tell only of what they have."""
     async with triocoro.open_votequorum() as votequorum, votequorum.track() as stream:
         async with triocoro.open_votequorum(endpoint=corosync_cluster[2].endpoint) as other:
@@ -135,7 +135,9 @@ async def test_what_went_with_its_node_is_no_present_state(corosync_cluster: Clu
 
 @pytest.mark.corosync(nodes=2, qdevice_votes=1)
 @pytest.mark.usefixtures("told")
-async def test_what_the_daemon_refuses_is_not_asked_of_the_library(corosync_cluster: Cluster) -> None:
+async def test_extra_information_that_the_daemon_would_refuse_does_not_reach_the_library(
+    corosync_cluster: Cluster,
+) -> None:
     """The library would copy as many bytes as the daemon left in a field that it had not set."""
     async with triocoro.open_votequorum() as votequorum, triocoro.open_cmap() as cmap:
         for _ in range(100):

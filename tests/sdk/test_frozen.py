@@ -287,7 +287,7 @@ async def frozen_late(node: Node) -> AsyncGenerator[Callable[[], Awaitable[None]
             await node.thaw()
 
 
-async def test_what_was_not_cancelled_goes_on_after_the_thaw(corosync: Node) -> None:
+async def test_calls_that_were_not_cancelled_complete_after_the_thaw(corosync: Node) -> None:
     done: list[str] = []
 
     async def note(name: str, call: Callable[[], Awaitable[object]]) -> None:

@@ -296,7 +296,7 @@ async def test_the_end_of_the_block_tells_of_losses_that_nothing_followed(corosy
     assert caught.value.payloads == (b"lost 1", b"lost 2")
 
 
-async def test_the_end_of_the_block_tells_of_losses_that_nobody_received(corosync: Node) -> None:
+async def test_the_end_of_the_block_tells_of_losses_that_were_not_received(corosync: Node) -> None:
     endpoint = FaultyEndpoint(corosync.endpoint)
     endpoint.faults.drop = lambda payload: payload.startswith(b"lost")
     with pytest.raises(triocoro.MessageLostError) as caught:

@@ -120,7 +120,7 @@ async def test_a_join_takes_its_time_as_well() -> None:
 
 
 @seeded
-async def test_what_a_node_is_asked_takes_none() -> None:
+async def test_requests_to_the_own_node_take_no_time() -> None:
     async with FakeCluster(nodes=2, latency=LATENCY) as cluster:
         now = trio.current_time()
         async with triocoro.open_votequorum(endpoint=cluster[1].endpoint) as votequorum:
@@ -200,7 +200,7 @@ async def test_times_are_told_by_the_pump_only_while_something_is_in_flight() ->
 
 
 @seeded
-async def test_what_has_reached_nobody_else_is_the_senders_alone() -> None:
+async def test_a_message_that_reached_no_other_node_is_delivered_to_its_sender_alone() -> None:
     async with FakeCluster(nodes=3, latency=LATENCY) as cluster, watchers(cluster) as watching:
         now = trio.current_time()
         await watching[1].group.send(b"x")
@@ -225,7 +225,7 @@ async def test_those_who_go_on_together_share_what_one_of_them_has() -> None:
 
 
 @seeded
-async def test_what_waits_for_an_earlier_one_has_come() -> None:
+async def test_a_message_that_waits_for_an_earlier_one_counts_as_received() -> None:
     async with FakeCluster(nodes=3, latency=LATENCY) as cluster, watchers(cluster) as watching:
         # The first is late at node 2, the second at node 3.
         delays(cluster, [0.9, 0.9, 0.1], [0.9, 0.1, 0.9])
@@ -253,7 +253,7 @@ async def test_behind_a_gap_only_those_who_go_along_count() -> None:
 
 
 @seeded
-async def test_who_was_frozen_has_its_own_and_what_has_come_meanwhile() -> None:
+async def test_a_node_that_was_frozen_delivers_its_own_messages_and_those_received_meanwhile() -> None:
     async with FakeCluster(nodes=2, latency=LATENCY) as cluster, watchers(cluster) as watching:
         delays(cluster, [0.9, 0.1], [0.9, 0.9], [0.9, 0.9], [0.3])
         await watching[1].group.send(b"come")
@@ -270,7 +270,7 @@ async def test_who_was_frozen_has_its_own_and_what_has_come_meanwhile() -> None:
 
 
 @seeded
-async def test_who_thaws_alone_has_what_came_meanwhile() -> None:
+async def test_a_node_that_thaws_alone_delivers_what_it_received_meanwhile() -> None:
     async with FakeCluster(nodes=1, latency=LATENCY) as cluster, watchers(cluster) as watching:
         now = trio.current_time()
         await watching[1].group.send(b"x")
@@ -301,7 +301,7 @@ async def test_a_node_that_is_killed_has_not() -> None:
 
 
 @seeded
-async def test_who_joins_while_a_ring_breaks_has_joined() -> None:
+async def test_a_join_completes_although_the_ring_breaks_meanwhile() -> None:
     async with FakeCluster(nodes=2, latency=LATENCY) as cluster, watchers(cluster) as watching:
         async with trio.open_nursery() as nursery:
 
@@ -336,7 +336,7 @@ async def test_a_daemon_told_to_die_in_a_transition_dies_after_it() -> None:
 
 
 @pytest.mark.parametrize("frozen", [False, True])
-def test_what_is_in_flight_arrives_with_the_end_of_the_run(*, frozen: bool) -> None:
+def test_messages_in_transit_arrive_at_the_end_of_the_run(*, frozen: bool) -> None:
     told = "Config reload requested by node 1"
 
     async def ask() -> None:
@@ -363,7 +363,7 @@ def test_what_is_in_flight_arrives_with_the_end_of_the_run(*, frozen: bool) -> N
 
 
 @pytest.mark.parametrize("options", [{"latency": -0.1}, {"jitter": -1}, {"latency": math.inf}, {"jitter": math.nan}])
-def test_what_is_no_time_is_refused(options: dict[str, float]) -> None:
+def test_latencies_that_are_no_times_are_refused(options: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="latency and jitter are seconds, 0 or more"):
         FakeCluster(**options)  # type: ignore[arg-type]  # the names are right
 
@@ -425,12 +425,12 @@ NOT_EXCUSED = {
 
 
 @pytest.mark.parametrize("script", EXCUSED.values(), ids=EXCUSED)
-def test_what_a_broken_ring_excuses(script: str) -> None:
+def test_histories_that_a_broken_ring_excuses(script: str) -> None:
     assert list(map(str, check(history(script)))) == []
 
 
 @pytest.mark.parametrize("script", NOT_EXCUSED.values(), ids=NOT_EXCUSED)
-def test_what_it_does_not_excuse(script: str) -> None:
+def test_histories_that_a_broken_ring_does_not_excuse(script: str) -> None:
     assert {violation.rule for violation in check(history(script))} & {Rule.TOTAL_ORDER, Rule.SELF_DELIVERY}
 
 

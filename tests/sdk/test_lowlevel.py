@@ -169,7 +169,7 @@ async def test_events_without_a_callback_are_passed_over() -> None:
 
 @pytest.mark.usefixtures("corosync")
 @pytest.mark.parametrize("kind", [Dispatch.ONE, Dispatch.ALL, Dispatch.BLOCKING, Dispatch.ONE_NONBLOCKING])
-async def test_what_a_callback_raises_comes_out_and_its_event_is_had(kind: Dispatch) -> None:
+async def test_an_exception_of_a_callback_comes_out_and_its_event_is_consumed(kind: Dispatch) -> None:
     record: Record = []
 
     async def deliver(message: Message) -> None:
@@ -308,7 +308,7 @@ async def test_a_callback_that_finalizes_ends_the_dispatch(kind: Dispatch) -> No
 
 @pytest.mark.usefixtures("corosync")
 @pytest.mark.parametrize("kind", [Dispatch.ONE, Dispatch.ALL, Dispatch.BLOCKING, Dispatch.ONE_NONBLOCKING])
-async def test_what_a_callback_raises_after_it_has_finalized_comes_out(kind: Dispatch) -> None:
+async def test_an_exception_of_a_callback_that_has_finalized_its_handle_comes_out(kind: Dispatch) -> None:
     record: Record = []
     handle: CpgHandle
     mine = trio.ClosedResourceError("mine")

@@ -170,7 +170,7 @@ async def test_a_trackstart_that_fails_keeps_the_context(corosync: Node) -> None
 
 
 @pytest.mark.usefixtures("corosync")
-async def test_what_comes_for_a_tracker_that_nobody_has_is_passed_over() -> None:
+async def test_a_notification_of_an_unknown_tracker_is_dropped() -> None:
     """Such as one whose `track_add` was cancelled, until it is undone."""
     record: Record = []
     handle = await lowlevel.cmap_initialize()

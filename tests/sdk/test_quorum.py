@@ -175,7 +175,7 @@ async def test_quorumtool_agrees(corosync_cluster: Cluster) -> None:
             assert (change.quorate, change.ring_id, change.members) == await told()
 
 
-async def test_who_was_away_comes_anew(corosync_cluster: Cluster) -> None:
+async def test_a_node_that_was_away_joins_anew(corosync_cluster: Cluster) -> None:
     async with (
         triocoro.open_quorum() as quorum,
         triocoro.open_quorum(endpoint=corosync_cluster[3].endpoint) as other,
@@ -197,7 +197,7 @@ async def test_who_was_away_comes_anew(corosync_cluster: Cluster) -> None:
 
 
 @pytest.mark.corosync_fake_only(reason="a real node may pass through a ring of its own")
-async def test_who_has_slept_finds_that_the_others_left_and_came(corosync_cluster: Cluster) -> None:
+async def test_a_node_that_was_frozen_finds_that_the_others_left_and_joined(corosync_cluster: Cluster) -> None:
     async with (
         triocoro.open_quorum(endpoint=corosync_cluster[3].endpoint) as other,
         other.track() as elsewhere,

@@ -184,7 +184,7 @@ def test_families() -> None:
     assert issubclass(KeyNotFoundError, KeyError)
 
 
-def test_what_an_error_carries_beside_its_message() -> None:
+def test_errors_carry_counts_and_payloads_of_messages() -> None:
     assert ConnectionLostError("gone").unconfirmed == 0
     assert ConnectionLostError("gone", unconfirmed=3).unconfirmed == 3
     assert MessageLostError("gone").payloads == ()

@@ -508,7 +508,7 @@ async def tracked(node: Node) -> int:
 
 
 @pytest.mark.corosync(nodes=2, allow_downscale=True)
-async def test_what_was_expected_once_does_not_outlive_the_daemon(corosync_cluster: Cluster) -> None:
+async def test_expected_votes_that_were_set_do_not_outlive_the_daemon(corosync_cluster: Cluster) -> None:
     """It is meant to, but Corosync has closed the file by the time it writes."""
     one, two = corosync_cluster[1], corosync_cluster[2]
     async with triocoro.open_votequorum(endpoint=two.endpoint) as votequorum, votequorum.track() as changes:

@@ -66,7 +66,7 @@ async def test_replicas_agree(corosync_cluster: Cluster) -> None:
             nursery.cancel_scope.cancel()
 
 
-async def test_who_comes_later_catches_up(corosync_cluster: Cluster) -> None:
+async def test_a_member_that_joins_later_catches_up(corosync_cluster: Cluster) -> None:
     with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
             first = await start(nursery, corosync_cluster[1])
