@@ -202,7 +202,7 @@ def test_in_another_process_as_well() -> None:
 
 
 async def race() -> str:
-    """What three clients of a group see that send at once, on a clock that nobody moves."""
+    """What three clients of a group see that send at once, on a clock that stands still."""
     history = History()
     async with FakeCluster(nodes=3) as cluster, trio.open_nursery() as nursery:
 

@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 from support.fixtures.figures import Bound
-from support.raw import EVERYTHING, EventT, changes, closed, given_up, payloads
+from support.raw_handles import EVERYTHING, EventT, changes, closed, given_up, payloads
 
 import triocoro
 from triocoro._enums import Reason, Track

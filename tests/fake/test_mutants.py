@@ -20,7 +20,7 @@ from mutants.mutant import Mutant
 
 from triocoro.testing import FakeCluster, History, Rule, Violation, check
 
-pytestmark = pytest.mark.corosync_fake_only(reason="nobody breaks Corosync for us")
+pytestmark = pytest.mark.corosync_fake_only(reason="a real Corosync cannot be mutated")
 
 _ROOT = Path(__file__).parent.parent.parent
 _SEED = 1

@@ -126,7 +126,7 @@ BAD: dict[Rule, dict[str, str]] = {
         "a change that is missing": f"{PAIR}; a +d abcd",
         "who has left stays": f"{THREE}; a -b abc",
         "who has joined does not": f"{PAIR}; a +c ab",
-        "somebody is gone without a word": f"{THREE}; a +d ad",
+        "a member is gone without an event": f"{THREE}; a +d ad",
         "joined twice": f"{THREE}; a +c abc",
         "left twice": f"{THREE}; a !c ab; a !c ab",
         "not the own join": "a connect; a +b ab",
@@ -207,7 +207,7 @@ BAD_QUORUM: dict[str, tuple[str, dict[str, Any]]] = {
         "v1 nodes 2 12; v1 yes 12; v1 nodes 4 12; v1 yes 12; v1 nodes 8 1; v1 no 1 2",
         {"nodes": 2, "two_node": True},
     ),
-    "two_node waits for nobody": ("q1 quorum no 4 1", {"nodes": 2, "two_node": True, "wait_for_all": False}),
+    "two_node without wait_for_all": ("q1 quorum no 4 1", {"nodes": 2, "two_node": True, "wait_for_all": False}),
     "wait_for_all, and all are there": ("q1 quorum no 4 123", {"wait_for_all": True}),
     "wait_for_all, and too few are there": ("q1 quorum yes 4 1", {"wait_for_all": True}),
     "wait_for_all, and it was quorate": (f"{ALL}; v1 nodes 8 12; v1 no 12 3", {"wait_for_all": True}),
@@ -312,14 +312,14 @@ GOOD = {
     "a hole where a node has gone": (
         f"{TOGETHER}; a send x z; c send y; a got a x z; b got a x z; c got a x; c got c y; c got a z; {APART}"
     ),
-    "a message that nobody needs to have": f"{PAIR}; a send x",
+    "a message that no member has to receive": f"{PAIR}; a send x",
     "the end of a connection": f"{PAIR}; a send x; b !a b; b got b x; b lost x".replace("b got b x; ", ""),
     "a failed call that was none": f"{PAIR}; a maybe x; b got a x; a send y; b got a y; a got a x y",
     "a failed call that was one": f"{PAIR}; a maybe x; a send y; a got a y; a leave; a -a b",
     "sent after leaving": f"{PAIR}; a leave; a send x; a -a b",
     "a loss that was reported": f"{PAIR}; a send x y z; a lost y; a got a x z; b got a x z; a leave; a -a b",
     "equal messages": f"{PAIR}; a send x x; b send x; a got a x; a got b x; a got a x; b got a x; b got b x; b got a x",
-    "somebody who was not recorded": f"{THREE}; a +d abcd; b +d abcd; a got d x y; b got d x y; a got d x",
+    "a member that was not recorded": f"{THREE}; a +d abcd; b +d abcd; a got d x y; b got d x y; a got d x",
     "unknown rings": "a join a; b join ab; a +b ab; a send x; b send y; a got a x; a got b y; b got b y; b got a x",
     "what a member heard after it had left": f"{PAIR}; a leave; a -a b; a got b x; a got b x; a +a ab",
     "two memberships of one process": (
@@ -343,11 +343,11 @@ GOOD = {
     "a ring that votequorum does not tell of": (
         f"v1 nodes 4 123; {PAIR}; a ring 8 123; b ring 8 123; a ring 12 123; b ring 12 123; v1 nodes 12 123"
     ),
-    "somebody leaves who was not known yet": (
+    "a member leaves that was not known yet": (
         f"{PAIR}; a !d ab; a up e abe; a ring 8 12345; b !d ab; b up e abe; b ring 8 12345"
     ),
     "two groups": f"{PAIR}; A join A h; A ring 4 123; A send x; A got A x; a send x; a got a x; b got a x",
-    "sent again, as nobody knows whether it was sent": f"{PAIR}; a maybe x; a send x y; a got a x y; a leave; a -a b",
+    "sent again, as it is unknown whether it was sent": f"{PAIR}; a maybe x; a send x y; a got a x y; a leave; a -a b",
     "who joins in vain, and another one of the process is a member": (
         "b join b; a connects; b +a ab; b got a x; a send y; b got a y"
     ),

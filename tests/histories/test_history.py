@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from support.raw import caught_up, close, join
+from support.raw_handles import caught_up, close, join
 
 import triocoro
 import triocoro.lowlevel

@@ -7,7 +7,7 @@
  *
  *     joined PID
  *     members COUNT               on each change of the membership, the first (its own) included
- *     got SENDER-PID SIZE CRC32   of each message of somebody else
+ *     got SENDER-PID SIZE CRC32   of each message of another member
  *     left                        once its own leave has been delivered
  *
  * When its stdin ends it leaves, and exits with 0 if all went well.

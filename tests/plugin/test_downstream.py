@@ -18,7 +18,7 @@ import triocoro
 
 PACKAGE = Path(__file__).parent.parent / "downstream"
 USER = 54_321
-"""An ordinary user: nobody's, as it need not have a name."""
+"""The id of an ordinary user; it need not have a name."""
 BOUND = 120
 """Seconds for what takes ten."""
 

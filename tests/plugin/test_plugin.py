@@ -394,7 +394,7 @@ def test_clusters_do_not_stay_in_memory(run: Run) -> None:
 
         def test_it(make_corosync_cluster):
             clusters.append(weakref.ref(make_corosync_cluster(nodes=1)))
-            # So that nobody wants it any more.
+            # So that no later test uses it.
             clusters[0]().__exit__(None, None, None)
 
         def test_next(make_corosync_cluster):

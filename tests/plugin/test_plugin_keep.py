@@ -183,7 +183,7 @@ def test_workers_that_do_not_end_well(run_keeping: RunKeeping, end: str) -> None
 
 
 def test_kill(run_keeping: RunKeeping, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What nobody prints any more is in a file."""
+    """What is no longer printed is in a file."""
     monkeypatch.setenv("TMPDIR", str(pytester.path))
     result = run_keeping(
         f"""

@@ -74,7 +74,7 @@ async def stay_in_a_group(cluster: Cluster) -> None:
 
 
 async def stay_connected(cluster: Cluster) -> None:
-    """With a tracker that is asked when somebody wants to shut the node down."""
+    """With a tracker that is asked when a client wants to shut the node down."""
     handle = await lowlevel.cfg_initialize(shutdown_callback=nothing, endpoint=cluster[1].endpoint)
     await handle.trackstart()
     LEFT_OPEN.append(handle)
@@ -374,7 +374,7 @@ def test_other_options_are_other_clusters(pool: NetnsClusterPool) -> None:
     others = [ClusterOptions(nodes=1, votes={1: 3}), ClusterOptions(nodes=1, token=600), TWO]
     assert cluster not in [pool.borrow(options, "a test").cluster for options in others]
     assert pool.borrow(ClusterOptions(nodes=1), "a test").cluster is cluster
-    # As long as somebody has it, nobody else gets it.
+    # While it is borrowed, no other test gets it.
     assert pool.borrow(one, "a test").cluster is not cluster
 
 
@@ -508,7 +508,7 @@ def test_changes_of_a_test_do_not_reach_the_next_one(run: Run) -> None:
 
 @pytest.mark.corosync_real_only(reason="fakes are always new")
 def test_why_a_cluster_is_not_used_again(run: Run) -> None:
-    """The log tells whoever wants to know."""
+    """The log says so."""
     result = run(
         """
         import triocoro

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import trio
-from support.raw import close, joined, multicast, waiting
+from support.raw_handles import close, joined, multicast, waiting
 from trio.testing import wait_all_tasks_blocked
 
 import triocoro

@@ -99,7 +99,7 @@ def build_wheel(tmp_path: Path, **environment: str) -> Path:
     source = tmp_path / "source"
     # A copy of what git would give, since a build writes into its tree.
     files = subprocess.run(
-        # The clone may belong to somebody else, as those that runners make do.
+        # The clone may belong to another user, as it does where a CI runner made it.
         ["git", "-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
         capture_output=True,

@@ -6,7 +6,18 @@ import os
 
 import pytest
 import trio
-from support.raw import caught_up, changes, close, joined, multicast, payloads, ring_of, take, until, view_of
+from support.raw_handles import (
+    caught_up,
+    changes,
+    close,
+    take_until,
+    joined,
+    multicast,
+    payloads,
+    ring_of,
+    take,
+    view_of,
+)
 
 from triocoro._enums import IterationType, Reason
 from triocoro._errors import ExistError, InvalidParamError, NotExistError
@@ -39,7 +50,7 @@ async def test_agreed_order(corosync_cluster: Cluster) -> None:
 async def left(handle: RawCpg) -> None:
     """Leave, and take the news of that."""
     await handle.leave(b"g")
-    await until(handle, lambda event: isinstance(event, ConfigChange) and bool(event.left))
+    await take_until(handle, lambda event: isinstance(event, ConfigChange) and bool(event.left))
 
 
 async def test_handles_are_single_use(corosync: Node) -> None:
@@ -55,8 +66,8 @@ async def test_handles_are_single_use(corosync: Node) -> None:
     await handle.leave(b"g")
     with pytest.raises(NotExistError):
         await handle.leave(b"g")
-    await until(handle, lambda event: isinstance(event, ConfigChange) and bool(event.left))
-    # As long as the handle is there, nobody of this process joins that group again.
+    await take_until(handle, lambda event: isinstance(event, ConfigChange) and bool(event.left))
+    # While the handle exists, no other handle of this process can join that group.
     for each in (handle, second):
         with pytest.raises(ExistError):
             await each.join(b"g")
@@ -74,7 +85,7 @@ async def test_left_handle_still_hears_its_group(corosync_cluster: Cluster) -> N
     assert payloads((await caught_up(other, handle))[1]) == []
     await close(other)
     # Changes as well.
-    change = (await until(handle, lambda event: isinstance(event, ConfigChange)))[-1]
+    change = (await take_until(handle, lambda event: isinstance(event, ConfigChange)))[-1]
     assert change == ConfigChange((), (), changes(Reason.LEAVE, Address(2, os.getpid())))
     await close(handle)
 

@@ -10,18 +10,18 @@ from contextlib import suppress
 import pytest
 import trio
 import trio.testing
-from support.raw import (
+from support.raw_handles import (
     CAUGHT_UP,
     EVERYTHING,
     caught_up,
     close,
     closed,
+    take_until,
     given_up,
     joined,
     multicast,
     payloads,
     poll,
-    until,
     waiting,
 )
 
@@ -95,7 +95,7 @@ async def test_events_that_wait_in_a_frozen_daemon_come_after_the_thaw(corosync:
     assert handle.dispatch(EVERYTHING, EVERYTHING)[0] == 0
     await corosync.thaw()
     assert (
-        payloads(await until(handle, lambda event: isinstance(event, Message) and event.payload == messages[4]))
+        payloads(await take_until(handle, lambda event: isinstance(event, Message) and event.payload == messages[4]))
         == (messages[2:])
     )
     await close(handle, other)

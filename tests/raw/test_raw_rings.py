@@ -8,7 +8,19 @@ import pytest
 import trio
 import trio.testing
 from support import installed
-from support.raw import caught_up, changes, close, joined, multicast, payloads, ring_of, take, until, view_of, waiting
+from support.raw_handles import (
+    caught_up,
+    changes,
+    close,
+    take_until,
+    joined,
+    multicast,
+    payloads,
+    ring_of,
+    take,
+    view_of,
+    waiting,
+)
 
 from triocoro._enums import FlowControlState, Reason, Track
 from triocoro._raw import RawCpg
@@ -123,7 +135,7 @@ async def test_nodes_of_a_ring_agree_on_its_id(corosync_cluster: Cluster) -> Non
     ring = (await ring_of(cpg, 1, 2, 3))[-1]
     assert isinstance(ring, TotemChange)
     for vq in vqs:
-        events = await until(vq, lambda event: isinstance(event, VotequorumNodelist) and event.nodes == (1, 2, 3))
+        events = await take_until(vq, lambda event: isinstance(event, VotequorumNodelist) and event.nodes == (1, 2, 3))
         assert events[-1] == VotequorumNodelist(ring.ring_id, (1, 2, 3))
     await close(cpg, *vqs)
 

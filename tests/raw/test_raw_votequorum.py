@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from support.raw import close, take, until, waiting
+from support.raw_handles import close, take_until, take, waiting
 
 from triocoro._enums import NodeState, Track
 from triocoro._errors import ExistError, NotExistError
@@ -69,7 +69,7 @@ async def test_votes_of_a_device_that_is_not_registered(corosync: Node) -> None:
     handle = await corosync.endpoint.connect(VOTEQUORUM)
     await handle.trackstart(Track.CHANGES_ONLY)
     await handle.set_votes(0, 2)
-    await until(handle, lambda event: event == ExpectedVotesChange(3))
+    await take_until(handle, lambda event: event == ExpectedVotesChange(3))
     info = await handle.info(0)
     assert (info.qdevice_votes, info.expected_votes, info.total_votes) == (2, 3, 1)
     await close(handle)

@@ -8,9 +8,9 @@ from typing import cast
 
 import pytest
 import trio
+from support.c_libraries import cancelled, of_the_libraries, open_fds
 from support.external_programs import ask
-from support.raw import close, take
-from support.real import cancelled, of_the_libraries, open_fds
+from support.raw_handles import close, take
 
 import triocoro
 from triocoro._enums import CmapMap, CmapTrack, CmapType

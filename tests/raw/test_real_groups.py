@@ -12,8 +12,8 @@ from typing import NoReturn
 
 import pytest
 import trio
-from support.raw import EVERYTHING, close, joined, payloads, take
-from support.real import cancelled, of_the_libraries, open_fds, poll_until
+from support.c_libraries import cancelled, of_the_libraries, open_fds, poll_until
+from support.raw_handles import EVERYTHING, close, joined, payloads, take
 
 import triocoro
 from triocoro._corosync import CorosyncEndpoint

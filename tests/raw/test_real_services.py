@@ -8,9 +8,9 @@ import pytest
 import trio
 import trio.testing
 from support import installed
+from support.c_libraries import open_fds, poll_until
 from support.external_programs import ask
-from support.raw import close, take
-from support.real import open_fds, poll_until
+from support.raw_handles import close, take
 
 import triocoro
 from triocoro._enums import QuorumType, ShutdownFlag, Track, VotequorumFlag

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from support import installed
-from support.real import of_the_libraries
+from support.c_libraries import of_the_libraries
 
 import triocoro
 from triocoro import _validate

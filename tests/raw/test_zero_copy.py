@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import trio
 from support import installed
+from support.c_libraries import cancelled, of_the_libraries, open_fds, poll_until
 from support.external_programs import inside
-from support.raw import close, joined, payloads, take
-from support.real import cancelled, of_the_libraries, open_fds, poll_until
+from support.raw_handles import close, joined, payloads, take
 
 import triocoro
 from triocoro._corosync import CorosyncEndpoint

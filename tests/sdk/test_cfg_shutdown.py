@@ -211,7 +211,7 @@ async def test_no_answer_in_time(corosync: Node) -> None:
     async with triocoro.open_cfg() as cfg, shutdown_tracker() as requests:
         with pytest.raises(BusyError, match="not agreed to in time"):
             await cfg.try_shutdown()
-        # An answer that comes too late is heard by nobody.
+        # An answer that comes too late is ignored.
         await answer(requests, accept=True)
         assert await cfg.local_nodeid() == 1
         assert requests.statistics().buffered_events == 0

@@ -270,7 +270,7 @@ async def test_the_end_of_tracking_is_at_once_for_whoever_receives(corosync: Nod
 
 
 async def shut_down() -> None:
-    """It succeeds at once only where nobody tracks shutdowns: a tracker that does not answer makes it fail."""
+    """It succeeds at once only without trackers of shutdowns: a tracker that does not answer makes it fail."""
     with pytest.raises(triocoro.ConnectionLostError):
         async with triocoro.open_cfg() as cfg:
             with trio.CancelScope(shield=True):  # its success may come with the loss of the connection

@@ -92,7 +92,7 @@ async def test_trackers_through_a_death_and_a_return(corosync_cluster: Cluster) 
             assert (nodelist.joined, nodelist.left) == (joined, left)
             rings.append(change.ring_id)
             async with quorum.track() as late:
-                # It gets the present state, in which nobody comes or goes.
+                # It gets the present state, in which no node joins or leaves.
                 present = await late.receive_batch()
                 assert present == [NodelistChange(change.ring_id, members, (), ()), change]
         assert [ring.nodeid for ring in rings] == [1] * 4

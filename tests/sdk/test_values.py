@@ -1,4 +1,4 @@
-"""Values, enumerations and errors: what they promise to whoever prints, pickles, compares or changes them."""
+"""Values, enumerations and errors: printing, pickling, comparing and changing them."""
 
 from __future__ import annotations
 

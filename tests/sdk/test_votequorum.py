@@ -80,7 +80,7 @@ async def test_info_of_each_node_by_each_node(corosync_cluster: Cluster) -> None
 
 
 async def test_many_questions_at_once(corosync: Node) -> None:
-    """One handle takes one request at a time; whoever asks need not know."""
+    """One handle takes one request at a time; callers need not know."""
     answers: list[VotequorumInfo] = []
 
     async def ask(votequorum: Votequorum) -> None:
@@ -247,7 +247,7 @@ async def test_tracking_that_was_cancelled_at_its_start(corosync: Node) -> None:
 
 
 async def test_tracking_that_was_cancelled_while_the_daemon_stood_still(corosync: Node) -> None:
-    """It begins to track for nobody when it goes on; the next tracker is not told that this has been asked before."""
+    """After the thaw it starts tracking without a tracker; the next tracker does not hear of the earlier request."""
     async with triocoro.open_votequorum() as votequorum:
         await corosync.freeze()
         async with trio.open_nursery() as nursery:
@@ -287,7 +287,7 @@ async def test_set_expected(corosync_cluster: Cluster) -> None:
             assert await votequorum.info() == expected
             assert await other.info() == info(2, expected_votes=number, highest_expected=number, quorum=quorum)
 
-        # One node more than quorum needs; its death ends quorum, unless somebody says that fewer will do.
+        # One node more than quorum needs; its death ends quorum, unless the expected votes are lowered.
         await votequorum.set_expected(5)
         await until(elsewhere, _is_expected(5))
         await corosync_cluster[3].kill()
@@ -322,7 +322,7 @@ async def test_set_votes(corosync_cluster: Cluster) -> None:
         assert await votequorum.info(2) == info(2, votes=3, highest_expected=5, total_votes=5, quorum=3)
         assert await other.info(2) == info(2, votes=3, expected_votes=5, highest_expected=5, total_votes=5, quorum=3)
 
-        # Fewer votes: what is expected stays, until somebody says otherwise.
+        # Fewer votes: the expected votes stay until they are set.
         await other.set_votes(2, 1)
         await other.set_expected(4)
         for stream in (changes, elsewhere):
@@ -475,7 +475,7 @@ async def test_wait_for_all(corosync_cluster: Cluster) -> None:
 
 @pytest.mark.corosync(nodes=2, allow_downscale=True)
 async def test_a_node_that_stops_says_so(corosync_cluster: Cluster) -> None:
-    """Its votes are gone before it is; when it is killed, nobody is told beforehand."""
+    """Its votes are gone before it is; when it is killed, the others are not told beforehand."""
     async with triocoro.open_votequorum() as votequorum, votequorum.track() as changes:
         await until(changes, is_change(quorate=True, members={1, 2}))
         await corosync_cluster[2].stop()
@@ -495,7 +495,7 @@ async def test_a_node_that_stops_says_so(corosync_cluster: Cluster) -> None:
         assert isinstance(nodelist, VotequorumNodelist)
         assert isinstance(gone, VotequorumChange)
         assert (gone.quorate, states(gone)) == (False, {1: _MEMBER, 2: _DEAD})
-        # What was expected once is expected of whoever is killed.
+        # A killed node keeps the expected votes.
         assert (await votequorum.info()).expected_votes == 2
 
 

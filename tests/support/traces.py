@@ -37,7 +37,7 @@ def names_in(folder: Path | str, *prefixes: str) -> frozenset[str]:
 
 
 def links_in(folder: Path | str) -> Iterator[str]:
-    """Where the symbolic links in a folder of a process lead to; none if it has ended, or is somebody else's."""
+    """Where the symbolic links in a folder of a process lead to; none if it has ended, or is another user's."""
     with suppress(OSError):
         for link in Path(folder).iterdir():
             with suppress(OSError):
@@ -71,7 +71,7 @@ def processes_in(namespace: str) -> frozenset[int]:
         try:
             if str((process / "ns" / "pid").readlink()) == namespace:
                 found.add(int(process.name))
-        except OSError:  # it has ended meanwhile, or is somebody else's
+        except OSError:  # it has ended meanwhile, or is another user's
             continue
     return frozenset(found)
 

@@ -2,7 +2,7 @@
 
 - A write is a message to a process group. All replicas get all messages in the same order, and apply them in it.
 - A *view* is a ring of nodes together with the group's members on it. In each new view every replica sends its copy to
-  all, and whoever has the copies of all members goes on with the newest one. That brings up to date who has just come,
+  all, and a member that has the copies of all members goes on with the newest one. That brings new members up to date,
   and makes one of the sides of a network that has been mended.
 - A write counts in the view that it was sent in only, else it is sent again. Its sender had all copies of that view,
   so by then everybody has.
@@ -132,7 +132,7 @@ class Store:
             if isinstance(event, Message):
                 self._handle(event.sender, json.loads(event.payload), ours=event.sender == group.address)
             elif isinstance(event, MessageLost):
-                if not self._in_sync:  # it was our copy; whoever waits for a write is told of its loss
+                if not self._in_sync:  # it was our copy; the tasks that wait for a write are told of its loss
                     await group.send(self._encode(version=self._version, data=self._data))
             else:
                 if isinstance(event, ConfigChange):

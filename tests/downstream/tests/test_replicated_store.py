@@ -37,7 +37,7 @@ async def colour(store: Store, name: str) -> None:
 @pytest.mark.corosync(nodes=1)
 @pytest.mark.usefixtures("corosync")
 async def test_one_replica() -> None:
-    """The fixture's node is the default; nobody has to say so."""
+    """The fixture's node is the default; no test has to name it."""
     store = Store("settings")
     with trio.fail_after(10):
         async with trio.open_nursery() as nursery:

@@ -35,7 +35,7 @@ async def joined(endpoint: Endpoint, group: bytes = b"g") -> RawCpg:
     await join(handle, group)
     address = Address(await handle.local_nodeid(), endpoint.pid)
     own = MemberChange(address, Reason.JOIN)
-    await until(handle, lambda event: isinstance(event, ConfigChange) and own in event.joined)
+    await take_until(handle, lambda event: isinstance(event, ConfigChange) and own in event.joined)
     return handle
 
 
@@ -49,7 +49,7 @@ async def join(handle: RawCpg, group: bytes) -> None:
                 await trio.sleep(0.01)
 
 
-async def until(handle: RawHandle[EventT], last: Callable[[EventT], bool]) -> list[EventT]:
+async def take_until(handle: RawHandle[EventT], last: Callable[[EventT], bool]) -> list[EventT]:
     """The events up to the one that is the last, and no more."""
     events: list[EventT] = []
     with trio.fail_after(BOUND):  # noqa: ASYNC912 - it runs at least once
@@ -71,12 +71,12 @@ async def take(handle: RawHandle[EventT], count: int) -> list[EventT]:
 
 async def ring_of(handle: RawCpg, *nodeids: int) -> list[CpgEvent]:
     """The events up to the news of the ring of these nodes."""
-    return await until(handle, lambda event: isinstance(event, TotemChange) and event.members == nodeids)
+    return await take_until(handle, lambda event: isinstance(event, TotemChange) and event.members == nodeids)
 
 
 async def view_of(handle: RawCpg, *members: Address) -> list[CpgEvent]:
     """The events up to the change to these members."""
-    return await until(handle, lambda event: isinstance(event, ConfigChange) and event.members == members)
+    return await take_until(handle, lambda event: isinstance(event, ConfigChange) and event.members == members)
 
 
 async def multicast(handle: RawCpg, *messages: bytes) -> None:
@@ -99,7 +99,7 @@ async def caught_up(handle: RawCpg, *others: RawCpg) -> list[list[CpgEvent]]:
     def is_mark(event: CpgEvent) -> bool:
         return isinstance(event, Message) and event.payload == CAUGHT_UP
 
-    return [(await until(each, is_mark))[:-1] for each in (handle, *others)]
+    return [(await take_until(each, is_mark))[:-1] for each in (handle, *others)]
 
 
 async def given_up(call: Callable[[], Awaitable[object]]) -> None:
