@@ -40,7 +40,7 @@ REAL_WORKERS := $(shell echo $$(($$(nproc) + 2)))
 # These show in half a minute that the SDK and real clusters work.
 REAL_SMOKE := tests/sdk/test_death.py tests/plugin/test_downstream.py
 
-.PHONY: setup demo test lint ruff mypy pyright flake8 fake real coverage bounds bench bench-smoke flake flake-smoke fuzz fuzz-smoke recordings unprivileged \
+.PHONY: setup demo test lint ruff mypy pyright types flake8 fake real coverage bounds bench bench-smoke flake flake-smoke fuzz fuzz-smoke recordings unprivileged \
     elsewhere elsewhere-smoke pythons floors lock
 
 setup: $(READY)
@@ -57,13 +57,20 @@ test: setup
 
 # Side by side, and each to its end.
 lint: setup
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync --keep-going pyright mypy flake8 ruff
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync --keep-going pyright types mypy flake8 ruff
 
 ruff:
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 mypy:
 	$(BIN)/mypy
+# Every public symbol has a type that all type checkers understand alike.
+types:
+	@for package in triocoro pytest_corosync; do \
+	    found=$$(PATH=$(CURDIR)/$(BIN):$$PATH PYTHONPATH=$(CURDIR) pyright --verifytypes $$package --ignoreexternal) || \
+	        { echo "$$found"; exit 1; }; \
+	    echo "$$package: $$(echo "$$found" | grep score)"; \
+	done
 pyright:
 	$(BIN)/pyright --pythonpath $(BIN)/python
 flake8:

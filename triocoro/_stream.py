@@ -62,7 +62,7 @@ class EventStream(trio.abc.ReceiveChannel[T], Generic[T]):
         self.on_receive: Callable[[Sequence[T]], None] | None = None
         self.ending = False
         """Whether receivers may have stopped because the stream ends. Events that do not fit are then dropped."""
-        self.receives = 0
+        self.receives: int = 0
         """How often a task has received."""
         self.drained: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
         """Unparked when a task has received, and half of what our own sends may have waiting has been received."""

@@ -10,12 +10,12 @@ from support.raw_handles import (
     caught_up,
     changes,
     close,
-    take_until,
     joined,
     multicast,
     payloads,
     ring_of,
     take,
+    take_until,
     view_of,
 )
 

@@ -16,12 +16,12 @@ from support.raw_handles import (
     caught_up,
     close,
     closed,
-    take_until,
     given_up,
     joined,
     multicast,
     payloads,
     poll,
+    take_until,
     waiting,
 )
 

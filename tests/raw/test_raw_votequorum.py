@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from support.raw_handles import close, take_until, take, waiting
+from support.raw_handles import close, take, take_until, waiting
 
 from triocoro._enums import NodeState, Track
 from triocoro._errors import ExistError, NotExistError

@@ -20,7 +20,7 @@ class Electorate:
     def __init__(self, options: ClusterOptions) -> None:
         self._options = options
         self._device_votes = options.qdevice_votes or 0
-        self._votes = {nodeid: {options.votes_of(nodeid)} for nodeid in range(1, options.nodes + 1)}
+        self._votes = {nodeid: {options.votes_of(nodeid)} for nodeid in options.nodeids}
         """For each node, every number of votes that it may have."""
         self._expected = {options.expected_votes or options.total_votes}
         """Every number that may be expected, of those that were configured or set."""

@@ -90,7 +90,7 @@ class _QuorumChecker:
     def __init__(self, options: ClusterOptions, refused: set[tuple[str, int]]) -> None:
         self._electorate = Electorate(options)
         self._options = options
-        self._all_nodes = set(range(1, options.nodes + 1))
+        self._all_nodes = set(options.nodeids)
         self._refused = refused
         self._handles: dict[tuple[str, int], _QuorumHandle] = {}
         self._calls: dict[tuple[str, int], tuple[Call, int]] = {}

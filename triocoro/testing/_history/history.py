@@ -17,7 +17,7 @@ from .recording import RecordingEndpoint
 from .values import immutable
 
 
-class History:
+class History:  # noqa: PLW1641 - it changes, so it has no hash
     """A record of what clients did and were told, in order.
 
     `endpoint` returns an endpoint that records, and `check` finds what Corosync could not have done. Histories of
@@ -47,8 +47,6 @@ class History:
 
     def __eq__(self, other: object) -> bool:
         return self._entries == other._entries if isinstance(other, History) else NotImplemented
-
-    __hash__ = None  # type: ignore[assignment]  # a history changes
 
     def append(self, entry: Entry) -> None:
         """Add an entry at the end."""
