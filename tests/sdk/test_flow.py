@@ -8,10 +8,10 @@ import trio.testing
 from support.proxy import FaultyEndpoint
 
 import triocoro
-from triocoro import Message
+from triocoro import Message, MessageLost
 from triocoro._raw import MulticastStatus
 from triocoro._window import SendWindow
-from triocoro.testing import Node
+from triocoro.testing import Cluster, Node
 
 FIRST = 64 * 2**10
 MOST = 512 * 2**10
@@ -186,3 +186,52 @@ async def test_a_flood_that_no_task_receives_ends_with_the_error() -> None:
             await group.receive()
             while True:
                 await group.send_batch([bytes(100)] * 100)
+
+
+@pytest.mark.corosync(nodes=2)
+@pytest.mark.parametrize("lost", [0, 7, 19])
+async def test_a_loss_within_a_batch_is_reported_in_its_place(corosync_cluster: Cluster, lost: int) -> None:
+    endpoint = FaultyEndpoint(corosync_cluster[1].endpoint)
+    endpoint.faults.drop = lambda payload: payload == b"%d" % lost
+    async with (
+        triocoro.open_group("g", endpoint=endpoint) as group,
+        triocoro.open_group("g", endpoint=corosync_cluster[2].endpoint) as other,
+    ):
+        await take_join_of(other, group)
+        await group.send_batch([b"%d" % number for number in range(20)])
+        await other.send_batch([b"of the other"] * 10)
+        await group.send(b"last")
+        events: list[triocoro.GroupEvent] = []
+        while len(events) < 31:
+            events += await group.receive_batch()
+        ours = [event for event in events if event != Message(other.address, b"of the other")]
+        expected: list[triocoro.GroupEvent] = [Message(group.address, b"%d" % number) for number in range(20)]
+        expected[lost] = MessageLost(b"%d" % lost)
+        assert ours == [*expected, Message(group.address, b"last")]
+        assert group.statistics().lost == 1
+        assert group.statistics().outstanding == 0
+
+
+async def test_a_message_that_is_awaited_may_be_anywhere_in_a_batch(corosync: Node) -> None:
+    async with triocoro.open_group("g", endpoint=corosync.endpoint) as group, trio.open_nursery() as nursery:
+        await group.receive()
+        answers: list[Message] = []
+
+        async def ask(number: int) -> None:
+            answers.append(await group.send_and_wait(b"awaited %d" % number))
+
+        for number in range(5):
+            group.send_nowait(b"plain")
+            nursery.start_soon(ask, number)
+        await group.send_batch([b"plain"] * 5)
+        received = 0
+        while received < 15:
+            received += len(await group.receive_batch())
+    assert sorted(answer.payload for answer in answers) == [b"awaited %d" % number for number in range(5)]
+    assert received == 15
+
+
+async def take_join_of(member: triocoro.Group, group: triocoro.Group) -> None:
+    """Receive from `group` until `member` has joined."""
+    while member.address not in group.view.members:
+        await group.receive()
