@@ -160,6 +160,8 @@ def test_an_interrupt_from_the_keyboard_loses_no_event() -> None:
     assert len(got) == 1
 
 
+# With the default token, a busy machine now and then breaks the ring, which costs messages.
+@pytest.mark.corosync(token=3000)
 @pytest.mark.parametrize("seed", [1])
 @pytest.mark.deadline(LIMIT)
 async def test_torture(corosync_cluster: Cluster, seed: int, figure: Any) -> None:
