@@ -1,4 +1,4 @@
-"""Sending to a group: one message at a time to the fd, and a record of those that have not been delivered back yet.
+"""Sending to a group: one sender at a time, and a record of the messages that have not been delivered back yet.
 
 The daemon accepts a message without promising anything: under pressure it drops some, and only logs it. But it delivers
 our own messages back to us in the order in which we sent them. So a queue of what was sent, compared with each own
@@ -221,6 +221,7 @@ class Sender:
         """Send messages; the caller has the turn. There is no checkpoint after the last one was sent."""
         done = 0
         while done < len(payloads):
+            await self._check_async()
             if len(payloads[done]) > self._max_atomic_size:
                 await self._send_fragmented(OwnMessage(payloads[done]))
                 done += 1
@@ -230,10 +231,10 @@ class Sender:
             done += sent
             if done < len(payloads):
                 await self._pause(status)
-                await self._check_async()
 
     async def _send_awaited(self, own: OwnMessage) -> None:  # noqa: ASYNC910 - the caller is a checkpoint
         """Send one message that is awaited; the caller has the turn."""
+        await self._check_async()
         if len(own.payload) > self._max_atomic_size:
             await self._send_fragmented(own)
         else:
@@ -261,13 +262,9 @@ class Sender:
             return False  # it could not be sent otherwise
         return self._stuck_at != stream.receives
 
-    async def _wait_for_room(self, payloads: Sequence[bytes], start: int) -> Sequence[bytes]:
+    async def _wait_for_room(self, payloads: Sequence[bytes], start: int) -> Sequence[bytes]:  # noqa: ASYNC910
         """Wait until some of the messages from `start` on can be sent, and return these."""
-        while True:
-            await self._check_async()
-            burst = self._fitting(payloads, start)
-            if burst:
-                return burst
+        while not (burst := self._fitting(payloads, start)):
             first = payloads[start : start + 1]
             if self.window.fitting(first):
                 receives = self._stream.receives
@@ -276,7 +273,10 @@ class Sender:
                 if not unparked and receives == self._stream.receives:
                     self._stuck_at = receives
             elif not await self._wait_briefly(self._room):
-                return first
+                burst = first
+                break
+            await self._check_async()
+        return burst  # noqa: ASYNC910
 
     async def _wait_briefly(self, lot: trio.lowlevel.ParkingLot, seconds: float = _STALL) -> bool:
         """Park for at most that long; whether another task has unparked us."""
@@ -314,7 +314,6 @@ class Sender:
 
     async def _send_fragmented(self, own: OwnMessage) -> None:
         """Send a message above the atomic size, alone. The library fragments it, with a round trip for each piece."""
-        await self._check_async()
         await self._wait_until_alone()
         payload = own.payload
         own.certain = False

@@ -302,6 +302,7 @@ _VALUES: list[attrs.AttrsInstance] = [
     triocoro.QdeviceExtraInfo(2, b"x"),
     ClusterOptions(nodes=3),
     triocoro.StreamStatistics(1, 2, 3, 4),
+    triocoro.ServiceSpec(),
     triocoro.GroupStatistics(1, 2, 3, 4, 5, 6, triocoro.StreamStatistics(1, 2, 3, 4)),
 ]
 
