@@ -6,11 +6,13 @@
 #   PYTHON       the interpreter for the virtual environment (python3)
 #   VENV         the folder of that environment (.venv)
 #   CONSTRAINTS  the file that pins the packages in it (tools/constraints.txt)
+#   EXTRAS       of pyproject.toml, what it is for (test,lint)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}
 venv=${VENV:-.venv}
 constraints=${CONSTRAINTS:-tools/constraints.txt}
+extras=${EXTRAS:-test,lint}
 # An ordinary user's PATH lacks the folders where corosync, ip and nft live.
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 
@@ -116,5 +118,5 @@ fi
 echo "setup: installing triocoro and what its checks need into $venv"
 # In the environment, since pip must pass it on to the build; newer versions of pip have a variable of its own for that.
 PIP_CONSTRAINT=$PWD/$constraints PIP_BUILD_CONSTRAINT=$PWD/$constraints \
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable '.[pytest,dev]'
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable ".[pytest,$extras]"
 if [ -n "$still" ]; then echo "$still" >"$venv/.missing"; else rm -f "$venv/.missing"; fi

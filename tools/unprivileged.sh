@@ -47,7 +47,7 @@ chown -R "$user:" "$home"
 
 environment+=(HOME="$home" USER="$user" TMPDIR="$home/tmp" PATH=/usr/local/bin:/usr/bin:/bin)
 # Nobody installs with this pip a second time.
-environment+=(PIP_NO_CACHE_DIR=1 PIP_NO_COMPILE=1)
+environment+=(PIP_NO_CACHE_DIR=1 PIP_NO_COMPILE=1 EXTRAS=test)
 
 # make hands ARGS to a shell.
 arguments=${*@Q}
