@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+import re
+from typing import Any, TypeAlias
 
 import pytest
 
@@ -38,6 +39,28 @@ def test_keyword_arguments_replace_fields_of_ready_made_options(kind: Kind) -> N
 def test_without_ready_made_options_keyword_arguments_are_fields(kind: Kind) -> None:
     assert kind().options == ClusterOptions()
     assert kind(nodes=2, two_node=True).options == ClusterOptions(nodes=2, two_node=True)
+
+
+@pytest.mark.parametrize(
+    "extra, words",
+    [
+        ({"my app": ["a: b"]}, "extra has no name of a section: 'my app'"),
+        ({"": ["a: b"]}, "extra has no name of a section: ''"),
+        ({"totem": ["token"]}, "extra['totem']: 'token' is no line of corosync.conf, such as 'key: value'"),
+        ({"totem": ["a: b\nc: d"]}, "extra['totem']: 'a: b\\nc: d' is no line of corosync.conf"),
+        ({"totem": ["interface {"]}, "extra['totem']: the braces do not match"),
+        ({"totem": ["}", "quorum {"]}, "extra['totem']: the braces do not match"),
+    ],
+)
+def test_extra_lines_that_are_none_are_refused(extra: dict[str, list[str]], words: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(words)):
+        ClusterOptions(extra=extra)
+
+
+@pytest.mark.parametrize("extra", [{"totem": "token: 5"}, {"totem": [5]}, {5: []}, {"totem": 5}, ["totem"]])
+def test_extra_lines_of_other_types_are_refused(extra: Any) -> None:
+    with pytest.raises(TypeError, match="extra must be a mapping of section names to sequences of lines"):
+        ClusterOptions(extra=extra)
 
 
 @pytest.mark.corosync_fake_only(reason="the pool of real clusters is tested in test_reuse.py")

@@ -67,6 +67,19 @@ def but_for(patterns: Sequence[str], items: Sequence[tuple[str, TypedValue]]) ->
                 "allow_downscale": True,
             },
         ),
+        (
+            1,
+            {
+                "extra": {
+                    "system": ["qb_ipc_type: socket"],
+                    "logging": ["logger_subsys {", "  subsys: CPG", "  debug: on", "}", "", "# a comment"],
+                    "totem": ["window_size: 40", "config_version: 3", "interface {", "  knet_link_priority: 2", "}"],
+                    "quorum": ["expected_votes: 1"],
+                    "uidgid": ["uid: 12345"],
+                    "myapp": ["limit: 5"],
+                }
+            },
+        ),
     ],
 )
 async def test_the_fake_has_the_keys_of_a_real_node(

@@ -15,7 +15,8 @@ KEY_BYTES: Final = 64
 
 _DEBUG: Final[dict[LogLevel, str]] = {"info": "off", "debug": "on", "trace": "trace"}
 
-_Entry: TypeAlias = "tuple[str, str | int | Sequence[_Entry]]"
+_Entry: TypeAlias = "tuple[str, str | int | Sequence[_Entry]] | str"
+"""A key with its value, a section with its entries, or a line as it is."""
 
 
 def address(nodeid: int) -> str:
@@ -79,14 +80,16 @@ def corosync_conf(options: ClusterOptions, cluster_name: str, *, key: str | None
         )
         for nodeid in options.nodeids
     ]
-    sections: list[_Entry] = [
-        ("totem", totem),
-        ("system", system),
-        ("logging", logging),
-        ("quorum", list(_quorum(options))),
-        ("nodelist", nodelist),
-    ]
-    return "\n".join([*_lines(sections), ""])
+    sections: dict[str, Sequence[_Entry]] = {
+        "totem": totem,
+        "system": system,
+        "logging": logging,
+        "quorum": list(_quorum(options)),
+        "nodelist": nodelist,
+    }
+    for name, lines in options.extra.items():
+        sections[name] = [*sections.get(name, ()), *lines]
+    return "\n".join([*_lines(list(sections.items())), ""])
 
 
 def _quorum(options: ClusterOptions) -> Iterator[_Entry]:
@@ -117,7 +120,11 @@ def _quorum(options: ClusterOptions) -> Iterator[_Entry]:
 
 
 def _lines(entries: Sequence[_Entry], indent: str = "") -> Iterator[str]:
-    for key, value in entries:
+    for entry in entries:
+        if isinstance(entry, str):
+            yield f"{indent}{entry}"
+            continue
+        key, value = entry
         if isinstance(value, (str, int)):
             yield f"{indent}{key}: {value}"
         else:

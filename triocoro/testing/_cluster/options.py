@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final, Literal, TypeAlias, TypedDict, cast
 
@@ -16,6 +17,8 @@ _DEVICE_TIMEOUT: Final = 10_000
 _DEVICE_SYNC_TIMEOUT: Final = 30_000
 _MOST_VOTES: Final = 509
 _LEAST_BESIDE_DEVICE: Final = 2
+_SECTION: Final = re.compile(r"\w+")
+_LINE: Final = re.compile(r"(#.*|\w+ *\{|\}|[^\s:{}]+ *:.*)?")
 
 
 LogLevel: TypeAlias = Literal["info", "debug", "trace"]
@@ -41,6 +44,7 @@ class ClusterSettings(TypedDict, total=False):
     qdevice_sync_timeout: int
     token: int
     log_level: LogLevel
+    extra: Mapping[str, Sequence[str]]
 
 
 def _number(minimum: int) -> Callable[[Any, Any, Any], None]:
@@ -59,6 +63,31 @@ def _votes(votes: Mapping[int, int]) -> dict[int, int]:
     ):
         raise TypeError(f"votes must be a mapping of node ids to numbers: {votes!r}")
     return dict(votes)
+
+
+def _lines(extra: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
+    """A copy, so that changes of the caller's mapping have no effect."""
+    if not isinstance(cast("object", extra), Mapping) or not all(
+        isinstance(cast("object", name), str)
+        and isinstance(cast("object", lines), Sequence)
+        and not isinstance(lines, (str, bytes))
+        and all(isinstance(cast("object", line), str) for line in lines)
+        for name, lines in extra.items()
+    ):
+        raise TypeError(f"extra must be a mapping of section names to sequences of lines: {extra!r}")
+    return {name: tuple(lines) for name, lines in extra.items()}
+
+
+def _complaint(lines: Sequence[str]) -> str:
+    """The reason why these lines cannot be part of a section; empty if they can."""
+    depth = 0
+    for line in map(str.strip, lines):
+        if "\n" in line or not _LINE.fullmatch(line):
+            return f"{line!r} is no line of corosync.conf, such as 'key: value'"
+        depth += line.endswith("{") - (line == "}")
+        if depth < 0:
+            break
+    return "the braces do not match" if depth else ""
 
 
 @attrs.frozen(kw_only=True)
@@ -101,6 +130,15 @@ class ClusterOptions:
 
     log_level: LogLevel = attrs.field(default="info", validator=attrs.validators.in_(LOG_LEVELS))
     """How much the daemons log: "info", "debug" or "trace". The fake's log is always the same."""
+    extra: Mapping[str, Sequence[str]] = attrs.field(
+        default=MappingProxyType[str, Sequence[str]]({}), converter=_lines, hash=False
+    )
+    """Further lines of corosync.conf by section, such as ``{"system": ["qb_ipc_type: socket"]}``, at its end.
+
+    Corosync takes the last of several values, so they replace those that other fields lead to. Their
+    values are not checked: a real daemon that refuses one does not start. The fake has their keys, and votequorum's
+    options among them take effect there.
+    """
 
     def __attrs_post_init__(self) -> None:
         for wrong, complaint in self._rules():
@@ -165,6 +203,10 @@ class ClusterOptions:
                 self.qdevice_votes is None and getattr(self, f"qdevice_{name}") != default,
                 f"qdevice_{name} needs qdevice_votes",
             )
+        for name, lines in self.extra.items():
+            yield not _SECTION.fullmatch(name), f"extra has no name of a section: {name!r}"
+            complaint = _complaint(lines)
+            yield bool(complaint), f"extra[{name!r}]: {complaint}"
         for name in ("two_node", "last_man_standing", "auto_tie_breaker", "allow_downscale"):
             yield self.qdevice_votes is not None and bool(getattr(self, name)), f"no quorum device beside {name}"
         yield (

@@ -16,15 +16,31 @@ from .icmap import Icmap
 CLUSTER_NAME: Final = "triocoro"
 """The name of every fake cluster; they never meet, so one name is enough."""
 
-# The keys that are not strings, by type.
-_FLAGS: Final = (
-    r"quorum\.(two_node|wait_for_all|last_man_standing|auto_tie_breaker|allow_downscale|device\.master_wins)"
-)
-_NUMBERS: Final = (
-    r"totem\.(version|token|token_coefficient|consensus|join|interface\.\d+\.knet_\w+)"
-    r"|nodelist\.node\.\d+\.(nodeid|quorum_votes)"
-    r"|quorum\.(expected_votes|last_man_standing_window|device\.(votes|timeout|sync_timeout))"
-)
+_TYPES: Final = {
+    CmapType.UINT8: (
+        r"quorum\.(two_node|wait_for_all|last_man_standing|auto_tie_breaker|allow_downscale|expected_votes_tracking)"
+        r"|quorum\.device\.master_wins|totem\.interface\.\d+\.(ttl|knet_link_priority)"
+        r"|uidgid\.config\.[ug]id\.\d+"
+    ),
+    CmapType.UINT16: r"totem\.interface\.\d+\.mcastport",
+    CmapType.UINT32: (
+        r"totem\.(version|nodeid|threads|token|token_coefficient|token_retransmit|token_warning|hold|join|send_join"
+        r"|token_retransmits_before_loss_const|consensus|merge|downcheck|fail_recv_const|seqno_unchanged_const"
+        r"|heartbeat_failures_allowed|max_network_delay|window_size|max_messages|miss_count_const|knet_pmtud_interval"
+        r"|knet_mtu|knet_compression_threshold|netmtu)"
+        r"|totem\.interface\.\d+\.knet_(ping_\w+|pong_count)"
+        r"|nodelist\.node\.\d+\.(nodeid|quorum_votes)"
+        r"|quorum\.(expected_votes|votes|last_man_standing_window|leaving_timeout)"
+        r"|quorum\.device\.(votes|timeout|sync_timeout)"
+        r"|pload\.(count|size)|resources\.watchdog_timeout"
+    ),
+    CmapType.INT32: r"totem\.knet_compression_level",
+    CmapType.UINT64: r"totem\.config_version|resources\.(system|process)\.(memory_used\.)?poll_period",
+}
+"""The keys that are not strings, by type."""
+
+_LABELS: Final = {"totem.interface": "linknumber", "logging.logger_subsys": "subsys"}
+"""The sections that occur several times, each with the item whose value becomes part of the keys."""
 
 
 @lru_cache(maxsize=8)
@@ -36,35 +52,47 @@ def configuration(options: ClusterOptions) -> Icmap:
 
 
 def _typed(path: str, text: str) -> TypedValue:
-    if re.fullmatch(_FLAGS, path):
-        return TypedValue(CmapType.UINT8, int(text))
-    if re.fullmatch(_NUMBERS, path):
-        return TypedValue(CmapType.UINT32, int(text))
+    for type_, paths in _TYPES.items():
+        if re.fullmatch(paths, path):
+            return TypedValue(type_, int(text))
     return TypedValue(CmapType.STRING, text)
 
 
 def _parse(text: str) -> Iterator[tuple[str, str]]:
     """The keys and values of a corosync.conf.
 
-    The keys of a node contain its position in the node list, and those of an interface its link number.
+    The keys of a node contain its position in the node list, those of an interface its link number, and those of a
+    logger its subsystem.
     """
     sections: list[str] = []
-    nodes = -1
+    # The items of the section that is open, if it is one of several with the same name.
+    items: dict[str, str] = {}
+    nodes = 0
     for line in map(str.strip, text.splitlines()):
-        key, colon, value = line.partition(":")
-        if colon:
-            path = ".".join([*sections, key])
-            if path.endswith(".linknumber"):
-                sections.append(value.strip())
-            else:
-                yield path, value.strip()
-        elif line.endswith("{"):
+        path = ".".join(sections)
+        if not line or line.startswith("#"):
+            continue
+        if line.endswith("{"):
             sections.append(line[:-1].strip())
-            if sections == ["nodelist", "node"]:
-                nodes += 1
-                sections.append(str(nodes))
-        elif line == "}" and sections.pop().isdigit():
+        elif line == "}":
             sections.pop()
+            label = str(nodes)
+            if path == "nodelist.node":
+                nodes += 1
+            elif path in _LABELS:
+                # Link 0 is meant where no number is given.
+                label = items.get(_LABELS[path], "0")
+            items.pop("linknumber", None)
+            yield from ((f"{path}.{label}.{key}", value) for key, value in items.items())
+            items = {}
+        else:
+            key, value = (part.strip() for part in line.split(":", 1))
+            if path == "nodelist.node" or path in _LABELS:
+                items[key] = value
+            elif path == "uidgid":
+                yield f"uidgid.config.{key}.{value}", "1"
+            else:
+                yield f"{path}.{key}", value
 
 
 def own_position(icmap: Icmap, nodeid: int) -> int:
