@@ -38,9 +38,6 @@ BATCH_EVENTS: Final = 256
 BATCH_BYTES: Final = 2**20
 """The bytes of payload after which one dispatch takes no more events."""
 
-GRACE: Final = 1.0
-"""The most seconds that the end of the user's block waits for the daemon."""
-
 
 async def open_connection(
     service: ServiceSpec[RawT, EventT], endpoint: Endpoint | None, *, retrying: bool = True
@@ -76,6 +73,7 @@ class Connection(Generic[EventT]):
         # Given up only after every wait on it has been cancelled.
         self._fd = self.lifetime.fd
         self._dispatching = False
+        self._served = trio.Event()
 
     # -- dispatch ------------------------------------------------------------------------------------------------------
 
@@ -125,14 +123,17 @@ class Connection(Generic[EventT]):
     async def _serve(self, handle: Callable[[Sequence[EventT]], None]) -> None:  # noqa: ASYNC910 - a task of our own
         """Dispatch until the connection ends, whether or not any task receives."""
         lifetime = self.lifetime
-        with trio.CancelScope(shield=True), self.dispatcher():  # noqa: ASYNC912 - `ended` ends it
-            while not lifetime.ended:
-                try:
-                    await trio.lowlevel.wait_readable(self._fd)
-                    _, events = self.take()
-                except (trio.ClosedResourceError, ConnectionLostError):
-                    return  # noqa: ASYNC910
-                handle(events)
+        try:
+            with trio.CancelScope(shield=True), self.dispatcher():  # noqa: ASYNC912 - `ended` ends it
+                while not lifetime.ended:
+                    try:
+                        await trio.lowlevel.wait_readable(self._fd)
+                        _, events = self.take()
+                    except (trio.ClosedResourceError, ConnectionLostError):
+                        return  # noqa: ASYNC910
+                    handle(events)
+        finally:
+            self._served.set()
 
     # -- the user's block ----------------------------------------------------------------------------------------------
 
@@ -152,6 +153,7 @@ class Connection(Generic[EventT]):
             leave: called before closing; leaving and closing together may take `GRACE` seconds.
         """
         failure: BaseException | None = None
+        task = trio.lowlevel.current_task()
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._serve, handle)
@@ -165,6 +167,11 @@ class Connection(Generic[EventT]):
                     await self._finish(leave)
                 except BaseException as exc:  # noqa: BLE001, ASYNC103 - raised below
                     failure = failure or exc
+                if trio.lowlevel.current_task() is not task:
+                    # An async generator around the block was abandoned, and Trio closes it in a task of its own, or
+                    # another task does. In that task a nursery can report the error, but not wait for its children.
+                    with trio.CancelScope(shield=True):
+                        await self._served.wait()
         except BaseException:  # noqa: ASYNC103 - raised here, or replaced by `failure` below
             # A cancellation that came while the nursery closed, or a bug in `handle`, which has cancelled the block.
             if failure is None or is_cancellation(failure):
@@ -192,10 +199,10 @@ class Connection(Generic[EventT]):
         return others if is_cancellation(others) else failure
 
     async def _finish(self, leave: Callable[[], Awaitable[None]] | None) -> None:  # noqa: ASYNC910
-        """Leave and close within the grace. If cancelled, both complete in the background."""
+        """Leave and close within the grace. After it, or if cancelled, both complete in the background."""
         lifetime = self.lifetime
         try:
-            with trio.move_on_after(GRACE):  # noqa: ASYNC912 - in a forked child there is nothing to wait for
+            with trio.move_on_at(self.requests.grace_ends()):  # noqa: ASYNC912 - in a forked child nothing to wait for
                 if leave is not None and not lifetime.ended and not lifetime.forked:
                     await leave()
                 lifetime.close(leave=leave is not None)

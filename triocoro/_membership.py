@@ -16,6 +16,7 @@ from ._connection import Connection
 from ._enums import CsError
 from ._errors import ExistError, TryAgainError
 from ._raw import RawCpg
+from ._requests import MAY_PASS, retry
 from ._sending import OwnMessage, Sender, lost_error
 from ._stream import EventStream
 from ._types import Address, ConfigChange, CpgEvent, GroupEvent, Message, MessageLost
@@ -184,7 +185,7 @@ class Membership:
         """Leave, and wait until the leave has been agreed on: only then is the fate of all our messages known."""
         self.sender.leaving = True
         self.stream.ending = True
-        await self.connection.requests.run(lambda: self._raw.leave(self.name))
+        await self.connection.requests.run(lambda: retry(lambda: self._raw.leave(self.name), MAY_PASS))
         with self.connection.lifetime.interruptible():
             await self._left.wait()
 

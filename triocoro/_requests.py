@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import TypeVar, final
+from typing import Final, TypeVar, final
 
 import trio
 
 from ._backoff import Backoff
 from ._enums import CsError
-from ._errors import CorosyncError, CorosyncUnavailableError, LibraryError, NotExistError, TryAgainError
+from ._errors import (
+    CorosyncError,
+    CorosyncUnavailableError,
+    LibraryError,
+    NoResourcesError,
+    NotExistError,
+    TryAgainError,
+)
 from ._lifetime import Lifetime
 from ._raw import RawHandle
 from ._services import Endpoint, ServiceSpec
@@ -18,14 +25,21 @@ from ._services import Endpoint, ServiceSpec
 T = TypeVar("T")
 RawT = TypeVar("RawT")
 
+GRACE: Final = 1.0
+"""The most seconds that the end of a block waits for the daemon. What is not over by then completes in the background.
+"""
 
-async def retry(call: Callable[[], Awaitable[T]]) -> T:
-    """Repeat `call` while the daemon says try-again, with capped back-off."""
+MAY_PASS: Final = (TryAgainError, NoResourcesError)
+"""What the end of a block waits out: the daemon is busy, or we lack a thread to wait for its answer."""
+
+
+async def retry(call: Callable[[], Awaitable[T]], passing: tuple[type[CorosyncError], ...] = (TryAgainError,)) -> T:
+    """Repeat `call` with capped back-off while it raises an error that may pass: by default, the daemon's try-again."""
     backoff = Backoff.of_requests()
     while True:
         try:
             return await call()
-        except TryAgainError:
+        except passing:
             pass
         await trio.sleep(backoff.next_pause())
 
@@ -58,6 +72,14 @@ class Requests:
     def __init__(self, raw: RawHandle[object], lifetime: Lifetime) -> None:
         self._raw = raw
         self._lifetime = lifetime
+        self._undoing = 0
+        self._grace_ends = 0.0
+
+    def grace_ends(self) -> float:
+        """Until when the end of a block may wait for the daemon. Ends that wait for it at once share one grace."""
+        if not self._undoing:
+            self._grace_ends = trio.current_time() + GRACE
+        return self._grace_ends
 
     async def run(
         self,
@@ -88,31 +110,41 @@ class Requests:
             raise type(exc)(f"{exc.function}: CS_ERR_{exc.code.name}: {text}", function=exc.function) from None
 
     async def undo(self, call: Callable[[], Awaitable[object]]) -> None:
-        """Send a request that undoes an earlier one. If cancelled, it completes in the background.
+        """Send a request that undoes an earlier one, and wait until it is over, for at most `GRACE` seconds.
 
-        Its errors are dropped: what cannot be undone is gone, or ends with the connection.
+        If that does not suffice, or the caller is cancelled, it completes in the background. The daemon's errors are
+        dropped: what cannot be undone is gone, or ends with the connection.
 
         Args:
             call: the raw handle's method.
         """
         done = trio.Event()
+        failures: list[Exception] = []
         lifetime = self._lifetime
+        grace_ends = self.grace_ends()
 
         async def run() -> None:  # noqa: ASYNC910 - a task of its own
             try:
                 # Not `run`, which would count the end of the connection as told, though the user does not hear of it.
                 with lifetime.cancelled_at_end(trio.CancelScope()):
-                    await retry(call)
+                    await retry(call, MAY_PASS)
             except LibraryError as exc:
                 lifetime.lose(exc)
             except CorosyncError:
                 pass
+            except Exception as exc:  # noqa: BLE001 - from here it would end the whole run
+                failures.append(exc)
             finally:
+                self._undoing -= 1
                 done.set()
 
         if not lifetime.ended and not lifetime.forked:
+            self._undoing += 1
             trio.lowlevel.spawn_system_task(run, name=f"triocoro: {lifetime.label}")
-            await done.wait()
+            with trio.move_on_at(grace_ends):
+                await done.wait()
+        if failures:
+            raise failures[0]
         await trio.lowlevel.checkpoint()
 
     @asynccontextmanager

@@ -23,6 +23,7 @@ LAYERS: Final = (
         "triocoro._types",
         "triocoro._validate",
         "triocoro._public",
+        "triocoro._workers",
     ),
     ("the seam", "triocoro._raw", "triocoro._services"),
     ("the C libraries", "triocoro._corosync"),
@@ -57,7 +58,10 @@ an entry.
 """
 
 SEAM: Final = ("triocoro._enums", "triocoro._errors", "triocoro._types", "triocoro._raw", "triocoro._services")
-MAY_KNOW: Final = {"triocoro._corosync": SEAM, "triocoro.testing._fake": (*SEAM, "triocoro.testing._cluster")}
+MAY_KNOW: Final = {
+    "triocoro._corosync": (*SEAM, "triocoro._backoff", "triocoro._workers"),
+    "triocoro.testing._fake": (*SEAM, "triocoro.testing._cluster"),
+}
 """The two packages that implement `_raw`, and all that they may import besides their own modules."""
 
 

@@ -189,6 +189,28 @@ async def test_leaving_the_block_takes_no_longer_than_its_grace(corosync: Node, 
     assert ticker.lateness < LATE
 
 
+@asynccontextmanager
+async def finalizing() -> AsyncGenerator[None, None]:
+    handle = await lowlevel.cpg_initialize()
+    try:
+        yield
+    finally:
+        await handle.finalize()
+
+
+@pytest.mark.parametrize("block", ["tracking_cmap", "three_trackers", "tracking_shutdown", "finalizing", "zero_copy"])
+async def test_ends_within_a_connection_share_its_grace(corosync: Node, block: str) -> None:
+    """What is undone at the end of an inner block takes the grace of the connection; the outer end adds nothing."""
+    async with frozen_late(corosync) as freeze, ticking() as ticker:
+        async with BLOCKS[block]():
+            await freeze()
+            watch = Stopwatch()
+        took = watch.seconds
+    assert took < CLOSE
+    assert ticker.lateness < LATE
+    await shut_down()  # the trackers are gone, after all
+
+
 @pytest.mark.parametrize("opener", ["group", "cpg"])  # the others' finalize asks the daemon nothing
 async def test_closing_can_be_cancelled(corosync: Node, opener: str) -> None:
     async with frozen_late(corosync) as freeze:
@@ -213,6 +235,31 @@ async def tracking_cmap() -> AsyncGenerator[None, None]:
 async def tracking_shutdown() -> AsyncGenerator[None, None]:
     async with triocoro.open_cfg() as cfg, cfg.track_shutdown():
         yield
+
+
+@asynccontextmanager
+async def three_trackers() -> AsyncGenerator[None, None]:
+    async with triocoro.open_cmap() as cmap, cmap.track("a.key"), cmap.track("b.key"), cmap.track("c.", prefix=True):
+        yield
+
+
+@asynccontextmanager
+async def zero_copy() -> AsyncGenerator[None, None]:
+    handle = await lowlevel.cpg_initialize()
+    try:
+        async with handle.zcb_alloc(1000):
+            yield
+    finally:
+        await handle.finalize()
+
+
+BLOCKS: dict[str, Callable[[], Any]] = {
+    "tracking_cmap": tracking_cmap,
+    "three_trackers": three_trackers,
+    "tracking_shutdown": tracking_shutdown,
+    "finalizing": finalizing,
+    "zero_copy": zero_copy,
+}
 
 
 @pytest.mark.parametrize("tracking", [tracking_cmap, tracking_shutdown])

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, final
 import trio
 
 from .._enums import CsError, FlowControlState, IterationType, Reason
+from .._errors import NoResourcesError
 from .._raw import MULTICAST_BURST, MulticastStatus
 from .._types import (
     Address,
@@ -283,6 +284,9 @@ class CorosyncCpg(CorosyncHandle[CpgEvent]):
         except trio.Cancelled:
             # If the worker has begun, it completes, and then this does nothing.
             trio.lowlevel.spawn_system_task(self._late, partial(retry_briefly, partial(self._zcb_free, shared)))
+            raise
+        except NoResourcesError:
+            shared.given_back = False
             raise
         if code != CsError.OK:
             raise failure(code, "cpg_zcb_free")

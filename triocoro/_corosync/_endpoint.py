@@ -11,6 +11,7 @@ import trio
 
 from .._errors import CorosyncUnavailableError
 from .._services import ServiceSpec
+from .._workers import in_background
 from ._namespaces import Namespaces
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class CorosyncEndpoint:
 
     @trio.lowlevel.enable_ki_protection
     async def _connect(self, kind: type[HandleT], flags: int) -> HandleT:
-        from ._handle import Undoable, in_background, run_undoable
+        from ._handle import Undoable, run_undoable
 
         library = kind.library
         # Not Trio's default limiter: forty connects to a frozen daemon would exhaust it.

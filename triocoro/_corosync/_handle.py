@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
 import trio
 
+from .._backoff import Backoff
 from .._enums import CsError
-from .._errors import BadHandleError
+from .._errors import BadHandleError, CorosyncError, NoResourcesError
+from .._workers import in_background, on_worker
 from . import _arena
 from ._libraries import Library, failure
 from ._namespaces import Namespaces
@@ -70,21 +72,11 @@ async def run_undoable(
     The worker undoes it. If the call had returned already, and only Trio had not noticed, `undo_late` is called here.
     """
     try:
-        return await trio.to_thread.run_sync(around, trip.run, abandon_on_cancel=True, limiter=lane)
+        return await on_worker(partial(around, trip.run), lane)
     except BaseException:
         for result in trip.abandon():
             undo_late(result)
         raise
-
-
-def in_background(call: Callable[[], object], done: Callable[[], object] | None = None) -> None:
-    """Run `call`, then `done`, on a worker thread that may outlive the run. Errors are dropped."""
-
-    def deliver(_: object) -> None:
-        if done is not None:
-            done()
-
-    trio.lowlevel.start_thread_soon(call, deliver, "triocoro")
 
 
 class CorosyncHandle(ABC, Generic[EventT_co]):
@@ -155,7 +147,7 @@ class CorosyncHandle(ABC, Generic[EventT_co]):
 
     async def _trip(self, call: Callable[[], T]) -> T:
         """Run `call` on a worker, once the lane is free."""
-        return await trio.to_thread.run_sync(self._exclusively, call, abandon_on_cancel=True, limiter=self._lane)
+        return await on_worker(partial(self._exclusively, call), self._lane)
 
     async def _request(self, function: str, call: Callable[[], int]) -> None:
         """Do a round trip whose only result is a code; raise if it is not OK."""
@@ -172,10 +164,18 @@ class CorosyncHandle(ABC, Generic[EventT_co]):
 
         return await run_undoable(Undoable(call, undo), self._exclusively, undo_late, self._lane)
 
-    async def _late(self, call: Callable[[], object]) -> None:  # noqa: ASYNC910 - suppress hides the checkpoint
+    async def _late(self, call: Callable[[], object]) -> None:  # noqa: ASYNC910 - a task of its own
         """Run `call` on a worker, once the lane is free, after its caller was cancelled."""
-        with contextlib.suppress(BadHandleError):  # closing the handle has undone it
-            await self._trip(call)
+        backoff = Backoff.of_requests()
+        while not self._closing:  # closing the handle undoes it
+            try:
+                await self._trip(call)
+            except NoResourcesError:
+                await trio.sleep(backoff.next_pause())
+            except CorosyncError:
+                return
+            else:
+                return
 
     # --- closing ---
 
@@ -188,7 +188,11 @@ class CorosyncHandle(ABC, Generic[EventT_co]):
         if self._closing:
             return
         self._closing = True
-        in_background(partial(self._finalize_last, leave=leave), self._note_closed)
+        # Without a thread for now, the daemon must learn of our end nevertheless: it would keep us as a member, and our
+        # events in its memory.
+        in_background(
+            partial(self._finalize_last, leave=leave), self._note_closed, if_delayed=partial(lib.tc_hang_up, self._fd)
+        )
 
     def _finalize_last(self, *, leave: bool) -> None:
         with self._in_c:

@@ -4,6 +4,7 @@
 #include <dlfcn.h>
 #include <poll.h>
 #include <string.h>
+#include <sys/socket.h>
 
 struct tc_functions tc_table;
 
@@ -148,4 +149,10 @@ int tc_hung_up(int fd)
 	struct pollfd entry = {.fd = fd, .events = POLLIN};
 
 	return poll(&entry, 1, 0) == 1 && (entry.revents & (POLLHUP | POLLERR | POLLNVAL)) != 0;
+}
+
+/* End the connection with this fd for both sides. The handle remains, and is finalized later. */
+void tc_hang_up(int fd)
+{
+	shutdown(fd, SHUT_RDWR);
 }

@@ -62,6 +62,7 @@ struct tc_arena;
 int tc_dispatch(int library, uint64_t handle, struct tc_arena *arena, uint32_t max_events, uint64_t max_bytes);
 
 int tc_hung_up(int fd);
+void tc_hang_up(int fd);
 
 /* --- arena.c --- */
 

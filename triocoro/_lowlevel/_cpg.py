@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from enum import IntFlag
 from typing import final
 
@@ -12,7 +12,7 @@ import trio
 from .. import _validate
 from .._connection import Connection, open_connection
 from .._enums import FlowControlState, IterationType
-from .._errors import ConnectionLostError, ExistError, LibraryError, NotExistError, TryAgainError
+from .._errors import ExistError, LibraryError, NotExistError, TryAgainError
 from .._raw import MulticastStatus, RawCpg
 from .._services import CpgSpec, Endpoint
 from .._types import Address, Buffer, ConfigChange, CpgEvent, GroupMember, Message, TotemChange
@@ -175,11 +175,10 @@ class CpgHandle(Handle[CpgEvent]):
         try:
             yield buffer
         finally:
-            if not self._connection.lifetime.closed and not self._connection.lifetime.lost:
-                # If cancelled, it completes in the background. The end of the connection frees the buffer as well. It
-                # is retried, since the caller has no means to.
-                with suppress(ConnectionLostError, trio.ClosedResourceError):
-                    await self._connection.requests.run(lambda: self._raw.zcb_free(buffer))  # noqa: ASYNC102
+            self._connection.lifetime.check_process()
+            if not self._connection.lifetime.ended:
+                # The end of the connection frees the buffer as well.
+                await self._connection.requests.undo(lambda: self._raw.zcb_free(buffer))  # noqa: ASYNC102
 
     async def zcb_mcast_joined(self, buffer: memoryview, length: int | None = None) -> None:
         """Send the first bytes of a buffer of `zcb_alloc` (cpg_zcb_mcast_joined(3)).

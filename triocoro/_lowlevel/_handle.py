@@ -145,11 +145,13 @@ class Handle(Generic[EventT]):
         """Finalize the handle (cpg_finalize(3), and those of other services). Idempotent.
 
         Other tasks that use the handle get `trio.ClosedResourceError`; `Dispatch.BLOCKING` returns. Other members see a
-        joined handle leave with `Reason.PROCDOWN`.
+        joined handle leave with `Reason.PROCDOWN`. It takes at most one second: if the daemon does not answer in that
+        time, the handle is finalized in the background.
 
         Cancelled: the handle is finalized in the background.
         """
         self._connection.lifetime.check_process()
         self._connection.lifetime.close()
         await trio.lowlevel.checkpoint()
-        await self._connection.lifetime.wait_closed()
+        with trio.move_on_at(self._connection.requests.grace_ends()):
+            await self._connection.lifetime.wait_closed()

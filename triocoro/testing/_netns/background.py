@@ -10,6 +10,8 @@ from typing import Generic, TypeVar
 
 import trio
 
+from ..._workers import no_thread
+
 T = TypeVar("T")
 
 _INTERRUPT_POLL = 0.25
@@ -34,7 +36,7 @@ class BackgroundRun(Generic[T]):
 
         An exception that is raised here meanwhile, such as KeyboardInterrupt, cancels the function.
         """
-        self._thread.start()
+        self._start()
         try:
             # Python handles a signal that arrives just before a wait only after the wait, so no wait is long.
             while not self._future.done():
@@ -53,7 +55,7 @@ class BackgroundRun(Generic[T]):
             token.run_sync_soon(done.set)
 
         self._future.add_done_callback(notify)
-        self._thread.start()
+        self._start()
         try:
             await done.wait()
         finally:
@@ -62,6 +64,12 @@ class BackgroundRun(Generic[T]):
                 await done.wait()
             self._thread.join()
         return self._future.result()
+
+    def _start(self) -> None:
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            raise no_thread(error) from error
 
     def _cancel(self) -> None:
         self._cancelled.set()

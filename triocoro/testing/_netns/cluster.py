@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from ..._errors import NoResourcesError
+from ..._workers import on_worker
 from .._cluster.cluster import Cluster
 from .._cluster.corosync_conf import KEY_BYTES, STATE_DIR, address, corosync_conf
 from .._cluster.network import Network
@@ -153,8 +155,11 @@ class NetnsCluster(Cluster):
 
     async def _aclose(self) -> None:
         with trio.CancelScope(shield=True):
-            # With a limiter of its own: calls to our frozen daemons may hold all threads of the default one.
-            await trio.to_thread.run_sync(self._close, limiter=trio.CapacityLimiter(1))
+            try:
+                # With a limiter of its own: calls to our frozen daemons may hold all threads of the default one.
+                await on_worker(self._close, trio.CapacityLimiter(1))
+            except NoResourcesError:
+                self._close()  # the loop stands still for it, but the cluster ends
 
     def _close(self) -> None:
         """End the cluster, and wait for its end; if it is to be kept, release it."""
