@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
-from collections.abc import Awaitable, Callable
+import warnings
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from functools import partial
 from typing import Any, NoReturn, TypeVar, cast
 
@@ -21,14 +24,16 @@ from triocoro import (
     CmapType,
     CorosyncUnavailableError,
     CsError,
+    Endpoint,
     ExistError,
+    Group,
     NotExistError,
     lowlevel,
 )
 from triocoro._raw import RawCpg
 from triocoro._services import CPG, CpgSpec, ServiceSpec
 from triocoro.lowlevel import Dispatch, IterationType, Track
-from triocoro.testing import Node
+from triocoro.testing import FakeCluster, NetnsCluster, Node
 
 pytestmark = pytest.mark.deadline(20)
 
@@ -93,6 +98,54 @@ async def test_joining_again_while_the_daemon_works_off_the_leave(corosync: Node
             nursery.start_soon(join)
             await wait_all_tasks_blocked()
             await corosync.thaw()
+
+
+# -- wrong nesting -----------------------------------------------------------------------------------------------------
+
+
+def test_an_abandoned_generator_around_a_group(corosync_mode: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Trio closes it in a task of its own, where no nursery of the generator can end well. Nothing hangs."""
+
+    async def members(endpoint: Endpoint) -> AsyncGenerator[Group, None]:
+        async with triocoro.open_group("g", endpoint=endpoint) as group:
+            yield group
+
+    async def abandon() -> None:
+        async with (NetnsCluster if corosync_mode == "real" else FakeCluster)(nodes=1) as cluster:
+            async for _group in members(cluster[1].endpoint):
+                break
+            gc.collect()
+            await wait_all_tasks_blocked()
+            async with triocoro.open_group("g", endpoint=cluster[1].endpoint) as group:
+                assert group.view.members == (group.address,)
+            async with aclosing(members(cluster[1].endpoint)) as closed_in_time:
+                async for group in closed_in_time:
+                    await still_works(group)
+                    break
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # Trio's advice about the generator
+        trio.run(abandon)
+    (record,) = caplog.records
+    assert "Cancel scope stack corrupted" in (record.exc_text or "")
+
+
+@pytest.mark.usefixtures("corosync")
+async def test_blocks_that_end_in_the_wrong_order() -> None:
+    first, second = triocoro.open_group("a"), triocoro.open_group("b")
+    async with trio.open_nursery() as nursery:
+
+        async def misnest() -> None:
+            await first.__aenter__()
+            await second.__aenter__()
+            with pytest.raises(RuntimeError, match="Cancel scope stack corrupted"):
+                await first.__aexit__(None, None, None)
+            with pytest.raises(AssertionError, match="Nursery misnesting detected"):
+                await second.__aexit__(None, None, None)
+
+        nursery.start_soon(misnest)
+    async with triocoro.open_cpg() as cpg:
+        assert await cpg.groups() == ()
 
 
 # -- after the end -----------------------------------------------------------------------------------------------------

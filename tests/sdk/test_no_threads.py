@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NoReturn
 
 import attrs
@@ -64,14 +65,19 @@ OPENERS: dict[str, Callable[[], Any]] = {
 }
 
 
+async def enter(opener: Callable[[], Any]) -> None:
+    async with opener():
+        pytest.fail("it was opened without a thread")
+
+
 @pytest.mark.usefixtures("corosync")
 async def test_calls_say_what_is_missing(threads: Threads) -> None:
     words = r"cannot start a thread .* limit .*ulimit -u, or pids.max .*can't start new thread"
     async with triocoro.open_votequorum() as votequorum, triocoro.open_group("g") as group:
         handle = await lowlevel.cpg_initialize()
         threads.deny()
-        calls: list[Callable[[], Any]] = [lambda it=it: it().__aenter__() for it in OPENERS.values()]
-        calls += [
+        calls: list[Callable[[], Any]] = [
+            *(partial(enter, opener) for opener in OPENERS.values()),
             lowlevel.cpg_initialize,
             votequorum.info,
             handle.local_get,

@@ -151,7 +151,8 @@ class Handle(Generic[EventT]):
         Cancelled: the handle is finalized in the background.
         """
         self._connection.lifetime.check_process()
+        grace_ends = self._connection.requests.grace_ends()
         self._connection.lifetime.close()
         await trio.lowlevel.checkpoint()
-        with trio.move_on_at(self._connection.requests.grace_ends()):
+        with trio.move_on_at(grace_ends):
             await self._connection.lifetime.wait_closed()
