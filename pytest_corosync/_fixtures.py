@@ -92,9 +92,10 @@ def make_corosync_cluster(
         from triocoro import CorosyncUnavailableError
         from triocoro.testing import ClusterOptions
 
-        options: dict[str, Any] = {**_options.defaults(pytestconfig), **settings}
+        options: dict[str, Any] = {**settings}
         if nodes is not None:
             options["nodes"] = nodes
+        options = _options.completed(options, _options.defaults(pytestconfig))
         # The traceback of a failure should end at the caller.
         __tracebackhide__ = True
         try:
@@ -109,7 +110,7 @@ def make_corosync_cluster(
 def corosync_cluster(
     request: pytest.FixtureRequest, _corosync_lend: Callable[[ClusterOptions], Cluster]
 ) -> Iterator[Cluster]:
-    """A cluster whose node 1 is the default endpoint.
+    """A cluster whose first node is the default endpoint.
 
     It has three nodes, unless `@pytest.mark.corosync(nodes=..., ...)`, the command line or the ini file say otherwise.
     """
@@ -119,15 +120,19 @@ def corosync_cluster(
 
 @pytest.fixture
 def corosync(request: pytest.FixtureRequest, _corosync_lend: Callable[[ClusterOptions], Cluster]) -> Iterator[Node]:
-    """Node 1 of a cluster, and the default endpoint. The cluster has one node, unless a marker says otherwise.
+    """The first node of a cluster, and the default endpoint. It is the only one, unless a marker says otherwise.
 
-    A test that also requests `corosync_cluster` gets node 1 of that cluster.
+    A test that also requests `corosync_cluster` gets the first node of that cluster.
     """
     if "corosync_cluster" in request.fixturenames:
-        yield request.getfixturevalue("corosync_cluster")[1]
+        yield _first(request.getfixturevalue("corosync_cluster"))
         return
     with _lent(_corosync_lend, _options.marked(_item(request), single=True)) as cluster:
-        yield cluster[1]
+        yield _first(cluster)
+
+
+def _first(cluster: Cluster) -> Node:
+    return next(iter(cluster.nodes.values()))
 
 
 def _item(request: pytest.FixtureRequest) -> pytest.Item:
@@ -136,7 +141,7 @@ def _item(request: pytest.FixtureRequest) -> pytest.Item:
 
 @contextmanager
 def _lent(lend: Callable[[ClusterOptions], Cluster], options: ClusterOptions) -> Generator[Cluster, None, None]:
-    """A cluster whose node 1 is the default endpoint."""
+    """A cluster whose first node is the default endpoint."""
     from triocoro import CorosyncUnavailableError
     from triocoro.testing import process_default_endpoint
 
@@ -145,5 +150,5 @@ def _lent(lend: Callable[[ClusterOptions], Cluster], options: ClusterOptions) ->
     except CorosyncUnavailableError as error:
         pytest.fail(str(error), pytrace=False)
     # Not `default_endpoint`: a test runner may run the test in another context than its fixtures.
-    with process_default_endpoint(cluster[1].endpoint):
+    with process_default_endpoint(_first(cluster).endpoint):
         yield cluster

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
@@ -93,6 +94,11 @@ def defaults(config: pytest.Config) -> Mapping[str, Any]:
     return config.stash[_DEFAULTS]
 
 
+def completed(options: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
+    """These options, with the usual ones for what they do not set. Node ids also set the number of nodes."""
+    return {**{name: value for name, value in usual.items() if name != "nodes" or "nodeids" not in options}, **options}
+
+
 def marked(item: pytest.Item, *, single: bool | None = None) -> ClusterOptions:
     """Return the options of the cluster that a test's fixtures give it. An invalid marker fails the test.
 
@@ -101,8 +107,6 @@ def marked(item: pytest.Item, *, single: bool | None = None) -> ClusterOptions:
         single: whether the cluster is for `corosync`, which has one node by default. `None`: decide by the fixtures
             that the test requests.
     """
-    import attrs
-
     from triocoro.testing import ClusterOptions
 
     # The marker of a function takes precedence over its class's, and that one over the module's.
@@ -111,7 +115,7 @@ def marked(item: pytest.Item, *, single: bool | None = None) -> ClusterOptions:
         if marker.args:
             pytest.fail(f"@pytest.mark.corosync takes keyword arguments only, not {marker.args!r}", pytrace=False)
         options.update(marker.kwargs)
-    known = [field.name for field in attrs.fields(ClusterOptions)]
+    known = list(inspect.signature(ClusterOptions).parameters)
     if unknown := [name for name in options if name not in known]:
         pytest.fail(
             f"@pytest.mark.corosync does not take {', '.join(unknown)}; it takes {', '.join(known)}", pytrace=False
@@ -121,7 +125,7 @@ def marked(item: pytest.Item, *, single: bool | None = None) -> ClusterOptions:
         single = "corosync" in fixtures and "corosync_cluster" not in fixtures
     usual: dict[str, Any] = {**defaults(item.config), **({"nodes": 1} if single else {})}
     try:
-        return ClusterOptions(**{**usual, **options})
+        return ClusterOptions(**completed(options, usual))
     except (TypeError, ValueError) as exc:
         others = [source for name, source in item.config.stash[_SOURCES].items() if name not in options]
         beside = f" (beside {', '.join(others)})" if others else ""

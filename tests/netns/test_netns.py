@@ -20,6 +20,7 @@ from trio.testing import MockClock
 
 import triocoro
 from triocoro.testing import ClusterOptions, ClusterSettings, NetnsCluster, Node
+from triocoro.testing._cluster.addresses import Addresses
 from triocoro.testing._cluster.corosync_conf import corosync_conf
 from triocoro.testing._cluster.network import Network
 from triocoro.testing._netns import cluster as netns_cluster, readiness, requirements
@@ -214,8 +215,8 @@ async def test_a_cluster_with_large_files_and_rules(monkeypatch: pytest.MonkeyPa
     """Each is of more than a packet can carry; that of many nodes is so, too."""
     use_conf(monkeypatch, lambda conf: conf + f"# {'x' * 100}\n" * 10_000)
 
-    def long_rules(network: Network, nodeid: int) -> list[str]:
-        return [*filter_rules(network, nodeid), *[f"# {'x' * 100}"] * 10_000]
+    def long_rules(network: Network, addresses: Addresses, nodeid: int) -> list[str]:
+        return [*filter_rules(network, addresses, nodeid), *[f"# {'x' * 100}"] * 10_000]
 
     monkeypatch.setattr(netns_cluster, "filter_rules", long_rules)
     async with NetnsCluster(nodes=2) as cluster:
@@ -228,8 +229,8 @@ async def test_a_cluster_with_large_files_and_rules(monkeypatch: pytest.MonkeyPa
 
 
 def use_conf(monkeypatch: pytest.MonkeyPatch, edit: Callable[[str], str]) -> None:
-    def edited(options: ClusterOptions, name: str, *, key: str | None) -> str:
-        return edit(corosync_conf(options, name, key=key))
+    def edited(options: ClusterOptions, addresses: Addresses, name: str, *, key: str | None) -> str:
+        return edit(corosync_conf(options, addresses, name, key=key))
 
     monkeypatch.setattr(netns_cluster, "corosync_conf", edited)
 

@@ -17,6 +17,7 @@ from ..._errors import CorosyncError
 from ..._services import Endpoint
 from ..._types import VotequorumNodelist
 from ..._votequorum import open_votequorum
+from .addresses import Addresses
 from .network import Network
 from .options import ClusterOptions
 
@@ -104,11 +105,12 @@ class Cluster(AbstractContextManager["Cluster"], AbstractAsyncContextManager["Cl
     def __init__(self, options: ClusterOptions) -> None:
         self.options = options
         self._network = Network(frozenset(options.nodeids))
+        self._addresses = Addresses().with_nodes(options.nodeids)
 
     @property
     @abstractmethod
     def nodes(self) -> Mapping[int, Node]:
-        """The nodes by their ids."""
+        """The nodes by their ids, in the order of the node list."""
 
     @property
     def network(self) -> Network:

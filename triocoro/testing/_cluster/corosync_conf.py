@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final, TypeAlias
 
+from .addresses import Addresses
 from .options import ClusterOptions, LogLevel
 
 STATE_DIR = "/run/triocoro"
@@ -19,16 +20,12 @@ _Entry: TypeAlias = "tuple[str, str | int | Sequence[_Entry]] | str"
 """A key with its value, a section with its entries, or a line as it is."""
 
 
-def address(nodeid: int) -> str:
-    """The address of a node, from TEST-NET-1 (RFC 5737)."""
-    return f"192.0.2.{nodeid}"
-
-
-def corosync_conf(options: ClusterOptions, cluster_name: str, *, key: str | None = None) -> str:
+def corosync_conf(options: ClusterOptions, addresses: Addresses, cluster_name: str, *, key: str | None = None) -> str:
     """The text of corosync.conf, the same on every node.
 
     Args:
         options: the configuration of the cluster.
+        addresses: the addresses of its nodes.
         cluster_name: its name.
         key: the key to encrypt messages with. Without one they are not encrypted, which some builds refuse.
     """
@@ -74,7 +71,7 @@ def corosync_conf(options: ClusterOptions, cluster_name: str, *, key: str | None
             [
                 ("nodeid", nodeid),
                 ("name", f"node{nodeid}"),
-                ("ring0_addr", address(nodeid)),
+                ("ring0_addr", addresses.of(nodeid)),
                 ("quorum_votes", options.votes_of(nodeid)),
             ],
         )

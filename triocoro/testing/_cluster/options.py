@@ -12,6 +12,8 @@ import attrs
 MAX_NODES: Final = 253
 """The number of fds that fit into one packet to the supervisor of real nodes. The network has 254 addresses."""
 
+_NODES: Final = 3
+_KNET_IDS: Final = 2**16
 _WINDOW: Final = 10_000
 _DEVICE_TIMEOUT: Final = 10_000
 _DEVICE_SYNC_TIMEOUT: Final = 30_000
@@ -30,6 +32,7 @@ LOG_LEVELS: Final[tuple[LogLevel, ...]] = ("info", "debug", "trace")
 class ClusterSettings(TypedDict, total=False):
     """The keyword arguments of the constructors of clusters: the fields of `ClusterOptions`, but for `nodes`."""
 
+    nodeids: Sequence[int] | None
     two_node: bool
     wait_for_all: bool | None
     last_man_standing: bool
@@ -65,6 +68,17 @@ def _votes(votes: Mapping[int, int]) -> dict[int, int]:
     return dict(votes)
 
 
+def _ids(nodeids: Sequence[int] | None) -> tuple[int, ...] | None:
+    """A copy, so that changes of the caller's sequence have no effect."""
+    if nodeids is None:
+        return None
+    if not isinstance(cast("object", nodeids), Sequence) or not all(
+        isinstance(cast("object", nodeid), int) for nodeid in nodeids
+    ):
+        raise TypeError(f"nodeids must be a sequence of numbers: {nodeids!r}")
+    return tuple(nodeids)
+
+
 def _lines(extra: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
     """A copy, so that changes of the caller's mapping have no effect."""
     if not isinstance(cast("object", extra), Mapping) or not all(
@@ -76,6 +90,11 @@ def _lines(extra: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
     ):
         raise TypeError(f"extra must be a mapping of section names to sequences of lines: {extra!r}")
     return {name: tuple(lines) for name, lines in extra.items()}
+
+
+def _described(nodeids: Sequence[int]) -> str:
+    """The ids in words."""
+    return f"1 to {len(nodeids)}" if isinstance(nodeids, range) else ", ".join(map(str, nodeids))
 
 
 def _complaint(lines: Sequence[str]) -> str:
@@ -97,8 +116,9 @@ class ClusterOptions:
     Options that votequorum would refuse or ignore are a `ValueError`.
     """
 
-    nodes: int = attrs.field(default=3, validator=[_number(1), attrs.validators.le(MAX_NODES)])
-    """How many nodes, at most 253; their ids are 1 to that number. Two cores can start about 30 real ones in time."""
+    _nodeids: tuple[int, ...] | None = attrs.field(default=None, converter=_ids)
+    nodes: int = attrs.field(validator=[_number(1), attrs.validators.le(MAX_NODES)])
+    """How many nodes, at most 253, by default 3. Two cores can start about 30 real ones in time."""
     two_node: bool = attrs.field(default=False, validator=_BOOL)
     """votequorum's two_node: one of two nodes is quorate. It turns on wait_for_all, unless that is set."""
     wait_for_all: bool | None = attrs.field(default=None, validator=attrs.validators.optional(_BOOL))
@@ -140,6 +160,10 @@ class ClusterOptions:
     options among them take effect there.
     """
 
+    @nodes.default
+    def _number_of_nodes(self) -> int:
+        return _NODES if self._nodeids is None else len(self._nodeids)
+
     def __attrs_post_init__(self) -> None:
         for wrong, complaint in self._rules():
             if wrong:
@@ -161,15 +185,30 @@ class ClusterOptions:
         return tuple(map(int, words)) if all(word.isdecimal() for word in words) else ()
 
     @property
-    def nodeids(self) -> range:
-        """The ids of the nodes."""
-        return range(1, self.nodes + 1)
+    def nodeids(self) -> Sequence[int]:
+        """The ids of the nodes in the order of the node list, which the argument `nodeids` gives; else 1 to `nodes`.
+
+        knet takes ids below 65536.
+        """
+        return range(1, self.nodes + 1) if self._nodeids is None else self._nodeids
 
     def _rules(self) -> Iterator[tuple[bool, str]]:
         """The rules of votequorum_readconfig in exec/votequorum.c: whether each is broken, and the complaint."""
         tie_breaker = self.auto_tie_breaker_node
         most = max(self.expected_votes or 0, self.total_votes + (self.qdevice_votes or 0))
-        yield not self.votes.keys() <= set(self.nodeids), f"votes must be of nodes 1 to {self.nodes}: {self.votes}"
+        yield (
+            self._nodeids is not None and len(self._nodeids) != self.nodes,
+            f"nodeids must have as many ids as there are nodes, {self.nodes}: {self._nodeids}",
+        )
+        yield len(set(self.nodeids)) != self.nodes, f"nodeids must be different: {self._nodeids}"
+        yield (
+            not all(0 < nodeid < _KNET_IDS for nodeid in self.nodeids),
+            f"nodeids must be 1 to {_KNET_IDS - 1}, as knet cannot tell others apart: {self._nodeids}",
+        )
+        yield (
+            not self.votes.keys() <= set(self.nodeids),
+            f"votes must be of nodes {_described(self.nodeids)}: {self.votes}",
+        )
         yield any(votes < 0 for votes in self.votes.values()), f"votes must not be negative: {self.votes}"
         yield most > _MOST_VOTES, f"{most} votes are too many: votequorum counts quorum in one byte"
         yield self.two_node and self.auto_tie_breaker, "two_node and auto_tie_breaker exclude each other"
@@ -223,4 +262,9 @@ def merge(options: ClusterOptions | None, nodes: int | None, settings: ClusterSe
         changes["nodes"] = nodes
     if options is None:
         return ClusterOptions(**changes)
+    # One of the two replaces both.
+    if "nodeids" in changes:
+        changes.setdefault("nodes", len(settings["nodeids"] or options.nodeids))
+    elif "nodes" in changes:
+        changes["nodeids"] = None
     return attrs.evolve(options, **changes) if changes else options

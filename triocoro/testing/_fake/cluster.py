@@ -6,20 +6,27 @@ import itertools
 import os
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import trio
 
 from ..._services import Endpoint
 from .._cluster.cluster import Cluster, Node
+from .._cluster.corosync_conf import corosync_conf
 from .._cluster.network import Network
 from .._cluster.options import ClusterOptions, ClusterSettings, merge
 from .endpoint import FakeEndpoint, services
+from .exec import coroparse
 from .exec.daemon import Daemon
+from .exec.icmap import Icmap
 from .exec.totem import Totem
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack  # in typing from Python 3.11 on
+
+
+_CLUSTER_NAME: Final = "triocoro"
+"""The name of every fake cluster; they never meet, so one name is enough."""
 
 
 class FakeCluster(Cluster):
@@ -35,7 +42,7 @@ class FakeCluster(Cluster):
 
     Args:
         options: the configuration; by default `ClusterOptions()`.
-        nodes: the number of nodes, whose ids are 1 to that number; replaces `options.nodes`.
+        nodes: the number of nodes, whose ids are 1 to that number; replaces `options.nodes` and `options.nodeids`.
         latency: the seconds that a message takes to each node, the sender's own included.
         jitter: the maximum of the random seconds added to that, for each message and node.
         seed: the seed of these random numbers, an integer; its sign does not count.
@@ -58,6 +65,7 @@ class FakeCluster(Cluster):
         super().__init__(merge(options, nodes, settings))
         self._used = False
         self._entered = False
+        self._conf = corosync_conf(self.options, self._addresses, _CLUSTER_NAME)
         self._totem = Totem(self.options.nodeids, latency=latency, jitter=jitter, seed=seed)
         pids = itertools.count(os.getpid() + 1)
         self._nodes = {nodeid: FakeNode(nodeid, self, self._totem, pids) for nodeid in self.options.nodeids}
@@ -103,6 +111,10 @@ class FakeCluster(Cluster):
     ) -> None:
         self.__exit__(exc_type, exc, tb)
         await trio.lowlevel.checkpoint()  # noqa: ASYNC102 - the cluster has ended before it
+
+    def read_configuration(self) -> Icmap:
+        """The contents of corosync.conf, which is the same on every node."""
+        return coroparse.parse(self._conf)
 
     def _up(self) -> frozenset[int]:
         return frozenset(nodeid for nodeid, node in self._nodes.items() if node.running and not node.frozen)
@@ -201,7 +213,7 @@ class FakeNode(Node):
     def boot(self) -> None:
         """Start a daemon in a ring of its own."""
         daemon = self._daemon = Daemon(self.nodeid, self._totem, self._write_log)
-        daemon.start({service.name: service for service in services(daemon, self._cluster.options)})
+        daemon.start({service.name: service for service in services(daemon, self._cluster.read_configuration)})
 
     def crash(self) -> None:
         """End the daemon without telling the other nodes."""

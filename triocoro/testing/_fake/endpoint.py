@@ -13,11 +13,11 @@ import trio
 from ..._enums import CsError
 from ..._errors import error_from_code
 from ..._services import CfgSpec, CmapSpec, CpgSpec, QuorumSpec, ServiceSpec, VotequorumSpec
-from .._cluster.options import ClusterOptions
 from .exec.cfg import CfgService
 from .exec.cmap import CmapService
 from .exec.cpg import CpgService
 from .exec.daemon import Daemon
+from .exec.icmap import Icmap
 from .exec.ipc import IpcConnection
 from .exec.jobs import PendingReply, broken
 from .exec.quorum import QuorumService
@@ -35,12 +35,12 @@ ServiceT = TypeVar("ServiceT", bound=Service)
 HandleT = TypeVar("HandleT", bound="FakeHandle[Any, Any]")
 
 
-def services(daemon: Daemon, options: ClusterOptions) -> list[Service]:
+def services(daemon: Daemon, read_configuration: Callable[[], Icmap]) -> list[Service]:
     """Make the services of a daemon, in the order in which they synchronise."""
     quorum = QuorumService(daemon)
     return [
-        CmapService(daemon, options),
-        CfgService(daemon, options),
+        CmapService(daemon, read_configuration()),
+        CfgService(daemon, read_configuration),
         CpgService(daemon),
         quorum,
         VotequorumService(daemon, quorum),

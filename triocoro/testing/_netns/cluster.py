@@ -16,7 +16,7 @@ import trio
 from ..._errors import NoResourcesError
 from ..._workers import on_worker
 from .._cluster.cluster import Cluster
-from .._cluster.corosync_conf import KEY_BYTES, STATE_DIR, address, corosync_conf
+from .._cluster.corosync_conf import KEY_BYTES, STATE_DIR, corosync_conf
 from .._cluster.network import Network
 from .._cluster.options import ClusterOptions, ClusterSettings, merge
 from . import requirements
@@ -46,7 +46,7 @@ class NetnsCluster(Cluster):
 
     Args:
         options: the configuration; without it, that of `ClusterOptions()`.
-        nodes: how many nodes, with the ids 1 to that number; replaces `options.nodes`.
+        nodes: how many nodes, with the ids 1 to that number; replaces `options.nodes` and `options.nodeids`.
         settings: further fields of `ClusterOptions`; each replaces that field of `options`.
 
     Raises:
@@ -194,7 +194,9 @@ class NetnsCluster(Cluster):
             network = change(self._network)
             self._note_disturbance()
             self._running_supervisor().request(
-                "filter", nft=self._nft, nodes={nodeid: filter_rules(network, nodeid) for nodeid in self._nodes}
+                "filter",
+                nft=self._nft,
+                nodes={nodeid: filter_rules(network, self._addresses, nodeid) for nodeid in self._nodes},
             )
             # Here and not in the caller, which may have been cancelled meanwhile.
             self._network = network
@@ -203,13 +205,16 @@ class NetnsCluster(Cluster):
         self._argv = [programs.corosync, "-f", "-c", _CONF]
         self._nft = programs.nft
         key = secrets.token_hex(KEY_BYTES) if programs.enforces_encryption() else None
-        conf = corosync_conf(self.options, self.name, key=key)
+        conf = corosync_conf(self.options, self._addresses, self.name, key=key)
         _, holders = supervisor.request(
             "create",
             [node.open_log() for node in self._processes],
             ip=programs.ip,
             private=programs.private_directories(),
-            nodes={nodeid: {"address": f"{address(nodeid)}/24", "files": {_CONF: conf}} for nodeid in self._nodes},
+            nodes={
+                nodeid: {"address": f"{self._addresses.of(nodeid)}/24", "files": {_CONF: conf}}
+                for nodeid in self._nodes
+            },
         )
         for node, holder in zip(self._processes, holders, strict=True):
             node.holder = holder

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from .._cluster.corosync_conf import address
+from .._cluster.addresses import Addresses
 from .._cluster.network import ALL, Network
 
 _SHARES: Final = 100 * ALL
 """nft counts off packets, so a loss in per cent becomes one in hundredths of a per cent."""
 
 
-def filter_rules(network: Network, nodeid: int) -> list[str]:
+def filter_rules(network: Network, addresses: Addresses, nodeid: int) -> list[str]:
     """The input of `nft -f` that drops what a node does not hear.
 
     It replaces the rules from before in one transaction, so that no packet passes between old and new rules.
@@ -26,6 +26,6 @@ def filter_rules(network: Network, nodeid: int) -> list[str]:
         "delete table ip triocoro",
         "add table ip triocoro",
         "add chain ip triocoro input { type filter hook input priority 0; }",
-        *(f"add rule ip triocoro input ip saddr {address(source)} counter drop" for source in deaf_to),
+        *(f"add rule ip triocoro input ip saddr {addresses.of(source)} counter drop" for source in deaf_to),
         *([f"add rule ip triocoro input iif eth0 {chance}counter drop"] if loss else []),
     ]

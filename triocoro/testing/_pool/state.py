@@ -105,8 +105,8 @@ def _changes(before: Mapping[str, object], now: Mapping[str, object]) -> Iterato
 
 
 def is_whole(cluster: Cluster) -> bool:
-    """Whether all nodes are up and linked to node 1; quick."""
-    return cluster.reachable(1) == frozenset(cluster.nodes)
+    """Whether all nodes are up and linked to the first one; quick."""
+    return cluster.reachable(next(iter(cluster.nodes))) == frozenset(cluster.nodes)
 
 
 class Observer:

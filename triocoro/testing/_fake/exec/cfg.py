@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Callable
 from typing import Final
 
 import attrs
@@ -11,9 +12,9 @@ import trio
 from ...._enums import CmapType, CsError, ShutdownFlag
 from ...._errors import error_from_code
 from ...._types import IPAddress, LinkStatus, NodeStatus, RingStatus
-from ..._cluster.options import ClusterOptions
 from . import coroparse, totemconfig
 from .daemon import Daemon
+from .icmap import Icmap
 from .jobs import Reply
 from .service import ClientConnection, Service
 from .stats import MTU, OWN_MTU
@@ -63,10 +64,10 @@ class CfgService(Service):
 
     name = "cfg"
 
-    def __init__(self, daemon: Daemon, options: ClusterOptions) -> None:
+    def __init__(self, daemon: Daemon, read_configuration: Callable[[], Icmap]) -> None:
         super().__init__(daemon.multicast)
         self.daemon = daemon
-        self._options = options
+        self._read_configuration = read_configuration
         # The clients that track shutdowns, the latest first, each with its reply if it has given one.
         self._trackers: dict[ClientConnection, bool | None] = {}
         self._tried: set[ClientConnection] = set()
@@ -143,7 +144,7 @@ class CfgService(Service):
 
     def _reload(self) -> None:
         icmap = self.daemon.icmap
-        configured = coroparse.configuration(self._options)
+        configured = self._read_configuration()
         icmap.set("config.totemconfig_reload_in_progress", CmapType.UINT8, 1)
         icmap.set("config.reload_in_progress", CmapType.UINT8, 1)
         for prefix in _RELOADED:

@@ -11,11 +11,10 @@ import attrs
 from ...._enums import CmapMap, CmapTrack, CmapType, CsError
 from ...._errors import CorosyncError, KeyNotFoundError, error_from_code
 from ...._types import CmapChange, CmapNotification, CmapValue, RingId, TypedValue
-from ..._cluster.options import ClusterOptions
 from . import coroparse, totemconfig
 from .daemon import Daemon
 from .default_services import DEFAULT_SERVICES
-from .icmap import MapTracker
+from .icmap import Icmap, MapTracker
 from .service import ClientConnection, Synchronised
 
 _READ_ONLY: Final = (
@@ -61,7 +60,7 @@ class CmapService(Synchronised):
 
     name = "cmap"
 
-    def __init__(self, daemon: Daemon, options: ClusterOptions) -> None:
+    def __init__(self, daemon: Daemon, configured: Icmap) -> None:
         super().__init__(daemon.multicast)
         self.daemon = daemon
         self._members: tuple[int, ...] = ()
@@ -70,8 +69,8 @@ class CmapService(Synchronised):
         self._highest_version = 0
         self._trackers: dict[tuple[ClientConnection, int], tuple[Map, MapTracker]] = {}
         icmap = daemon.icmap
-        icmap.load(_common_keys(options))
-        icmap.load(_node_keys(daemon.nodeid, options))
+        icmap.load(_common_keys(configured))
+        icmap.load(_node_keys(daemon.nodeid, configured))
         icmap.protect(keys=_READ_ONLY, prefixes=_READ_ONLY_PREFIXES)
         icmap.track(MapTracker("totem.config_version", _ALL_CHANGES, self._config_version_changed))
         icmap.track(MapTracker("totem.", _ALL_CHANGES | CmapTrack.PREFIX, self._totem_changed))
@@ -221,9 +220,8 @@ class CmapService(Synchronised):
 
 
 @lru_cache(maxsize=8)
-def _common_keys(options: ClusterOptions) -> tuple[tuple[str, TypedValue], ...]:
+def _common_keys(configured: Icmap) -> tuple[tuple[str, TypedValue], ...]:
     """The keys that every daemon of the cluster has at its start."""
-    configured = coroparse.configuration(options)
     return (
         *configured.items(),
         *totemconfig.runtime(configured),
@@ -232,9 +230,8 @@ def _common_keys(options: ClusterOptions) -> tuple[tuple[str, TypedValue], ...]:
     )
 
 
-def _node_keys(nodeid: int, options: ClusterOptions) -> Iterator[tuple[str, TypedValue]]:
+def _node_keys(nodeid: int, configured: Icmap) -> Iterator[tuple[str, TypedValue]]:
     """The keys that differ between nodes."""
-    configured = coroparse.configuration(options)
     yield "nodelist.local_node_pos", TypedValue(CmapType.UINT32, coroparse.own_position(configured, nodeid))
     for link, address in coroparse.addresses(configured)[nodeid].items():
         yield f"totem.interface.{link}.bindnetaddr", TypedValue(CmapType.STRING, address)

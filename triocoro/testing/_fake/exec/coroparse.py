@@ -9,12 +9,7 @@ from typing import Final
 
 from ...._enums import CmapType
 from ...._types import TypedValue
-from ..._cluster.corosync_conf import corosync_conf
-from ..._cluster.options import ClusterOptions
 from .icmap import Icmap
-
-CLUSTER_NAME: Final = "triocoro"
-"""The name of every fake cluster; they never meet, so one name is enough."""
 
 _TYPES: Final = {
     CmapType.UINT8: (
@@ -44,10 +39,10 @@ _LABELS: Final = {"totem.interface": "linknumber", "logging.logger_subsys": "sub
 
 
 @lru_cache(maxsize=8)
-def configuration(options: ClusterOptions) -> Icmap:
-    """The contents of corosync.conf as a map of its own. All nodes share it, so it must not be changed."""
+def parse(conf: str) -> Icmap:
+    """The contents of a corosync.conf as a map of its own. All nodes share it, so it must not be changed."""
     found = Icmap()
-    found.load((path, _typed(path, text)) for path, text in _parse(corosync_conf(options, CLUSTER_NAME)))
+    found.load((path, _typed(path, text)) for path, text in _parse(conf))
     return found
 
 
