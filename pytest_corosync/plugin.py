@@ -6,6 +6,7 @@ only in functions that need it.
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import tempfile
@@ -47,7 +48,13 @@ def _directory_for_kept(config: pytest.Config) -> Path:
     if worker is not None:
         return Path(worker[_KEPT_KEY])
     directory = tempfile.mkdtemp(prefix="triocoro-kept-")
-    config.add_cleanup(lambda: shutil.rmtree(directory))
+    process = os.getpid()
+
+    def remove() -> None:
+        if os.getpid() == process:  # not a child that a test has forked, and that ends like a session
+            shutil.rmtree(directory)
+
+    config.add_cleanup(remove)
     return Path(directory)
 
 

@@ -20,26 +20,15 @@ from then on the worker thread may close the fd at any time, and the kernel may 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import NoReturn, final
 
 import trio
 
+from . import _forks
 from ._errors import ConnectionLostError, CorosyncError, SlowConsumerError
 from ._raw import RawHandle
-
-_forks = 0
-"""How many forks lead from the first process to this one. Looked at with each call, which getpid(2) is too slow for."""
-
-
-def _note_fork() -> None:
-    global _forks  # noqa: PLW0603 - it is a property of the process
-    _forks += 1
-
-
-os.register_at_fork(after_in_child=_note_fork)
 
 
 @final
@@ -59,8 +48,7 @@ class Lifetime:
         """Supplies `ConnectionLostError.unconfirmed`; set by the service."""
         self._raw = raw
         self._fd = raw.fileno()
-        self._pid = os.getpid()
-        self._forks = _forks
+        self._origin = _forks.Origin()
         self._ended = False
         self._closed = False
         self._make_loss: Callable[[], CorosyncError] | None = None
@@ -88,7 +76,7 @@ class Lifetime:
     @property
     def usable(self) -> bool:
         """Whether the connection is open, and of this process."""
-        return self._forks == _forks and not self._ended
+        return self._origin.forks == _forks.count and not self._ended
 
     @property
     def told(self) -> bool:
@@ -98,7 +86,7 @@ class Lifetime:
     @property
     def forked(self) -> bool:
         """Whether this is a child of the process that connected. The handle is the parent's, and stays so."""
-        return self._forks != _forks
+        return self._origin.forked
 
     @property
     def fd(self) -> int:
@@ -114,15 +102,11 @@ class Lifetime:
 
     def check_process(self) -> None:
         """Raise `RuntimeError` in a child of the process that connected."""
-        if self.forked:
-            raise RuntimeError(
-                f"this connection to {self.label} was opened by process {self._pid} and cannot be used in its forked"
-                f" child {os.getpid()}; open one here"
-            )
+        self._origin.check(f"this connection to {self.label} was opened", "open one here")
 
     def check(self) -> None:
         """Raise if the connection has ended (the first end counts), or belongs to another process."""
-        if self._forks == _forks and not self._ended:
+        if self._origin.forks == _forks.count and not self._ended:
             return
         self.check_process()
         if self._make_loss is not None:

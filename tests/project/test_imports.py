@@ -20,6 +20,7 @@ LAYERS: Final = (
         "triocoro._backoff",
         "triocoro._enums",
         "triocoro._errors",
+        "triocoro._forks",
         "triocoro._types",
         "triocoro._validate",
         "triocoro._public",
@@ -57,7 +58,14 @@ A module may import from its own layer and from those below. A new module of `tr
 an entry.
 """
 
-SEAM: Final = ("triocoro._enums", "triocoro._errors", "triocoro._types", "triocoro._raw", "triocoro._services")
+SEAM: Final = (
+    "triocoro._enums",
+    "triocoro._errors",
+    "triocoro._forks",
+    "triocoro._types",
+    "triocoro._raw",
+    "triocoro._services",
+)
 MAY_KNOW: Final = {
     "triocoro._corosync": (*SEAM, "triocoro._backoff", "triocoro._workers"),
     "triocoro.testing._fake": (*SEAM, "triocoro.testing._cluster"),

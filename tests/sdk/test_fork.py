@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
-import select
-import signal
-import threading
-import warnings
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from functools import partial
@@ -15,6 +10,7 @@ from typing import cast
 
 import pytest
 import trio
+from support.forking import run_in_child
 from support.refusals import ignore, still_works
 
 import triocoro
@@ -27,28 +23,6 @@ from triocoro.lowlevel import Dispatch, IterationType, Track
 from triocoro.testing import Node
 
 pytestmark = pytest.mark.deadline(20)
-
-
-def _in_child(function: Callable[[], object]) -> object:
-    """What `function` returns in a forked child."""
-    reader, writer = os.pipe()
-    with warnings.catch_warnings():
-        # Forking a process with threads is what an application may do, wisely or not.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        pid = os.fork()
-    if not pid:
-        try:
-            os.write(writer, pickle.dumps(function()))
-        finally:
-            os._exit(0)
-    os.close(writer)
-    with os.fdopen(reader, "rb") as pipe:
-        # It says all at once; unless it hangs, on a lock that was held when it was forked.
-        if not select.select([pipe], [], [], 20)[0]:
-            os.kill(pid, signal.SIGKILL)
-        data = pipe.read()
-    os.waitpid(pid, 0)
-    return pickle.loads(data) if data else "the child said nothing"  # noqa: S301
 
 
 async def test_use_in_a_forked_child(corosync: Node) -> None:
@@ -137,15 +111,7 @@ async def test_use_in_a_forked_child(corosync: Node) -> None:
                     found[name] = f"{type(exc).__name__}: {exc}"
             return found
 
-        def child() -> dict[str, str]:
-            # On a thread of its own, where no Trio run seems to be under way.
-            results: list[dict[str, str]] = []
-            thread = threading.Thread(target=lambda: results.append(trio.run(try_all)))
-            thread.start()
-            thread.join()
-            return results[0]
-
-        found = _in_child(child)
+        found = run_in_child(try_all)
         assert isinstance(found, dict)
         expected = (
             f"RuntimeError: this connection to {corosync.endpoint.label} was opened by process {os.getpid()} and cannot"
@@ -186,15 +152,8 @@ async def test_a_forked_child_can_open_its_own(corosync: Node) -> None:
         async with triocoro.open_group("g") as group:
             return len(group.view.members), group.address.pid, os.getpid()
 
-    def child() -> tuple[int, int, int]:
-        results: list[tuple[int, int, int]] = []
-        thread = threading.Thread(target=lambda: results.append(trio.run(join)))
-        thread.start()
-        thread.join()
-        return results[0]
-
     async with triocoro.open_group("g") as group:
-        members, address_pid, pid = cast("tuple[int, int, int]", await trio.to_thread.run_sync(_in_child, child))
+        members, address_pid, pid = cast("tuple[int, int, int]", await trio.to_thread.run_sync(run_in_child, join))
         assert members == 2
         assert address_pid == pid != os.getpid()
         await still_works(group)

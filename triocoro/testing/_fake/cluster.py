@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from ..._forks import Origin
 from ..._services import Endpoint
 from .._cluster.cluster import Cluster, Node
 from .._cluster.corosync_conf import corosync_conf
@@ -35,7 +36,8 @@ class FakeCluster(Cluster):
     It needs no privileges and no processes and, unless given a latency, takes no time: each call to the cluster or to a
     service has taken effect everywhere when it returns, and `trio.testing.MockClock` stays exact. It may be created and
     entered outside of a Trio run, but timers, such as the window of last_man_standing, run within Trio runs only. An
-    instance can be entered once.
+    instance can be entered once. It is of one process: using it in a forked child is a `RuntimeError`, but for leaving
+    its block, which does nothing there.
 
     With a latency or jitter, messages between nodes arrive later, except in transitions (docs/determinism.md). Real
     clusters have no such arguments, since their network takes its own time.
@@ -63,6 +65,7 @@ class FakeCluster(Cluster):
         **settings: Unpack[ClusterSettings],
     ) -> None:
         super().__init__(merge(options, nodes, settings))
+        self._origin = Origin()
         self._used = False
         self._entered = False
         self._conf = corosync_conf(self.options, self._addresses, _CLUSTER_NAME)
@@ -79,14 +82,24 @@ class FakeCluster(Cluster):
         return self._nodes[nodeid]
 
     def check_runs(self) -> None:
-        """Raise `RuntimeError` outside of the cluster's block."""
+        """Raise `RuntimeError` outside of the cluster's block, and in a forked child."""
+        self.check_process()
         if not self._entered:
             raise RuntimeError(f"{self!r} does not run")
+
+    def check_process(self) -> None:
+        """Raise `RuntimeError` in a forked child."""
+        self._origin.check(
+            f"{self!r} was made",
+            "a fake is in the memory of one process, so run its clients there, in threads if need be, or use real"
+            " daemons (NetnsCluster)",
+        )
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}, {len(self._nodes)} nodes>"
 
     def __enter__(self) -> FakeCluster:  # noqa: PYI034 - typing has Self from Python 3.11 on
+        self.check_process()
         if self._used:
             raise RuntimeError("a cluster is used once; make another one")
         self._used = self._entered = True
@@ -98,6 +111,8 @@ class FakeCluster(Cluster):
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
+        if self._origin.forked:
+            return
         self._entered = False
         for node in self._nodes.values():
             node.crash()
@@ -185,18 +200,21 @@ class FakeNode(Node):
 
     async def stop(self) -> None:
         """Shut the daemon down cleanly: it disconnects its clients, then leaves its ring. A frozen one thaws first."""
+        self._cluster.check_process()
         await trio.lowlevel.checkpoint()
         if self.daemon is not None:
             self.daemon.shut_down()
 
     async def kill(self) -> None:
         """Kill the daemon, frozen or not: its connections break, and the other nodes lose it."""
+        self._cluster.check_process()
         await trio.lowlevel.checkpoint()
         self.crash()
         self._totem.reform()
 
     async def freeze(self) -> None:
         """Freeze the daemon: it does nothing until `thaw`. The other nodes of its ring lose it at once."""
+        self._cluster.check_process()
         await trio.lowlevel.checkpoint()
         if self.daemon is None:
             raise RuntimeError(f"node {self.nodeid} does not run, so it cannot be frozen")
@@ -206,6 +224,7 @@ class FakeNode(Node):
 
     async def thaw(self) -> None:
         """Let a frozen daemon go on: it handles what has come in, then learns of the rings that it has missed."""
+        self._cluster.check_process()
         await trio.lowlevel.checkpoint()
         if self.daemon is not None and self.daemon.frozen:
             self._totem.thaw(self.daemon)
@@ -221,7 +240,11 @@ class FakeNode(Node):
             self.daemon.die()
 
     def _endpoint_of(self, pid: int) -> FakeEndpoint:
-        return FakeEndpoint(self.nodeid, lambda: self.daemon, pid, identity=self)
+        return FakeEndpoint(self.nodeid, self._daemon_to_connect_to, pid, identity=self)
+
+    def _daemon_to_connect_to(self) -> Daemon | None:
+        self._cluster.check_process()
+        return self.daemon
 
     def _write_log(self, subsystem: str, text: str) -> None:
         self._log.append(f"[{subsystem:<6}] {text}\n")

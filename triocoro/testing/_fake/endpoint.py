@@ -52,7 +52,7 @@ class FakeEndpoint:
 
     Args:
         nodeid: the id of the node.
-        daemon: returns the node's daemon; `None` if none is running.
+        daemon: returns the node's daemon; `None` if none is running. Its exceptions come out of `connect`.
         pid: the process id of its clients.
     """
 

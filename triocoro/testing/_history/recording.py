@@ -19,6 +19,7 @@ import trio
 
 from ..._endpoint import default_endpoint
 from ..._errors import CorosyncError
+from ..._forks import Origin
 from ..._raw import MulticastStatus
 from ..._services import CpgSpec, Endpoint, ServiceSpec
 from ..._types import Address, ConfigChange, MessageLost, TotemChange
@@ -83,6 +84,7 @@ class RecordingEndpoint:
         client: str,
         node: int,
     ) -> None:
+        self._origin = Origin()
         self._endpoint = endpoint
         self._recorder = _Recorder(append, clock, client, node)
 
@@ -122,7 +124,16 @@ class RecordingEndpoint:
         self._recorder.write(Delivery, 0, event=MessageLost(payload))
 
     async def connect(self, service: ServiceSpec[RawT, object]) -> RawT:
-        """Connect to one of the daemon's services."""
+        """Connect to one of the daemon's services.
+
+        Raises:
+            RuntimeError: this is a forked child of the process that made the endpoint.
+            others: as `Endpoint.connect`.
+        """
+        self._origin.check(
+            f"{self!r} was made",
+            "what it records would never reach its history, so make a History here, save it, and merge the two",
+        )
         if isinstance(service, CpgSpec):
             # The history needs the ring that a member starts in, even if the client has not asked for it.
             raw = await self._connect(attrs.evolve(service, initial_totem_conf=True))

@@ -15,6 +15,7 @@ import trio
 
 from ..._errors import NoResourcesError
 from ..._workers import on_worker
+from ..._forks import Origin
 from .._cluster.cluster import Cluster
 from .._cluster.corosync_conf import KEY_BYTES, STATE_DIR, corosync_conf
 from .._cluster.network import Network
@@ -44,6 +45,9 @@ class NetnsCluster(Cluster):
     options require more votes than the nodes have. When the block ends, or this process is killed, nothing is left
     behind. An instance can be used once.
 
+    A forked child may connect to the nodes. The cluster remains its parent's: its methods and those of its nodes that
+    change something are a `RuntimeError` in the child, and leaving the block there does nothing.
+
     Args:
         options: the configuration; without it, that of `ClusterOptions()`.
         nodes: how many nodes, with the ids 1 to that number; replaces `options.nodes` and `options.nodeids`.
@@ -59,9 +63,11 @@ class NetnsCluster(Cluster):
     ) -> None:
         super().__init__(merge(options, nodes, settings))
         self.name: str = f"triocoro-{os.getpid()}-{next(_numbers)}"
+        self._origin = Origin()
         self._processes = [NodeProcesses(nodeid, self.name) for nodeid in self.options.nodeids]
         self._nodes = {
-            node.nodeid: NetnsNode(node, self._start_one, self._note_disturbance) for node in self._processes
+            node.nodeid: NetnsNode(node, self._start_one, self._note_disturbance, self._check_process)
+            for node in self._processes
         }
         self._supervisor: SupervisorProcess | None = None
         self._argv: list[str] = []
@@ -114,7 +120,7 @@ class NetnsCluster(Cluster):
         return frozenset(node.nodeid for node in self._processes if node.up)
 
     def check_runs(self) -> None:
-        """Raise `RuntimeError` outside the cluster's block."""
+        """Raise `RuntimeError` outside the cluster's block, and in a forked child."""
         self._running_supervisor()
 
     async def _rewire(self, change: Callable[[Network], Network]) -> None:
@@ -148,12 +154,21 @@ class NetnsCluster(Cluster):
     ) -> None:
         await self._aclose()  # noqa: ASYNC102 - shielded inside
 
+    def _check_process(self) -> None:
+        self._origin.check(
+            f"{self!r} was made", "connect to its nodes' endpoints from here, or start a cluster of your own"
+        )
+
     def _use(self) -> None:
+        self._check_process()
         if self._used:
             raise RuntimeError("a cluster is used once; make another one")
         self._used = True
 
     async def _aclose(self) -> None:
+        if self._origin.forked:
+            await trio.lowlevel.checkpoint()
+            return
         with trio.CancelScope(shield=True):
             try:
                 # With a limiter of its own: calls to our frozen daemons may hold all threads of the default one.
@@ -162,7 +177,9 @@ class NetnsCluster(Cluster):
                 self._close()  # the loop stands still for it, but the cluster ends
 
     def _close(self) -> None:
-        """End the cluster, and wait for its end; if it is to be kept, release it."""
+        """End the cluster, and wait for its end; if it is to be kept, release it. Nothing happens in a forked child."""
+        if self._origin.forked:
+            return
         if self._supervisor is not None:
             if self._kept:
                 self._supervisor.release()
@@ -184,6 +201,7 @@ class NetnsCluster(Cluster):
         await self._start_daemons([node], None)
 
     def _running_supervisor(self) -> SupervisorProcess:
+        self._check_process()
         if self._supervisor is None:
             raise RuntimeError(f"{self!r} does not run")
         return self._supervisor

@@ -26,11 +26,13 @@ class NetnsNode(Node):
         processes: NodeProcesses,
         start: Callable[[NodeProcesses], Awaitable[None]],
         note_freeze: Callable[[], None],
+        check_process: Callable[[], None],
     ) -> None:
         super().__init__(processes.nodeid)
         self._processes = processes
         self._start = start
         self._note_freeze = note_freeze
+        self._check_process = check_process
         self._starting = trio.Lock()
 
     @property
@@ -76,6 +78,7 @@ class NetnsNode(Node):
         Raises:
             CorosyncUnavailableError: the daemon ended, or no client could connect to it; the message has its log.
         """
+        self._check_process()
         async with self._starting:
             if not self.running:
                 await BackgroundRun(lambda: self._start(self._processes)).run()
@@ -99,6 +102,7 @@ class NetnsNode(Node):
         await self._end(signal.SIGKILL)
 
     async def _end(self, *signals: signal.Signals) -> None:
+        self._check_process()
         await trio.lowlevel.checkpoint_if_cancelled()
         daemon = self._processes.daemon
         if daemon is None:
@@ -126,6 +130,7 @@ class NetnsNode(Node):
             RuntimeError: no daemon runs.
             trio.TooSlowError: it has not stopped within 30 seconds; the message has the states of its threads.
         """
+        self._check_process()
         await trio.lowlevel.checkpoint()
         daemon = self._processes.daemon
         if daemon is None or not daemon.running:
@@ -146,6 +151,7 @@ class NetnsNode(Node):
 
     async def thaw(self) -> None:
         """Let a frozen daemon go on (SIGCONT)."""
+        self._check_process()
         await trio.lowlevel.checkpoint_if_cancelled()
         if self._processes.daemon is not None:
             self._processes.daemon.send(signal.SIGCONT)

@@ -11,6 +11,7 @@ import attrs
 import trio
 
 from ..._errors import CorosyncError
+from ..._forks import Origin
 from .._cluster.cluster import Cluster
 from .._cluster.options import ClusterOptions
 from .._netns.background import BackgroundRun
@@ -46,7 +47,8 @@ class NetnsClusterPool:
 
     A cluster is clean if its clients see the state that it had when it was new; docs/pytest.md has the details. It is
     checked when the next test borrows it. The work is done in threads, so the methods can be called inside a Trio run,
-    whatever its clock, and outside.
+    whatever its clock, and outside. A forked child leaves its parent's clusters alone: there, `borrow` is a
+    `RuntimeError`, and the other methods do nothing.
 
     Args:
         kept: a directory; clusters are then left running, and each has a file there that says how to inspect and end
@@ -55,6 +57,7 @@ class NetnsClusterPool:
     """
 
     def __init__(self, kept: Path | None, *, patience: float = 0.3) -> None:
+        self._origin = Origin()
         self._kept = kept
         self._patience = patience
         self._lent: dict[Cluster, _PooledCluster] = {}
@@ -70,6 +73,7 @@ class NetnsClusterPool:
         Raises:
             CorosyncUnavailableError: a new one cannot be started.
         """
+        self._origin.check("this pool of clusters was made", "make one here, or start a NetnsCluster")
         # The one used last comes first, so that the others age and are ended.
         for pooled in [pooled for pooled in reversed(self._idle) if pooled.cluster.options == options]:
             self._idle.remove(pooled)
@@ -82,6 +86,8 @@ class NetnsClusterPool:
 
     def give_back(self, cluster: Cluster) -> None:
         """End a loan: the test is over. Its traces may take a moment to vanish, so the next loan checks the cluster."""
+        if self._origin.forked:
+            return
         pooled = self._lent.pop(cluster, None)
         if pooled is None:
             cluster.__exit__(None, None, None)  # it was left running: this releases its nodes
@@ -99,7 +105,7 @@ class NetnsClusterPool:
         Returns:
             how to inspect and end it; `None` if no clusters are to be left.
         """
-        if self._kept is None:
+        if self._kept is None or self._origin.forked:
             return None
         for pooled in [*self._idle, *self._lent.values()]:
             if pooled.cluster is cluster:
@@ -109,6 +115,8 @@ class NetnsClusterPool:
 
     def close(self) -> None:
         """End all clusters, or leave them running if they are to be kept: the session is over."""
+        if self._origin.forked:
+            return
         with ExitStack() as stack:  # so that one failure does not keep the others from being ended
             for pooled in [*self._idle, *self._lent.values()]:
                 if self._kept is None:
