@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import trio
 
 from ..._errors import NoResourcesError
-from ..._workers import on_worker
 from ..._forks import Origin
+from ..._workers import on_worker
 from .._cluster.cluster import Cluster
 from .._cluster.corosync_conf import KEY_BYTES, STATE_DIR, corosync_conf
 from .._cluster.network import Network
