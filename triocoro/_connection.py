@@ -20,7 +20,7 @@ from typing import Final, Generic, TypeVar, cast, final
 import trio
 
 from ._endpoint import resolve_endpoint
-from ._errors import ConnectionLostError, CorosyncError
+from ._errors import ConnectionLostError, CorosyncError, SlowConsumerError
 from ._lifetime import Lifetime
 from ._raw import RawHandle
 from ._requests import Requests, connect
@@ -108,6 +108,7 @@ class Connection(Generic[EventT]):
 
         Raises:
             ConnectionLostError: the connection is broken.
+            NoMemoryError: this process lacks memory or stack; the connection is lost.
         """
         self.lifetime.check()
         try:
@@ -129,7 +130,7 @@ class Connection(Generic[EventT]):
                     try:
                         await trio.lowlevel.wait_readable(self._fd)
                         _, events = self.take()
-                    except (trio.ClosedResourceError, ConnectionLostError):
+                    except (trio.ClosedResourceError, CorosyncError):
                         return  # noqa: ASYNC910
                     handle(events)
         finally:
@@ -145,8 +146,9 @@ class Connection(Generic[EventT]):
         """Run the user's block: dispatch to `handle` meanwhile, and close the connection at its end.
 
         An exception from the block comes out as itself. If the connection was lost meanwhile, one `ConnectionLostError`
-        comes out, unless the block raised another exception of its own or was cancelled from outside. If the connection
-        was cut and no call has raised `SlowConsumerError` yet, the end of the block raises it.
+        (or the error for what this process lacks) comes out, unless the block raised another exception of its own or
+        was cancelled from outside. If the connection was cut and no call has raised `SlowConsumerError` yet, the end of
+        the block raises it.
 
         Args:
             handle: takes each batch of events; called on the Trio thread, must not raise.
@@ -185,14 +187,14 @@ class Connection(Generic[EventT]):
         if not self.lifetime.lost:
             return failure
         error = self.lifetime.loss()
-        if not isinstance(error, ConnectionLostError):
+        if isinstance(error, SlowConsumerError):
             # A slow consumer, which may never have come back for its events.
             return error if failure is None and not self.lifetime.told else failure
         # The user's own nurseries wrap exceptions in groups, and each connection may have raised one of them.
         others = failure
         if isinstance(failure, BaseExceptionGroup):
             failure = cast("BaseExceptionGroup[BaseException]", failure)
-            others = failure.split(ConnectionLostError)[1]
+            others = failure.split((ConnectionLostError, type(error)))[1]
         if others is None:
             error.__cause__ = failure
             return error

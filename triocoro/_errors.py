@@ -67,7 +67,11 @@ class InvalidParamError(CorosyncError):
 
 
 class NoMemoryError(CorosyncError):
-    """`CS_ERR_NO_MEMORY`: the library or the daemon ran out of memory."""
+    """`CS_ERR_NO_MEMORY`: this process or the daemon ran out of memory, or the stack of a thread is too small.
+
+    If that happened while events were dispatched, the connection is lost, and the block raises this and not
+    `ConnectionLostError`.
+    """
 
     default_code = CsError.NO_MEMORY
 
@@ -214,6 +218,9 @@ class CorosyncUnavailableError(CorosyncError):
 class ConnectionLostError(CorosyncError, trio.BrokenResourceError):
     """The connection to the daemon broke: the daemon died or disconnected us. Caused by the environment.
 
+    A new connection mends it, once the daemon runs again. If a connection broke because this process lacks something,
+    such as memory, another error names that.
+
     Attributes:
         unconfirmed: how many of our messages had been sent and had not been delivered back to us. Each of them may or
             may not have been delivered to the group.
@@ -310,6 +317,10 @@ _ADVICE: dict[CsError, str] = {
         " /etc/corosync/uidgid.d (see corosync.conf(5), uidgid)"
     ),
     CsError.BAD_HANDLE: "the handle was finalized",
+    CsError.NO_MEMORY: (
+        "this process, or the daemon, gets no more memory; free some, or raise its limit (ulimit -v, or that of its"
+        " cgroup)"
+    ),
 }
 
 

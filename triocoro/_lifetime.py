@@ -4,7 +4,8 @@ A connection is open until the first of three ends:
 
 - closed: the program closed it. Calls raise `trio.ClosedResourceError`.
 - lost: the daemon died or disconnected us. The scope of the user's block is cancelled, calls raise
-  `ConnectionLostError`.
+  `ConnectionLostError`. If instead this process lacked something, such as memory, they raise the error that names it,
+  such as `NoMemoryError`: to connect anew would not help.
 - cut: a consumer was too slow, and we disconnected. Calls raise `SlowConsumerError`.
 
 A wait on a connection ends at once when the connection does. It parks in a lot that `Lifetime.add_waiters` registered,
@@ -27,7 +28,7 @@ from typing import NoReturn, final
 import trio
 
 from . import _forks
-from ._errors import ConnectionLostError, CorosyncError, SlowConsumerError
+from ._errors import ConnectionLostError, CorosyncError, LibraryError, SlowConsumerError
 from ._raw import RawHandle
 
 
@@ -123,16 +124,24 @@ class Lifetime:
     # -- the three ends ------------------------------------------------------------------------------------------------
 
     def lose(self, cause: CorosyncError) -> None:
-        """Note that the daemon is gone: cancel the block and wake every wait."""
+        """Note that the connection is broken: cancel the block and wake every wait.
+
+        Args:
+            cause: a `LibraryError` if the daemon is gone; any other error is a failure of this process.
+        """
         if self.ended:
             return
         unconfirmed = self.count_unconfirmed()
-        text = f"the connection to {self.label} is lost: the daemon died or cut us off ({cause})"
-        if unconfirmed:
-            text += f"; {unconfirmed} of our messages had not come back: each may or may not have been delivered"
-        self._make_loss = lambda: ConnectionLostError(
-            text, function=cause.function, code=cause.code, unconfirmed=unconfirmed
-        )
+        doubt = f"; {unconfirmed} of our messages had not come back: each may or may not have been delivered"
+        text = f"the connection to {self.label} is lost: "
+        if isinstance(cause, LibraryError):
+            text += f"the daemon died or cut us off ({cause})" + doubt * bool(unconfirmed)
+            self._make_loss = lambda: ConnectionLostError(
+                text, function=cause.function, code=cause.code, unconfirmed=unconfirmed
+            )
+        else:
+            text += str(cause) + doubt * bool(unconfirmed)
+            self._make_loss = lambda: type(cause)(text, function=cause.function, code=cause.code)
         self._ended = True
         self.block.cancel()
         self._wake()

@@ -11,6 +11,7 @@ import trio
 from triocoro import CorosyncError, Endpoint, ExistError
 from triocoro._raw import MulticastStatus, RawCpg
 from triocoro._services import CpgSpec, ServiceSpec
+from triocoro._types import CpgEvent
 
 RawT = TypeVar("RawT")
 
@@ -25,6 +26,8 @@ class Faults:
         """Each entry makes one multicast send nothing, and say so."""
         self.fragmented: deque[CorosyncError] = deque()
         """Each entry makes one fragmented multicast fail."""
+        self.dispatch: CorosyncError | None = None
+        """What each dispatch raises, if anything."""
         self.leaves: deque[CorosyncError] = deque()
         """Each entry makes one leave fail."""
         self.multicasts: list[int] = []
@@ -57,6 +60,11 @@ class _CpgProxy:
                 sent = payloads.index(kept[taken])
         self._faults.multicasts.append(sent)
         return sent, status
+
+    def dispatch(self, max_events: int, max_bytes: int) -> tuple[int, Sequence[CpgEvent]]:
+        if self._faults.dispatch is not None:
+            raise self._faults.dispatch
+        return self._raw.dispatch(max_events, max_bytes)
 
     async def join(self, group: bytes) -> None:
         try:

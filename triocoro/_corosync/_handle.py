@@ -120,16 +120,18 @@ class CorosyncHandle(ABC, Generic[EventT_co]):
     def dispatch(self, max_events: int, max_bytes: int) -> tuple[int, Sequence[EventT_co]]:
         if self._failure is not None:
             raise failure(self._failure, self.dispatch_function)
-        arena = _arena.borrow()
+        events: Sequence[EventT_co] = ()
         try:
-            code = lib.tc_dispatch(self.library.index, self._handle, arena, max_events, max_bytes)
-            taken = arena.taken
-            events: Sequence[EventT_co] = self._decode(arena) if arena.count else ()
-        except BaseException:  # pragma: no cover # out of memory: events are lost, so this handle is of no use any more
-            self._failure = CsError.NO_MEMORY
-            raise
-        finally:
-            _arena.give_back(arena)
+            arena = _arena.borrow()
+            try:
+                code = lib.tc_dispatch(self.library.index, self._handle, arena, max_events, max_bytes)
+                taken = arena.taken
+                if arena.count:
+                    events = self._decode(arena)
+            finally:
+                _arena.give_back(arena)
+        except MemoryError:  # events are lost, so this handle is of no use any more
+            code, taken = CsError.NO_MEMORY, 0
         if code not in _QUIET:
             self._failure = code
             if not taken:
