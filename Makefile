@@ -12,6 +12,9 @@
 # make flake-smoke  one such round of a few tests, in a minute
 # make fuzz         run N random programs on real clusters and on fakes, and compare; SEED=... repeats a run
 # make fuzz-smoke   a few of them
+# make soak         use three real nodes under every fault for MINUTES, checked as it goes, with memory, fds and latency over
+#                   time: docs/soak.md; takes SEED=... and ARGS. An interrupt ends it with its report
+# make soak-smoke   a quarter of a minute of that
 # make recordings   record N real clusters under random faults; the checkers must find nothing in the recordings
 # make unprivileged make real as an ordinary user, which root creates for it; ARGS goes to pytest
 # make elsewhere    make demo and make test in a bare Debian SUITE, which root creates for it; takes COMMAND="..."
@@ -24,6 +27,7 @@
 PYTHON ?= python3
 ARGS ?=
 N ?= 10
+MINUTES ?= 10
 SUITE ?= trixie
 export COMMAND ?=
 MINORS := 10 11 12 13 14
@@ -37,10 +41,13 @@ SOURCES := $(filter-out %/_shim.c,$(wildcard $(addprefix triocoro/_corosync/,*.c
 
 REAL_WORKERS := $(shell echo $$(($$(nproc) + 2)))
 
+WITH_MATPLOTLIB = $(BIN)/python -c "import matplotlib" 2>/dev/null || \
+    $(BIN)/python -m pip install --quiet --constraint=tools/constraints.txt matplotlib || true
+
 # These show in half a minute that the SDK and real clusters work.
 REAL_SMOKE := tests/sdk/test_death.py tests/plugin/test_downstream.py
 
-.PHONY: setup demo test lint ruff mypy pyright types flake8 fake real coverage bounds bench bench-smoke flake flake-smoke fuzz fuzz-smoke recordings unprivileged \
+.PHONY: setup demo test lint ruff mypy pyright types flake8 fake real coverage bounds bench bench-smoke flake flake-smoke fuzz fuzz-smoke soak soak-smoke recordings unprivileged \
     elsewhere elsewhere-smoke pythons floors lock
 
 setup: $(READY)
@@ -97,10 +104,9 @@ bounds: setup
 	BOUNDS=only $(BIN)/python -m pytest --corosync=fake $(ARGS)
 	BOUNDS=only $(BIN)/python -m pytest --corosync=real $(ARGS)
 
-# Only the plot needs matplotlib.
+# Only the plots of make bench and make soak need matplotlib.
 bench: setup
-	@$(BIN)/python -c "import matplotlib" 2>/dev/null || \
-	    $(BIN)/python -m pip install --quiet --constraint=tools/constraints.txt matplotlib || true
+	@$(WITH_MATPLOTLIB)
 	@PYTHONPATH=tests $(BIN)/python -m benchmarks $(if $(ROUNDS),--rounds=$(ROUNDS)) $(if $(ONLY),--only="$(ONLY)") \
 	    $(if $(BASE),--base=$(BASE)) $(if $(SAVE),--save) $(ARGS)
 
@@ -118,6 +124,13 @@ fuzz: setup
 
 fuzz-smoke: setup
 	@PYTHONPATH=tests $(BIN)/python -m fuzz --number=3 --seed=1300 $(ARGS)
+
+soak: setup
+	@$(WITH_MATPLOTLIB)
+	@PYTHONPATH=tests $(BIN)/python -m soak --minutes=$(MINUTES) $(if $(SEED),--seed=$(SEED)) $(ARGS)
+
+soak-smoke: setup
+	@PYTHONPATH=tests $(BIN)/python -m soak --minutes=0.1 --window=5 --folder=build/soak/smoke
 
 recordings: setup
 	@PYTHONPATH=tests $(BIN)/python -m support.recordings --number=$(N) $(ARGS)

@@ -59,6 +59,11 @@ BAD: dict[Rule, dict[str, str]] = {
         ),
         "a gap": f"{THREE}; a send x z; c send y; a got a x; a got c y; a got a z; b got a x z",
         "a gap at the beginning": f"{TOGETHER}; c send x y; a got c x y; b got c y",
+        "a large one": f"{PAIR}; a frag x; b send w y; a got b w; a got a x; a got b y; b got b w y",
+        "a gap that began before the ring, among those who were together": (
+            f"{TOGETHER}; c send y; {ON}; a send w x; c got a w; c got c y; c got a x; a got a w x; b got a w;"
+            " b got c y; b got a x"
+        ),
         "a gap in a later ring": (
             f"{TOGETHER}; {ON}; a send x z; c send y; a got a x; a got c y; a got a z; b got a x z"
         ),
@@ -340,6 +345,22 @@ GOOD = {
     "a join in a first transition": "v1 nodes 4 1; v1 nodes 8 12; b join b; b ring 8 2 1",
     "told twice of a ring": "a connect; a ring 4 12; a +a a; a ring 4 12; a ring 8 12",
     "who comes late": f"{THREE}; a send x; a got a x; b got a x; d join abcd; d ring 4 123 ".replace("123", "1234"),
+    # The library drops a message if it has missed the first fragment.
+    "who comes between the fragments of a message": (
+        f"{PAIR}; a frag x; c join abc; c ring 4 123; a +c abc; b +c abc; b send w y; a got b w; a got a x; a got b y;"
+        " b got b w; b got a x; b got b y; c got b w y; a ring 8 123; b ring 8 123; c ring 8 123"
+    ),
+    "nodes that meet others between the fragments of a message": (
+        f"{PAIR}; c join c; c ring 4 3; a frag x; a up c abc; a ring 8 123; b up c abc; b ring 8 123;"
+        " c up ab abc; c ring 8 123; b send w y; a got b w; a got a x; a got b y; c got b w y;"
+        " b got b w; b got a x; b got b y; a ring 12 123; b ring 12 123; c ring 12 123"
+    ),
+    # Totem drops a message if it has missed the first packet.
+    "nodes that meet others between the packets of a message": (
+        f"{PAIR}; c join c; c ring 4 3; c send x; a up c abc; a ring 8 123; b up c abc; b ring 8 123;"
+        " c up ab abc; c ring 8 123; b send w y; a got b w y; b got b w y; c got b w; c got c x; c got b y;"
+        " a ring 12 123; b ring 12 123; c ring 12 123"
+    ),
     "a ring that votequorum does not tell of": (
         f"v1 nodes 4 123; {PAIR}; a ring 8 123; b ring 8 123; a ring 12 123; b ring 12 123; v1 nodes 12 123"
     ),

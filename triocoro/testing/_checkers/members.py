@@ -54,10 +54,14 @@ class Segment:
     member: Member
     opening: Delivery
     """The totem change that opened the ring."""
+    position: int
+    """The index of the opening in the history."""
     closed_transition: bool
     """Whether the totem change closed a transition; otherwise the member joined, or connected, in this ring."""
     view: tuple[Address, ...] | None
     """The members of the group at the totem change, as far as this member had been told."""
+    arrived: frozenset[int] | None
+    """The nodes that came with the transition into this ring; `None` if the member started in it."""
     ordered: list[OrderedEvent] = attrs.field(factory=list[OrderedEvent])
     """Messages and regular changes of the group: JOIN, LEAVE and PROCDOWN."""
     parted: frozenset[int] = frozenset()
@@ -284,11 +288,14 @@ def _segments(member: Member) -> Iterator[Segment]:
                 segment.add(ordered, in_transition=in_transition)
             continue
         if index not in superseded:
+            closed_transition = view is not None and last_totem_change is not None and event != last_totem_change
+            arrived: frozenset[int] | None = None
             if segment is not None:
                 segment.next = event
                 yield segment
-            closed_transition = view is not None and last_totem_change is not None and event != last_totem_change
-            segment = Segment(member, delivery, closed_transition, view)
+                if closed_transition:
+                    arrived = segment.parted | frozenset(event.members) - frozenset(segment.change.members)
+            segment = Segment(member, delivery, member.positions[index], closed_transition, view, arrived)
             if own_join is not None and not closed_transition:
                 segment.ordered.append(own_join)
             in_transition = False

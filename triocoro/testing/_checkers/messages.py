@@ -81,6 +81,12 @@ class MessageChecker:
         sent = self._sent.get((group, address))
         return None if sent is None else len(sent.indices.get(payload, ()))
 
+    def sends_before(self, group: bytes, message: Message, position: int) -> list[Send]:
+        """The sends of a message that began before that position of the history."""
+        sent = self._sent.get((group, message.sender))
+        sends = [] if sent is None else [sent.sends[index] for index in sent.indices.get(message.payload, ())]
+        return [send for send in sends if send.position < position]
+
     def check(self) -> Iterator[Violation]:
         """The violations of integrity, FIFO order and self-delivery."""
         for member in self._members:

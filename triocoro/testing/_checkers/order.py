@@ -44,8 +44,8 @@ def check_order(members: Sequence[Member], messages: MessageChecker) -> Iterator
                 key = (member.group, segment.change.ring_id)
                 by_ring.setdefault(key, []).append(_ring_log(segment, messages))
     for logs in by_ring.values():
-        yield from _check_total_order(logs)
-        yield from _check_virtual_synchrony([log.segment for log in logs])
+        yield from _check_total_order(logs, messages)
+        yield from _check_virtual_synchrony([log.segment for log in logs], messages)
 
 
 def _ring_log(segment: Segment, messages: MessageChecker) -> _RingLog:
@@ -69,17 +69,19 @@ def _ring_log(segment: Segment, messages: MessageChecker) -> _RingLog:
 # -- total order -------------------------------------------------------------------------------------------------------
 
 
-def _check_total_order(logs: Sequence[_RingLog]) -> Iterator[Violation]:
+def _check_total_order(logs: Sequence[_RingLog], messages: MessageChecker) -> Iterator[Violation]:
     # A member that misses an event misses it in the comparison with every other member; report it once.
     reported: set[object] = set()
     for one, other in combinations(logs, 2):
-        for subject, violation in _check_pair(one, other):
+        for subject, violation in _check_pair(one, other, messages):
             if reported.isdisjoint(subject):
                 yield violation
             reported.update(subject)
 
 
-def _check_pair(one: _RingLog, other: _RingLog) -> Iterator[tuple[set[object], Violation]]:
+def _check_pair(
+    one: _RingLog, other: _RingLog, messages: MessageChecker
+) -> Iterator[tuple[set[object], Violation]]:
     """Compare two members from the first to the last message that they share.
 
     Yields each violation with the events that it is about.
@@ -104,12 +106,12 @@ def _check_pair(one: _RingLog, other: _RingLog) -> Iterator[tuple[set[object], V
             yield {key, before.key}, Violation(Rule.TOTAL_ORDER, text, evidence)
             return
         if last_shared is not None:
-            yield from _check_between(one, other, last_shared, (index, other_index))
+            yield from _check_between(one, other, last_shared, (index, other_index), messages)
         last_shared = index, other_index
 
 
 def _check_between(
-    one: _RingLog, other: _RingLog, start: tuple[int, int], end: tuple[int, int]
+    one: _RingLog, other: _RingLog, start: tuple[int, int], end: tuple[int, int], messages: MessageChecker
 ) -> Iterator[tuple[set[object], Violation]]:
     """Compare two members between two messages that they share: is an event missing, or does the order differ?
 
@@ -118,14 +120,15 @@ def _check_between(
         other: the other's.
         start: the indices of the first shared message in both logs.
         end: the indices of the next shared message.
+        messages: what was sent.
     """
     one_part = one.ordered[start[0] + 1 : end[0]]
     other_part = other.ordered[start[1] + 1 : end[1]]
     if [ordered.key for ordered in one_part] == [ordered.key for ordered in other_part]:
         return
     one_surplus, other_surplus = list(_surplus(one_part, other_part)), list(_surplus(other_part, one_part))
-    yield from _check_missing(one, other, one_surplus, end)
-    yield from _check_missing(other, one, other_surplus, (end[1], end[0]))
+    yield from _check_missing(one, other, one_surplus, end, messages)
+    yield from _check_missing(other, one, other_surplus, (end[1], end[0]), messages)
     if not one_surplus and not other_surplus:
         pairs = zip(one_part, other_part, strict=True)
         first, second = next(pair for pair in pairs if pair[0].key != pair[1].key)
@@ -136,7 +139,7 @@ def _check_between(
 
 
 def _check_missing(
-    has: _RingLog, lacks: _RingLog, missing: Iterable[OrderedEvent], end: tuple[int, int]
+    has: _RingLog, lacks: _RingLog, missing: Iterable[OrderedEvent], end: tuple[int, int], messages: MessageChecker
 ) -> Iterator[tuple[set[object], Violation]]:
     """Check that one member has an excuse for each event that only another one delivered.
 
@@ -145,11 +148,14 @@ def _check_missing(
         lacks: the log of the other one.
         missing: the events.
         end: the indices of the next message that both delivered, in `has` and in `lacks`.
+        messages: what was sent.
     """
     until, instead = has.ordered[end[0]], lacks.ordered[end[1]]
     rest = lacks.ordered[end[1] :]
     for event in missing:
-        if not _is_excused(event, has.segment, lacks.segment, rest):
+        if not _began_before(event, lacks.segment, messages) and not _is_excused(
+            event, has.segment, lacks.segment, rest
+        ):
             text = f"{lacks.member} missed {_describe(event)}, which {has.member} had before {_describe(until)}"
             evidence = (event.delivery, until.delivery, instead.delivery)
             yield {(lacks.member.client, event.key)}, Violation(Rule.TOTAL_ORDER, text, evidence)
@@ -194,6 +200,22 @@ def _is_excused(event: OrderedEvent, has: Segment, lacks: Segment, rest: Iterabl
     return not gone or all(gone.isdisjoint(_origins(later)) for later in rest)
 
 
+def _began_before(event: OrderedEvent, lacks: Segment, messages: MessageChecker) -> bool:
+    """Whether the first parts of a message may have come before the member's ring, or its join in that ring.
+
+    Then the member does not get the message. Parts are the fragments of libcpg (lib/cpg.c, cpg_dispatch), and the
+    packets of totem (exec/totempg.c, totempg_deliver_fn). The packets matter only if the node that sent them came with
+    this ring. Totem also drops whole messages that share a packet with the rest of another one.
+    """
+    message = event.delivery.event
+    if not isinstance(message, Message):
+        return False
+    node = message.sender.nodeid
+    came = node != lacks.member.address.nodeid if lacks.arrived is None else node in lacks.arrived
+    sends = messages.sends_before(lacks.member.group, message, lacks.position)
+    return any(came or send.call.function == "multicast_fragmented" for send in sends)
+
+
 def _nodes_elsewhere(one: Segment, other: Segment) -> frozenset[int]:
     """The nodes that go with `one` to its next ring, if that ring is older than the next one of `other`."""
     if one.next is None or other.next is None or one.next.ring_id.seq >= other.next.ring_id.seq:
@@ -212,7 +234,7 @@ def _origins(event: OrderedEvent) -> frozenset[int]:
 # -- virtual synchrony -------------------------------------------------------------------------------------------------
 
 
-def _check_virtual_synchrony(segments: Sequence[Segment]) -> Iterator[Violation]:
+def _check_virtual_synchrony(segments: Sequence[Segment], messages: MessageChecker) -> Iterator[Violation]:
     reported: set[object] = set()
     for one, other in combinations([segment for segment in segments if segment.next is not None], 2):
         pair = _shared_part(one, other) if one.goes_with(other) else None
@@ -221,7 +243,7 @@ def _check_virtual_synchrony(segments: Sequence[Segment]) -> Iterator[Violation]
         for has, lacks, mine, theirs in ((one, other, *pair), (other, one, pair[1], pair[0])):
             for message in _surplus(mine, theirs):
                 subject = (lacks.member.client, message.key)
-                if subject not in reported:
+                if subject not in reported and not _began_before(message, lacks, messages):
                     reported.add(subject)
                     yield Violation(
                         Rule.VIRTUAL_SYNCHRONY,
