@@ -79,9 +79,7 @@ def _check_total_order(logs: Sequence[_RingLog], messages: MessageChecker) -> It
             reported.update(subject)
 
 
-def _check_pair(
-    one: _RingLog, other: _RingLog, messages: MessageChecker
-) -> Iterator[tuple[set[object], Violation]]:
+def _check_pair(one: _RingLog, other: _RingLog, messages: MessageChecker) -> Iterator[tuple[set[object], Violation]]:
     """Compare two members from the first to the last message that they share.
 
     Yields each violation with the events that it is about.
