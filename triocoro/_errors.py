@@ -5,6 +5,9 @@ The docstrings of its own errors say who caused it: the caller, or the environme
 
 from __future__ import annotations
 
+import errno
+import os
+import resource
 from typing import ClassVar
 
 import trio
@@ -116,7 +119,7 @@ class ExistError(CorosyncError):
 
 
 class NoSpaceError(CorosyncError):
-    """`CS_ERR_NO_SPACE`: there is no space left."""
+    """`CS_ERR_NO_SPACE`: there is no space left, in most cases in /dev/shm."""
 
     default_code = CsError.NO_SPACE
 
@@ -134,7 +137,7 @@ class NameNotFoundError(CorosyncError):
 
 
 class NoResourcesError(CorosyncError):
-    """`CS_ERR_NO_RESOURCES`: the daemon lacks a resource."""
+    """`CS_ERR_NO_RESOURCES`: the daemon or this process lacks a resource, such as file descriptors or threads."""
 
     default_code = CsError.NO_RESOURCES
 
@@ -322,6 +325,26 @@ _ADVICE: dict[CsError, str] = {
         " cgroup)"
     ),
 }
+
+
+def no_descriptor(number: int, function: str) -> NoResourcesError | None:
+    """Return the exception for an errno that says that no file descriptor can be had; `None` for another errno.
+
+    Args:
+        number: the errno.
+        function: the C function that needs the descriptor.
+    """
+    if number == errno.EMFILE:
+        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        reason = (
+            f"this process has too few file descriptors left of the {limit} that it may have (RLIMIT_NOFILE); close"
+            " some, or raise the limit (ulimit -n, or LimitNOFILE= of its systemd unit)"
+        )
+    elif number == errno.ENFILE:
+        reason = "the system has no file descriptors left; end some processes, or raise the limit (sysctl fs.file-max)"
+    else:
+        return None
+    return NoResourcesError(f"{function}: {os.strerror(number)}: {reason}", function=function)
 
 
 def error_from_code(code: int, function: str, advice: str = "") -> CorosyncError:

@@ -60,6 +60,10 @@ async def connect(service: ServiceSpec[RawT, object], endpoint: Endpoint, *, ret
             f"cannot connect to {endpoint.label}: no Corosync daemon answers there; start it, then try again ({exc})",
             function=exc.function,
         ) from exc
+    except CorosyncUnavailableError as exc:
+        raise CorosyncUnavailableError(
+            f"cannot connect to {endpoint.label}: {exc}", function=exc.function
+        ) from exc.__cause__
 
 
 @final

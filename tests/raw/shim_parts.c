@@ -6,6 +6,7 @@
 #include "shim.h"
 
 #include <assert.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -13,6 +14,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -287,6 +289,38 @@ static void membership(void)
 	tc_arena_free(tc_current);
 }
 
+/* --- a library that closes fd 0 when it cannot connect --- */
+
+static uint32_t close_first(uint64_t *handle, uint32_t model, tc_cpg_model_data_t *data, void *context)
+{
+	(void)model, (void)data, (void)context;
+	*handle = 0;
+	(void)close(0);
+	return TC_CS_NOT_EXIST;
+}
+
+static void first_descriptor(void)
+{
+	struct tc_connection connection = {.handle = 0};
+	struct stat before, after;
+	int flags;
+
+	tc_table.cpg_model_initialize = close_first;
+	tc_table.cpg_finalize = finalize;
+	for (flags = 0; flags <= FD_CLOEXEC; flags += FD_CLOEXEC) {
+		assert(fcntl(0, F_SETFD, flags) == 0);
+		assert(fstat(0, &before) == 0);
+		assert(tc_connect(TC_LIBCPG, -1, &connection) == TC_CS_NOT_EXIST);
+		assert(fstat(0, &after) == 0);
+		assert(before.st_dev == after.st_dev && before.st_ino == after.st_ino);
+		assert(fcntl(0, F_GETFD) == flags);
+	}
+	/* Without an fd 0 there is nothing to put back. */
+	assert(close(0) == 0);
+	assert(tc_connect(TC_LIBCPG, -1, &connection) == TC_CS_NOT_EXIST);
+	assert(fcntl(0, F_GETFD) == -1);
+}
+
 /* --- zero copy, when the daemon is busy, and when it has gone --- */
 
 static int code_of_free;
@@ -349,6 +383,8 @@ int main(int count, char **arguments)
 		iteration();
 	} else if (strcmp(arguments[1], "membership") == 0) {
 		membership();
+	} else if (strcmp(arguments[1], "first descriptor") == 0) {
+		first_descriptor();
 	} else if (strcmp(arguments[1], "zero copy") == 0) {
 		zero_copy();
 	}

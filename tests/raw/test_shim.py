@@ -287,6 +287,12 @@ def test_zero_copy_when_the_daemon_is_busy_or_has_gone(parts: Callable[[str], st
 
 
 @of_the_libraries
+def test_the_first_descriptor_is_put_back(parts: Callable[[str], str]) -> None:
+    """libqb closes fd 0 when a connect fails, if the daemon uses sockets in place of shared memory."""
+    assert parts("first descriptor") == ""
+
+
+@of_the_libraries
 def test_extension_needs_nothing_but_libc() -> None:
     from triocoro._corosync import _shim
 

@@ -1,17 +1,24 @@
-"""Python in a child process that connects to a node of a real cluster, and whose limits are its own."""
+"""Limits of a process: in this one for a moment, or in a child process that connects to a node of a real cluster."""
 
 from __future__ import annotations
 
+import os
+import resource
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
 
 import trio
 
+from support.traces import names_in
 from triocoro.testing import Node
 from triocoro.testing._netns.node import NetnsNode
 
 _PRELUDE = """
-import os, resource, sys, threading
-import trio, triocoro
+import os, resource, socket, sys, threading
+import trio, triocoro, triocoro.lowlevel
+from support.confined import descriptors_left
 from triocoro._corosync import CorosyncEndpoint
 
 _pidfd = os.pidfd_open(int(sys.argv[1]))
@@ -19,10 +26,32 @@ endpoint = CorosyncEndpoint("node 1", lambda: _pidfd)
 """
 
 
+@contextmanager
+def descriptors_left(count: int) -> Generator[None, None, None]:
+    """Within the block, this process can open so many file descriptors and no more."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    held = [os.dup(2)]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, names_in("/proc/self/fd"))) + count + 2, limits[1]))
+    try:
+        try:
+            while True:
+                held.append(os.dup(2))
+        except OSError:
+            pass
+        for _ in range(count):
+            os.close(held.pop())
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        for fd in held:
+            os.close(fd)
+
+
 async def in_child(node: Node, script: str) -> str:
     """Run a script in which `endpoint` leads to the node; returns what it prints."""
     assert isinstance(node, NetnsNode)
     command = [sys.executable, "-c", _PRELUDE + script, str(node.namespace_pid)]
-    result = await trio.run_process(command, capture_stdout=True, capture_stderr=True, check=False)
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    result = await trio.run_process(command, env=env, capture_stdout=True, capture_stderr=True, check=False)
     assert result.returncode == 0, (result.returncode, result.stdout.decode(), result.stderr.decode())
     return str(result.stdout.decode().strip())

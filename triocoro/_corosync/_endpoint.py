@@ -80,6 +80,7 @@ def _require_extension() -> None:
     try:
         from . import _shim
     except ImportError as error:
+        os.close(os.open(os.devnull, os.O_RDONLY))  # raises the error to report, if there are no more fds
         raise CorosyncUnavailableError(
             "triocoro was installed without its extension module triocoro._corosync._shim, which real connections need:"
             " install a wheel for this platform, or a C compiler and then build triocoro again"

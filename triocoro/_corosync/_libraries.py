@@ -12,10 +12,13 @@ from .._errors import (
     AccessError,
     CorosyncError,
     CorosyncUnavailableError,
+    LibraryError,
     NoMemoryError,
+    NotExistError,
     NotSupportedError,
     error_from_code,
 )
+from ._causes import FULL, lack, why_unanswered
 from ._shim import ffi, lib
 
 if TYPE_CHECKING:
@@ -30,6 +33,7 @@ class Library:
         self.index = index
         self.soname = soname
         self.package = package
+        self.service = soname.partition(".")[0].removeprefix("lib")
         self._loaded = False
         self._lock = threading.Lock()
 
@@ -40,6 +44,9 @@ class Library:
                 return
             problem = lib.tc_load(self.index, os.fsencode(self.soname))
             if problem:
+                number = lib.tc_no_descriptor()
+                if number:
+                    raise lack(number, "dlopen")
                 reason = ffi.string(problem).decode(errors="replace")
                 raise CorosyncUnavailableError(
                     f"the client library {self.soname} cannot be loaded: install the package {self.package} (Debian,"
@@ -55,7 +62,12 @@ class Library:
         connection.flags = flags
         code = lib.tc_connect(self.index, pidfd, connection)
         if code != CsError.OK:
-            raise failure_inside(code, connection)
+            error = failure_inside(code, connection)
+            if isinstance(error, (LibraryError, NotExistError)):
+                cause = why_unanswered(self.service, pidfd, error)
+                if cause is not None:
+                    raise CorosyncUnavailableError(f"{cause} ({error})", function=error.function) from error
+            raise error
         return connection
 
     def disconnect(self, connection: LibraryConnection) -> None:
@@ -86,8 +98,14 @@ def failure(code: int, function: str) -> CorosyncError:
 def failure_inside(code: int, call: LibraryConnection | Allocation) -> CorosyncError:
     """Return the exception for a call that runs in the daemon's namespaces."""
     function = ffi.string(call.function).decode()
+    number = call.error
+    if code == lib.TC_LACKING:
+        return lack(number, function)
+    if code == CsError.NO_SPACE:
+        return error_from_code(code, function, FULL)
     if code != lib.TC_UNREACHABLE:
         return failure(code, function)
-    number = call.error
+    if number in (errno.ENOMEM, errno.EAGAIN):
+        return lack(number, function)
     kind = AccessError if number in (errno.EPERM, errno.EACCES) else CorosyncUnavailableError
     return kind(f"cannot enter the namespaces of the daemon: {function}: {os.strerror(number)}", function=function)

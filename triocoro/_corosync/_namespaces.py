@@ -7,7 +7,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TypeVar, final
 
-from .._errors import BadHandleError
+from .._errors import BadHandleError, no_descriptor
 
 T = TypeVar("T")
 
@@ -25,8 +25,21 @@ class Namespaces:
         self.pidfd = pidfd
 
     def entrance(self) -> Entrance:
-        """Prepare one call in these namespaces."""
-        return Entrance(-1 if self.pidfd is None else os.dup(self.pidfd()))
+        """Prepare one call in these namespaces.
+
+        Raises:
+            NoResourcesError: the pidfd cannot be duplicated.
+        """
+        if self.pidfd is None:
+            return Entrance(-1)
+        pidfd = self.pidfd()
+        try:
+            return Entrance(os.dup(pidfd))
+        except OSError as exc:
+            error = no_descriptor(exc.errno or 0, "dup")
+            if error is None:
+                raise
+            raise error from exc
 
 
 @final

@@ -1,10 +1,12 @@
 /* libcpg: its callbacks, multicasting, and zero-copy buffers. */
 #include "shim.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/statvfs.h>
 #include <unistd.h>
 
 /* --- callbacks --- */
@@ -111,15 +113,39 @@ int tc_cpg_multicast_fragmented(uint64_t handle, int fd, const char *data, uint6
 
 /* --- zero-copy buffers, which are shared with the daemon --- */
 
+/* Make a file as the library does, and map it. Returns 0, or the errno of what has failed. */
+static int tc_rehearse(size_t size)
+{
+	char path[] = "/dev/shm/triocoro-XXXXXX";
+	int fd = mkostemp(path, O_CLOEXEC);
+	int error;
+	void *memory;
+
+	if (fd == -1) {
+		return errno;
+	}
+	(void)unlink(path);
+	error = posix_fallocate(fd, 0, (off_t)size);
+	if (error == 0) {
+		memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+		if (memory == MAP_FAILED) {
+			error = errno;
+		} else {
+			(void)munmap(memory, size);
+		}
+	}
+	(void)close(fd);
+	return error;
+}
+
 static void tc_zcb_alloc(void *argument)
 {
 	struct tc_allocation *allocation = argument;
-	struct statvfs shared;
 
-	/* The library aborts the process if there is no space for the file through which the memory is shared. */
-	if (statvfs("/dev/shm", &shared) != 0 ||
-	    (shared.f_blocks != 0 && shared.f_bavail * shared.f_frsize < allocation->size + 64 * 1024)) {
-		allocation->code = TC_CS_NO_SPACE;
+	/* The library aborts the process if it cannot make the file through which the memory is shared. */
+	allocation->error = tc_rehearse(allocation->size + 64 * 1024);
+	if (allocation->error != 0) {
+		allocation->code = TC_LACKING;
 		return;
 	}
 	allocation->code = cpg_zcb_alloc(allocation->handle, allocation->size, &allocation->buffer);
@@ -131,19 +157,25 @@ static void tc_zcb_alloc(void *argument)
 int tc_cpg_zcb_alloc(int pidfd, struct tc_allocation *allocation)
 {
 	struct tc_namespace_call call = {.pidfd = pidfd, .function = tc_zcb_alloc, .argument = allocation};
+	struct tc_opening opening;
 
 	allocation->function = "cpg_zcb_alloc";
 	/* It is the daemon that removes the file, so do not create one for a daemon that is dead. */
 	if (tc_hung_up(allocation->fd)) {
 		return allocation->code = TC_CS_LIBRARY;
 	}
-	if (pidfd < 0) {
+	allocation->error = tc_begin_opening(&opening);
+	if (allocation->error != 0) {
+		allocation->function = "socket";
+		allocation->code = TC_LACKING;
+	} else if (pidfd < 0) {
 		tc_zcb_alloc(allocation);
 	} else if (tc_call_in_namespaces(&call) != 0) {
 		allocation->function = call.failed;
 		allocation->error = call.error;
 		allocation->code = TC_UNREACHABLE;
 	}
+	tc_end_opening(&opening);
 	return allocation->code;
 }
 

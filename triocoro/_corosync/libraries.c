@@ -2,6 +2,7 @@
 #include "shim.h"
 
 #include <dlfcn.h>
+#include <errno.h>
 #include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -73,20 +74,36 @@ const char *tc_load(int library, const char *soname)
 
 /* --- connections --- */
 
-/* Connect in the namespaces of `pidfd`, or in our own if it is negative. Returns out->code. */
-int tc_connect(int library, int pidfd, struct tc_connection *out)
+struct tc_attempt {
+	void (*open)(void *connection);
+	struct tc_connection *out;
+};
+
+static void tc_open(void *argument)
 {
-	const struct tc_library *its = &tc_libraries[library];
-	struct tc_namespace_call call = {.pidfd = pidfd, .function = its->open, .argument = out};
-	int attempts;
+	struct tc_attempt *attempt = argument;
 
-	/* libqb 2.0.6 fails a connect now and then for no reason, so one failure of that kind is no proof. */
-	for (attempts = 0; attempts < 2; attempts++) {
-		int entered = 0;
+	errno = 0;
+	attempt->open(attempt->out);
+	attempt->out->error = errno;
+}
 
+/* One attempt to connect. Sets out->code. */
+static void tc_attempt_to_connect(const struct tc_library *its, int pidfd, struct tc_connection *out)
+{
+	struct tc_attempt attempt = {.open = its->open, .out = out};
+	struct tc_namespace_call call = {.pidfd = pidfd, .function = tc_open, .argument = &attempt};
+	struct tc_opening opening;
+	int entered = 0;
+
+	out->error = tc_begin_opening(&opening);
+	if (out->error != 0) {
+		out->function = "socket";
+		out->code = TC_LACKING;
+	} else {
 		tc_begin_creation(&out->handle);
 		if (pidfd < 0) {
-			its->open(out);
+			tc_open(&attempt);
 		} else {
 			entered = tc_call_in_namespaces(&call);
 		}
@@ -94,8 +111,24 @@ int tc_connect(int library, int pidfd, struct tc_connection *out)
 		if (entered != 0) {
 			out->function = call.failed;
 			out->error = call.error;
-			return out->code = TC_UNREACHABLE;
+			out->code = TC_UNREACHABLE;
+		} else if (out->code != TC_CS_OK && (out->error == EMFILE || out->error == ENFILE)) {
+			out->code = TC_LACKING;
 		}
+	}
+	tc_end_opening(&opening);
+}
+
+/* Connect in the namespaces of `pidfd`, or in our own if it is negative. Returns out->code. */
+int tc_connect(int library, int pidfd, struct tc_connection *out)
+{
+	const struct tc_library *its = &tc_libraries[library];
+	int attempts;
+
+	/* libqb 2.0.6 fails a connect now and then for no reason, so one failure of that kind is no proof. */
+	for (attempts = 0; attempts < 2; attempts++) {
+		out->handle = 0;
+		tc_attempt_to_connect(its, pidfd, out);
 		if (out->code == TC_CS_OK) {
 			out->function = its->fd_get_name;
 			out->code = its->fd_get(out->handle, &out->fd);

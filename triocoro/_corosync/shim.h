@@ -4,6 +4,7 @@
  *   libraries.c   loads the libraries; connects, dispatches and finalizes, which all of them do alike
  *   lib*.c        per library: its callbacks, and the calls that need more than the library's own function
  *   arena.c       where callbacks store events until Python decodes them
+ *   descriptors.c keeps libqb from closing file descriptors that are not its own
  *   creation.c    serializes the creation of handles, which libqb leaves unlocked
  *   iteration.c   cpg_iteration_*, so that a dying daemon cannot hang it
  *   namespaces.c  calls a function in the namespaces of another process
@@ -28,6 +29,7 @@ enum {
 	TC_FULL = -2,        /* no room for another request: wait until the fd is writable */
 	TC_SHALLOW = -3,     /* the stack of this thread is too small for the library */
 	TC_UNREACHABLE = -4, /* the namespaces of the daemon could not be entered */
+	TC_LACKING = -5,     /* the library cannot get what it needs from the system, such as file descriptors */
 };
 
 /* --- libraries.c --- */
@@ -49,7 +51,7 @@ struct tc_connection {
 	uint32_t max_message_size;
 	uint32_t quorum_type;
 	int code;
-	int error;            /* the errno, for TC_UNREACHABLE */
+	int error;            /* the errno, for TC_UNREACHABLE and TC_LACKING */
 	const char *function; /* the function that `code` or `error` comes from */
 };
 
@@ -151,6 +153,17 @@ int tc_call_in_namespaces(struct tc_namespace_call *call);
 
 int tc_stack_is_shallow(void);
 
+/* --- descriptors.c --- */
+
+struct tc_opening {
+	int first; /* a duplicate of fd 0, or -1 */
+	int flags; /* the flags of fd 0 */
+};
+
+int tc_begin_opening(struct tc_opening *opening);
+void tc_end_opening(struct tc_opening *opening);
+int tc_no_descriptor(void);
+
 /* --- lib*.c --- */
 
 /* Each connects `argument`, a struct tc_connection. They run in the namespaces of the daemon. */
@@ -166,7 +179,7 @@ struct tc_allocation {
 	uint64_t size;   /* in */
 	void *buffer;
 	int code;
-	int error;            /* the errno, for TC_UNREACHABLE */
+	int error;            /* the errno, for TC_UNREACHABLE and TC_LACKING */
 	const char *function; /* the function that `code` or `error` comes from */
 };
 

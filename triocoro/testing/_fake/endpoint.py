@@ -11,7 +11,7 @@ from typing import Any, TypeVar, cast
 import trio
 
 from ..._enums import CsError
-from ..._errors import error_from_code
+from ..._errors import error_from_code, no_descriptor
 from ..._services import CfgSpec, CmapSpec, CpgSpec, QuorumSpec, ServiceSpec, VotequorumSpec
 from .exec.cfg import CfgService
 from .exec.cmap import CmapService
@@ -120,7 +120,16 @@ class FakeEndpoint:
 
         def accept() -> None:
             service = daemon.service(kind)
-            pending.finish(make(IpcConnection(daemon, service, self._pid), service))
+            try:
+                connection = IpcConnection(daemon, service, self._pid)
+            except OSError as exc:
+                # It is the client's part that needs file descriptors: the daemon must not suffer.
+                error = no_descriptor(exc.errno or 0, function)
+                if error is None:
+                    raise
+                pending.finish(error)
+            else:
+                pending.finish(make(connection, service))
 
         daemon.submit(_ConnectJob(accept, pending.abort))
 
