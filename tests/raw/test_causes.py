@@ -1,0 +1,135 @@
+"""Each failure to connect names its cause: what is full, missing or elsewhere."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+from support.c_libraries import of_the_libraries
+from support.external_programs import inside, running
+
+import triocoro
+from triocoro import CorosyncError, CorosyncUnavailableError, NoMemoryError, NoResourcesError, NoSpaceError
+from triocoro._corosync import CorosyncEndpoint
+from triocoro.testing import Node
+
+pytestmark = [pytest.mark.deadline(30), of_the_libraries]
+
+
+@asynccontextmanager
+async def beside(node: Node, *command: str) -> AsyncGenerator[CorosyncEndpoint, None]:
+    """An endpoint that connects in the namespaces of a command: it prints a line when they are ready, and stays."""
+    async with running(node, *command) as child:
+        await child.line()
+        pidfd = os.pidfd_open(child.pid)
+        try:
+            yield CorosyncEndpoint("another place", lambda: pidfd)
+        finally:
+            os.close(pidfd)
+
+
+async def refusal(endpoint: triocoro.Endpoint | None = None) -> CorosyncError:
+    with pytest.raises(CorosyncError) as caught:
+        async with triocoro.open_group("g", endpoint=endpoint):
+            pass
+    return caught.value
+
+
+async def test_a_full_shared_memory(corosync: Node) -> None:
+    async def remount(size: str) -> None:
+        # Not with the options that it has: among them is an ordinary user's id, which the user namespace does not know.
+        command = ["mount", "--options-mode=ignore", "-o", f"remount,size={size}", "/dev/shm"]
+        await trio.run_process([*inside(corosync), *command])
+
+    async with triocoro.open_group("g"):
+        pass
+    lines = await trio.run_process([*inside(corosync), "df", "--output=used", "/dev/shm"], capture_stdout=True)
+    await remount(f"{int(lines.stdout.split()[-1]) + 512}k")
+    error = await refusal()
+    assert type(error) is NoSpaceError
+    assert "/dev/shm is full" in str(error)
+    assert "mount -o remount,size=" in str(error)
+    await remount("50%")
+    async with triocoro.open_group("g"):
+        pass
+
+
+async def test_another_shared_memory(corosync: Node) -> None:
+    mount = "mount -t tmpfs none /dev/shm && echo && exec sleep 60"
+    async with beside(corosync, "unshare", "--mount", "sh", "-c", mount) as endpoint:
+        error = await refusal(endpoint)
+    assert type(error) is CorosyncUnavailableError
+    assert str(error).startswith(
+        "cannot connect to another place: a Corosync daemon answers, but its files are not in our"
+    )
+    assert "--ipc=host" in str(error)
+
+
+async def test_no_shared_memory(corosync: Node) -> None:
+    mount = "mount -t tmpfs none /dev && echo && exec sleep 60"
+    async with beside(corosync, "unshare", "--mount", "sh", "-c", mount) as endpoint:
+        error = await refusal(endpoint)
+    assert type(error) is CorosyncUnavailableError
+    assert str(error).startswith("cannot connect to another place: there is no /dev/shm")
+    assert "mount -t tmpfs" in str(error)
+
+
+CONNECT = """
+import trio, triocoro, triocoro.lowlevel
+
+async def main():
+    try:
+        await triocoro.lowlevel.cpg_initialize()
+    except triocoro.CorosyncUnavailableError as error:
+        print(error)
+
+trio.run(main)
+"""
+
+
+async def test_another_network_namespace(corosync: Node) -> None:
+    """With the daemon among our processes, and without."""
+
+    async def connect(*command: str) -> str:
+        line = [*inside(corosync), "unshare", "--net", *command, sys.executable, "-c", CONNECT]
+        result = await trio.run_process(line, capture_stdout=True, stderr=subprocess.STDOUT)
+        return str(result.stdout.decode())
+
+    visible = await connect()
+    assert visible.startswith(
+        "cannot connect to the system's Corosync: no Corosync daemon listens in our network namespace, but process "
+    )
+    assert "(corosync) runs in another one" in visible
+    assert "nsenter --target" in visible
+    hidden = await connect("--pid", "--fork", "--mount", "--mount-proc")
+    assert "no Corosync daemon listens in our network namespace, but /dev/shm has the files of one" in hidden
+    assert "docker run --network=host" in hidden
+
+
+@pytest.mark.parametrize(
+    "number,function,kind,words",
+    [
+        (errno.EMFILE, "socket", NoResourcesError, r"RLIMIT_NOFILE.*ulimit -n"),
+        (errno.ENFILE, "socket", NoResourcesError, "fs.file-max"),
+        (errno.EAGAIN, "clone", NoResourcesError, r"ulimit -u.*pids\.max"),
+        (errno.ENOMEM, "mmap", NoMemoryError, "ulimit -v"),
+        (errno.EAFNOSUPPORT, "socket", CorosyncUnavailableError, "Unix sockets.*RestrictAddressFamilies"),
+        (errno.EROFS, "cpg_zcb_alloc", CorosyncUnavailableError, "no file can be made in /dev/shm"),
+        (errno.ENOSPC, "cpg_zcb_alloc", NoSpaceError, "/dev/shm is full"),
+        (errno.EFBIG, "cpg_zcb_alloc", NoSpaceError, "ulimit -f"),
+    ],
+)
+def test_what_the_system_refuses(number: int, function: str, kind: type[CorosyncError], words: str) -> None:
+    from triocoro._corosync._causes import lack
+
+    error = lack(number, function)
+    assert type(error) is kind
+    assert error.function == function
+    with pytest.raises(kind, match=f"^{function}: {os.strerror(number)}: .*{words}"):
+        raise error
