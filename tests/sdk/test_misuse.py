@@ -111,7 +111,8 @@ def test_an_abandoned_generator_around_a_group(corosync_mode: str, caplog: pytes
             yield group
 
     async def abandon() -> None:
-        async with (NetnsCluster if corosync_mode == "real" else FakeCluster)(nodes=1) as cluster:
+        kind = NetnsCluster if corosync_mode == "real" else FakeCluster
+        async with kind(nodes=1) as cluster:
             async for _group in members(cluster[1].endpoint):
                 break
             gc.collect()

@@ -281,7 +281,7 @@ class CorosyncCpg(CorosyncHandle[CpgEvent]):
         shared.give_back()
         try:
             code = await self._trip(partial(self._zcb_free, shared))
-        except trio.Cancelled:
+        except (trio.Cancelled, KeyboardInterrupt):
             # If the worker has begun, it completes, and then this does nothing.
             trio.lowlevel.spawn_system_task(self._late, partial(retry_briefly, partial(self._zcb_free, shared)))
             raise

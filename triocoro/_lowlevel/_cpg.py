@@ -65,7 +65,7 @@ class CpgHandle(Handle[CpgEvent]):
             )
         try:
             await self._request(lambda: self._raw.join(name))
-        except trio.Cancelled:
+        except (trio.Cancelled, KeyboardInterrupt):
             self._left = True
             raise
         self._group = name

@@ -58,7 +58,7 @@ class _Recorder:
         self.write(Call, handle, number=number, function=function, arguments=arguments)
         try:
             result = await action()
-        except trio.Cancelled:
+        except (trio.Cancelled, KeyboardInterrupt):
             self.write(Cancellation, handle, number=number)
             raise
         except Exception as error:

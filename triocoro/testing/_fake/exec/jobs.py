@@ -55,12 +55,13 @@ class PendingReply(Generic[T]):
         """Wait for the outcome.
 
         Args:
-            unclaimed: if the wait is cancelled, called with the result once there is one, or with `None` on failure.
+            unclaimed: if the wait is cancelled or interrupted, called with the result once there is one, or with
+                `None` on failure.
         """
         if not self._done.is_set():
             try:
                 await self._done.wait()
-            except trio.Cancelled:
+            except BaseException:  # Cancelled, or KeyboardInterrupt
                 self._unclaimed = unclaimed
                 # The request may have finished in the moment of the cancellation.
                 if self._done.is_set():

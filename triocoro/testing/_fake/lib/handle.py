@@ -148,7 +148,7 @@ class FakeHandle(ABC, Generic[RecordT, EventT]):
         self._connection.submit(make_job(pending))
         try:
             await pending.wait(unclaimed=unclaimed)
-        except trio.Cancelled:
+        except (trio.Cancelled, KeyboardInterrupt):
             raise  # `unclaimed` releases the lane.
         except BaseException:
             release()
