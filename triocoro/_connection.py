@@ -80,6 +80,8 @@ class Connection(Generic[EventT]):
         self._fd = self.lifetime.fd
         self._dispatching = False
         self._served = trio.Event()
+        self.taken: int = 0
+        """How many events were dispatched, fragments of messages included."""
 
     # -- dispatch ------------------------------------------------------------------------------------------------------
 
@@ -118,13 +120,15 @@ class Connection(Generic[EventT]):
         """
         self.lifetime.check()
         try:
-            return self._raw.dispatch(max_events, max_bytes)
+            taken, events = self._raw.dispatch(max_events, max_bytes)
         except CorosyncError as exc:
             self.lifetime.lose(exc)
             raise self.lifetime.loss() from exc
         finally:
             if self.dispatched:
                 self.dispatched.unpark_all()
+        self.taken += taken
+        return taken, events
 
     @trio.lowlevel.enable_ki_protection
     async def _serve(self, handle: Callable[[Sequence[EventT]], None]) -> None:  # noqa: ASYNC910 - a task of our own
@@ -147,7 +151,11 @@ class Connection(Generic[EventT]):
     @asynccontextmanager
     @trio.lowlevel.enable_ki_protection
     async def serving(
-        self, handle: Callable[[Sequence[EventT]], None], *, leave: Callable[[], Awaitable[None]] | None = None
+        self,
+        handle: Callable[[Sequence[EventT]], None],
+        *,
+        leave: Callable[[], Awaitable[None]] | None = None,
+        beside: Callable[[], Awaitable[None]] | None = None,
     ) -> AsyncGenerator[None, None]:
         """Run the user's block: dispatch to `handle` meanwhile, and close the connection at its end.
 
@@ -159,18 +167,26 @@ class Connection(Generic[EventT]):
         Args:
             handle: takes each batch of events; called on the Trio thread, must not raise.
             leave: called before closing; leaving and closing together may take `GRACE` seconds.
+            beside: runs beside the block, and is cancelled at its end or that of the connection; must not raise.
         """
         failure: BaseException | None = None
         task = trio.lowlevel.current_task()
+        scope = trio.CancelScope(shield=True)
+        over = trio.Event()
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._serve, handle)
+                if beside is None:
+                    over.set()
+                else:
+                    nursery.start_soon(self._run_beside, beside, scope, over)
                 # Exceptions are kept until the nursery is closed, which would wrap them in a group.
                 try:
                     with self.lifetime.block:
                         yield
                 except BaseException as exc:  # noqa: BLE001, ASYNC103 - raised below
                     failure = exc
+                scope.cancel()
                 try:
                     await self._finish(leave)
                 except BaseException as exc:  # noqa: BLE001, ASYNC103 - raised below
@@ -180,6 +196,7 @@ class Connection(Generic[EventT]):
                     # another task does. In that task a nursery can report the error, but not wait for its children.
                     with trio.CancelScope(shield=True):
                         await self._served.wait()
+                        await over.wait()
         except BaseException:  # noqa: ASYNC103 - raised here, or replaced by `failure` below
             # A cancellation that came while the nursery closed, or a bug in `handle`, which has cancelled the block.
             if failure is None or is_cancellation(failure):
@@ -187,6 +204,15 @@ class Connection(Generic[EventT]):
         outcome = self._outcome(failure)
         if outcome is not None:
             raise outcome
+
+    async def _run_beside(
+        self, beside: Callable[[], Awaitable[None]], scope: trio.CancelScope, over: trio.Event
+    ) -> None:
+        try:
+            with self.lifetime.cancelled_at_end(scope):
+                await beside()
+        finally:
+            over.set()
 
     def _outcome(self, failure: BaseException | None) -> BaseException | None:
         """What the block raises, if its body has raised `failure`."""

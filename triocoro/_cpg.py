@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
-from typing import final
+from functools import partial
+from typing import Final, final
 
 import attrs
 import trio
@@ -19,6 +21,8 @@ from ._stream import StreamStatistics
 from ._types import Address, Buffer, ConfigChange, CpgEvent, GroupEvent, GroupMember, Message, make_address
 
 DEFAULT_MAX_BUFFERED_BYTES = 64 * 2**20
+
+_private_groups: Final = itertools.count(1)
 
 
 @attrs.frozen
@@ -133,10 +137,11 @@ class Group(trio.abc.ReceiveChannel[GroupEvent]):
             the message as it was delivered to us.
 
         Raises:
-            MessageLostError: the daemon dropped the message; no member gets it.
+            MessageLostError: the daemon dropped the message; no member gets it. If none of our messages follows, that
+                is found out after one to two seconds.
             others: as `send`.
 
-        Cancelled: the message may have been sent.
+        Cancelled: the message may have been sent. If it is lost, that is reported as with `send`.
 
         Source: cpg_mcast_joined(3).
         """
@@ -189,11 +194,11 @@ class Group(trio.abc.ReceiveChannel[GroupEvent]):
     def statistics(self) -> GroupStatistics:
         """Return counters, and the state of the buffers."""
         return GroupStatistics(
-            sent=self._membership.sender.sent,
-            confirmed=self._membership.sender.confirmed,
-            lost=self._membership.sender.lost,
-            outstanding=self._membership.sender.outstanding,
-            send_window=self._membership.sender.window.size,
+            sent=self._membership.outstanding.sent,
+            confirmed=self._membership.outstanding.confirmed,
+            lost=self._membership.outstanding.lost,
+            outstanding=self._membership.outstanding.certain,
+            send_window=self._membership.outstanding.window.size,
             tasks_waiting_send=self._membership.sender.tasks_waiting,
             stream=self._membership.stream.statistics(),
         )
@@ -250,19 +255,28 @@ async def open_group(
     except BaseException:
         connection.lifetime.close()
         raise
+    address = make_address(nodeid, connection.endpoint.pid)
     membership = Membership(
         encoded,
-        make_address(nodeid, connection.endpoint.pid),
+        address,
         raw,
         connection,
         totem_changes=totem_changes,
         receive=receive,
         max_buffered_bytes=max_buffered_bytes,
+        order=partial(_join_and_leave, address, connection.endpoint),
     )
-    async with connection.serving(membership.handle, leave=membership.leave):
+    async with connection.serving(membership.handle, leave=membership.leave, beside=membership.settling.run):
         await membership.join()
         yield Group(membership)
     membership.raise_untold()
+
+
+async def _join_and_leave(address: Address, endpoint: Endpoint) -> None:
+    """Join a group of this process alone, and leave it."""
+    name = f"triocoro {address.nodeid} {address.pid} {next(_private_groups)}"
+    async with open_group(name, receive=False, endpoint=endpoint):
+        pass
 
 
 @final

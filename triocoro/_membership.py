@@ -7,7 +7,7 @@ this process is a member already, or its earlier membership has not ended yet.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import Final, cast, final
 
 import trio
@@ -15,9 +15,11 @@ import trio
 from ._connection import Connection
 from ._enums import CsError
 from ._errors import ExistError, TryAgainError
+from ._outstanding import Outstanding, OwnMessage, lost_error
 from ._raw import RawCpg
 from ._requests import MAY_PASS, retry
-from ._sending import OwnMessage, Sender, lost_error
+from ._sending import Sender
+from ._settling import Settling
 from ._stream import EventStream
 from ._types import Address, ConfigChange, CpgEvent, GroupEvent, Message, MessageLost
 
@@ -47,6 +49,7 @@ class Membership:
         totem_changes: whether to pass on `TotemChange` events.
         receive: whether to buffer events for receivers.
         max_buffered_bytes: the bound of that buffer.
+        order: joins and leaves a private group of the same daemon; see `_settling.py`.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class Membership:
         totem_changes: bool,
         receive: bool,
         max_buffered_bytes: int,
+        order: Callable[[], Awaitable[None]],
     ) -> None:
         self.name = name
         self.address = address
@@ -67,14 +71,16 @@ class Membership:
         self.view: ConfigChange = ConfigChange(members=(), joined=(), left=())
         self.stream: EventStream[GroupEvent] = EventStream(connection.lifetime, max_buffered_bytes)
         self.stream.on_receive = self._note_received
-        self.sender: Sender = Sender(connection, raw, self.stream)
+        self.outstanding: Outstanding = Outstanding(address)
+        self.sender: Sender = Sender(connection, raw, self.stream, self.outstanding)
+        self.settling: Settling = Settling(connection, raw, self.outstanding, order=order, report=self._report_settled)
         self._raw = raw
         self._totem_changes = totem_changes
         self._joined = trio.Event()
         self._left = trio.Event()
         self._untold: list[MessageLost] = []
         self._notable = 0  # how many events other than messages wait in the stream
-        connection.lifetime.count_unconfirmed = lambda: self.sender.outstanding
+        connection.lifetime.count_unconfirmed = lambda: self.outstanding.certain
         # The daemon lets a process, here of this endpoint, join a group once.
         self.key: Hashable = connection.endpoint.identity, connection.endpoint.pid, name
         _memberships.add(self)
@@ -88,6 +94,8 @@ class Membership:
 
     def handle(self, events: Sequence[CpgEvent]) -> None:
         """Take a batch of events that were dispatched."""
+        if self.settling.counting:
+            self.settling.count(events)
         if len(events) > _FEW and _MESSAGES_ONLY.issuperset(map(type, events)):
             messages = cast("Sequence[Message]", events)
             if self._handle_expected(messages):
@@ -100,6 +108,9 @@ class Membership:
                 self._handle_config_change(event, out)
             elif self._totem_changes:
                 out.append(event)
+        self._put(out)
+
+    def _put(self, out: list[GroupEvent]) -> None:
         if self.receive:
             self._notable += sum(not isinstance(event, Message) for event in out)
             self.stream.put(out, list(map(_payload_bytes, out)))
@@ -109,7 +120,7 @@ class Membership:
         own = self.address
         # Mostly it is the same object.
         payloads = [message.payload for message in messages if message.sender is own or message.sender == own]
-        if not self.sender.on_expected_deliveries(payloads):
+        if not self.outstanding.on_expected_deliveries(payloads):
             return False
         if self.receive:
             self.stream.put(messages, [len(message.payload) for message in messages])
@@ -117,7 +128,7 @@ class Membership:
 
     def _handle_message(self, message: Message, out: list[GroupEvent]) -> None:
         if message.sender is self.address or message.sender == self.address:
-            lost = self.sender.on_self_delivery(message)
+            lost = self.outstanding.on_self_delivery(message)
             if lost:
                 self._report(lost, out)
         out.append(message)
@@ -127,7 +138,7 @@ class Membership:
             self.view = event
         self._joined.set()
         if any(change.address == self.address for change in event.left):
-            self._report(self.sender.on_leave(), out)
+            self._report(self.outstanding.lose_all(), out)
             self._left.set()
         out.append(event)
 
@@ -135,8 +146,13 @@ class Membership:
         for own in lost:
             report = MessageLost(own.payload)
             out.append(report)
-            if own.waiters is None:  # else `send_and_wait` raises
+            if own.caller is None:  # else `send_and_wait` raises
                 self._untold.append(report)
+
+    def _report_settled(self, lost: list[OwnMessage]) -> None:
+        out: list[GroupEvent] = []
+        self._report(lost, out)
+        self._put(out)
 
     def _note_received(self, events: Sequence[GroupEvent]) -> None:
         if not self._notable:

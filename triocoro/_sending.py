@@ -1,60 +1,23 @@
-"""Sending to a group: one sender at a time, and a record of the messages that have not been delivered back yet.
-
-The daemon accepts a message without promising anything: under pressure it drops some, and only logs it. But it delivers
-our own messages back to us in the order in which we sent them. So a queue of what was sent, compared with each own
-delivery, shows every loss that is followed by a later delivery, or by our own leave, which is ordered behind all our
-messages.
-"""
+"""Sending to a group: one sender at a time, under flow control."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Final, final
 
-import attrs
 import trio
 
 from ._backoff import Backoff
 from ._connection import Connection
-from ._errors import CorosyncError, InterruptedSendError, InterruptError, LibraryError, MessageLostError
+from ._errors import CorosyncError, InterruptedSendError, InterruptError, LibraryError
+from ._outstanding import Outstanding, OwnMessage, lost_error
 from ._raw import MULTICAST_BURST, MulticastStatus, RawCpg
 from ._stream import EVENT_COST, EventStream
 from ._types import CpgEvent, GroupEvent, Message
-from ._window import OVERHEAD, SendWindow, cost
 
 _STALL: Final = 1.0
-"""Seconds without progress after which sending goes on. Without own deliveries, one more message may go although the
-window is full: if all messages in it were lost, only a later one can show that, and open the window again. Without
-receives, messages may go although our own stream is filling up, and sooner if less than half of its bound is in use."""
-
-
-@attrs.define(eq=False)
-class OwnMessage:
-    """An outstanding message of ours that needs more memory than its payload: one awaited, or one fragmented."""
-
-    payload: bytes
-    certain: bool = True
-    """False while a fragmented send is in progress or was cancelled."""
-    abandoned: bool = False
-    """Whether its send was cancelled. It may be delivered or not, and occupies nothing of the window."""
-    settled: bool = False
-    """Whether it was delivered, or is known to be lost."""
-    delivery: Message | None = None
-    """The delivered message; `None` until then, or if it was lost."""
-    waiters: trio.lowlevel.ParkingLot | None = None
-    """Unparked once it is settled, if it was sent with `send_and_wait`."""
-
-    @property
-    def cost(self) -> int:
-        """What it occupies of the window."""
-        return 0 if self.abandoned else cost((self.payload,))
-
-    def settle(self, delivery: Message | None) -> None:
-        """Note that it was delivered, or is lost."""
-        self.settled = True
-        self.delivery = delivery
-        if self.waiters is not None:
-            self.waiters.unpark_all()
+"""Seconds without receives after which messages may go although our own stream is filling up; less if less than half of
+its bound is in use."""
 
 
 @final
@@ -65,9 +28,12 @@ class Sender:
         connection: the connection.
         raw: its handle.
         stream: the stream of the same group. While it is filling up, sending waits for its receivers.
+        outstanding: where to note what was sent.
     """
 
-    def __init__(self, connection: Connection[CpgEvent], raw: RawCpg, stream: EventStream[GroupEvent]) -> None:
+    def __init__(
+        self, connection: Connection[CpgEvent], raw: RawCpg, stream: EventStream[GroupEvent], outstanding: Outstanding
+    ) -> None:
         self._lifetime = connection.lifetime
         self._requests = connection.requests
         self._dispatched = connection.dispatched
@@ -78,23 +44,13 @@ class Sender:
         # Held by the task that sends, so that senders take turns in the order in which they came.
         self._turn = trio.StrictFIFOLock()
         self._backoff = Backoff.of_multicast()
-        # In the order of sending; of most messages nothing but the payload.
-        self._outstanding: list[bytes | OwnMessage] = []
-        self.window: SendWindow = SendWindow()
-        self._room = trio.lowlevel.ParkingLot()
-        self._lifetime.add_waiters(self._room)
+        self._outstanding = outstanding
+        self._window = outstanding.window
+        self._lifetime.add_waiters(outstanding.room)
         # How often the stream had been received from when its receivers were found to make no progress.
         self._stuck_at = -1
-        self.sent: int = 0
-        self.confirmed: int = 0
-        self.lost: int = 0
         self.leaving: bool = False
         """Whether the group is being left: nothing more can be sent."""
-
-    @property
-    def outstanding(self) -> int:
-        """How many messages have been sent and not been delivered back yet."""
-        return sum(isinstance(own, bytes) or own.certain for own in self._outstanding)
 
     @property
     def tasks_waiting(self) -> int:
@@ -130,7 +86,7 @@ class Sender:
             MessageLostError: the daemon dropped it.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        own = OwnMessage(payload, waiters=trio.lowlevel.ParkingLot())
+        own = OwnMessage(payload, caller=trio.lowlevel.ParkingLot())
         if not await self._send_now(payload, own):
             await self._take_turn()
             try:
@@ -143,14 +99,17 @@ class Sender:
         return own.delivery
 
     async def _wait_until_settled(self, own: OwnMessage) -> None:
-        if own.settled or own.waiters is None:
+        if own.settled or own.caller is None:
             await trio.lowlevel.cancel_shielded_checkpoint()
             return
-        self._lifetime.add_waiters(own.waiters)
+        lot = own.caller
+        self._lifetime.add_waiters(lot)
         try:
-            await own.waiters.park()
+            await lot.park()
         finally:
-            self._lifetime.remove_waiters(own.waiters)
+            self._lifetime.remove_waiters(lot)
+            if not own.settled:
+                self._outstanding.give_up(own)
         if not own.settled:
             self._lifetime.check()
 
@@ -180,14 +139,12 @@ class Sender:
             self._turn.locked()
             or self._lane.borrowed_tokens
             or size > self._max_atomic_size
-            or not self.window.fits(size)
+            or not self._window.fits(size)
             or self._filling_up(1, size)
             or not self._cross((payload,))[0]
         ):
             return False
-        self._outstanding.append(entry)
-        self.window.add(1, size + OVERHEAD)
-        self.sent += 1
+        self._outstanding.add_one(entry, size)
         return True
 
     def _cross(self, burst: Sequence[bytes]) -> tuple[int, MulticastStatus]:
@@ -196,7 +153,7 @@ class Sender:
         if sent:
             self._backoff.reset()
         if status is MulticastStatus.TRY_AGAIN:
-            self.window.narrow()
+            self._window.narrow()
         return sent, status
 
     async def _take_turn(self) -> None:  # noqa: ASYNC910 - the callers are checkpoints
@@ -239,13 +196,13 @@ class Sender:
             await self._send_fragmented(own)
         else:
             await self._send((own.payload,))
-            self._outstanding[-1] = own
+            self._outstanding.await_last(own)
 
     def _fitting(self, payloads: Sequence[bytes], start: int) -> Sequence[bytes]:
         """The messages from `start` on that can be sent now: they fit into the window, and into our own stream."""
         largest = self._max_atomic_size
         burst = payloads[start : start + MULTICAST_BURST]
-        burst = burst[: self.window.fitting(burst)]
+        burst = burst[: self._window.fitting(burst)]
         if any(map(largest.__lt__, map(len, burst))):
             burst = burst[: next(index for index, payload in enumerate(burst) if len(payload) > largest)]
         while burst and self._filling_up(len(burst), sum(map(len, burst))):
@@ -256,7 +213,7 @@ class Sender:
         """Whether our own stream is filling up, and `count` messages of `size` bytes must wait for its receivers."""
         stream = self._stream
         under_way = len(self._outstanding)
-        if not stream.filling(self.window.occupied + size + EVENT_COST * (under_way + count)):
+        if not stream.filling(self._window.occupied + size + EVENT_COST * (under_way + count)):
             return False
         if count == 1 and stream.empty and not under_way:
             return False  # it could not be sent otherwise
@@ -266,19 +223,18 @@ class Sender:
         """Wait until some of the messages from `start` on can be sent, and return these."""
         while not (burst := self._fitting(payloads, start)):
             first = payloads[start : start + 1]
-            if self.window.fitting(first):
+            if self._window.fitting(first):
                 receives = self._stream.receives
                 # The more waits to be received, the longer receivers are given.
                 unparked = await self._wait_briefly(self._stream.drained, _STALL * self._stream.fullness)
                 if not unparked and receives == self._stream.receives:
                     self._stuck_at = receives
-            elif not await self._wait_briefly(self._room):
-                burst = first
-                break
+            else:
+                await self._outstanding.room.park()
             await self._check_async()
         return burst  # noqa: ASYNC910
 
-    async def _wait_briefly(self, lot: trio.lowlevel.ParkingLot, seconds: float = _STALL) -> bool:
+    async def _wait_briefly(self, lot: trio.lowlevel.ParkingLot, seconds: float) -> bool:
         """Park for at most that long; whether another task has unparked us."""
         with trio.move_on_after(seconds) as scope:
             await lot.park()
@@ -298,7 +254,7 @@ class Sender:
         except LibraryError as exc:
             await self._lifetime.fail(exc)
         if sent:
-            self._remember(burst if sent == len(burst) else burst[:sent])
+            self._outstanding.add(burst if sent == len(burst) else burst[:sent])
         return sent, status  # noqa: ASYNC910 - a checkpoint here could forget what was sent
 
     async def _pause(self, status: MulticastStatus) -> None:
@@ -318,131 +274,26 @@ class Sender:
         payload = own.payload
         own.certain = False
         # Remembered first: its delivery may be dispatched before the last round trip has returned.
-        self._outstanding.append(own)
-        self.window.add(1, own.cost)
-        self.sent += 1
+        self._outstanding.add_one(own, len(payload))
         try:
             await self._requests.run(lambda: self._raw.multicast_fragmented(payload))
         except (trio.Cancelled, KeyboardInterrupt):
-            self.window.remove(0, own.cost)
-            own.abandoned = True
+            self._outstanding.abandon(own)
             raise
         except InterruptError as exc:
-            self._forget(own)
+            self._outstanding.forget(own)
             raise InterruptedSendError(
                 f"a membership change interrupted a message of {len(payload)} bytes, and no member receives it;"
                 f" send it again (up to {self._raw.max_atomic_message_size} bytes this cannot happen)",
                 function=exc.function,
             ) from None
         except CorosyncError:
-            self._forget(own)
+            self._outstanding.forget(own)
             raise
         own.certain = True
 
     async def _wait_until_alone(self) -> None:  # noqa: ASYNC910 - the caller has been a checkpoint
-        """Wait until nothing of ours is on its way, or until nothing has come back for too long."""
-        while self.window.occupied:
-            if not await self._wait_briefly(self._room):
-                return
+        """Wait until nothing of ours is on its way."""
+        while self._window.occupied:
+            await self._outstanding.room.park()
             await self._check_async()
-
-    # -- what becomes of what was sent ---------------------------------------------------------------------------------
-
-    def _remember(self, payloads: Sequence[bytes]) -> None:
-        self._outstanding += payloads
-        self.window.add(len(payloads), cost(payloads))
-        self.sent += len(payloads)
-
-    def _forget(self, own: OwnMessage) -> None:
-        if own in self._outstanding:
-            self._outstanding.remove(own)
-            self.window.remove(1, own.cost)
-            self.sent -= 1
-
-    def on_expected_deliveries(self, payloads: Sequence[bytes]) -> bool:
-        """Take note of own messages that were delivered, if they are the oldest outstanding ones, and none is awaited.
-
-        Returns:
-            whether they are. If not, nothing is noted: `on_self_delivery` must take one after the other.
-        """
-        count = len(payloads)
-        if not count:
-            return True
-        if self._outstanding[:count] != payloads:
-            return False
-        del self._outstanding[:count]
-        self.confirmed += count
-        self._free(count, cost(payloads))
-        return True
-
-    def on_self_delivery(self, message: Message) -> list[OwnMessage]:
-        """Take note of an own message that was delivered; return those sent before it, which are therefore lost."""
-        payload = message.payload
-        if self._outstanding and self._outstanding[0] == payload:
-            del self._outstanding[0]
-            self.confirmed += 1
-            self._free(1, len(payload) + OVERHEAD)
-            return []
-        index = self._match(payload)
-        if index is None:
-            return []
-        lost = self._lose(index)
-        own = _with_state(self._outstanding.pop(0))
-        self.confirmed += 1
-        own.settle(message)
-        self._free(1, own.cost)
-        return lost
-
-    def on_leave(self) -> list[OwnMessage]:
-        """Take note that our leave was delivered; return what is still outstanding, and therefore lost."""
-        return self._lose(len(self._outstanding))
-
-    def _match(self, payload: bytes) -> int | None:
-        """Which outstanding message was delivered: of equal ones the first that was not abandoned, else the first."""
-        found = None
-        for index, entry in enumerate(self._outstanding):
-            own = _with_state(entry)
-            if own.payload != payload:
-                if found is not None:
-                    break
-            elif not own.abandoned:
-                return index
-            elif found is None:
-                found = index
-        return found
-
-    def _lose(self, count: int) -> list[OwnMessage]:
-        """Drop the first `count` outstanding messages; return those that were certainly sent."""
-        if not count:
-            return []
-        gone = [_with_state(entry) for entry in self._outstanding[:count]]
-        del self._outstanding[:count]
-        for own in gone:
-            own.settle(None)
-        lost = [own for own in gone if own.certain]
-        self.lost += len(lost)
-        if lost:
-            self.window.narrow()
-        self._free(count, sum(own.cost for own in gone))
-        return lost
-
-    def _free(self, count: int, occupied: int) -> None:
-        self.window.remove(count, occupied)
-        if self._room:
-            self._room.unpark_all()
-
-
-def _with_state(entry: bytes | OwnMessage) -> OwnMessage:
-    return OwnMessage(entry) if isinstance(entry, bytes) else entry
-
-
-def lost_error(payloads: Sequence[bytes]) -> MessageLostError:
-    """The error that tells of own messages that were lost."""
-    size = sum(map(len, payloads))
-    what = "a message" if len(payloads) == 1 else f"{len(payloads)} messages"
-    return MessageLostError(
-        f"the daemon accepted {what} of ours ({size} bytes) and dropped it under load: no member has received it;"
-        " send it again",
-        function="cpg_mcast_joined",
-        payloads=tuple(payloads),
-    )

@@ -28,6 +28,12 @@ class Faults:
         """Each entry makes one fragmented multicast fail."""
         self.dispatch: CorosyncError | None = None
         """What each dispatch raises, if anything."""
+        self.connects: deque[Exception] = deque()
+        """Each entry makes one connect fail."""
+        self.connected = 0
+        """How many connects there have been."""
+        self.joins: Callable[[], CorosyncError | None] = lambda: None
+        """Makes a join fail, if it returns an error."""
         self.leaves: deque[CorosyncError] = deque()
         """Each entry makes one leave fail."""
         self.multicasts: list[int] = []
@@ -67,6 +73,9 @@ class _CpgProxy:
         return self._raw.dispatch(max_events, max_bytes)
 
     async def join(self, group: bytes) -> None:
+        failure = self._faults.joins()
+        if failure is not None:
+            raise failure
         try:
             await self._raw.join(group)
         except ExistError as exc:
@@ -114,5 +123,8 @@ class FaultyEndpoint:
         return self._endpoint.pid
 
     async def connect(self, service: ServiceSpec[RawT, object]) -> RawT:
+        if self.faults.connects:
+            raise self.faults.connects.popleft()
+        self.faults.connected += 1
         raw = await self._endpoint.connect(service)
         return cast("RawT", _CpgProxy(cast("RawCpg", raw), self.faults) if isinstance(service, CpgSpec) else raw)
