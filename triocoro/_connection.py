@@ -9,10 +9,7 @@ other tasks run.
 
 from __future__ import annotations
 
-import fcntl
-import struct
 import sys
-import termios
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Final, Generic, TypeVar, cast, final
@@ -76,8 +73,6 @@ class Connection(Generic[EventT]):
         """Unparked after each dispatch, and when the connection ends: flow control may have opened."""
         self.lifetime.add_waiters(self.dispatched)
         self._raw = raw
-        # Given up only after every wait on it has been cancelled.
-        self._fd = self.lifetime.fd
         self._dispatching = False
         self._served = trio.Event()
         self.taken: int = 0
@@ -97,8 +92,9 @@ class Connection(Generic[EventT]):
             self._dispatching = False
 
     def waiting(self) -> int:
-        """Return how many events wait to be dispatched: the daemon writes one byte to the fd for each."""
-        return int(struct.unpack("i", fcntl.ioctl(self.lifetime.fd, termios.FIONREAD, b"\0" * 4))[0])
+        """Return how many events wait to be dispatched."""
+        self.lifetime.check()
+        return self._raw.waiting()
 
     async def drained(self) -> None:
         """Wait until the connection's own task has dispatched all events that wait."""
@@ -138,7 +134,7 @@ class Connection(Generic[EventT]):
             with trio.CancelScope(shield=True), self.dispatcher():  # noqa: ASYNC912 - `ended` ends it
                 while not lifetime.ended:
                     try:
-                        await trio.lowlevel.wait_readable(self._fd)
+                        await lifetime.park_until_readable()
                         _, events = self.take()
                     except (trio.ClosedResourceError, CorosyncError):
                         return  # noqa: ASYNC910

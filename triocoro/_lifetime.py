@@ -23,13 +23,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from typing import NoReturn, final
+from typing import Final, NoReturn, final
 
 import trio
 
 from . import _forks
 from ._errors import ConnectionLostError, CorosyncError, LibraryError, SlowConsumerError
 from ._raw import RawHandle
+
+LOOK: Final = 0.03
+"""Seconds after which a connection whose fd does not report the end of the daemon is dispatched without an event."""
 
 
 @final
@@ -49,6 +52,7 @@ class Lifetime:
         """Supplies `ConnectionLostError.unconfirmed`; set by the service."""
         self._raw = raw
         self._fd = raw.fileno()
+        self._hangs_up = raw.hangs_up
         self._origin = _forks.Origin()
         self._ended = False
         self._closed = False
@@ -224,11 +228,22 @@ class Lifetime:
         if scope.cancelled_caught:
             self.check()
 
+    async def park_until_readable(self) -> None:  # noqa: ASYNC910 - a checkpoint, however it is left
+        """Wait until it makes sense to dispatch: events wait, or the connection is broken, or may be.
+
+        The connection has not ended. If it ends meanwhile, this raises `trio.ClosedResourceError`.
+        """
+        if self._hangs_up:
+            await trio.lowlevel.wait_readable(self._fd)
+        else:
+            with trio.move_on_after(LOOK):
+                await trio.lowlevel.wait_readable(self._fd)
+
     async def wait_readable(self) -> None:
-        """Wait until events can be dispatched, or the connection is broken."""
+        """Like `park_until_readable`, but if the connection has ended or ends, raise what `check` raises."""
         self.check()
         try:
-            await trio.lowlevel.wait_readable(self._fd)
+            await self.park_until_readable()
         except trio.ClosedResourceError:
             self.check()
             raise

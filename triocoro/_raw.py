@@ -5,8 +5,8 @@ Everything above these protocols is shared between them. Both keep these rules:
 
 - All methods are called on the Trio thread, inside a run. None of them blocks it.
 - Group names and payloads have been validated, and are `bytes`. Results are values of `triocoro._types`.
-- `fileno()` is readable while events wait (one byte for each, so that FIONREAD counts them), readable and hung up once
-  the daemon is gone, and writable while the daemon has room for notifications of requests.
+- `fileno()` is readable while events wait, and writable while the daemon has room for notifications of requests. Once
+  the daemon is gone it is readable and hung up, if `hangs_up` says so. If not, only `dispatch` notices.
 - Round trips (the `async` methods) hold the handle's `lane` for as long as the daemon works on them. A cancelled call
   returns at once. Its request goes on, its result is dropped, and the lane stays taken until it is over. A cancelled
   `join` that succeeds is undone by a leave, a cancelled `track_add` by a `track_delete`, a cancelled `zcb_alloc` by a
@@ -67,6 +67,19 @@ class RawHandle(Protocol[EventT_co]):
 
     def fileno(self) -> int:
         """Return the fd to wait on."""
+        ...
+
+    @property
+    def hangs_up(self) -> bool:
+        """Whether `fileno()` reports the end of the daemon.
+
+        It does not if the daemon talks to its clients by sockets (``system.qb_ipc_type: socket``). Then `dispatch` must
+        be called now and then, although no event waits.
+        """
+        ...
+
+    def waiting(self) -> int:
+        """Return how many events wait to be taken; there may be more that the daemon has not sent yet."""
         ...
 
     def dispatch(self, max_events: int, max_bytes: int) -> tuple[int, Sequence[EventT_co]]:

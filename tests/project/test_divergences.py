@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import trio
-from support.raw_handles import close, joined, multicast, waiting
+from support.raw_handles import close, joined, multicast
 from trio.testing import wait_all_tasks_blocked
 
 import triocoro
@@ -461,5 +461,5 @@ async def test_how_many_deliveries_fit(corosync: Node, size: int, fits: int) -> 
             # When the other one has heard of its own, what went before was delivered here.
             await multicast(handle, bytes(size))
             await group.send_and_wait(b"")
-    assert waiting(handle) == fits
+    assert handle.waiting() == fits
     await close(handle)

@@ -22,7 +22,6 @@ from support.raw_handles import (
     payloads,
     poll,
     take_until,
-    waiting,
 )
 
 from triocoro._errors import LibraryError
@@ -36,7 +35,7 @@ pytestmark = pytest.mark.deadline(30)
 
 async def until_waiting(handle: RawCpg, count: int) -> None:
     """Until that many events are there to be taken."""
-    while waiting(handle) < count:
+    while handle.waiting() < count:
         # The daemon handles requests in order, so by the answer it has taken them; the ring brings them back.
         await handle.local_nodeid()
 
@@ -49,7 +48,7 @@ async def test_the_fd_counts_events(corosync: Node) -> None:
     await until_waiting(handle, 3)
     assert poll(handle) == select.POLLIN | select.POLLOUT
     assert handle.dispatch(2, EVERYTHING)[0] == 2
-    assert waiting(handle) == 1
+    assert handle.waiting() == 1
     assert payloads(handle.dispatch(EVERYTHING, EVERYTHING)[1]) == [b"b"]
     assert poll(handle) == select.POLLOUT
     await close(handle)
@@ -72,7 +71,7 @@ async def test_a_slow_reader_loses_nothing(corosync_cluster: Cluster) -> None:
     for start in range(0, len(messages), 50):
         await multicast(sender, *messages[start : start + 50])
         await caught_up(sender)
-    assert 0 < waiting(reader) < 2000
+    assert 0 < reader.waiting() < 2000
     received: list[bytes] = []
     while len(received) < 2000:
         await trio.lowlevel.wait_readable(reader.fileno())
@@ -89,7 +88,7 @@ async def test_events_that_wait_in_a_frozen_daemon_come_after_the_thaw(corosync:
     await multicast(handle, *messages)
     await handle.local_nodeid()
     await caught_up(other)
-    assert waiting(handle) == 2
+    assert handle.waiting() == 2
     await corosync.freeze()
     assert payloads(handle.dispatch(EVERYTHING, EVERYTHING)[1]) == messages[:2]
     assert handle.dispatch(EVERYTHING, EVERYTHING)[0] == 0

@@ -19,7 +19,6 @@ from support.raw_handles import (
     take,
     take_until,
     view_of,
-    waiting,
 )
 
 from triocoro._enums import FlowControlState, Reason, Track
@@ -143,7 +142,7 @@ async def test_nodes_of_a_ring_agree_on_its_id(corosync_cluster: Cluster) -> Non
 async def test_the_first_view_comes_with_the_ring(corosync_cluster: Cluster) -> None:
     """For who has asked for that; before the first join it hears nothing."""
     handle = await corosync_cluster[2].endpoint.connect(CpgSpec(initial_totem_conf=True))
-    assert waiting(handle) == 0
+    assert handle.waiting() == 0
     await handle.join(b"g")
     me = Address(2, corosync_cluster[2].endpoint.pid)
     change, ring = await ring_of(handle, 1, 2, 3)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from support.raw_handles import close, take, take_until, waiting
+from support.raw_handles import close, take, take_until
 
 from triocoro._enums import NodeState, Track
 from triocoro._errors import ExistError, NotExistError
@@ -48,7 +48,7 @@ async def test_tracking(corosync_cluster: Cluster) -> None:
     await corosync_cluster.heal()
     await corosync_cluster.settled()
     await handle.trackstart(Track.CHANGES_ONLY)
-    assert waiting(handle) == 0
+    assert handle.waiting() == 0
     await corosync_cluster[3].stop()
     assert await state(handle, 1, 2) == change((2, _MEMBER), (3, _DEAD), (1, _MEMBER), quorate=True)
     await close(handle)

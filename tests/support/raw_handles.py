@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
 import select
-import struct
-import termios
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
@@ -121,11 +118,6 @@ def changes(reason: Reason, *addresses: Address) -> tuple[MemberChange, ...]:
 def closed(handle: RawHandle[object]) -> bool:
     # mypy believes that a property which was False once stays so.
     return handle.closed
-
-
-def waiting(handle: RawHandle[object]) -> int:
-    """How many events are there to be taken, as far as the fd tells."""
-    return int(struct.unpack("i", fcntl.ioctl(handle.fileno(), termios.FIONREAD, b"\0" * 4))[0])
 
 
 def poll(handle: RawHandle[object]) -> int:

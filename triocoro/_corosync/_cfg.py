@@ -13,7 +13,7 @@ import trio
 from .._enums import CsError, ShutdownFlag
 from .._types import IPAddress, LinkStatus, NodeStatus, RingStatus
 from . import _arena
-from ._handle import CorosyncHandle
+from ._handle import CorosyncHandle, retry_briefly
 from ._libraries import CFG, failure
 from ._namespaces import Namespaces
 from ._shim import ffi, lib
@@ -162,6 +162,9 @@ class CorosyncCfg(CorosyncHandle[ShutdownFlag]):
 
     def _finalize(self, *, leave: bool) -> None:
         if self._replied:
+            if not self.hangs_up:
+                # The daemon would not notice that we are gone, and would go on to ask us about shutdowns.
+                retry_briefly(lambda: lib.corosync_cfg_trackstop(self._handle))
             lib.tc_cfg_finalize_replied(self._handle, self._fd)
         else:
             super()._finalize(leave=leave)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, final
 import trio
 
 from .._enums import CsError, FlowControlState, IterationType, Reason
-from .._errors import NoResourcesError
+from .._errors import NoResourcesError, error_from_code
 from .._raw import MULTICAST_BURST, MulticastStatus
 from .._types import (
     Address,
@@ -42,6 +42,9 @@ _MEMBERS_ROOM = 512
 
 # The payloads of a burst are joined and sent in one call of the shim. Above this size, joining costs more than calling.
 _GATHER_BYTES = 64 * 1024
+
+_HEADER = 512
+"""More bytes than come before the payload in a request, a fragment, or an event."""
 
 _OK = int(CsError.OK)
 _MESSAGE = lib.TC_MESSAGE
@@ -100,6 +103,12 @@ class CorosyncCpg(CorosyncHandle[CpgEvent]):
     def __init__(self, connection: LibraryConnection, lane: trio.CapacityLimiter, namespaces: Namespaces) -> None:
         super().__init__(connection, lane, namespaces)
         self._max_message_size = connection.max_message_size
+        self._fragments = True
+        if not self.hangs_up:
+            # A datagram takes one message or fragment, and the library does not know how large a datagram may be.
+            largest = lib.tc_max_datagram(self._fd) - _HEADER
+            self._fragments = largest >= self._max_message_size
+            self._max_message_size = min(largest, self._max_message_size)
         self._group: CpgName | None = None
         self._senders = _Senders()
         self._buffers: dict[int, SharedBuffer] = {}  # by the id of the caller's view
@@ -173,6 +182,14 @@ class CorosyncCpg(CorosyncHandle[CpgEvent]):
         return result >> 32, code - (1 << 32) if code >> 31 else code
 
     async def multicast_fragmented(self, payload: bytes) -> None:
+        if not self._fragments:
+            raise error_from_code(
+                CsError.TOO_BIG,
+                "cpg_mcast_joined",
+                f"a message of {len(payload)} bytes does not fit into the sockets between this daemon and its clients"
+                f" (system.qb_ipc_type: socket), which take {self._max_message_size}; raise the limit for all daemons"
+                " (sysctl net.core.wmem_max=2097152, then restart them), or have them use shared memory",
+            )
         await self._request(
             "cpg_mcast_joined",
             lambda: lib.tc_cpg_multicast_fragmented(self._handle, self._fd, payload, len(payload)),

@@ -93,6 +93,7 @@ class CorosyncHandle(ABC, Generic[EventT_co]):
         self._namespaces = namespaces
         self._handle = connection.handle
         self._fd = connection.fd
+        self._hangs_up = not lib.tc_is_datagram(self._fd)
         self._lane = lane
         self._token = trio.lowlevel.current_trio_token()
         # Held by a worker thread while it is in C. The lane cannot do this: it belongs to the run, which may be over
@@ -109,6 +110,13 @@ class CorosyncHandle(ABC, Generic[EventT_co]):
 
     def fileno(self) -> int:
         return self._fd
+
+    @property
+    def hangs_up(self) -> bool:
+        return self._hangs_up
+
+    def waiting(self) -> int:
+        return lib.tc_waiting(self._fd)
 
     # --- dispatch ---
 

@@ -3,9 +3,7 @@
 
 #include <dlfcn.h>
 #include <errno.h>
-#include <poll.h>
 #include <string.h>
-#include <sys/socket.h>
 
 struct tc_functions tc_table;
 
@@ -174,18 +172,4 @@ int tc_dispatch(int library, uint64_t handle, struct tc_arena *arena, uint32_t m
 	}
 	tc_current = before;
 	return arena->failed ? TC_CS_NO_MEMORY : code;
-}
-
-/* Whether the daemon's end of the connection with this fd is closed. */
-int tc_hung_up(int fd)
-{
-	struct pollfd entry = {.fd = fd, .events = POLLIN};
-
-	return poll(&entry, 1, 0) == 1 && (entry.revents & (POLLHUP | POLLERR | POLLNVAL)) != 0;
-}
-
-/* End the connection with this fd for both sides. The handle remains, and is finalized later. */
-void tc_hang_up(int fd)
-{
-	shutdown(fd, SHUT_RDWR);
 }

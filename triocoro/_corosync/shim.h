@@ -2,6 +2,7 @@
  *
  * The units:
  *   libraries.c   loads the libraries; connects, dispatches and finalizes, which all of them do alike
+ *   fd.c          what a connection's fd tells, with either kind of IPC
  *   lib*.c        per library: its callbacks, and the calls that need more than the library's own function
  *   arena.c       where callbacks store events until Python decodes them
  *   descriptors.c keeps libqb from closing file descriptors that are not its own
@@ -63,8 +64,13 @@ int tc_finalize(int library, uint64_t handle);
 struct tc_arena;
 int tc_dispatch(int library, uint64_t handle, struct tc_arena *arena, uint32_t max_events, uint64_t max_bytes);
 
+/* --- fd.c --- */
+
+int tc_is_datagram(int fd);
+int tc_max_datagram(int fd);
 int tc_hung_up(int fd);
 void tc_hang_up(int fd);
+int tc_waiting(int fd);
 
 /* --- arena.c --- */
 

@@ -46,7 +46,11 @@ class Handle(Generic[EventT]):
 
     @property
     def fd(self) -> int:
-        """The fd, which is readable while events wait (cpg_fd_get(3), and those of other services)."""
+        """The fd, which is readable while events wait (cpg_fd_get(3), and those of other services).
+
+        Once the daemon is gone, it is readable and hung up; but not if the daemon talks to its clients by sockets
+        (``system.qb_ipc_type: socket``). Then only `dispatch` notices, within 30 ms if it waits.
+        """
         return self._connection.lifetime.fd
 
     async def dispatch(self, dispatch_types: Dispatch) -> None:

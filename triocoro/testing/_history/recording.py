@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import inspect
 import itertools
 import math
 import select
-import struct
-import termios
 from collections.abc import Awaitable, Callable, Generator, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial, wraps
@@ -266,7 +263,7 @@ class _WithoutInitialTotem:
         """Join a group."""
         is_first = self._earlier == math.inf
         if is_first:
-            (self._earlier,) = struct.unpack("i", fcntl.ioctl(self.fileno(), termios.FIONREAD, b"\0" * 4))
+            self._earlier = self._recording.waiting()
         try:
             await self._recording.join(group)
         except CorosyncError:

@@ -7,8 +7,11 @@ events after the client has read some. Events that do not fit into the ring buff
 
 from __future__ import annotations
 
+import fcntl
 import select
 import socket
+import sys
+import termios
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
@@ -121,6 +124,10 @@ class IpcConnection:
     def fileno(self) -> int:
         """The fd of the client's end of the socket; -1 once that is closed."""
         return self._client.fileno()
+
+    def waiting(self) -> int:
+        """How many events the client has been told of and has not taken."""
+        return int.from_bytes(fcntl.ioctl(self._client, termios.FIONREAD, bytes(4)), sys.byteorder)
 
     def writable(self) -> bool:
         """Whether the socket has room for the bytes of a burst of requests."""

@@ -46,6 +46,13 @@ class FakeHandle(ABC, Generic[RecordT, EventT]):
     def fileno(self) -> int:
         return self._connection.fileno()
 
+    @property
+    def hangs_up(self) -> bool:
+        return True
+
+    def waiting(self) -> int:
+        return self._connection.waiting()
+
     def dispatch(self, max_events: int, max_bytes: int) -> tuple[int, Sequence[EventT]]:
         self._check(self.dispatch_function)
         connection = self._connection
