@@ -17,7 +17,7 @@ from typing import Final, Generic, TypeVar, cast, final
 import trio
 
 from ._endpoint import resolve_endpoint
-from ._errors import ConnectionLostError, CorosyncError, SlowConsumerError, no_descriptor
+from ._errors import ConnectionLostError, CorosyncError, SlowConsumerError, naming_descriptors
 from ._lifetime import Lifetime
 from ._raw import RawHandle
 from ._requests import Requests, connect
@@ -49,14 +49,9 @@ async def open_connection(
     Returns:
         the raw handle, and the connection that owns it.
     """
-    try:
+    with naming_descriptors("connect"):  # which importing the C side needs as well
         endpoint = resolve_endpoint(endpoint)
         raw = await connect(service, endpoint, retrying=retrying)
-    except OSError as exc:  # of an import, or where the endpoint itself needs an fd
-        error = no_descriptor(exc.errno or 0, "connect")
-        if error is None:
-            raise
-        raise error from exc
     return raw, Connection(cast("RawHandle[EventT]", raw), endpoint)
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import errno
 import os
 import resource
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import ClassVar
 
 import trio
@@ -345,6 +347,18 @@ def no_descriptor(number: int, function: str) -> NoResourcesError | None:
     else:
         return None
     return NoResourcesError(f"{function}: {os.strerror(number)}: {reason}", function=function)
+
+
+@contextmanager
+def naming_descriptors(function: str) -> Generator[None, None, None]:
+    """Within the block, an `OSError` that says that no file descriptor can be had becomes a `NoResourcesError`."""
+    try:
+        yield
+    except OSError as exc:
+        error = no_descriptor(exc.errno or 0, function)
+        if error is None:
+            raise
+        raise error from exc
 
 
 def error_from_code(code: int, function: str, advice: str = "") -> CorosyncError:

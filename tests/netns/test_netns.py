@@ -8,11 +8,14 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from statistics import median
 
 import pytest
 import trio
+from support.c_libraries import open_fds
+from support.confined import descriptors_left
 from support.external_programs import inside
 from support.fixtures.figures import Bound
 from support.traces import names_in, namespaces_of, nothing_left, processes_in, state_of, supervisor_of, wait_until
@@ -330,8 +333,57 @@ def test_a_daemon_that_does_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch,
     assert str(caught.value).splitlines() == [
         "not so after 0.3 seconds: every node is in a cluster of [1]",
         "node 1: no client can connect to it",
+        (
+            "  the last attempt failed: cannot connect to node 1: no Corosync daemon answers there; start it, then"
+            " try again (votequorum_initialize: CS_ERR_LIBRARY: the connection to the daemon is broken, or the daemon"
+            " does not run)"
+        ),
         "  its log is empty",
     ]
+
+
+async def test_a_daemon_without_a_quorum_provider_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def connects(self: readiness.Readiness, members: frozenset[int] | None) -> None:
+        """Not by votequorum, which is not there."""
+        (node,) = self._nodes
+        assert members == {1}
+        while True:
+            with suppress(triocoro.CorosyncUnavailableError):
+                async with triocoro.open_quorum(endpoint=node.endpoint):
+                    return
+            await trio.sleep(0.01)
+
+    use_conf(monkeypatch, lambda conf: conf.replace("provider: corosync_votequorum", ""))
+    monkeypatch.setattr(readiness.Readiness, "wait", connects)
+    async with NetnsCluster(nodes=1) as cluster:
+        with pytest.raises(triocoro.CorosyncUnavailableError, match=r"^cannot connect to node 1:") as caught:
+            async with triocoro.open_votequorum(endpoint=cluster[1].endpoint):
+                pass
+        assert "runs without votequorum: its configuration lacks quorum { provider: corosync_v" in str(caught.value)
+
+
+def test_what_does_not_pass_ends_the_start_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from triocoro._corosync import _libraries, _votequorum
+
+    library = _libraries.Library(_libraries.VOTEQUORUM.index, "libabsent.so.8", "libvotequorum8")
+    monkeypatch.setattr(_votequorum.CorosyncVotequorum, "library", library)
+    start = time.monotonic()
+    words = "install the package libvotequorum8"
+    with nothing_left(), pytest.raises(triocoro.CorosyncUnavailableError, match=words), NetnsCluster(nodes=2):
+        pass
+    assert time.monotonic() - start < readiness.LIMIT / 3
+
+
+def test_a_start_at_the_limit_of_descriptors_leaks_none() -> None:
+    """It fails at one place after the other, the more descriptors there are."""
+    kinds = triocoro.NoResourcesError, triocoro.CorosyncUnavailableError
+    fds = open_fds()
+    for left in range(20):
+        with pytest.raises(kinds, match="RLIMIT_NOFILE"), descriptors_left(left), NetnsCluster(nodes=3):
+            pass
+        assert (left, open_fds()) == (left, fds)
+    with NetnsCluster(nodes=3):
+        pass
 
 
 def test_an_interrupt_that_wakes_nobody_ends_the_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

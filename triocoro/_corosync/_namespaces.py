@@ -7,7 +7,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TypeVar, final
 
-from .._errors import BadHandleError, no_descriptor
+from .._errors import BadHandleError, naming_descriptors
 
 T = TypeVar("T")
 
@@ -33,13 +33,8 @@ class Namespaces:
         if self.pidfd is None:
             return Entrance(-1)
         pidfd = self.pidfd()
-        try:
+        with naming_descriptors("dup"):
             return Entrance(os.dup(pidfd))
-        except OSError as exc:
-            error = no_descriptor(exc.errno or 0, "dup")
-            if error is None:
-                raise
-            raise error from exc
 
 
 @final

@@ -11,7 +11,7 @@ from typing import Any, TypeVar, cast
 import trio
 
 from ..._enums import CsError
-from ..._errors import error_from_code, no_descriptor
+from ..._errors import NoResourcesError, error_from_code, naming_descriptors
 from ..._services import CfgSpec, CmapSpec, CpgSpec, QuorumSpec, ServiceSpec, VotequorumSpec
 from .exec.cfg import CfgService
 from .exec.cmap import CmapService
@@ -121,13 +121,10 @@ class FakeEndpoint:
         def accept() -> None:
             service = daemon.service(kind)
             try:
-                connection = IpcConnection(daemon, service, self._pid)
-            except OSError as exc:
-                # It is the client's part that needs file descriptors: the daemon must not suffer.
-                error = no_descriptor(exc.errno or 0, function)
-                if error is None:
-                    raise
-                pending.finish(error)
+                with naming_descriptors(function):
+                    connection = IpcConnection(daemon, service, self._pid)
+            except NoResourcesError as error:
+                pending.finish(error)  # the daemon goes on
             else:
                 pending.finish(make(connection, service))
 

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, wait
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Generic, TypeVar
 
 import trio
 
+from ..._errors import naming_descriptors
 from ..._workers import no_thread
 
 T = TypeVar("T")
 
+_FDS_OF_A_RUN = 6
+"""More than Trio opens for itself. With fewer it fails, and leaves those that it has got to the garbage collector."""
+
 _INTERRUPT_POLL = 0.25
 """Seconds between two checks for a signal, such as an interrupt."""
+
+
+def require_fds(count: int) -> None:
+    """Raise the `OSError` of a process at its limit, unless so many more file descriptors can be opened."""
+    with ExitStack() as opened:
+        for _ in range(count):
+            opened.callback(os.close, os.open(os.devnull, os.O_RDONLY))
 
 
 class BackgroundRun(Generic[T]):
@@ -80,7 +92,9 @@ class BackgroundRun(Generic[T]):
 
     def _main(self) -> None:
         try:
-            result = trio.run(self._run)
+            with naming_descriptors("NetnsCluster"):
+                require_fds(_FDS_OF_A_RUN)
+                result = trio.run(self._run)
         except BaseException as error:  # noqa: BLE001, ASYNC103 - the waiting caller raises it
             self._future.set_exception(error)
         else:

@@ -56,6 +56,7 @@ class NetnsCluster(Cluster):
     Raises:
         CorosyncUnavailableError: on entry, if this machine lacks something, or a daemon does not start; the message
             lists what is missing, or gives the daemon's own reason and the end of its log.
+        NoResourcesError: on entry, if this process has too few file descriptors left.
     """
 
     def __init__(
@@ -227,6 +228,7 @@ class NetnsCluster(Cluster):
         _, holders = supervisor.request(
             "create",
             [node.open_log() for node in self._processes],
+            expected_fds=len(self._processes),
             ip=programs.ip,
             private=programs.private_directories(),
             nodes={
@@ -261,7 +263,13 @@ class NetnsCluster(Cluster):
         ids = [str(node.nodeid) for node in nodes]
         for node in nodes:
             node.expect_daemon()
-        _, pidfds = supervisor.request("start", nodes=ids, argv=self._argv)
-        for node, pidfd in zip(nodes, pidfds, strict=True):
-            node.set_daemon(pidfd)
+        # One more, to read the pids.
+        _, pidfds = supervisor.request("start", expected_fds=len(ids) + 1, nodes=ids, argv=self._argv)
+        try:
+            for node in nodes:
+                node.set_daemon(pidfds[0])
+                del pidfds[0]
+        finally:
+            for pidfd in pidfds:
+                os.close(pidfd)
         await Readiness(nodes, status).wait(members)

@@ -13,7 +13,7 @@ import attrs
 import trio
 from trio.testing import MockClock
 
-from ..._errors import CorosyncUnavailableError
+from ..._errors import CorosyncUnavailableError, naming_descriptors
 from ..._services import Endpoint
 
 
@@ -61,7 +61,8 @@ class DaemonProcess:
 
     async def ended(self) -> None:
         """Wait until the process has ended."""
-        fd = os.dup(self.pidfd)  # Trio allows one task at a time to wait for an fd
+        with naming_descriptors("dup"):
+            fd = os.dup(self.pidfd)  # Trio allows one task at a time to wait for an fd
         try:
             await trio.lowlevel.wait_readable(fd)
         finally:
@@ -159,10 +160,11 @@ class NodeProcesses:
         self._log_start = self.log_size
 
     def set_daemon(self, pidfd: int) -> None:
-        """Take over the pidfd of a daemon that has been started."""
+        """Take over the pidfd of a daemon that has been started, unless an exception is raised."""
+        daemon = DaemonProcess(pidfd, pid_of(pidfd))
         if self.daemon is not None:
             os.close(self.daemon.pidfd)
-        self.daemon = DaemonProcess(pidfd, pid_of(pidfd))
+        self.daemon = daemon
 
     def close(self) -> None:
         """Close the fds, and keep the log in memory: the cluster has ended."""

@@ -45,6 +45,7 @@ class Readiness:
         self._nodes = nodes
         self._status = status
         self._sees = dict.fromkeys((node.nodeid for node in nodes), "no client can connect to it")
+        self._refusals: dict[int, str] = {}
         self._failures: dict[str, None] = {}
 
     async def wait(self, members: frozenset[int] | None) -> None:
@@ -69,17 +70,18 @@ class Readiness:
         if self._sees:
             goal = "clients connect" if members is None else f"every node is in a cluster of {sorted(members)}"
             findings = [
-                f"node {node.nodeid}: {self._sees.get(node.nodeid, 'ready')}\n{describe_log(node.latest_log)}"
+                f"node {node.nodeid}: {self._sees.get(node.nodeid, 'ready')}\n{self._refusals.get(node.nodeid, '')}"
+                f"{describe_log(node.latest_log)}"
                 for node in self._nodes
             ]
             raise CorosyncUnavailableError("\n".join([f"not so after {LIMIT:g} seconds: {goal}", *findings]))
 
     async def _watch(self, node: NodeProcesses, everything: trio.CancelScope) -> None:
-        await node.ended()
         try:
+            await node.ended()
             how = describe_status(self._status(node.nodeid))
-        except CorosyncUnavailableError as error:
-            # The supervisor has ended, and all daemons with it. That says nothing about this node.
+        except CorosyncError as error:
+            # The supervisor has ended, and all daemons with it, or we cannot watch. That says nothing about this node.
             self._fail(str(error), everything)
         else:
             self._fail_node(node, f"corosync ended during the start, {how}", everything)
@@ -96,15 +98,26 @@ class Readiness:
             del self._sees[node.nodeid]
 
     async def _is_ready(self, node: NodeProcesses, members: frozenset[int] | None) -> bool:
-        """Connect, and wait for the membership; False if the daemon does not accept connections yet."""
+        """Connect, and wait for the membership; False if the daemon does not accept connections yet.
+
+        Raises:
+            CorosyncError: waiting does not help, for example because we lack a library or file descriptors.
+        """
         try:
             async with open_votequorum(endpoint=node.endpoint) as votequorum:
+                self._refusals.pop(node.nodeid, None)
                 if members is not None:
                     await self._wait_members(node.nodeid, votequorum, members)
                     # votequorum may announce it in the middle of the transition. CPG answers after that.
                     async with open_cpg(endpoint=node.endpoint) as cpg:
                         await cpg.local_nodeid()
-        except (CorosyncUnavailableError, ConnectionLostError):
+        except (CorosyncUnavailableError, ConnectionLostError) as error:
+            # A daemon that is starting does not answer yet, or gives up a connection. If its namespaces have gone, the
+            # supervisor has ended, and `_watch` says why. All else stays as it is.
+            passes = isinstance(error, ConnectionLostError) or isinstance(error.__cause__, CorosyncError)
+            if not passes and error.function != "setns":
+                raise
+            self._refusals[node.nodeid] = f"  the last attempt failed: {error}\n"
             return False  # noqa: ASYNC910 - connecting is a checkpoint
         return True  # noqa: ASYNC910 - connecting is a checkpoint
 

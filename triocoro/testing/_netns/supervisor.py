@@ -93,8 +93,8 @@ class ManagedNode:
 
 def run(path: str, arguments: list[str], lines: list[str]) -> None:
     """Run a program that reads `lines` from its stdin, such as `ip -batch -`."""
-    batch, errors = os.memfd_create("batch"), os.memfd_create("errors")
-    try:
+    with open(os.memfd_create("batch"), "wb") as batch_file, open(os.memfd_create("errors"), "wb") as errors_file:
+        batch, errors = batch_file.fileno(), errors_file.fileno()
         os.write(batch, "\n".join(lines).encode() + b"\n")
         os.lseek(batch, 0, os.SEEK_SET)
         actions = [(os.POSIX_SPAWN_DUP2, batch, 0), (os.POSIX_SPAWN_DUP2, errors, 1), (os.POSIX_SPAWN_DUP2, errors, 2)]
@@ -102,9 +102,6 @@ def run(path: str, arguments: list[str], lines: list[str]) -> None:
         if os.waitpid(pid, 0)[1] != 0:
             reason = os.pread(errors, 4096, 0).decode(errors="replace").strip()
             raise SetupError(f"{' '.join(arguments)}: {reason}")
-    finally:
-        os.close(batch)
-        os.close(errors)
 
 
 def mount_private(directories: list[str]) -> None:
@@ -165,7 +162,12 @@ def hold(nodeid: str, node: NodeSpec, request: CreateRequest, log: int, result: 
 def fork_reporting(child: Callable[[int], NoReturn]) -> tuple[int, int]:
     """Fork a child that gets an fd to report on; returns its pid, and the fd to read the report from."""
     reader, writer = os.pipe()
-    pid = os.fork()
+    try:
+        pid = os.fork()
+    except OSError:
+        os.close(reader)
+        os.close(writer)
+        raise
     if pid == 0:
         child(writer)
     os.close(writer)
@@ -228,6 +230,8 @@ class Supervisor:
 
     def create(self, request: CreateRequest, logs: list[int]) -> list[int]:
         """Create the bridge and the nodes; returns the pidfds of the holders."""
+        if len(logs) < len(request["nodes"]):
+            raise SetupError("it has too few file descriptors; raise the limit, which it inherits (ulimit -n)")
         ip = request["ip"]
         # No spanning tree, so that ports forward at once. The bridge is created before the nodes, so that no port has
         # the same interface index as its peer in the node's namespace: the kernel may notice the carrier of such a port
@@ -259,7 +263,12 @@ class Supervisor:
             if pid == 0:
                 run_daemon(node, request["argv"])
             node.daemon, node.status = pid, None
-            pidfds.append(os.pidfd_open(pid))
+            try:
+                pidfds.append(os.pidfd_open(pid))
+            except OSError:
+                for pidfd in pidfds:
+                    os.close(pidfd)
+                raise
         return pidfds
 
     def filter(self, request: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -10,11 +11,12 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
 from ..._errors import CorosyncUnavailableError
+from .background import require_fds
 from .requirements import Programs, unavailable
 from .supervisor import MAX_FDS, PACKET, PR_SET_PDEATHSIG, call
 
@@ -50,13 +52,18 @@ class SupervisorProcess:
     def __init__(self, programs: Programs) -> None:
         self._lock = threading.Lock()
         self._answered = True
-        self._output = os.memfd_create("triocoro-supervisor")
-        self._requests = os.memfd_create("triocoro-requests")
-        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        # The supervisor watches this process, too: a process forked from it may hold the control socket open.
-        owner = os.pidfd_open(os.getpid())
-        inherited = (theirs.fileno(), owner, self._requests)
-        try:
+        with ExitStack() as ours, ExitStack() as passed:
+            self._output = os.memfd_create("triocoro-supervisor")
+            ours.callback(os.close, self._output)
+            self._requests = os.memfd_create("triocoro-requests")
+            ours.callback(os.close, self._requests)
+            self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            ours.callback(self._control.close)
+            passed.callback(theirs.close)
+            # The supervisor watches this process, too: a process forked from it may hold the control socket open.
+            owner = os.pidfd_open(os.getpid())
+            passed.callback(os.close, owner)
+            inherited = (theirs.fileno(), owner, self._requests)
             self._process = subprocess.Popen(
                 programs.in_namespaces(sys.executable, "-I", "-S", str(_SUPERVISOR), *map(str, inherited)),
                 stdin=subprocess.DEVNULL,
@@ -66,27 +73,32 @@ class SupervisorProcess:
                 pass_fds=inherited,
                 start_new_session=True,  # so that the terminal's interrupt does not reach it
             )
-        except BaseException:
-            self._close_files()
-            raise
-        finally:
-            theirs.close()
-            os.close(owner)
+            self._files = ours.pop_all()
 
     @property
     def pid(self) -> int:
         """The pid of unshare(1), which waits for the supervisor; if it is killed, the supervisor ends."""
         return self._process.pid
 
-    def request(self, op: Operation, fds: Sequence[int] = (), **fields: object) -> tuple[dict[str, Any], list[int]]:
+    def request(
+        self, op: Operation, fds: Sequence[int] = (), *, expected_fds: int = 0, **fields: object
+    ) -> tuple[dict[str, Any], list[int]]:
         """Send a request, and block until the reply arrives, which is soon.
+
+        Args:
+            op: the request.
+            fds: what it carries.
+            expected_fds: without room for so many more, nothing is sent.
+            fields: its fields.
 
         Returns:
             the reply and its fds.
 
         Raises:
             CorosyncUnavailableError: the request failed, or the supervisor has ended.
+            OSError: this process has no room for the fds of the reply.
         """
+        require_fds(expected_fds)
         with self._lock:
             if not self._answered:
                 # Its late reply must not be taken for the reply to this request.
@@ -106,27 +118,26 @@ class SupervisorProcess:
         try:
             os.pwrite(self._requests, text, 0)
             socket.send_fds(self._control, [str(len(text)).encode()], fds)
-            packet, received, _, _ = socket.recv_fds(self._control, PACKET, MAX_FDS, socket.MSG_CMSG_CLOEXEC)
+            packet, received, flags, _ = socket.recv_fds(self._control, PACKET, MAX_FDS, socket.MSG_CMSG_CLOEXEC)
         except TimeoutError:
             raise self._error(op, f"has not answered within {_PATIENCE:g} seconds") from None
         except OSError as error:
             raise self._error(op, f"does not answer: {error}") from None
         if not packet:
             raise self._error(op, "has ended")
+        if flags & socket.MSG_CTRUNC:
+            for fd in received:
+                os.close(fd)
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         return packet, received
 
     def _error(self, op: Operation, reason: str) -> CorosyncUnavailableError:
         output = os.pread(self._output, 65536, 0).decode(errors="replace").strip()
         return unavailable(f"cannot {_GOALS[op]}: its supervisor {reason}\n{output}".rstrip())
 
-    def _close_files(self) -> None:
-        self._control.close()
-        os.close(self._output)
-        os.close(self._requests)
-
     def release(self) -> None:
         """Disconnect from a supervisor that was told to keep its nodes, and let it run."""
-        self._close_files()
+        self._files.close()
         # Otherwise Popen would warn that the process still runs.
         self._process.returncode = 0
 
@@ -141,4 +152,4 @@ class SupervisorProcess:
         except subprocess.TimeoutExpired:
             self._process.kill()  # that is unshare(1), whose death kills the supervisor
             self._process.wait()
-        self._close_files()
+        self._files.close()
