@@ -30,7 +30,7 @@ class Usage:
     fds: int
     threads: int
     shared: int
-    """The files in its node's /dev/shm that have its pid in their names: its connections, or a daemon's clients'."""
+    """The connections in its node's /dev/shm."""
 
     @property
     def process(self) -> str:
@@ -60,14 +60,11 @@ def usage(kind: str, node: int, pid: int, shared_memory: Path) -> Usage | None:
             anonymous=int(status["RssAnon"].split()[0]),
             fds=len(list((folder / "fd").iterdir())),
             threads=int(status["Threads"]),
-            shared=sum(_belongs_to(path.name, pid) for path in shared_memory.rglob("*")),
+            # Each connection has a folder. The daemon's own files there are its flight recorder.
+            shared=sum(path.is_dir() for path in shared_memory.glob("qb-*")),
         )
     except (OSError, KeyError):  # KeyError: a process that is ending has no memory
         return None
-
-
-def _belongs_to(name: str, pid: int) -> bool:
-    return name.startswith("qb-") and "blackbox" not in name and str(pid) in name.split("-")
 
 
 def slope(points: Sequence[tuple[float, float]]) -> float:

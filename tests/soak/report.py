@@ -77,7 +77,7 @@ def leaks(run: Run) -> list[str]:
         for what in ("fds", "threads", "shared"):
             values = [value for _, value in _series(run.rests, process, what)]
             if grows(values):
-                name = "files in /dev/shm" if what == "shared" else what
+                name = "connections in /dev/shm" if what == "shared" else what
                 found.append(f"{process}: {name} grow: {values[0]:g} after the first window, {values[-1]:g} at the end")
         growth = _growth(run, process)
         bound = BOUNDS[process.split()[0]]
