@@ -42,10 +42,14 @@ class Soak:
         cluster: a cluster that runs.
         folder: where samples and histories go.
         run: collects what is found.
+        roles: what clients do; everything if empty.
+        calm: without faults.
     """
 
-    def __init__(self, cluster: NetnsCluster, folder: Path, run: Run) -> None:
+    def __init__(self, cluster: NetnsCluster, folder: Path, run: Run, *, roles: str, calm: bool) -> None:
         self._cluster = cluster
+        self._roles = roles
+        self._calm = calm
         self._folder = folder
         self._run = run
         self._began = time.monotonic()
@@ -64,7 +68,7 @@ class Soak:
         nodes = ",".join(map(str, self._cluster.nodes))
         async with AsyncExitStack() as stack, trio.open_nursery() as watchers:
             for nodeid, node in self._cluster.nodes.items():
-                command = [sys.executable, "-m", "soak.client", str(nodeid), nodes, str(self._run.seed)]
+                command = [sys.executable, "-m", "soak.client", str(nodeid), nodes, str(self._run.seed), self._roles]
                 self._clients[nodeid] = await stack.enter_async_context(running(node, *command))
             for nodeid, client in self._clients.items():
                 await client.line()  # it is ready
@@ -87,7 +91,7 @@ class Soak:
             await self._tell(nodeid, f"begin {number} {folder}/{nodeid}.jsonl")
         faults = Faults(self._cluster, chance)
         with trio.move_on_after(seconds) as self._faults_scope:
-            await faults.run()
+            await (trio.sleep_forever() if self._calm else faults.run())
         with trio.fail_after(PATIENCE):
             await faults.mend()
             for nodeid in self._clients:
@@ -196,9 +200,10 @@ class Soak:
             shutil.rmtree(folder)
 
 
-async def _soak(folder: Path, run: Run, seconds: float, window: float) -> None:
+async def _soak(folder: Path, run: Run, options: argparse.Namespace) -> None:
     async with NetnsCluster(**SETTINGS) as cluster:
-        await Soak(cluster, folder, run).run(seconds, window)
+        soak = Soak(cluster, folder, run, roles=options.roles, calm=options.calm)
+        await soak.run(60 * options.minutes, options.window)
 
 
 def main() -> int:
@@ -207,6 +212,10 @@ def main() -> int:
     parser.add_argument("-m", "--minutes", type=float, default=10, help="how long (%(default)s)")
     parser.add_argument("--window", type=float, default=20, metavar="SECONDS", help="until each check (%(default)s)")
     parser.add_argument("--seed", type=int, help="chooses the faults and the traffic (random)")
+    parser.add_argument(
+        "--roles", default="", metavar="NAMES", help="what clients do, with commas between (everything)"
+    )
+    parser.add_argument("--calm", action="store_true", help="without faults")
     parser.add_argument("--folder", type=Path, help="where the report goes (build/soak/ and the time)")
     options = parser.parse_args()
     if missing := missing_requirements():
@@ -222,7 +231,7 @@ def main() -> int:
     os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])  # clients start in another folder
     status = 0
     try:
-        trio.run(_soak, folder, run, 60 * options.minutes, options.window)
+        trio.run(_soak, folder, run, options)
     except KeyboardInterrupt:
         status = 128 + signal.SIGINT
     except Exception:  # noqa: BLE001 - it is a finding, and the report has it

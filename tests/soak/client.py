@@ -1,4 +1,4 @@
-"""A client process: `python -m soak.client NODE NODES SEED`, in the namespaces of its node.
+"""A client process: `python -m soak.client NODE NODES SEED ROLES`, in the namespaces of its node.
 
 It reads lines. `begin NUMBER FILE` begins a window, whose history goes to that file; `end` ends it. It prints lines of
 JSON: one when it is ready, a report every few seconds, and one after each window, when all connections are closed.
@@ -84,7 +84,8 @@ def _short(payload: bytes) -> bytes:
 class Client:
     """Carries out what the lines say."""
 
-    def __init__(self, node: int, nodes: tuple[int, ...], seed: str) -> None:
+    def __init__(self, node: int, nodes: tuple[int, ...], seed: str, roles: Sequence[str]) -> None:
+        self._roles = [role for role in ROLES if not roles or role.__name__ in roles]
         self._node = node
         self._nodes = nodes
         self._chance = random.Random(f"{seed} {node}")
@@ -107,7 +108,7 @@ class Client:
             recorder = Recorder(file, self._node, number)
             life = Life(self._node, self._nodes, self._chance, self._counters, recorder.endpoint)
             async with trio.open_nursery() as nursery:
-                for role in ROLES:
+                for role in self._roles:
                     nursery.start_soon(again, life, role)
                 await _line()
                 nursery.cancel_scope.cancel()
@@ -144,8 +145,8 @@ async def _line() -> str:
 def main(arguments: Sequence[str]) -> None:
     """Run, and report how it went wrong."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends us
-    node, nodes, seed = arguments
-    client = Client(int(node), tuple(map(int, nodes.split(","))), seed)
+    node, nodes, seed, roles = arguments
+    client = Client(int(node), tuple(map(int, nodes.split(","))), seed, roles.split(",") if roles else ())
     try:
         trio.run(client.run)
     except BaseException:  # noqa: BLE001 - the parent reports it

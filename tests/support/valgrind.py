@@ -1,7 +1,8 @@
 """`python -m support.valgrind ROUNDS`: valgrind's findings in the shim and Corosync's libraries; `make sanitize`.
 
-These are memory that is accessed without right, and leaks. A leak is memory that was not freed at the end, in at least as many blocks as there were rounds, and that the shim or one
-of the libraries allocated, or had allocated. Python itself keeps memory, though not more with each round.
+These are invalid accesses, and leaks. A leak is memory that was not freed at the end, in at least as many blocks as
+there were rounds, with the shim or one of the libraries among its allocators. Python itself keeps memory, though not
+more with each round.
 """
 
 from __future__ import annotations
