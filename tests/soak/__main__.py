@@ -91,7 +91,9 @@ class Soak:
             await self._tell(nodeid, f"begin {number} {folder}/{nodeid}.jsonl")
         faults = Faults(self._cluster, chance)
         with trio.move_on_after(seconds) as self._faults_scope:
-            await (trio.sleep_forever() if self._calm else faults.run())
+            if self._calm:
+                await trio.sleep_forever()
+            await faults.run()
         with trio.fail_after(PATIENCE):
             await faults.mend()
             for nodeid in self._clients:
