@@ -121,13 +121,19 @@ class Cfg:
         """Reload corosync.conf on every node of the partition. Returns once our own node has reloaded it.
 
         Raises:
-            CorosyncError: our node could not reload it; its log says why.
+            InvalidParamError: our node refused it, and keeps the old one; its log says why.
 
         Cancelled: the configuration may have been reloaded.
 
         Source: corosync-cfgtool(8), -R.
         """
-        await self._connection.requests.run(self._raw.reload_config)
+        await self._connection.requests.run(
+            self._raw.reload_config,
+            explain={
+                CsError.INVALID_PARAM: f"{self._connection.label} refused the new configuration and keeps the old one;"
+                " its log says why"
+            },
+        )
 
     async def reopen_log_files(self) -> None:
         """Reopen the daemon's log files, after they were rotated.
@@ -141,7 +147,7 @@ class Cfg:
 
         Args:
             nodeid: the id of the node, which may be our own.
-            reason: text that the daemon logs, at most 255 bytes.
+            reason: printable text that the daemon logs, at most 255 bytes.
 
         Raises:
             NotExistError: that node is not in our partition.
@@ -151,7 +157,7 @@ class Cfg:
         Source: corosync_cfg_kill_node(3).
         """
         _validate.uint32(nodeid, "nodeid", minimum=1)
-        _validate.text(reason, "reason", _validate.MAX_REASON)
+        _validate.reason(reason)
         await self._connection.requests.run(
             lambda: self._raw.kill_node(nodeid, reason),
             explain={CsError.NOT_EXIST: f"no node {nodeid} is in the partition of {self._connection.label}"},

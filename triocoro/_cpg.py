@@ -248,6 +248,8 @@ async def open_group(
     Source: cpg_overview(3), cpg_join(3), cpg_leave(3).
     """
     encoded = _validate.group_name(name)
+    _validate.boolean(totem_changes, "totem_changes")
+    _validate.boolean(receive, "receive")
     _validate.positive(max_buffered_bytes, "max_buffered_bytes")
     raw, connection = await open_connection(CpgSpec(initial_totem_conf=totem_changes), endpoint)
     try:

@@ -317,9 +317,9 @@ class LinkStatus:
     mtu: int
     """The largest packet on the link in bytes, as detected; 0 while unknown."""
     source: str
-    """The address of our node on the link."""
+    """The address of our node on the link; empty with the transports udp and udpu, where Corosync does not tell it."""
     destination: str
-    """The address of the other node on the link."""
+    """The address of the node on the link."""
 
 
 @attrs.frozen
@@ -351,4 +351,4 @@ class RingStatus:
     name: str
     """The number of the link and our address on it, such as ``"0 192.0.2.1"``."""
     status: str
-    """``"OK"``, or one letter for each node, which corosync-cfgtool(8) explains."""
+    """One letter for each node, which corosync-cfgtool(8) explains; ``"OK"`` with the transports udp and udpu."""

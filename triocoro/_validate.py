@@ -145,10 +145,23 @@ def text(value: object, name: str, maximum: int, *, minimum: int = 0) -> str:
     return value
 
 
+def printable(value: object, name: str, maximum: int, *, minimum: int = 0) -> str:
+    """Check a string like `text`, which others will see in a log or on a terminal, where it must not pass for more."""
+    found = text(value, name, maximum, minimum=minimum)
+    found.encode()  # strict: surrogates are refused
+    if not found.isprintable():
+        raise ValueError(f"{name} must be printable, on one line, unlike {found!r}")
+    return found
+
+
+def reason(value: str) -> str:
+    """Check the reason to kill a node."""
+    return printable(value, "reason", MAX_REASON)
+
+
 def qdevice_name(name: str) -> str:
     """Check the name of a quorum device."""
-    text(name, "a quorum device's name", MAX_QDEVICE_NAME, minimum=1).encode()  # strict: surrogates are refused
-    return name
+    return printable(name, "a quorum device's name", MAX_QDEVICE_NAME, minimum=1)
 
 
 def extra_info(value: Buffer) -> bytes:

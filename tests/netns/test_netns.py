@@ -411,6 +411,26 @@ def test_this_machine_lacks_nothing() -> None:
     assert requirements.missing_requirements() == []
 
 
+@pytest.mark.parametrize(
+    "name, says, package",
+    [
+        ("ip", "BusyBox v1.35.0 multi-call binary.\n\nUsage: ip [OPTIONS] address|route|link [ARGS]", "iproute2"),
+        ("ip", "-batch: applet not found", "iproute2"),
+        ("unshare", "unshare: unrecognized option '--kill-child'\nTry 'unshare --help'.", "util-linux"),
+    ],
+)
+def test_programs_that_lack_an_option_are_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, says: str, package: str
+) -> None:
+    program = tmp_path / name
+    program.write_text(f"#!/bin/sh\ncat >&2 <<'END'\n{says}\nEND\nexit 1\n", encoding="utf-8")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    (missing,) = requirements.missing_requirements()
+    assert missing.startswith(f"{program} does not know all options that a cluster needs")
+    assert f"install the package {package}" in missing
+
+
 def test_missing_requirements_are_listed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(requirements, "_SBIN", ())

@@ -205,6 +205,9 @@ async def test_nodes_and_votes(corosync_cluster: Cluster) -> None:
                 await refused(error, words, call)
         for register in (votequorum.qdevice_register, handle.qdevice_register):
             await refused(UnicodeEncodeError, "surrogates not allowed", partial(register, "\udcff"))
+            # corosync-quorumtool shows it.
+            await refused(ValueError, "name must be printable, on one line", partial(register, "a\nb"))
+            await refused(ValueError, "name must be printable, on one line", partial(register, "\x1b[2J"))
         # In the C API 0 is oneself, or the quorum device; `None` is clearer.
         await refused(ValueError, "nodeid must be 1 to", lambda: votequorum.info(0))
         await refused(ValueError, "nodeid must be 1 to", lambda: votequorum.set_votes(0, 1))
@@ -283,6 +286,9 @@ async def test_options_of_a_group(corosync: Node) -> None:
         (None, TypeError, "max_buffered_bytes must be an int, not NoneType"),
     ):
         await refused(error, words, partial(opened, "g", max_buffered_bytes=bound))
+    for option in ("receive", "totem_changes"):
+        for wrong in ("no", 1, None):
+            await refused(TypeError, f"{option} must be a bool, not", partial(opened, "g", **{option: wrong}))
     async with triocoro.open_group("g", max_buffered_bytes=1) as group, triocoro.open_votequorum() as votequorum:
         async with votequorum.track() as changes:
             for number, error, words in (

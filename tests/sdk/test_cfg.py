@@ -21,6 +21,7 @@ from triocoro import (
     ConfigChange,
     ConnectionLostError,
     FailedOperationError,
+    InvalidParamError,
     KeyNotFoundError,
     LinkStatus,
     NodeStatus,
@@ -41,7 +42,7 @@ def address(nodeid: int) -> str:
 # -- links and addresses -----------------------------------------------------------------------------------------------
 
 
-def status(by: int, of: int, mtu: int, *, up: bool = True) -> NodeStatus:
+def status(by: int, of: int, mtu: int, *, up: bool = True, source: str | None = None) -> NodeStatus:
     """What node `by` says of node `of`."""
     return NodeStatus(
         nodeid=of,
@@ -58,7 +59,7 @@ def status(by: int, of: int, mtu: int, *, up: bool = True) -> NodeStatus:
                 connected=up,
                 dynconnected=False,
                 mtu=mtu,
-                source=address(by),
+                source=address(by) if source is None else source,
                 destination=address(of),
             ),
         ),
@@ -94,6 +95,17 @@ async def test_a_node_that_is_gone(corosync_cluster: Cluster) -> None:
         await corosync_cluster[3].start()
         await corosync_cluster.settled()
         assert (await cfg.node_status(3)).reachable
+
+
+@pytest.mark.corosync(nodes=2, extra={"totem": ["transport: udpu"]})
+async def test_transport_without_links(corosync_cluster: Cluster) -> None:
+    """Corosync gives the address of each node, and takes its own for connected to itself."""
+    async with triocoro.open_cfg() as cfg:
+        for nodeid in corosync_cluster.nodes:
+            found = await cfg.node_status(nodeid)
+            assert found == status(1, nodeid, 1410, source="")
+            assert await cfg.node_addresses(nodeid) == (IPv4Address(address(nodeid)),)
+        assert await cfg.ring_status() == (RingStatus(f"0 {address(1)}", "OK"),)
 
 
 # -- the configuration -------------------------------------------------------------------------------------------------
@@ -135,6 +147,23 @@ async def test_reloading(corosync_cluster: Cluster) -> None:
                 assert [await changes.receive() for _ in expected] == expected
     for node in corosync_cluster.nodes.values():
         assert node.log.count("Config reload requested by node 1") == 2
+
+
+@pytest.mark.corosync_real_only(reason="the fake has no file that could be changed")
+async def test_refused_configuration_is_explained_in_the_log(corosync: Node) -> None:
+    async def edit(before: str, after: str) -> None:
+        await ask(corosync, "sed", "-i", f"s/{before}/{after}/", "/run/triocoro/corosync.conf")
+
+    async with triocoro.open_cfg() as cfg, triocoro.open_cmap() as cmap:
+        await edit("token: 500", "token: 100")
+        try:
+            with pytest.raises(InvalidParamError, match=r"node 1 refused .* and keeps the old one; its log says why"):
+                await cfg.reload_config()
+        finally:
+            await edit("token: 100", "token: 500")
+        await cfg.reload_config()
+        assert await cmap.get("totem.token") == 500
+    assert "Configuration is not valid: parse error in config: Not appropriate token" in corosync.log
 
 
 @pytest.mark.usefixtures("corosync")
@@ -234,6 +263,9 @@ async def test_bad_input(corosync: Node) -> None:
             ("x" * 256, ValueError, "0 to 255 bytes, not 256"),
             ("é" * 128, ValueError, "0 to 255 bytes, not 256"),
             ("a\0b", ValueError, "must not contain a NUL"),
+            ("a\nb", ValueError, r"reason must be printable, on one line, unlike 'a\nb'"),
+            ("\x1b[31mred", ValueError, "must be printable"),
+            ("\udcff", ValueError, "surrogates not allowed"),
             (b"x", TypeError, "must be a str, not bytes"),
         ):
             await refused(error, words, partial(cfg.kill_node, 1, cast("Any", reason)), cfg)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Iterator, Sequence
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING, Final, final
 
 import trio
@@ -45,6 +45,9 @@ def _links(status: CfgNodeStatus) -> Iterator[LinkStatus]:
     for number in range(MAX_LINKS):
         link = status.link_status[number]
         source, destination = _text(link.src_ipaddr), _text(link.dst_ipaddr)
+        if not destination:
+            # The transports udp and udpu give the address of the node in the place of ours.
+            source, destination = destination, source
         if link.enabled or source or destination:
             yield LinkStatus(
                 number=number,
@@ -75,16 +78,23 @@ class CorosyncCfg(CorosyncHandle[ShutdownFlag]):
     # --- nodes ---
 
     async def local_nodeid(self) -> int:
+        return await self._trip(self._local_nodeid)
+
+    def _local_nodeid(self) -> int:
         nodeid = ffi.new("unsigned int *")
-        await self._request("corosync_cfg_local_get", lambda: lib.corosync_cfg_local_get(self._handle, nodeid))
+        code = lib.corosync_cfg_local_get(self._handle, nodeid)
+        if code != CsError.OK:
+            raise failure(code, "corosync_cfg_local_get")
         return nodeid[0]
 
     async def node_status(self, nodeid: int) -> NodeStatus:
+        return await self._trip(lambda: self._node_status(nodeid))
+
+    def _node_status(self, nodeid: int) -> NodeStatus:
         status = ffi.new("tc_cfg_node_status_t *")
-        await self._request(
-            "corosync_cfg_node_status_get",
-            lambda: lib.corosync_cfg_node_status_get(self._handle, nodeid, lib.TC_CFG_NODE_STATUS_V1, status),
-        )
+        code = lib.corosync_cfg_node_status_get(self._handle, nodeid, lib.TC_CFG_NODE_STATUS_V1, status)
+        if code != CsError.OK:
+            raise failure(code, "corosync_cfg_node_status_get")
         return NodeStatus(
             nodeid=status.nodeid,
             reachable=bool(status.reachable),
@@ -117,14 +127,27 @@ class CorosyncCfg(CorosyncHandle[ShutdownFlag]):
             _arena.give_back(arena)
 
     async def node_addresses(self, nodeid: int) -> tuple[IPAddress, ...]:
+        return await self._trip(lambda: self._node_addresses(nodeid))
+
+    def _node_addresses(self, nodeid: int) -> tuple[IPAddress, ...]:
         addresses = ffi.new("tc_cfg_node_address_t[]", MAX_LINKS)
         count = ffi.new("int *")
-        await self._request(
-            "corosync_cfg_get_node_addrs",
-            lambda: lib.tc_cfg_get_node_addrs(self._handle, nodeid, MAX_LINKS, count, addresses),
-        )
+        code = lib.tc_cfg_get_node_addrs(self._handle, nodeid, MAX_LINKS, count, addresses)
+        if code != CsError.OK:
+            raise failure(code, "corosync_cfg_get_node_addrs")
+        if count[0] > 1:
+            # The daemon tells the family of the first address only, and the library takes all to be of that one.
+            return tuple(ip_address(text.partition("%")[0]) for text in self._written_addresses(nodeid))
         found = (_address(ffi.buffer(addresses[i].address, 28)[:]) for i in range(count[0]))
         return tuple(address for address in found if address is not None)
+
+    def _written_addresses(self, nodeid: int) -> Iterator[str]:
+        """The addresses of a node as text, by link."""
+        if nodeid in {0, self._local_nodeid()}:
+            # To knet, our own node has one link only.
+            yield from (ring.name.partition(" ")[2] for ring in self._ring_status())
+        else:
+            yield from (link.destination for link in self._node_status(nodeid).links)
 
     # --- the daemon ---
 
@@ -135,7 +158,7 @@ class CorosyncCfg(CorosyncHandle[ShutdownFlag]):
         await self._request("corosync_cfg_reopen_log_files", lambda: lib.corosync_cfg_reopen_log_files(self._handle))
 
     async def kill_node(self, nodeid: int, reason: str) -> None:
-        text = reason.encode(errors="surrogateescape")
+        text = reason.encode()
         await self._request(
             "corosync_cfg_kill_node", lambda: lib.tc_cfg_kill_node(self._handle, self._fd, nodeid, text)
         )

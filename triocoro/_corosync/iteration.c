@@ -5,6 +5,7 @@
  */
 #include "shim.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <signal.h>
 #include <string.h>
@@ -17,11 +18,13 @@ struct tc_iteration {
 	struct tc_arena *arena;
 	const char *function;
 	int code;
+	pthread_mutex_t lock;
+	pthread_cond_t ended;
+	int over; /* whether the thread no longer uses the connection */
 };
 
-static void *tc_iterate(void *argument)
+static void tc_iterate(struct tc_iteration *job)
 {
-	struct tc_iteration *job = argument;
 	tc_cpg_iteration_description_t entry;
 	uint64_t iteration;
 	uint32_t length;
@@ -35,7 +38,7 @@ static void *tc_iterate(void *argument)
 	tc_end_creation(&iteration);
 	if (code != TC_CS_OK) {
 		job->code = code;
-		return NULL;
+		return;
 	}
 	job->function = "cpg_iteration_next";
 	for (attempts = 0;;) {
@@ -68,6 +71,24 @@ static void *tc_iterate(void *argument)
 		job->code = TC_CS_OK;
 	}
 	(void)cpg_iteration_finalize(iteration);
+}
+
+static void tc_note_end(void *argument)
+{
+	struct tc_iteration *job = argument;
+
+	pthread_mutex_lock(&job->lock);
+	job->over = 1;
+	pthread_cond_signal(&job->ended);
+	pthread_mutex_unlock(&job->lock);
+}
+
+static void *tc_run_iteration(void *argument)
+{
+	/* A cancelled thread also comes by here. */
+	pthread_cleanup_push(tc_note_end, argument);
+	tc_iterate(argument);
+	pthread_cleanup_pop(1);
 	return NULL;
 }
 
@@ -76,7 +97,9 @@ int tc_cpg_iterate(uint64_t handle, int fd, uint32_t kind, const tc_cpg_name_t *
 	const char **function)
 {
 	struct tc_iteration job = {
-		.handle = handle, .kind = kind, .group = group->length > 0 ? group : NULL, .arena = arena};
+		.handle = handle, .kind = kind, .group = group->length > 0 ? group : NULL, .arena = arena,
+		.lock = PTHREAD_MUTEX_INITIALIZER};
+	pthread_condattr_t attributes;
 	struct timespec until;
 	sigset_t all, before;
 	pthread_t thread;
@@ -85,26 +108,33 @@ int tc_cpg_iterate(uint64_t handle, int fd, uint32_t kind, const tc_cpg_name_t *
 	/* The thread inherits the mask: signals are for the threads of Python. */
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
-	created = pthread_create(&thread, NULL, tc_iterate, &job);
+	/* The time of day may be set back. */
+	pthread_condattr_init(&attributes);
+	pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+	pthread_cond_init(&job.ended, &attributes);
+	pthread_condattr_destroy(&attributes);
+	created = pthread_create(&thread, NULL, tc_run_iteration, &job);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	*function = "cpg_iteration_initialize";
 	if (created != 0) {
+		pthread_cond_destroy(&job.ended);
 		return TC_CS_NO_MEMORY;
 	}
 	/* Until the thread has ended, `job` belongs to it. */
-	for (;;) {
-		clock_gettime(CLOCK_REALTIME, &until);
+	pthread_mutex_lock(&job.lock);
+	while (!job.over) {
+		clock_gettime(CLOCK_MONOTONIC, &until);
 		until.tv_nsec += 50 * 1000 * 1000;
 		until.tv_sec += until.tv_nsec / 1000000000;
 		until.tv_nsec %= 1000000000;
-		if (pthread_timedjoin_np(thread, NULL, &until) == 0) {
-			break;
-		}
 		/* A last reply may be there when the daemon dies: the thread gets one more interval to take it. */
-		if (tc_hung_up(fd) && ++gone == 2) {
+		if (pthread_cond_timedwait(&job.ended, &job.lock, &until) == ETIMEDOUT && tc_hung_up(fd) && ++gone == 2) {
 			pthread_cancel(thread);
 		}
 	}
+	pthread_mutex_unlock(&job.lock);
+	pthread_join(thread, NULL);
+	pthread_cond_destroy(&job.ended);
 	*function = job.function;
 	return job.code;
 }

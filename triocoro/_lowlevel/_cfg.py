@@ -68,7 +68,7 @@ class CfgHandle(Handle[ShutdownFlag]):
             NotExistError: that node is not in our partition.
         """
         _validate.uint32(nodeid, "nodeid")
-        _validate.text(reason, "reason", _validate.MAX_REASON)
+        _validate.reason(reason)
         await self._request(lambda: self._raw.kill_node(nodeid, reason))
 
     async def try_shutdown(self, flags: ShutdownFlag) -> None:

@@ -19,8 +19,13 @@ _PACKAGES = {
     "nft": "nftables",
     "unshare": "util-linux",
 }
+# What programs print that do not know an option of theirs, or that are commands of a program for many.
+_OPTION_UNKNOWN = re.compile(r"unrecognized option|invalid option|applet not found|BusyBox|Usage:")
 _DEVICES = "link add probe0 type bridge\nlink add probe1 type veth peer name probe2\n"
 _SHARED_MEMORY = "/dev/shm"
+
+_EXCERPT = 100
+"""Characters of a program's complaint to show."""
 
 _DESCRIBE_LIMIT = 10.0
 """Seconds that `corosync -v` may take."""
@@ -145,8 +150,21 @@ def _missing_permissions(programs: Programs) -> list[str]:
     if result.returncode == 0:
         return []
     reason = " ".join(result.stderr.split())
+    if _OPTION_UNKNOWN.search(reason):
+        # The first one runs the second.
+        name = "ip" if _knows_its_options(programs) else "unshare"
+        lacking = f"{getattr(programs, name)} does not know all options that a cluster needs, as old ones and BusyBox's"
+        remedy = f"install the package {_PACKAGES[name]}, so that its {name} comes first on PATH"
+        return [f"{lacking} ({reason[:_EXCERPT]}): {remedy}"]
     symptom = "namespaces cannot be created" if "unshare" in reason else "the kernel makes no bridge or veth devices"
     return [f"{symptom} ({reason}): {_remedy(reason, root=os.geteuid() == 0)}"]
+
+
+def _knows_its_options(programs: Programs) -> bool:
+    """Whether this unshare knows the options that `Programs.in_namespaces` gives it; it may still lack permissions."""
+    command = programs.in_namespaces("true")
+    result = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    return not _OPTION_UNKNOWN.search(result.stderr)
 
 
 def _remedy(reason: str, *, root: bool) -> str:

@@ -17,7 +17,8 @@ from .daemon import Daemon
 from .icmap import Icmap
 from .jobs import Reply
 from .service import ClientConnection, Service
-from .stats import MTU, OWN_MTU
+from .stats import MTU, OWN_MTU, UDP_MTU
+from .voteconfig import text
 
 _SHUTDOWN_TIMEOUT: Final = 5000
 """The default of cfg.shutdown_timeout, in milliseconds."""
@@ -83,6 +84,7 @@ class CfgService(Service):
         if known not in nodes:
             raise error_from_code(CsError.FAILED_OPERATION, "corosync_cfg_node_status_get", f"no node {nodeid}")
         own = known == self.daemon.nodeid
+        knet = self._knet
         connected = self._connected(known)
         links = tuple(
             LinkStatus(
@@ -90,8 +92,8 @@ class CfgService(Service):
                 enabled=True,
                 connected=connected,
                 dynconnected=False,
-                mtu=OWN_MTU if own else MTU,
-                source=nodes[self.daemon.nodeid][number],
+                mtu=UDP_MTU if not knet else OWN_MTU if own else MTU,
+                source=nodes[self.daemon.nodeid][number] if knet else "",
                 destination=address,
             )
             for number, address in nodes[known].items()
@@ -109,11 +111,16 @@ class CfgService(Service):
         )
 
     def ring_status(self) -> tuple[RingStatus, ...]:
-        """Return our links, each with one character for each node: n for us, 3 if connected, 1 if not."""
+        """Return our links, each with one character for each node: n for us, 3 if connected, 1 if not.
+
+        Without knet, the daemon does not know, and says OK.
+        """
         nodes = coroparse.addresses(self.daemon.icmap)
         own = self.daemon.nodeid
         status = "".join("n" if nodeid == own else "13"[self._connected(nodeid)] for nodeid in sorted(nodes))
-        return tuple(RingStatus(f"{link} {address}", status) for link, address in nodes[own].items())
+        return tuple(
+            RingStatus(f"{link} {address}", status if self._knet else "OK") for link, address in nodes[own].items()
+        )
 
     def node_addresses(self, nodeid: int) -> tuple[IPAddress, ...]:
         """Return the addresses of a node; 0 is our own."""
@@ -128,6 +135,11 @@ class CfgService(Service):
         if status is None or status.value != "joined":
             raise error_from_code(CsError.NOT_EXIST, "corosync_cfg_kill_node", f"no node {nodeid} is in the ring")
         self.multicast(_KillNode(nodeid, reason))
+
+    @property
+    def _knet(self) -> bool:
+        """Whether the transport is knet, which alone knows links."""
+        return text(self.daemon.icmap, "totem.transport") not in {"udp", "udpu"}
 
     def _connected(self, nodeid: int) -> bool:
         return nodeid in self.daemon.ring.members

@@ -29,6 +29,8 @@ OWN_MTU: Final = 65535
 """The MTU that knet reports of a node's link to itself."""
 MTU: Final = 1446
 """The MTU that knet measures on an Ethernet."""
+UDP_MTU: Final = 1410
+"""What the transports udp and udpu leave of a packet of totem.netmtu's default."""
 
 
 def _zeros(**names: str) -> dict[str, TypedValue]:
