@@ -14,6 +14,7 @@ import trio
 from . import _validate
 from ._connection import Connection, open_connection
 from ._enums import IterationType
+from ._gathering import gather, gather_each
 from ._membership import Membership
 from ._raw import RawCpg
 from ._services import CPG, CpgSpec, Endpoint
@@ -82,7 +83,8 @@ class Group(trio.abc.ReceiveChannel[GroupEvent]):
         daemon has accepted the message, which may still be lost: `MessageLost` reports that.
 
         Args:
-            buffers: the payload, in one or several pieces.
+            buffers: the payload, in one or several pieces. If they have more than 4 MiB, and are not one `bytes`
+                object, other tasks run while they are copied: leave a `bytearray` unchanged until this returns.
 
         Raises:
             TypeError: a buffer is not bytes-like.
@@ -94,7 +96,8 @@ class Group(trio.abc.ReceiveChannel[GroupEvent]):
 
         Source: cpg_mcast_joined(3).
         """
-        await self._membership.sender.send(_validate.payload(buffers))
+        payload = _validate.payload(buffers)
+        await self._membership.sender.send(await gather(buffers) if payload is None else payload)
 
     async def send_batch(self, messages: Iterable[Buffer]) -> None:
         """Send several messages in order, more efficiently than with `send`.
@@ -108,7 +111,7 @@ class Group(trio.abc.ReceiveChannel[GroupEvent]):
 
         Source: cpg_mcast_joined(3).
         """
-        await self._membership.sender.send_batch(_validate.payloads(messages))
+        await self._membership.sender.send_batch(await gather_each(_validate.payloads(messages)))
 
     def send_nowait(self, *buffers: Buffer) -> None:
         """Send one message without waiting.
@@ -145,7 +148,8 @@ class Group(trio.abc.ReceiveChannel[GroupEvent]):
 
         Source: cpg_mcast_joined(3).
         """
-        return await self._membership.sender.send_and_wait(_validate.payload(buffers))
+        payload = _validate.payload(buffers)
+        return await self._membership.sender.send_and_wait(await gather(buffers) if payload is None else payload)
 
     # -- receiving -----------------------------------------------------------------------------------------------------
 

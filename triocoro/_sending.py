@@ -114,8 +114,11 @@ class Sender:
             self._lifetime.check()
 
     @trio.lowlevel.enable_ki_protection
-    def send_nowait(self, payload: bytes) -> None:
-        """Send one message, or raise `trio.WouldBlock`."""
+    def send_nowait(self, payload: bytes | None) -> None:
+        """Send one message, or raise `trio.WouldBlock`, as for one that is too large to be gathered: `None`."""
+        if payload is None:
+            self._check()
+            raise trio.WouldBlock
         try:
             sent = self._try_now(payload, payload)
         except LibraryError as exc:

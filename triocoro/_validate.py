@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterable, Sequence
-from typing import Final, cast
+from typing import Final, TypeGuard
 
 from ._enums import CmapMap, CmapTrack, CmapType, Track
 from ._types import Buffer, CmapValue, RingId, TypedValue
 
 MAX_GROUP_NAME: Final = 127
 """Bytes. libcpg accepts 128, but the daemon then overruns a map."""
+
+MOST_COPIED: Final = 4 * 2**20
+"""Bytes of a payload that may be copied at once: more would hold up the event loop for too long."""
 
 MAX_UINT32: Final = 2**32 - 1
 
@@ -66,27 +69,47 @@ def group_name(name: bytes | str) -> bytes:
     return encoded
 
 
-def payload(buffers: Sequence[Buffer]) -> bytes:
-    """Return one message, joined from buffers. A single `bytes` object is not copied."""
+def payload(buffers: Sequence[Buffer]) -> bytes | None:
+    """Return one message, joined from buffers. A single `bytes` object is not copied.
+
+    Returns:
+        the payload; `None` if more than `MOST_COPIED` bytes would be copied.
+    """
     if len(buffers) == 1 and type(buffers[0]) is bytes:
         return buffers[0]
+    return _joined(buffers, MOST_COPIED)
+
+
+def _joined(buffers: Sequence[Buffer], most: int) -> bytes | None:
+    """Join buffers, if they have at most so many bytes."""
+    _check_buffers(buffers)
+    if sum(buffer.nbytes if isinstance(buffer, memoryview) else len(buffer) for buffer in buffers) > most:
+        return None
+    return b"".join(b.tobytes() if isinstance(b, memoryview) and not b.c_contiguous else b for b in buffers)
+
+
+def _check_buffers(buffers: Sequence[Buffer]) -> None:
     for buffer in buffers:
         if not isinstance(buffer, (bytes, bytearray, memoryview)):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"a payload must be bytes, bytearray or memoryview, not {type(buffer).__name__}")
-    return b"".join(b.tobytes() if isinstance(b, memoryview) and not b.c_contiguous else b for b in buffers)
 
 
 _BYTES_ONLY: Final = {bytes}
 
 
-def payloads(messages: Iterable[Buffer]) -> list[bytes]:
-    """Return several messages, one for each buffer."""
+def payloads(messages: Iterable[Buffer]) -> Sequence[Buffer]:
+    """Check several messages, one for each buffer."""
     if isinstance(messages, (bytes, bytearray, memoryview, str)):
         raise TypeError("send_batch takes an iterable of messages; to send one message use send")
     found = list(messages)
-    if _BYTES_ONLY.issuperset(map(type, found)):
-        return cast("list[bytes]", found)
-    return [payload((message,)) for message in found]
+    if not only_bytes(found):
+        _check_buffers(found)
+    return found
+
+
+def only_bytes(messages: Sequence[Buffer]) -> TypeGuard[list[bytes]]:
+    """Whether all messages are `bytes` objects."""
+    return _BYTES_ONLY.issuperset(map(type, messages))
 
 
 def integer(value: object, name: str, lowest: int, highest: int) -> int:
@@ -166,9 +189,9 @@ def qdevice_name(name: str) -> str:
 
 def extra_info(value: Buffer) -> bytes:
     """Return the extra information of a quorum device as bytes."""
-    info = payload((value,))
-    if len(info) > MAX_EXTRA_INFO:
-        raise ValueError(f"extra_info must have at most {MAX_EXTRA_INFO} bytes, not {len(info)}")
+    info = _joined((value,), MAX_EXTRA_INFO)
+    if info is None:
+        raise ValueError(f"extra_info must have at most {MAX_EXTRA_INFO} bytes, not {memoryview(value).nbytes}")
     return info
 
 
@@ -211,9 +234,10 @@ def cmap_value(value: CmapValue | Buffer, type_: CmapType) -> TypedValue:
         return TypedValue(type_, text(value, "a value of type STRING", MAX_CMAP_VALUE))
     if not isinstance(value, (bytes, bytearray, memoryview)):
         raise TypeError(f"a value of type BINARY must be bytes, not {type(value).__name__}")
-    binary = payload((value,))
-    if len(binary) > MAX_CMAP_VALUE:
-        raise ValueError(f"a value of type BINARY must have at most {MAX_CMAP_VALUE} bytes, not {len(binary)}")
+    binary = _joined((value,), MAX_CMAP_VALUE)
+    if binary is None:
+        size = memoryview(value).nbytes
+        raise ValueError(f"a value of type BINARY must have at most {MAX_CMAP_VALUE} bytes, not {size}")
     return TypedValue(type_, binary)
 
 

@@ -35,6 +35,7 @@ LAYERS: Final = (
         "triocoro._requests",
         "triocoro._membership",
         "triocoro._endpoint",
+        "triocoro._gathering",
         "triocoro._outstanding",
         "triocoro._sending",
         "triocoro._settling",

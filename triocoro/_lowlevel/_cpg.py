@@ -13,6 +13,7 @@ from .. import _validate
 from .._connection import Connection, open_connection
 from .._enums import FlowControlState, IterationType
 from .._errors import ExistError, LibraryError, NotExistError, TryAgainError
+from .._gathering import gather
 from .._raw import MulticastStatus, RawCpg
 from .._services import CpgSpec, Endpoint
 from .._types import Address, Buffer, ConfigChange, CpgEvent, GroupMember, Message, TotemChange
@@ -100,7 +101,7 @@ class CpgHandle(Handle[CpgEvent]):
         tasks send one after another.
 
         Args:
-            buffers: the payload, in one or several pieces.
+            buffers: the payload, in one or several pieces; as for `Group.send`.
 
         Raises:
             TryAgainError: the daemon is under flow control.
@@ -109,6 +110,8 @@ class CpgHandle(Handle[CpgEvent]):
         Cancelled: the message was not sent. Above the atomic size it may have been sent.
         """
         payload = _validate.payload(buffers)
+        if payload is None:
+            payload = await gather(buffers)
         if len(payload) > self._raw.max_atomic_message_size:
             await self._request(lambda: self._raw.multicast_fragmented(payload))
             return

@@ -64,7 +64,7 @@ class Fragment:
     """A part of a message that is above the atomic size."""
 
     sender: Address
-    payload: bytes
+    payload: memoryview
     first: bool
     last: bool
 
@@ -115,7 +115,7 @@ class _Mcast:
 class _PartialMcast:
     group: bytes
     pid: int
-    payload: bytes
+    payload: memoryview
     first: bool
     last: bool
 
@@ -186,7 +186,7 @@ class CpgService(Synchronised):
         for _ in payloads:
             self.daemon.log("CPG", f"*** can't mcast to group {client.group!r} state:{client.state.name}")
 
-    def partial_mcast(self, client: CpgClient, payload: bytes, *, first: bool, last: bool) -> None:
+    def partial_mcast(self, client: CpgClient, payload: memoryview, *, first: bool, last: bool) -> None:
         """Send a fragment of a message to the client's group."""
         if first:
             client.first_transition = client.transitions

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import cast
 
 from ...._enums import CsError, FlowControlState, IterationType
 from ...._errors import error_from_code
@@ -28,7 +29,7 @@ class FakeCpg(FakeHandle[CpgRecord, CpgEvent]):
         self._pid = pid
         self._initial_totem_conf = initial_totem_conf
         self._group: bytes | None = None
-        self._assembly: dict[Address, list[bytes]] = {}
+        self._assembling: set[Address] = set()
         self._buffers: dict[int, tuple[memoryview, bytearray]] = {}  # by the id of the view
 
     @property
@@ -57,9 +58,9 @@ class FakeCpg(FakeHandle[CpgRecord, CpgEvent]):
         return sent, MulticastStatus.SENT if sent == len(burst) else MulticastStatus.TRY_AGAIN
 
     async def multicast_fragmented(self, payload: bytes) -> None:
+        view = memoryview(payload)
         fragments = [
-            payload[start : start + MAX_ATOMIC_MESSAGE_SIZE]
-            for start in range(0, len(payload), MAX_ATOMIC_MESSAGE_SIZE)
+            view[start : start + MAX_ATOMIC_MESSAGE_SIZE] for start in range(0, len(view), MAX_ATOMIC_MESSAGE_SIZE)
         ]
         await self._round_trips(
             "cpg_mcast_joined",
@@ -143,22 +144,19 @@ class FakeCpg(FakeHandle[CpgRecord, CpgEvent]):
             else:
                 if isinstance(record, ConfigChange):
                     for change in record.left:
-                        self._assembly.pop(change.address, None)
+                        self._assembling.discard(change.address)
                 events.append(record)
         return events
 
     def _assemble(self, fragment: Fragment) -> Message | None:
         if fragment.first:
             # The sender's message before was interrupted, and its send has failed.
-            self._assembly[fragment.sender] = []
-        parts = self._assembly.get(fragment.sender)
-        if parts is None:
+            self._assembling.add(fragment.sender)
+        if fragment.sender not in self._assembling or not fragment.last:
             return None
-        parts.append(fragment.payload)
-        if not fragment.last:
-            return None
-        del self._assembly[fragment.sender]
-        return Message(fragment.sender, b"".join(parts))
+        self._assembling.remove(fragment.sender)
+        # All parts are of the same payload, so it need not be put together again.
+        return Message(fragment.sender, cast("bytes", fragment.payload.obj))
 
     def _finalize(self, *, leave: bool) -> None:
         # cpg_finalize is a round trip, so with a frozen daemon it ends at the thaw.
