@@ -11,7 +11,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trio
-from support.c_libraries import of_the_libraries
+from support.c_libraries import of_the_libraries, open_fds
+from support.confined import in_child
 from support.external_programs import inside, running
 
 import triocoro
@@ -35,9 +36,11 @@ async def beside(node: Node, *command: str) -> AsyncGenerator[CorosyncEndpoint, 
 
 
 async def refusal(endpoint: triocoro.Endpoint | None = None) -> CorosyncError:
+    fds = open_fds()
     with pytest.raises(CorosyncError) as caught:
         async with triocoro.open_group("g", endpoint=endpoint):
             pass
+    assert open_fds() == fds
     return caught.value
 
 
@@ -110,6 +113,63 @@ async def test_another_network_namespace(corosync: Node) -> None:
     hidden = await connect("--pid", "--fork", "--mount", "--mount-proc")
     assert "no Corosync daemon listens in our network namespace, but /dev/shm has the files of one" in hidden
     assert "docker run --network=host" in hidden
+
+
+LIMITS = """
+from support.c_libraries import open_fds
+from triocoro._services import CPG
+
+def limited(kind, limit):
+    resource.setrlimit(kind, (limit, resource.RLIM_INFINITY))
+
+def size():
+    return int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+
+async def main():
+    handle = await endpoint.connect(CPG)
+    fds = open_fds()
+    outcomes = []
+    for more in range(0, 20_000_000, 500_000):
+        limited(resource.RLIMIT_AS, size() + more)
+        try:
+            connection = await endpoint.connect(CPG)
+        except triocoro.NoMemoryError:
+            outcomes.append("too little")
+        else:
+            outcomes.append("works")
+            connection.close()
+            await connection.wait_closed()
+        limited(resource.RLIMIT_AS, resource.RLIM_INFINITY)
+        assert open_fds() == fds, (more, open_fds(), fds)
+    assert outcomes[0] == "too little" and outcomes[-1] == "works", outcomes
+    limited(resource.RLIMIT_AS, size() + 4_000_000)  # less than the stack of a thread
+    try:
+        await handle.iterate(triocoro.lowlevel.IterationType.NAME_ONLY, None)
+    except triocoro.NoResourcesError as error:
+        print(error)
+    limited(resource.RLIMIT_AS, resource.RLIM_INFINITY)
+    # The library would end the process in these two cases.
+    limited(resource.RLIMIT_FSIZE, 100_000)
+    try:
+        await handle.zcb_alloc(900_000)
+    except triocoro.NoSpaceError as error:
+        print(error)
+    limited(resource.RLIMIT_FSIZE, resource.RLIM_INFINITY)
+    limited(resource.RLIMIT_AS, size() + 8_900_000)  # with the stack of the process that enters the namespaces
+    try:
+        await handle.zcb_alloc(900_000)
+    except triocoro.NoMemoryError as error:
+        print(error)
+
+trio.run(main)
+"""
+
+
+async def test_limits_of_this_process(corosync: Node) -> None:
+    thread, one, two = (await in_child(corosync, LIMITS)).splitlines()
+    assert thread.startswith("pthread_create: Resource temporarily unavailable: no thread or process can be started")
+    assert one.startswith("cpg_zcb_alloc: File too large: ")
+    assert two.startswith("cpg_zcb_alloc: Cannot allocate memory: ")
 
 
 @pytest.mark.parametrize(

@@ -46,12 +46,16 @@ _SERVICES = frozenset({"cpg", "votequorum", "quorum", "cmap", "cfg"})
 _LISTENING = "00010000"
 
 
+_NO_THREAD = (
+    "no thread or process can be started for now: this process or its user is at a limit (ulimit -u, ulimit -v, or"
+    " pids.max of its cgroup)"
+)
 _LACKS: dict[int, tuple[type[CorosyncError], str]] = {
     **dict.fromkeys(
         (errno.ENOMEM, errno.ENOBUFS),
         (NoMemoryError, "this process gets no more memory; free some, or raise its limit (ulimit -v)"),
     ),
-    errno.EAGAIN: (NoResourcesError, "no process can be started for now (ulimit -u, or pids.max of the cgroup)"),
+    errno.EAGAIN: (NoResourcesError, _NO_THREAD),
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), (NoSpaceError, FULL)),
     errno.EFBIG: (NoSpaceError, "this process may not make files as large as this in /dev/shm (ulimit -f)"),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, final
@@ -25,6 +26,7 @@ from .._types import (
     make_messages,
 )
 from . import _arena
+from ._causes import lack
 from ._handle import CorosyncHandle, retry_briefly
 from ._libraries import CPG, failure, failure_inside
 from ._namespaces import Namespaces
@@ -253,6 +255,8 @@ class CorosyncCpg(CorosyncHandle[CpgEvent]):
         arena = _arena.borrow()
         try:
             code = lib.tc_cpg_iterate(self._handle, self._fd, kind, _name(group or b""), arena, function)
+            if code == lib.TC_LACKING:
+                raise lack(errno.EAGAIN, ffi.string(function[0]).decode())
             if code != CsError.OK:
                 raise failure(code, ffi.string(function[0]).decode())
             data = ffi.buffer(arena.data, arena.used)

@@ -89,7 +89,8 @@ def failure(code: int, function: str) -> CorosyncError:
         return NotSupportedError(f"{function}: the installed version of Corosync's library lacks it", function=function)
     if code == lib.TC_SHALLOW:
         return NoMemoryError(
-            f"{function}: the stack of this thread is too small: the library puts 1 MiB on it (threading.stack_size)",
+            f"{function}: the stack of this thread is too small: the library puts 1 MiB on it; start the thread with"
+            " more (threading.stack_size), or the process (ulimit -s)",
             function=function,
         )
     return error_from_code(code, function)

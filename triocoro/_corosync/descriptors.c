@@ -1,21 +1,27 @@
-/* What libqb's clean-up does to file descriptors that are not its own, and how to prevent it.
+/* What libqb's clean-up does to file descriptors, and how to prevent it.
  *
  * If libqb cannot create the socket of a connection, it closes fd 0, after shutdown(2) on it. Over sockets instead of
  * shared memory it also closes fd 0 when a later step fails, for example because the daemon dies meanwhile. So the
  * library is not called unless there are descriptors for all that it opens, and fd 0 is put back if it is missing
  * afterwards. Another thread may still take the last descriptors just before the library does.
+ *
+ * If libqb cannot map a ring, it leaves the descriptor of its file open. So it must have room for all of its mappings.
  */
 #include "shim.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 /* What a call opens at the same time, at most: its socket and the two files of a ring, or its socket and two more. */
 #define TC_DESCRIPTORS 3
+
+/* The address space of a connection: three rings of 1 MiB, which are mapped twice each, and a buffer of that size. */
+#define TC_ADDRESS_SPACE (8 * 1024 * 1024)
 
 static unsigned tc_callers; /* how many threads are in such a call */
 
@@ -77,6 +83,18 @@ void tc_end_opening(struct tc_opening *opening)
 		(void)dup3(opening->first, 0, opening->flags & FD_CLOEXEC ? O_CLOEXEC : 0);
 	}
 	(void)close(opening->first);
+}
+
+/* Whether the address space that a connection takes can be had. Sets errno if not. */
+int tc_has_address_space(void)
+{
+	void *space = mmap(NULL, TC_ADDRESS_SPACE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (space == MAP_FAILED) {
+		return 0;
+	}
+	(void)munmap(space, TC_ADDRESS_SPACE);
+	return 1;
 }
 
 /* Why no descriptor can be had at present: an errno, or 0. */

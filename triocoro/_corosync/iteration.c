@@ -118,7 +118,8 @@ int tc_cpg_iterate(uint64_t handle, int fd, uint32_t kind, const tc_cpg_name_t *
 	*function = "cpg_iteration_initialize";
 	if (created != 0) {
 		pthread_cond_destroy(&job.ended);
-		return TC_CS_NO_MEMORY;
+		*function = "pthread_create";
+		return TC_LACKING;
 	}
 	/* Until the thread has ended, `job` belongs to it. */
 	pthread_mutex_lock(&job.lock);

@@ -82,7 +82,12 @@ static void tc_open(void *argument)
 	struct tc_attempt *attempt = argument;
 
 	errno = 0;
-	attempt->open(attempt->out);
+	if (tc_has_address_space()) {
+		attempt->open(attempt->out);
+	} else {
+		attempt->out->function = "mmap";
+		attempt->out->code = TC_LACKING;
+	}
 	attempt->out->error = errno;
 }
 

@@ -168,6 +168,7 @@ struct tc_opening {
 
 int tc_begin_opening(struct tc_opening *opening);
 void tc_end_opening(struct tc_opening *opening);
+int tc_has_address_space(void);
 int tc_no_descriptor(void);
 
 /* --- lib*.c --- */
