@@ -17,7 +17,7 @@ from ._enums import CsError
 from ._errors import ExistError, TryAgainError
 from ._outstanding import Outstanding, OwnMessage, lost_error
 from ._raw import RawCpg
-from ._requests import MAY_PASS, retry
+from ._requests import GRACE, MAY_PASS, retry
 from ._sending import Sender
 from ._settling import Settling
 from ._stream import EventStream
@@ -201,9 +201,16 @@ class Membership:
         """Leave, and wait until the leave has been agreed on: only then is the fate of all our messages known."""
         self.sender.leaving = True
         self.stream.ending = True
+        await self._assemble()
         await self.connection.requests.run(lambda: retry(lambda: self._raw.leave(self.name), MAY_PASS))
         with self.connection.lifetime.interruptible():
             await self._left.wait()
+
+    async def _assemble(self) -> None:
+        """Wait until no message is under way in parts, which our leave would interrupt, for half of the grace."""
+        with trio.move_on_after(GRACE / 2):
+            while self._raw.assembling:
+                await self.connection.dispatched.park()
 
     def close(self) -> None:
         """Leave in the background."""

@@ -120,6 +120,11 @@ class RawCpg(RawHandle[CpgEvent], Protocol):
         ...
 
     @property
+    def assembling(self) -> bool:
+        """Whether a message has been dispatched in part, as far as can be told. Leaving would interrupt it."""
+        ...
+
+    @property
     def flow_control_state(self) -> FlowControlState:
         """The result of cpg_flow_control_state_get(3)."""
         ...

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import select
+import time
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, final
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING, final
 import trio
 
 from .._enums import CsError, FlowControlState, IterationType, Reason
-from .._errors import NoResourcesError, error_from_code
+from .._errors import CorosyncError, NoResourcesError, error_from_code
 from .._raw import MULTICAST_BURST, MulticastStatus
 from .._types import (
     Address,
@@ -55,6 +57,10 @@ _CONFCHG = lib.TC_CONFCHG
 _REASONS = {int(reason): reason for reason in Reason}
 _MAX_SENDERS = 1024
 _WORDS = _arena.WORDS
+_ASSEMBLY = 1.0
+"""The most seconds that closing a handle waits for messages to become whole."""
+_NOTHING_FOLLOWS = 250
+"""Milliseconds without an event after which no further part is expected."""
 _FEW = 4
 """So few messages are decoded faster one by one."""
 
@@ -111,6 +117,8 @@ class CorosyncCpg(CorosyncHandle[CpgEvent]):
             largest = lib.tc_max_datagram(self._fd) - _HEADER
             self._fragments = largest >= self._max_message_size
             self._max_message_size = min(largest, self._max_message_size)
+        self._assembling = False
+        self._interrupted = False
         self._group: CpgName | None = None
         self._senders = _Senders()
         self._buffers: dict[int, SharedBuffer] = {}  # by the id of the caller's view
@@ -129,6 +137,31 @@ class CorosyncCpg(CorosyncHandle[CpgEvent]):
 
     # --- dispatch ---
 
+    # The library keeps the parts of a message until it is whole, or its sender leaves or begins another one. If the
+    # handle is finalized before that, their memory is lost. The library does not say whose parts it has, so this
+    # assumes that one member at a time sends messages in parts.
+
+    @property
+    def assembling(self) -> bool:
+        return self._assembling
+
+    def _note_without_callback(self) -> None:
+        self._assembling = True
+
+    def _assemble(self, *, interrupted: bool) -> None:
+        """On a worker: dispatch until no parts of a message are left, nothing more comes, or it takes too long.
+
+        Args:
+            interrupted: whether to wait also until interrupted senders have sent another message.
+        """
+        readable = select.poll()
+        readable.register(self._fd, select.POLLIN)
+        deadline = time.monotonic() + _ASSEMBLY
+        with contextlib.suppress(CorosyncError):
+            while (self._assembling or (interrupted and self._interrupted)) and time.monotonic() < deadline:
+                if not readable.poll(_NOTHING_FOLLOWS) or not self.dispatch(1, 1)[0]:
+                    return
+
     def _decode(self, arena: Arena) -> Sequence[CpgEvent]:
         data = ffi.buffer(arena.data, arena.used)
         senders = self._senders
@@ -145,8 +178,13 @@ class CorosyncCpg(CorosyncHandle[CpgEvent]):
                 small = kind == _MESSAGE
                 payload = data[offset : offset + length] if small else _arena.large_payload(offset, length)
                 events.append(Message(senders[extra], payload))
+                if length > self._max_message_size:
+                    self._assembling = self._interrupted = False
             elif kind == _CONFCHG:
                 events.append(_config_change(value, data[offset : offset + length]))
+                # It interrupts senders, whose parts remain until they begin another message.
+                self._interrupted = self._interrupted or self._assembling
+                self._assembling = False
             else:
                 events.append(_totem_change(extra, data[offset : offset + length]))
         return events
@@ -342,8 +380,11 @@ class CorosyncCpg(CorosyncHandle[CpgEvent]):
     # --- closing ---
 
     def _finalize(self, *, leave: bool) -> None:
+        # First without the interruption that our leave is for others.
+        self._assemble(interrupted=False)
         if leave:
             retry_briefly(self._leave)
+        self._assemble(interrupted=True)
         for shared in list(self._buffers.values()):
             with contextlib.suppress(BufferError):  # in use: it stays mapped, as the library would leave it
                 shared.give_back()

@@ -124,6 +124,9 @@ class CorosyncHandle(ABC, Generic[EventT_co]):
     def _decode(self, arena: Arena) -> Sequence[EventT_co]:
         """Decode the events in the arena. Must not raise: events would be lost."""
 
+    def _note_without_callback(self) -> None:
+        """Take note that the library called no callback for an event that was dispatched."""
+
     @trio.lowlevel.enable_ki_protection
     def dispatch(self, max_events: int, max_bytes: int) -> tuple[int, Sequence[EventT_co]]:
         if self._failure is not None:
@@ -134,6 +137,8 @@ class CorosyncHandle(ABC, Generic[EventT_co]):
             try:
                 code = lib.tc_dispatch(self.library.index, self._handle, arena, max_events, max_bytes)
                 taken = arena.taken
+                if taken != arena.count:
+                    self._note_without_callback()
                 if arena.count:
                     events = self._decode(arena)
             finally:

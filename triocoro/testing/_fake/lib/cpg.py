@@ -33,6 +33,10 @@ class FakeCpg(FakeHandle[CpgRecord, CpgEvent]):
         self._buffers: dict[int, tuple[memoryview, bytearray]] = {}  # by the id of the view
 
     @property
+    def assembling(self) -> bool:
+        return False  # its messages come whole
+
+    @property
     def max_atomic_message_size(self) -> int:
         return MAX_ATOMIC_MESSAGE_SIZE
 
