@@ -225,7 +225,7 @@ async def test_a_ring_holds_while_its_token_gets_around(corosync_cluster: Cluste
 
 async def dropped_packets(cluster: Cluster, nodeid: int) -> int:
     """How many packets a real node's filter has dropped."""
-    listing = await ask(cluster[nodeid], "nft", "list", "table", "ip", "triocoro")
+    listing = await ask(cluster[nodeid], "nft", "list", "table", "inet", "triocoro")
     return sum(int(number) for number in re.findall(r"counter packets (\d+)", listing))
 
 

@@ -16,7 +16,7 @@ import pytest
 import trio
 from support.c_libraries import open_fds
 from support.confined import descriptors_left
-from support.external_programs import inside
+from support.external_programs import ask, inside
 from support.fixtures.figures import Bound
 from support.traces import names_in, namespaces_of, nothing_left, processes_in, state_of, supervisor_of, wait_until
 from trio.testing import MockClock
@@ -232,8 +232,8 @@ async def test_a_cluster_with_large_files_and_rules(monkeypatch: pytest.MonkeyPa
 
 
 def use_conf(monkeypatch: pytest.MonkeyPatch, edit: Callable[[str], str]) -> None:
-    def edited(options: ClusterOptions, addresses: Addresses, name: str, *, key: str | None) -> str:
-        return edit(corosync_conf(options, addresses, name, key=key))
+    def edited(options: ClusterOptions, addresses: Addresses, name: str) -> str:
+        return edit(corosync_conf(options, addresses, name))
 
     monkeypatch.setattr(netns_cluster, "corosync_conf", edited)
 
@@ -300,11 +300,13 @@ async def test_a_daemon_that_insists_on_encryption_gets_it(monkeypatch: pytest.M
     async with (
         NetnsCluster(nodes=2) as cluster,
         triocoro.open_cmap(endpoint=cluster[1].endpoint) as one,
-        triocoro.open_cmap(endpoint=cluster[2].endpoint) as two,
         triocoro.open_cmap(triocoro.CmapMap.STATS, endpoint=cluster[1].endpoint) as statistics,
     ):
         assert [await one.get(f"totem.crypto_{what}") for what in ("cipher", "hash")] == ["aes256", "sha256"]
-        assert await one.get("totem.key") == await two.get("totem.key")
+        keyfile = str(await one.get("totem.keyfile"))
+        keys = [await ask(node, "cat", keyfile) for node in cluster.nodes.values()]
+        assert keys[0] == keys[1]
+        assert len(keys[0]) == 128
         assert await statistics.get("stats.knet.handle.tx_crypt_packets") != 0
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from .._cluster.options import ClusterOptions
+from .._cluster.options import ClusterOptions, signed
 from .._history.entries import Call
 
 _TWO_NODES = 2
@@ -147,4 +147,4 @@ class Electorate:
         """The node of these that breaks a tie; `None` if none of the configured ones is present."""
         if self._options.tie_breakers:
             return next((nodeid for nodeid in self._options.tie_breakers if nodeid in nodes), None)
-        return (max if self._options.auto_tie_breaker_node == "highest" else min)(nodes)
+        return (max if self._options.auto_tie_breaker_node == "highest" else min)(nodes, key=signed)

@@ -7,14 +7,17 @@ from typing import Final
 
 import attrs
 
+_IPV4: Final = 4
 _MOST: Final = 253
-"""The highest number of a node in its subnet."""
+"""The highest number of a node in its subnets."""
 
 
 @attrs.frozen
 class Addresses:
-    """One number for each node, which is the last part of its address. Immutable."""
+    """One subnet for each link, and in all of them one number for each node. Immutable."""
 
+    ip_versions: tuple[int, ...]
+    """The IP version of each link: 4 or 6."""
     numbers: Mapping[int, int] = attrs.field(factory=dict[int, int])
     """The numbers by node id."""
 
@@ -26,12 +29,24 @@ class Addresses:
         for nodeid in sorted(nodeids):
             numbers[nodeid] = nodeid if nodeid in free else min(free)
             free.remove(numbers[nodeid])
-        return Addresses(numbers)
+        return attrs.evolve(self, numbers=numbers)
 
     def without(self, nodeid: int) -> Addresses:
         """The addresses without those of a node."""
-        return Addresses({other: number for other, number in self.numbers.items() if other != nodeid})
+        return attrs.evolve(self, numbers={other: n for other, n in self.numbers.items() if other != nodeid})
 
-    def of(self, nodeid: int) -> str:
-        """The address of a node, from TEST-NET-1 (RFC 5737)."""
-        return f"192.0.2.{self.numbers[nodeid]}"
+    def of(self, nodeid: int) -> tuple[str, ...]:
+        """The addresses of a node by link, from the ranges for documentation and benchmarks (RFCs 5737, 2544, 3849)."""
+        number = self.numbers[nodeid]
+        return tuple(
+            f"{_ipv4_subnet(link)}.{number}" if version == _IPV4 else f"2001:db8:{link + 1}::{number:x}"
+            for link, version in enumerate(self.ip_versions)
+        )
+
+    def interfaces(self, nodeid: int) -> list[str]:
+        """The addresses of a node by link, each with the length of its prefix."""
+        return [f"{address}/{64 if ':' in address else 24}" for address in self.of(nodeid)]
+
+
+def _ipv4_subnet(link: int) -> str:
+    return f"198.18.{link}" if link else "192.0.2"

@@ -11,6 +11,7 @@ from typing import Final
 
 import trio
 
+from ..._cfg import open_cfg
 from ..._cpg import open_group
 from ..._endpoint import default_endpoint
 from ..._errors import CorosyncError
@@ -24,6 +25,8 @@ from .options import ClusterOptions
 _PATIENCE: Final = 30.0
 """Seconds that memberships may take to settle, even on a machine under load."""
 _POLL: Final = 0.05
+_CONNECTED: Final = "3"
+"""How a `RingStatus` shows a link that is up."""
 
 _numbers = itertools.count(1)
 
@@ -104,8 +107,8 @@ class Cluster(AbstractContextManager["Cluster"], AbstractAsyncContextManager["Cl
 
     def __init__(self, options: ClusterOptions) -> None:
         self.options = options
-        self._network = Network(frozenset(options.nodeids))
-        self._addresses = Addresses().with_nodes(options.nodeids)
+        self._network = Network(frozenset(options.nodeids), options.links)
+        self._addresses = Addresses(options.ip_versions).with_nodes(options.nodeids)
 
     @property
     @abstractmethod
@@ -158,16 +161,21 @@ class Cluster(AbstractContextManager["Cluster"], AbstractAsyncContextManager["Cl
         """
         await self._rewire(lambda network: network.isolate(nodeid))
 
-    async def cut(self, source: int, target: int) -> None:
+    async def cut(self, source: int, target: int, *, link: int | None = None) -> None:
         """Drop everything that node `source` sends to node `target`; the other direction, and other cuts, stay as is.
 
         To Corosync the two are separated, since its links work in both directions or not at all. In a larger cluster,
         the daemons agree on the one that stays with the others. It takes them some seconds, and may never come to an
         end (docs/facts.md).
 
+        Args:
+            source: the node that is not heard.
+            target: the node that does not hear it.
+            link: drop only what is sent on this link. As long as another link works, the membership stays.
+
         Cancelled: it may have been cut.
         """
-        await self._rewire(lambda network: network.cut_off(source, target))
+        await self._rewire(lambda network: network.cut_off(source, target, link))
 
     async def lose(self, percent: float, *, nodes: Iterable[int] | None = None) -> None:
         """Drop packets at random on their way to nodes. This replaces the earlier loss at these nodes.
@@ -190,7 +198,7 @@ class Cluster(AbstractContextManager["Cluster"], AbstractAsyncContextManager["Cl
 
         Cancelled: they may have been removed.
         """
-        await self._rewire(lambda network: Network(network.nodeids))
+        await self._rewire(lambda network: network.healed())
 
     @abstractmethod
     async def _rewire(self, change: Callable[[Network], Network]) -> None:
@@ -209,7 +217,8 @@ class Cluster(AbstractContextManager["Cluster"], AbstractAsyncContextManager["Cl
 
         They fit when the nodes of each membership agree on it, the network holds them together, and no two memberships
         could merge. By then the votes have been counted, the nodes answer requests, and messages get around. To check
-        the last, this joins a process group of its own on each node. The network and the nodes may change meanwhile.
+        the last, this joins a process group of its own on each node. With several links, the nodes of each membership
+        have noticed which of the links between them work. The network and the nodes may change meanwhile.
 
         Raises:
             RuntimeError: the cluster does not run.
@@ -235,6 +244,7 @@ class _MembershipWatch:
         self._up = up
         self._followed: set[int] = set()
         self._sees: dict[int, frozenset[int]] = {}
+        self._links: dict[int, list[str]] = {}
         self._errors: dict[int, CorosyncError] = {}
         self._changes = 0
         self._news = trio.Event()
@@ -250,14 +260,21 @@ class _MembershipWatch:
             self._followed.add(nodeid)
             nursery.start_soon(self._follow, self._cluster[nodeid])
         changes = self._changes
-        return self._fits() and await self._gets_around() and self._fits() and changes == self._changes
+        return (
+            self._fits()
+            and await self._links_fit()
+            and await self._gets_around()
+            and self._fits()
+            and changes == self._changes
+        )
 
     def findings(self) -> Iterator[str]:
         """For each node, the members that it sees and the nodes that it is linked to, in words."""
         for nodeid in sorted(self._up() | self._followed):
             sees = sorted(self._sees[nodeid]) if nodeid in self._sees else "nothing yet"
+            links = f"; its links are {self._links[nodeid]}" if nodeid in self._links else ""
             error = f"; asked, it said: {self._errors[nodeid]}" if nodeid in self._errors else ""
-            yield f"- node {nodeid} sees {sees}, and hears {sorted(self._cluster.reachable(nodeid))}{error}"
+            yield f"- node {nodeid} sees {sees}, and hears {sorted(self._cluster.reachable(nodeid))}{links}{error}"
 
     async def _follow(self, node: Node) -> None:  # noqa: ASYNC910 - it is a task of its own
         """Record the membership on one node at each change, until its daemon ends."""
@@ -291,6 +308,33 @@ class _MembershipWatch:
             and not any(network.meet(members | (sees[other] or {other})) for other in up - members)
             for members in sees.values()
         )
+
+    async def _links_fit(self) -> bool:
+        """Whether the nodes of each membership report those links between them as up that work.
+
+        Of a single link the membership says enough.
+        """
+        await trio.lowlevel.checkpoint()
+        network = self._cluster.network
+        if network.links == 1:
+            return True
+        nodeids = sorted(self._cluster.nodes)
+        for nodeid in self._up():
+            try:
+                async with open_cfg(endpoint=self._cluster[nodeid].endpoint) as cfg:
+                    links = self._links[nodeid] = [ring.status for ring in await cfg.ring_status()]
+            except CorosyncError as error:
+                self._errors[nodeid] = error
+                return False
+            members = self._sees.get(nodeid, frozenset[int]()) - {nodeid}
+            if any(
+                (state == _CONNECTED) is not network.link_works(nodeid, other, link)
+                for link, states in enumerate(links)
+                for other, state in zip(nodeids, states, strict=False)
+                if other in members
+            ):
+                return False
+        return True
 
     async def _gets_around(self) -> bool:
         """Whether a message from each node is delivered.

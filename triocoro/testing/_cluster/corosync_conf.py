@@ -11,6 +11,9 @@ from .options import ClusterOptions, LogLevel
 STATE_DIR = "/run/triocoro"
 """The daemon's working directory, on the node's own tmpfs; the configuration file is there, too."""
 
+KEY_FILE: Final = f"{STATE_DIR}/authkey"
+"""The file with the key of a cluster that encrypts or authenticates."""
+
 KEY_BYTES: Final = 64
 """Random bytes of a key; in hexadecimal they are 128 characters, the minimum of knet."""
 
@@ -20,38 +23,37 @@ _Entry: TypeAlias = "tuple[str, str | int | Sequence[_Entry]] | str"
 """A key with its value, a section with its entries, or a line as it is."""
 
 
-def corosync_conf(options: ClusterOptions, addresses: Addresses, cluster_name: str, *, key: str | None = None) -> str:
+def corosync_conf(options: ClusterOptions, addresses: Addresses, cluster_name: str) -> str:
     """The text of corosync.conf, the same on every node.
 
     Args:
         options: the configuration of the cluster.
         addresses: the addresses of its nodes.
         cluster_name: its name.
-        key: the key to encrypt messages with. Without one they are not encrypted, which some builds refuse.
     """
     token = options.token
-    interface: list[_Entry] = [
-        ("linknumber", 0),
-        # A dead link must be noticed before the token is lost. A single pong marks a link as up.
-        ("knet_ping_interval", token // 5),
-        ("knet_ping_timeout", token // 2),
-        ("knet_pong_count", 1),
-    ]
     totem: list[_Entry] = [
         ("version", 2),
         ("cluster_name", cluster_name),
-        ("transport", "knet"),
-        ("crypto_cipher", "none" if key is None else "aes256"),
-        ("crypto_hash", "none" if key is None else "sha256"),
-        *([] if key is None else [("key", key)]),
+        ("transport", options.transport),
+        ("crypto_cipher", options.crypto_cipher),
+        ("crypto_hash", options.crypto_hash),
         ("token", token),
         # The token timeout is the one in the options, whatever the number of nodes.
         ("token_coefficient", 0),
         ("consensus", token * 6 // 5),
         # Each change of membership takes at least this long. If it is shorter, joins overtake each other.
         ("join", 30),
-        ("interface", interface),
     ]
+    if options.encrypts:
+        totem.append(("keyfile", KEY_FILE))
+    if options.compression != "none":
+        totem.append(("knet_compression_model", options.compression))
+    if options.transport == "knet":
+        totem.extend(("interface", _interface(link, token)) for link in range(options.links))
+    elif options.transport == "udp" and options.ip_versions == (6,):
+        # The multicast address is derived from it.
+        totem.append(("ip_version", "ipv6"))
     system: list[_Entry] = [
         ("state_dir", STATE_DIR),
         # Ordinary users are not allowed to do either, and a test's daemons should have no priority over all else.
@@ -71,7 +73,7 @@ def corosync_conf(options: ClusterOptions, addresses: Addresses, cluster_name: s
             [
                 ("nodeid", nodeid),
                 ("name", f"node{nodeid}"),
-                ("ring0_addr", addresses.of(nodeid)),
+                *((f"ring{link}_addr", address) for link, address in enumerate(addresses.of(nodeid))),
                 ("quorum_votes", options.votes_of(nodeid)),
             ],
         )
@@ -87,6 +89,16 @@ def corosync_conf(options: ClusterOptions, addresses: Addresses, cluster_name: s
     for name, lines in options.extra.items():
         sections[name] = [*sections.get(name, ()), *lines]
     return "\n".join([*_lines(list(sections.items())), ""])
+
+
+def _interface(link: int, token: int) -> list[_Entry]:
+    return [
+        ("linknumber", link),
+        # A dead link must be noticed before the token is lost. A single pong marks a link as up.
+        ("knet_ping_interval", token // 5),
+        ("knet_ping_timeout", token // 2),
+        ("knet_pong_count", 1),
+    ]
 
 
 def _quorum(options: ClusterOptions) -> Iterator[_Entry]:

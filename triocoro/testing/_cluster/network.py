@@ -20,8 +20,12 @@ class Network:
 
     nodeids: frozenset[int]
     """The ids of all nodes."""
+    links: int = 1
+    """The number of links between the nodes."""
     cut: frozenset[tuple[int, int]] = frozenset()
     """Pairs (source, target): nothing that the source sends arrives at the target."""
+    cut_links: frozenset[tuple[int, int, int]] = frozenset()
+    """Triples (source, target, link): nothing that the source sends on that link arrives at the target."""
     loss: Mapping[int, float] = attrs.field(factory=dict[int, float])
     """The packets that do not arrive at a node, in per cent, by node."""
 
@@ -33,7 +37,9 @@ class Network:
             raise ValueError(f"the sides must be disjoint sets of the nodes {sorted(self.nodeids)}: {sets}")
         sets[0] |= self.nodeids - set(named)
         return attrs.evolve(
-            self, cut=frozenset((a, b) for side in sets for a in side for b in self.nodeids if b not in side)
+            self,
+            cut=frozenset((a, b) for side in sets for a in side for b in self.nodeids if b not in side),
+            cut_links=frozenset(),
         )
 
     def isolate(self, nodeid: int) -> Network:
@@ -42,12 +48,16 @@ class Network:
         others = self.nodeids - {nodeid}
         return attrs.evolve(self, cut=self.cut | {(nodeid, b) for b in others} | {(a, nodeid) for a in others})
 
-    def cut_off(self, source: int, target: int) -> Network:
-        """The network with the way from `source` to `target` cut."""
+    def cut_off(self, source: int, target: int, link: int | None = None) -> Network:
+        """The network with the way from `source` to `target` cut, on one link or on all."""
         self.check(source, target)
         if source == target:
             raise ValueError(f"node {source} cannot be cut off from itself")
-        return attrs.evolve(self, cut=self.cut | {(source, target)})
+        if link is None:
+            return attrs.evolve(self, cut=self.cut | {(source, target)})
+        if link not in range(self.links):
+            raise ValueError(f"no link {link!r} is among 0 to {self.links - 1}")
+        return attrs.evolve(self, cut_links=self.cut_links | {(source, target, link)})
 
     def lose(self, percent: float, nodeids: Iterable[int]) -> Network:
         """The network with this loss at these nodes."""
@@ -57,6 +67,10 @@ class Network:
             raise ValueError(f"a loss is 0 to {ALL} per cent, not {percent!r}")
         return attrs.evolve(self, loss={**self.loss, **dict.fromkeys(nodeids, round(percent, _DIGITS))})
 
+    def healed(self) -> Network:
+        """The network without any cut or loss."""
+        return Network(self.nodeids, self.links)
+
     def check(self, *nodeids: int) -> None:
         """Raise `ValueError` for an unknown node."""
         for nodeid in nodeids:
@@ -64,8 +78,12 @@ class Network:
                 raise ValueError(f"no node {nodeid!r} is among {sorted(self.nodeids)}")
 
     def linked(self, a: int, b: int) -> bool:
+        """Whether some link between two nodes works."""
+        return a == b or any(self.link_works(a, b, link) for link in range(self.links))
+
+    def link_works(self, a: int, b: int, link: int) -> bool:
         """Whether packets arrive in both directions. Corosync treats a link that works in one direction as down."""
-        return a == b or (self._arrives(a, b) and self._arrives(b, a))
+        return self._arrives(a, b, link) and self._arrives(b, a, link)
 
     def rings(self, up: Iterable[int], stands: Callable[[tuple[int, ...]], bool]) -> Iterator[tuple[int, ...]]:
         """The rings that these nodes form, as observed on Corosync's daemons (docs/facts.md).
@@ -112,8 +130,12 @@ class Network:
             fresh = {nodeid for nodeid in nodeids if any(self.linked(near, nodeid) for near in fresh)} - reached
         return sorted(reached)
 
-    def _arrives(self, source: int, target: int) -> bool:
-        return (source, target) not in self.cut and self.loss.get(target, 0) < ALL
+    def is_cut(self, source: int, target: int, link: int) -> bool:
+        """Whether the way from `source` to `target` is cut on a link."""
+        return (source, target) in self.cut or (source, target, link) in self.cut_links
+
+    def _arrives(self, source: int, target: int, link: int) -> bool:
+        return not self.is_cut(source, target, link) and self.loss.get(target, 0) < ALL
 
 
 def _successions(ring: list[int]) -> Iterator[tuple[int, int]]:

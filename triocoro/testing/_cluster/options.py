@@ -13,7 +13,7 @@ MAX_NODES: Final = 253
 """The number of fds that fit into one packet to the supervisor of real nodes. The network has 254 addresses."""
 
 _NODES: Final = 3
-_KNET_IDS: Final = 2**16
+_MOST_LINKS: Final = 8
 _WINDOW: Final = 10_000
 _DEVICE_TIMEOUT: Final = 10_000
 _DEVICE_SYNC_TIMEOUT: Final = 30_000
@@ -27,6 +27,26 @@ LogLevel: TypeAlias = Literal["info", "debug", "trace"]
 """How much daemons log."""
 
 LOG_LEVELS: Final[tuple[LogLevel, ...]] = ("info", "debug", "trace")
+
+Transport: TypeAlias = Literal["knet", "udpu", "udp"]
+"""How nodes send packets to each other: by knet, or by UDP, unicast or multicast."""
+
+TRANSPORTS: Final[tuple[Transport, ...]] = ("knet", "udpu", "udp")
+
+Cipher: TypeAlias = Literal["none", "aes128", "aes192", "aes256"]
+"""How packets are encrypted."""
+
+CIPHERS: Final[tuple[Cipher, ...]] = ("none", "aes128", "aes192", "aes256")
+
+Hash: TypeAlias = Literal["none", "md5", "sha1", "sha256", "sha384", "sha512"]
+"""How packets are authenticated."""
+
+HASHES: Final[tuple[Hash, ...]] = ("none", "md5", "sha1", "sha256", "sha384", "sha512")
+
+Compression: TypeAlias = Literal["none", "zlib", "lz4", "lz4hc", "lzo2", "lzma", "bzip2", "zstd"]
+"""How messages are compressed."""
+
+COMPRESSIONS: Final[tuple[Compression, ...]] = ("none", "zlib", "lz4", "lz4hc", "lzo2", "lzma", "bzip2", "zstd")
 
 
 class ClusterSettings(TypedDict, total=False):
@@ -46,6 +66,12 @@ class ClusterSettings(TypedDict, total=False):
     qdevice_timeout: int
     qdevice_sync_timeout: int
     token: int
+    transport: Transport
+    links: int
+    ip_version: int | Sequence[int]
+    crypto_cipher: Cipher
+    crypto_hash: Hash
+    compression: Compression
     log_level: LogLevel
     extra: Mapping[str, Sequence[str]]
 
@@ -66,6 +92,11 @@ def _votes(votes: Mapping[int, int]) -> dict[int, int]:
     ):
         raise TypeError(f"votes must be a mapping of node ids to numbers: {votes!r}")
     return dict(votes)
+
+
+def _versions(ip_version: int | Sequence[int]) -> int | tuple[int, ...]:
+    """A copy, so that changes of the caller's sequence have no effect."""
+    return ip_version if isinstance(ip_version, int) else tuple(ip_version)
 
 
 def _ids(nodeids: Sequence[int] | None) -> tuple[int, ...] | None:
@@ -148,6 +179,19 @@ class ClusterOptions:
     token: int = attrs.field(default=500, validator=_number(100))
     """totem's token timeout in milliseconds. It has no effect on the fake, whose changes take no time."""
 
+    transport: Transport = attrs.field(default="knet", validator=attrs.validators.in_(TRANSPORTS))
+    """totem's transport: "knet", "udpu" (unicast) or "udp" (multicast). What follows needs knet, except for IPv6."""
+    links: int = attrs.field(default=1, validator=[_number(1), attrs.validators.le(_MOST_LINKS)])
+    """The number of links between the nodes, at most 8, each a network of its own."""
+    ip_version: int | Sequence[int] = attrs.field(default=4, converter=_versions)
+    """The IP version of all links, 4 or 6, or one for each link, such as ``(4, 6)``."""
+    crypto_cipher: Cipher = attrs.field(default="none", validator=attrs.validators.in_(CIPHERS))
+    """totem's crypto_cipher: "aes128", "aes192" or "aes256". The key is in a file on each node."""
+    crypto_hash: Hash = attrs.field(default="none", validator=attrs.validators.in_(HASHES))
+    """totem's crypto_hash: "md5", "sha1", "sha256", "sha384" or "sha512". A cipher needs one."""
+    compression: Compression = attrs.field(default="none", validator=attrs.validators.in_(COMPRESSIONS))
+    """totem's knet_compression_model, such as "zlib" or "lz4". A daemon built without it does not start."""
+
     log_level: LogLevel = attrs.field(default="info", validator=attrs.validators.in_(LOG_LEVELS))
     """How much the daemons log: "info", "debug" or "trace". The fake's log is always the same."""
     extra: Mapping[str, Sequence[str]] = attrs.field(
@@ -188,9 +232,19 @@ class ClusterOptions:
     def nodeids(self) -> Sequence[int]:
         """The ids of the nodes in the order of the node list, which the argument `nodeids` gives; else 1 to `nodes`.
 
-        knet takes ids below 65536.
+        knet takes ids up to 65535, the other transports up to 2**32 - 1.
         """
         return range(1, self.nodes + 1) if self._nodeids is None else self._nodeids
+
+    @property
+    def ip_versions(self) -> tuple[int, ...]:
+        """The IP version of each link."""
+        return (self.ip_version,) * self.links if isinstance(self.ip_version, int) else tuple(self.ip_version)
+
+    @property
+    def encrypts(self) -> bool:
+        """Whether the packets between the nodes need a key."""
+        return (self.crypto_cipher, self.crypto_hash) != ("none", "none")
 
     def _rules(self) -> Iterator[tuple[bool, str]]:
         """The rules of votequorum_readconfig in exec/votequorum.c: whether each is broken, and the complaint."""
@@ -201,10 +255,21 @@ class ClusterOptions:
             f"nodeids must have as many ids as there are nodes, {self.nodes}: {self._nodeids}",
         )
         yield len(set(self.nodeids)) != self.nodes, f"nodeids must be different: {self._nodeids}"
+        highest = 2**16 - 1 if self.transport == "knet" else 2**32 - 1
         yield (
-            not all(0 < nodeid < _KNET_IDS for nodeid in self.nodeids),
-            f"nodeids must be 1 to {_KNET_IDS - 1}, as knet cannot tell others apart: {self._nodeids}",
+            not all(0 < nodeid <= highest for nodeid in self.nodeids),
+            f"nodeids must be 1 to {highest} with the transport {self.transport}: {self._nodeids}",
         )
+        yield (
+            len(self.ip_versions) != self.links or not set(self.ip_versions) <= {4, 6},
+            f"ip_version must be 4 or 6, or one of these for each of the {self.links} links: {self.ip_version}",
+        )
+        for name in ("links", "crypto_cipher", "crypto_hash", "compression"):
+            yield (
+                self.transport != "knet" and getattr(self, name) not in {1, "none"},
+                f"{name} needs the transport knet, not {self.transport}",
+            )
+        yield self.crypto_cipher != "none" and self.crypto_hash == "none", "crypto_cipher needs crypto_hash"
         yield (
             not self.votes.keys() <= set(self.nodeids),
             f"votes must be of nodes {_described(self.nodeids)}: {self.votes}",
@@ -253,6 +318,11 @@ class ClusterOptions:
             and (self.expected_votes or 0) - (self.qdevice_votes or 0) < _LEAST_BESIDE_DEVICE,
             f"expected_votes must be at least {_LEAST_BESIDE_DEVICE} more than qdevice_votes",
         )
+
+
+def signed(nodeid: int) -> int:
+    """A node id as votequorum compares it with others: as a signed number, so that ids from 2**31 on come first."""
+    return nodeid - 2**32 if nodeid >= 2**31 else nodeid
 
 
 def merge(options: ClusterOptions | None, nodes: int | None, settings: ClusterSettings) -> ClusterOptions:

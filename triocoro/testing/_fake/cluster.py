@@ -69,7 +69,7 @@ class FakeCluster(Cluster):
         self._used = False
         self._entered = False
         self._conf = corosync_conf(self.options, self._addresses, _CLUSTER_NAME)
-        self._totem = Totem(self.options.nodeids, latency=latency, jitter=jitter, seed=seed)
+        self._totem = Totem(self._network, latency=latency, jitter=jitter, seed=seed)
         pids = itertools.count(os.getpid() + 1)
         self._nodes = {nodeid: FakeNode(nodeid, self, self._totem, pids) for nodeid in self.options.nodeids}
 

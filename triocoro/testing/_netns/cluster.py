@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+import attrs
 import trio
 
 from ..._errors import NoResourcesError
 from ..._forks import Origin
 from ..._workers import on_worker
 from .._cluster.cluster import Cluster
-from .._cluster.corosync_conf import KEY_BYTES, STATE_DIR, corosync_conf
+from .._cluster.corosync_conf import KEY_BYTES, KEY_FILE, STATE_DIR, corosync_conf
 from .._cluster.network import Network
 from .._cluster.options import ClusterOptions, ClusterSettings, merge
 from . import requirements
@@ -73,6 +74,8 @@ class NetnsCluster(Cluster):
         self._supervisor: SupervisorProcess | None = None
         self._argv: list[str] = []
         self._nft = ""
+        self._key = secrets.token_hex(KEY_BYTES)
+        self._enforces_encryption = False
         self._how_to_enter = ""
         self._kept = False
         self._used = False
@@ -223,22 +226,40 @@ class NetnsCluster(Cluster):
     def _create(self, supervisor: SupervisorProcess, programs: requirements.Programs) -> None:
         self._argv = [programs.corosync, "-f", "-c", _CONF]
         self._nft = programs.nft
-        key = secrets.token_hex(KEY_BYTES) if programs.enforces_encryption() else None
-        conf = corosync_conf(self.options, self._addresses, self.name, key=key)
+        self._enforces_encryption = programs.enforces_encryption()
+        supervisor.request("create", ip=programs.ip, private=programs.private_directories(), links=self.options.links)
+        holders = self._add(supervisor, self._processes)
+        self._how_to_enter = "\n".join(self._directions(supervisor, programs, holders))
+
+    def _add(self, supervisor: SupervisorProcess, nodes: list[NodeProcesses]) -> list[int]:
+        """Create nodes with all of their files; returns the pidfds of their holders."""
+        files = self._files()
         _, holders = supervisor.request(
-            "create",
-            [node.open_log() for node in self._processes],
-            expected_fds=len(self._processes),
-            ip=programs.ip,
-            private=programs.private_directories(),
+            "add",
+            [node.open_log() for node in nodes],
+            expected_fds=len(nodes),
             nodes={
-                nodeid: {"address": f"{self._addresses.of(nodeid)}/24", "files": {_CONF: conf}}
-                for nodeid in self._nodes
+                node.nodeid: {
+                    "port": f"node{self._addresses.numbers[node.nodeid]}",
+                    "addresses": self._addresses.interfaces(node.nodeid),
+                    "files": files,
+                }
+                for node in nodes
             },
         )
-        for node, holder in zip(self._processes, holders, strict=True):
+        for node, holder in zip(nodes, holders, strict=True):
             node.holder = holder
-        self._how_to_enter = "\n".join(self._directions(supervisor, programs, holders))
+        return holders
+
+    def _files(self) -> dict[str, str]:
+        """The text of each node's files, by path."""
+        options = self.options
+        if self._enforces_encryption and options.transport == "knet" and not options.encrypts:
+            options = attrs.evolve(options, crypto_cipher="aes256", crypto_hash="sha256")
+        files = {_CONF: corosync_conf(options, self._addresses, self.name)}
+        if options.encrypts:
+            files[KEY_FILE] = self._key
+        return files
 
     def _directions(
         self, supervisor: SupervisorProcess, programs: requirements.Programs, holders: list[int]

@@ -13,8 +13,9 @@ Each node has a *holder*: a process that owns the node's network and mount names
 stdout. It only sleeps. The node's daemons are children of the supervisor that enter the holder's namespaces.
 The requests:
 
-- `{"op": "create", "ip": path, "private": [directory, ...], "nodes": {id: {"address": ..., "files": {path: text}}}}`
-  with one log fd for each node: create the network and the holders. The reply carries a pidfd of each holder.
+- `{"op": "create", "ip": path, "private": [directory, ...], "links": number}`: create a network for each link.
+- `{"op": "add", "nodes": {id: {"port": name, "addresses": [address, ...], "files": {path: text}}}}` with one log fd for
+  each node: connect new nodes to the networks. The reply carries a pidfd of each holder.
 - `{"op": "start", "nodes": [id, ...], "argv": [...]}`: start daemons. The reply carries a pidfd of each.
 - `{"op": "filter", "nft": path, "nodes": {id: [line, ...]}}`: pass these lines to `nft -f` in the nodes' networks.
 - `{"op": "keep", "keep": bool}`: whether the nodes outlive the owner.
@@ -43,7 +44,6 @@ PR_SET_PDEATHSIG = 1
 PR_SET_NAME = 15
 MAX_FDS = 253
 PACKET = 1 << 16
-BRIDGE = "bridge0"
 SHARED_MEMORY = "/dev/shm"
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -56,8 +56,10 @@ class SetupError(Exception):
 class NodeSpec(TypedDict):
     """What a `create` request says about one node."""
 
-    address: str
-    """Its address with the length of the prefix."""
+    port: str
+    """The name of its port to the network of link 0; those to others have a suffix."""
+    addresses: list[str]
+    """Its addresses by link, each with the length of the prefix."""
     files: dict[str, str]
     """The texts of the files to write in its mount namespace, by path."""
 
@@ -69,8 +71,26 @@ class CreateRequest(TypedDict):
     """The path of ip(8)."""
     private: list[str]
     """The directories on which each node mounts an empty tmpfs."""
-    nodes: dict[str, NodeSpec]
-    """By their ids."""
+    links: int
+    """The number of networks."""
+
+
+def interface(port: str, link: int, address: str, hub: int) -> list[str]:
+    """The commands of ip(8) that connect a node to a link, with the other end of the cable in the hub."""
+    # Otherwise the kernel would look for duplicates of an IPv6 address for a second or two, and not use it meanwhile.
+    nodad = " nodad" if ":" in address else ""
+    return [
+        # From iproute2 6.12 on, a pid would not do for `netns`: ip looks it up in /proc, and this /proc shows pids as
+        # they are outside of our pid namespace.
+        f"link add eth{link} type veth peer name {port_name(port, link)} netns /proc/self/fd/{hub}",
+        f"address add {address} dev eth{link}{nodad}",
+        f"link set eth{link} up",
+    ]
+
+
+def port_name(port: str, link: int) -> str:
+    """The name of a node's port to the bridge of a link."""
+    return f"{port}.{link}" if link else port
 
 
 def call(function: str, *args: int | bytes | None) -> None:
@@ -118,13 +138,13 @@ def write_files(files: dict[str, str]) -> None:
             file.write(text)
 
 
-def hold(nodeid: str, node: NodeSpec, request: CreateRequest, log: int, result: int) -> NoReturn:
+def hold(nodeid: str, node: NodeSpec, network: CreateRequest, log: int, result: int) -> NoReturn:
     """Run a node's holder, in a forked child: create the node's namespaces, report on `result`, and sleep.
 
     Args:
         nodeid: the node's id.
         node: its part of the request.
-        request: the request, for what all nodes share.
+        network: what all nodes share.
         log: the fd of the node's log.
         result: the fd for the report: "ok", or an error.
     """
@@ -133,18 +153,18 @@ def hold(nodeid: str, node: NodeSpec, request: CreateRequest, log: int, result: 
         hub = os.open("/proc/self/ns/net", os.O_RDONLY)
         os.set_inheritable(hub, True)  # noqa: FBT003 - the standard library's signature
         call("unshare", CLONE_NEWNET | CLONE_NEWNS)
-        mount_private(request["private"])
+        mount_private(network["private"])
         write_files(node["files"])
         run(
-            request["ip"],
+            network["ip"],
             ["ip", "-batch", "-"],
             [
-                # The other end goes to the hub. From iproute2 6.12 on, a pid would not do for `netns`: ip looks it up
-                # in /proc, and this /proc shows pids as they are outside of our pid namespace.
-                f"link add eth0 type veth peer name node{nodeid} netns /proc/self/fd/{hub}",
-                f"address add {node['address']} dev eth0",
                 "link set lo up",
-                "link set eth0 up",
+                *(
+                    line
+                    for link, address in enumerate(node["addresses"])
+                    for line in interface(node["port"], link, address, hub)
+                ),
             ],
         )
         os.write(result, b"ok")
@@ -227,19 +247,42 @@ class Supervisor:
         self.requests = requests
         self.nodes: dict[str, ManagedNode] = {}
         self.keep = False
+        self.network: CreateRequest | None = None
 
-    def create(self, request: CreateRequest, logs: list[int]) -> list[int]:
-        """Create the bridge and the nodes; returns the pidfds of the holders."""
-        if len(logs) < len(request["nodes"]):
+    def create(self, request: CreateRequest) -> None:
+        """Create a bridge for each link."""
+        self.network = request
+        # No spanning tree, so that ports forward at once; no snooping, so that multicast gets to all ports. The bridges
+        # are created before the nodes, so that no port has the same interface index as its peer in the node's
+        # namespace: the kernel may notice the carrier of such a port up to a second late (linkwatch_urgent_event in
+        # net/core/link_watch.c).
+        self.configure(
+            "link set lo up",
+            *(
+                f"link add bridge{link} up type bridge stp_state 0 forward_delay 0 mcast_snooping 0"
+                for link in range(request["links"])
+            ),
+        )
+
+    def configure(self, *lines: str) -> None:
+        """Run commands of ip(8) in the hub."""
+        path = self.created()["ip"]
+        run(path, ["ip", "-batch", "-"], list(lines))
+
+    def created(self) -> CreateRequest:
+        """The request that has created the network."""
+        if self.network is None:
+            raise SetupError("there is no network yet")
+        return self.network
+
+    def add(self, specs: dict[str, NodeSpec], logs: list[int]) -> list[int]:
+        """Create nodes; returns the pidfds of their holders."""
+        if len(logs) < len(specs):
             raise SetupError("it has too few file descriptors; raise the limit, which it inherits (ulimit -n)")
-        ip = request["ip"]
-        # No spanning tree, so that ports forward at once. The bridge is created before the nodes, so that no port has
-        # the same interface index as its peer in the node's namespace: the kernel may notice the carrier of such a port
-        # up to a second late (linkwatch_urgent_event in net/core/link_watch.c).
-        run(ip, ["ip", "-batch", "-"], [f"link add {BRIDGE} type bridge stp_state 0 forward_delay 0", "link set lo up"])
+        network = self.created()
         forked = {
-            nodeid: fork_reporting(partial(hold, nodeid, node, request, log))
-            for (nodeid, node), log in zip(request["nodes"].items(), logs, strict=True)
+            nodeid: fork_reporting(partial(hold, nodeid, spec, network, log))
+            for (nodeid, spec), log in zip(specs.items(), logs, strict=True)
         }
         for (nodeid, (pid, reader)), log in zip(forked.items(), logs, strict=True):
             result = report_of(reader)
@@ -248,9 +291,14 @@ class Supervisor:
             node = self.nodes[nodeid] = ManagedNode(log)
             node.holder = pid
             node.pidfd = os.pidfd_open(pid)
-        ports = [f"link set node{nodeid} master {BRIDGE} up" for nodeid in self.nodes]
-        run(ip, ["ip", "-batch", "-"], [*ports, f"link set {BRIDGE} up"])
-        return [node.pidfd for node in self.nodes.values()]
+        self.configure(
+            *(
+                f"link set {port_name(spec['port'], link)} master bridge{link} up"
+                for spec in specs.values()
+                for link in range(network["links"])
+            )
+        )
+        return [self.nodes[nodeid].pidfd for nodeid in specs]
 
     def start(self, request: dict[str, Any]) -> list[int]:
         """Start daemons; returns their pidfds, which the caller closes."""
@@ -303,7 +351,10 @@ class Supervisor:
         """
         op = request["op"]
         if op == "create":
-            return {}, self.create(cast("CreateRequest", request), fds)
+            self.create(cast("CreateRequest", request))
+            return {}, []
+        if op == "add":
+            return {}, self.add(request["nodes"], fds)
         if op == "start":
             return {}, self.start(request)
         if op == "filter":

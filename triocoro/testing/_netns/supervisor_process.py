@@ -20,7 +20,7 @@ from .background import require_fds
 from .requirements import Programs, unavailable
 from .supervisor import MAX_FDS, PACKET, PR_SET_PDEATHSIG, call
 
-Operation: TypeAlias = Literal["create", "start", "filter", "keep", "status"]
+Operation: TypeAlias = Literal["create", "add", "start", "filter", "keep", "status"]
 """The requests that the supervisor knows."""
 
 _SUPERVISOR = Path(__file__).with_name("supervisor.py")
@@ -28,7 +28,8 @@ _PATIENCE = 30.0
 _BRIEFLY = 1.0
 
 _GOALS: Final[dict[Operation, str]] = {
-    "create": "create the cluster's nodes",
+    "create": "create the cluster's network",
+    "add": "create the cluster's nodes",
     "start": "start the cluster's daemons",
     "filter": "change the cluster's network",
     "keep": "keep the cluster, or stop keeping it",

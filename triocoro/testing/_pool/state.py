@@ -197,6 +197,8 @@ class Observer:
         cluster = self._cluster
         for source, target in sorted(cluster.network.cut):
             yield f"node {target} does not hear node {source}"
+        for source, target, link in sorted(cluster.network.cut_links):
+            yield f"node {target} does not hear node {source} on link {link}"
         for nodeid, percent in cluster.network.loss.items():
             if percent:
                 yield f"node {nodeid} loses {percent:g} per cent of what it should hear"

@@ -11,14 +11,12 @@ import trio
 
 from ...._enums import CmapType, CsError, ShutdownFlag
 from ...._errors import error_from_code
-from ...._types import IPAddress, LinkStatus, NodeStatus, RingStatus
+from ...._types import IPAddress, NodeStatus, RingStatus
 from . import coroparse, totemconfig
 from .daemon import Daemon
 from .icmap import Icmap
 from .jobs import Reply
 from .service import ClientConnection, Service
-from .stats import MTU, OWN_MTU, UDP_MTU
-from .voteconfig import text
 
 _SHUTDOWN_TIMEOUT: Final = 5000
 """The default of cfg.shutdown_timeout, in milliseconds."""
@@ -77,50 +75,39 @@ class CfgService(Service):
     # Requests about nodes.
 
     def node_status(self, nodeid: int) -> NodeStatus:
-        """Return the state of a node and its links, as knet sees them."""
+        """Return the state of a node and its links, as the transport sees them."""
+        links = self.daemon.links
         # knet's ids have 16 bits; the upper bits of this one are not checked.
-        known = nodeid & 0xFFFF
-        nodes = coroparse.addresses(self.daemon.icmap)
-        if known not in nodes:
+        known = nodeid & 0xFFFF if links.on_knet else nodeid
+        if links.on_knet and known not in links.nodes():
             raise error_from_code(CsError.FAILED_OPERATION, "corosync_cfg_node_status_get", f"no node {nodeid}")
-        own = known == self.daemon.nodeid
-        knet = self._knet
-        connected = self._connected(known)
-        links = tuple(
-            LinkStatus(
-                number=number,
-                enabled=True,
-                connected=connected,
-                dynconnected=False,
-                mtu=UDP_MTU if not knet else OWN_MTU if own else MTU,
-                source=nodes[self.daemon.nodeid][number] if knet else "",
-                destination=address,
-            )
-            for number, address in nodes[known].items()
+        statuses = tuple(
+            links.status(known, number, connected=self.daemon.connected(known, number)) for number in links.to(known)
         )
         # Debian builds Corosync without the on-wire versions.
         return NodeStatus(
             nodeid=nodeid,
-            reachable=connected,
+            reachable=any(status.connected for status in statuses),
             remote=False,
             external=False,
             onwire_min=0,
             onwire_max=0,
             onwire_version=0,
-            links=links,
+            links=statuses,
         )
 
     def ring_status(self) -> tuple[RingStatus, ...]:
-        """Return our links, each with one character for each node: n for us, 3 if connected, 1 if not.
+        """Return our links, each with one character for each node: n for us, 3 if connected, 1 if not."""
+        daemon, nodes = self.daemon, self.daemon.links.nodes()
 
-        Without knet, the daemon does not know, and says OK.
-        """
-        nodes = coroparse.addresses(self.daemon.icmap)
-        own = self.daemon.nodeid
-        status = "".join("n" if nodeid == own else "13"[self._connected(nodeid)] for nodeid in sorted(nodes))
-        return tuple(
-            RingStatus(f"{link} {address}", status if self._knet else "OK") for link, address in nodes[own].items()
-        )
+        def status(link: int) -> str:
+            if not daemon.links.on_knet:
+                return "OK"
+            return "".join(
+                "n" if nodeid == daemon.nodeid else "13"[daemon.connected(nodeid, link)] for nodeid in sorted(nodes)
+            )
+
+        return tuple(RingStatus(f"{link} {address}", status(link)) for link, address in nodes[daemon.nodeid].items())
 
     def node_addresses(self, nodeid: int) -> tuple[IPAddress, ...]:
         """Return the addresses of a node; 0 is our own."""
@@ -135,14 +122,6 @@ class CfgService(Service):
         if status is None or status.value != "joined":
             raise error_from_code(CsError.NOT_EXIST, "corosync_cfg_kill_node", f"no node {nodeid} is in the ring")
         self.multicast(_KillNode(nodeid, reason))
-
-    @property
-    def _knet(self) -> bool:
-        """Whether the transport is knet, which alone knows links."""
-        return text(self.daemon.icmap, "totem.transport") not in {"udp", "udpu"}
-
-    def _connected(self, nodeid: int) -> bool:
-        return nodeid in self.daemon.ring.members
 
     # Requests about the configuration.
 

@@ -11,7 +11,7 @@ import attrs
 from ...._enums import CmapMap, CmapTrack, CmapType, CsError
 from ...._errors import CorosyncError, KeyNotFoundError, error_from_code
 from ...._types import CmapChange, CmapNotification, CmapValue, RingId, TypedValue
-from . import coroparse, totemconfig
+from . import coroparse, links, totemconfig
 from .daemon import Daemon
 from .default_services import DEFAULT_SERVICES
 from .icmap import Icmap, MapTracker
@@ -222,10 +222,12 @@ class CmapService(Synchronised):
 @lru_cache(maxsize=8)
 def _common_keys(configured: Icmap) -> tuple[tuple[str, TypedValue], ...]:
     """The keys that every daemon of the cluster has at its start."""
+    runtime = dict(totemconfig.runtime(configured))
     return (
         *configured.items(),
-        *totemconfig.runtime(configured),
-        *coroparse.ping_settings(configured),
+        *runtime.items(),
+        *links.ping_keys(configured, token=int(runtime["runtime.config.totem.token"].value)),
+        *links.multicast_keys(configured),
         *_constant_keys(),
     )
 

@@ -110,10 +110,3 @@ def addresses(icmap: Icmap) -> dict[int, dict[int, str]]:
         }
         for node in nodes.values()
     }
-
-
-def ping_settings(icmap: Icmap) -> Iterator[tuple[str, TypedValue]]:
-    """The runtime keys of the links' ping settings, which never change."""
-    for key, typed in icmap.items("totem.interface."):
-        if ".knet_ping_" in key:
-            yield f"runtime.config.{key}", typed

@@ -10,6 +10,7 @@ import trio
 
 from .icmap import Icmap
 from .jobs import Job
+from .links import Links
 from .ring import Ring
 from .service import ClientConnection, Service
 from .stats import Stats
@@ -23,6 +24,10 @@ class Transport(Protocol):
     @property
     def takes_time(self) -> bool:
         """Whether messages are in transit for a time."""
+        ...
+
+    def link_works(self, a: int, b: int, link: int) -> bool:
+        """Whether packets of two daemons get through to each other on a link."""
         ...
 
     def enter(self, daemon: Daemon) -> None:
@@ -77,7 +82,8 @@ class Daemon:
         # Whether a clean shutdown has begun.
         self.stopping: bool = False
         self.icmap: Icmap = Icmap()
-        self.stats: Stats = Stats(nodeid, self.icmap, members=lambda: self.ring.members, call_after=self.call_after)
+        self.links: Links = Links(nodeid, self.icmap)
+        self.stats: Stats = Stats(self.links, connected=self.connected, call_after=self.call_after)
         self.services: dict[str, Service] = {}
         self.connections: list[ClientConnection] = []
         self._ring: Ring | None = None
@@ -113,6 +119,12 @@ class Daemon:
         if self._ring is None:
             raise AssertionError("no ring before the start is over")
         return self._ring
+
+    def connected(self, nodeid: int, link: int) -> bool:
+        """Whether a link to a node is up. Without knet, it is if the node is in the ring."""
+        if self.links.on_knet:
+            return self.totem.link_works(self.nodeid, nodeid, link)
+        return nodeid in self.ring.members
 
     def enter_ring(self, ring: Ring) -> None:
         """Enter a new ring that Totem has formed."""

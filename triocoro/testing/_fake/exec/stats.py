@@ -16,21 +16,14 @@ import trio
 from ...._enums import CmapTrack, CmapType, CsError
 from ...._errors import error_from_code
 from ...._types import CmapChange, CmapValue, TypedValue
-from . import coroparse
 from .default_services import SERVICE_IDS
-from .icmap import Icmap, MapTracker, MapTrackers
+from .icmap import MapTracker, MapTrackers
+from .links import Links
 
 _PERIOD: Final = 1.5
 """The seconds between two checks of tracked values."""
 
 _CLEAR: Final = "stats.clear."
-
-OWN_MTU: Final = 65535
-"""The MTU that knet reports of a node's link to itself."""
-MTU: Final = 1446
-"""The MTU that knet measures on an Ethernet."""
-UDP_MTU: Final = 1410
-"""What the transports udp and udpu leave of a packet of totem.netmtu's default."""
 
 
 def _zeros(**names: str) -> dict[str, TypedValue]:
@@ -89,23 +82,20 @@ class Stats:
     """The map of a daemon's statistics, a `cmap.Map`. Clients can only read it and reset counters.
 
     Args:
-        nodeid: the daemon's node.
-        icmap: the daemon's map, for the addresses of the nodes.
-        members: returns the members of the ring that the daemon is in.
+        links: the links of the daemon's node.
+        connected: returns whether a link to a node is up.
         call_after: calls something after some seconds, unless the scope that it returns is cancelled.
     """
 
     def __init__(
         self,
-        nodeid: int,
-        icmap: Icmap,
+        links: Links,
         *,
-        members: Callable[[], tuple[int, ...]],
+        connected: Callable[[int, int], bool],
         call_after: Callable[[float, Callable[[], None]], trio.CancelScope],
     ) -> None:
-        self._nodeid = nodeid
-        self._icmap = icmap
-        self._members = members
+        self._links = links
+        self._connected = connected
         self._call_after = call_after
         self._connections: list[ConnectionCounters] = []
         self._numbers = itertools.count(1)
@@ -185,22 +175,22 @@ class Stats:
         values["stats.ipcs.global.closed"] = TypedValue(CmapType.UINT64, self._closed)
         for counters in self._connections:
             values |= _connection_values(counters)
-        # A minimum of no measurements.
-        least = TypedValue(CmapType.UINT64, 2**64 - 1)
-        values |= {f"stats.knet.handle.{name}": least if name.endswith("_min") else z for name, z in _KNET.items()}
-        for nodeid, links in coroparse.addresses(self._icmap).items():
-            for link in links:
-                values |= self._link_values(nodeid, f"stats.knet.node{nodeid}.link{link}")
+        if self._links.on_knet:
+            # A minimum of no measurements.
+            least = TypedValue(CmapType.UINT64, 2**64 - 1)
+            values |= {f"stats.knet.handle.{name}": least if name.endswith("_min") else z for name, z in _KNET.items()}
+            for nodeid in self._links.nodes():
+                for link in self._links.to(nodeid):
+                    values |= self._link_values(nodeid, link)
         return values
 
-    def _link_values(self, nodeid: int, prefix: str) -> dict[str, TypedValue]:
-        connected = nodeid in self._members()
-        mtu = OWN_MTU if nodeid == self._nodeid else MTU
+    def _link_values(self, nodeid: int, link: int) -> dict[str, TypedValue]:
+        prefix = f"stats.knet.node{nodeid}.link{link}"
         values = {f"{prefix}.{name}": zero for name, zero in _LINK.items()}
         values[f"{prefix}.latency_min"] = TypedValue(CmapType.UINT32, 2**32 - 1)
         values[f"{prefix}.enabled"] = TypedValue(CmapType.UINT8, 1)
-        values[f"{prefix}.connected"] = TypedValue(CmapType.UINT8, int(connected))
-        values[f"{prefix}.mtu"] = TypedValue(CmapType.UINT32, mtu)
+        values[f"{prefix}.connected"] = TypedValue(CmapType.UINT8, int(self._connected(nodeid, link)))
+        values[f"{prefix}.mtu"] = TypedValue(CmapType.UINT32, self._links.mtu(nodeid, link))
         return values
 
     # Trackers.

@@ -8,7 +8,7 @@ being delivered, as the agreed order demands. In a cluster with a latency, messa
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 
 from ...._types import RingId
@@ -26,18 +26,17 @@ class Totem:
     """The network and the protocol on it, for all daemons of a cluster: their `Transport`.
 
     Args:
-        nodeids: the ids of all nodes.
+        network: the network at the start.
         latency: the seconds that a message takes to each node.
         jitter: the maximum of the random seconds added to that.
         seed: the seed of these random numbers.
     """
 
-    def __init__(self, nodeids: Iterable[int], *, latency: float, jitter: float, seed: int) -> None:
-        self._nodeids = frozenset(nodeids)
-        self._network = Network(self._nodeids)
+    def __init__(self, network: Network, *, latency: float, jitter: float, seed: int) -> None:
+        self._network = network
         self._daemons: dict[int, Daemon] = {}
         # The highest seq that each node has seen. Corosync stores it on disk, so it survives restarts.
-        self._seqs = dict.fromkeys(self._nodeids, 0)
+        self._seqs = dict.fromkeys(network.nodeids, 0)
         self._transit = Transit(
             latency=latency,
             jitter=jitter,
@@ -65,6 +64,11 @@ class Totem:
         """Replace the network, and form the rings that it allows."""
         self._network = network
         self.reform()
+
+    def link_works(self, a: int, b: int, link: int) -> bool:
+        """Whether packets of two daemons get through to each other on a link."""
+        awake = all(nodeid in self._daemons and not self._daemons[nodeid].frozen for nodeid in (a, b))
+        return awake and (a == b or self._network.link_works(a, b, link))
 
     def enter(self, daemon: Daemon) -> None:
         """Take in a daemon that starts, in a ring of its own. `reform` then brings it together with the others."""

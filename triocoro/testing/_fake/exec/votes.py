@@ -9,6 +9,7 @@ from typing import Protocol
 import attrs
 
 from ...._enums import CmapType, NodeState
+from ..._cluster.options import signed
 from .voteconfig import TieBreaker, VoteConfig
 
 QDEVICE = 0
@@ -162,7 +163,10 @@ class Votes:
         Corosync means to keep the nodes in ascending order, but inserts the highest id before the last element.
         """
         node = ClusterNode(nodeid)
-        above = next((index for index, other in enumerate(self.nodes) if nodeid < other.nodeid), len(self.nodes) - 1)
+        above = next(
+            (index for index, other in enumerate(self.nodes) if signed(nodeid) < signed(other.nodeid)),
+            len(self.nodes) - 1,
+        )
         self.nodes.insert(max(above, 0), node)
         return node
 
@@ -272,8 +276,8 @@ class Votes:
         before = self.quorate
         enough = self.quorum <= total
         if enough:
-            self._lowest = min(node.nodeid for node in (self.us, *self.members()))
-            self._highest = max(node.nodeid for node in (self.us, *self.members()))
+            nodeids = [node.nodeid for node in (self.us, *self.members())]
+            self._lowest, self._highest = min(nodeids, key=signed), max(nodeids, key=signed)
             self._listener.publish("lowest_node_id", self._lowest)
             self._listener.publish("highest_node_id", self._highest)
         self.quorate = enough or self._breaks_tie(total) or self._device_decides()
