@@ -21,6 +21,7 @@ from ._errors import ConnectionLostError, CorosyncError, SlowConsumerError, nami
 from ._lifetime import Lifetime
 from ._raw import RawHandle
 from ._requests import Requests, connect
+from ._runs import require_trio
 from ._services import Endpoint, ServiceSpec
 
 if sys.version_info < (3, 11):
@@ -49,6 +50,7 @@ async def open_connection(
     Returns:
         the raw handle, and the connection that owns it.
     """
+    require_trio()
     with naming_descriptors("connect"):  # which importing the C side needs as well
         endpoint = resolve_endpoint(endpoint)
         raw = await connect(service, endpoint, retrying=retrying)

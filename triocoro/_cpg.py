@@ -191,7 +191,7 @@ class Group(trio.abc.ReceiveChannel[GroupEvent]):
         Other tasks get `trio.ClosedResourceError`. Messages of ours that have not been delivered back stay outstanding
         in `statistics`. The end of the `async with` block is gentler: it waits for them and for the leave.
         """
-        self._membership.connection.lifetime.check_process()
+        self._membership.connection.lifetime.enter()
         self._membership.close()
         await trio.lowlevel.checkpoint()
 

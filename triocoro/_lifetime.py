@@ -30,6 +30,7 @@ import trio
 from . import _forks
 from ._errors import ConnectionLostError, CorosyncError, LibraryError, SlowConsumerError
 from ._raw import RawHandle
+from ._runs import Run, require_trio
 
 LOOK: Final = 0.03
 """Seconds after which a connection whose fd does not report the end of the daemon is dispatched without an event."""
@@ -54,6 +55,7 @@ class Lifetime:
         self._fd = raw.fileno()
         self._hangs_up = raw.hangs_up
         self._origin = _forks.Origin()
+        self._run = Run()
         self._ended = False
         self._closed = False
         self._make_loss: Callable[[], CorosyncError] | None = None
@@ -80,8 +82,8 @@ class Lifetime:
 
     @property
     def usable(self) -> bool:
-        """Whether the connection is open, and of this process."""
-        return self._origin.forks == _forks.count and not self._ended
+        """Whether the connection is open, and of this process and this run."""
+        return self._origin.forks == _forks.count and not self._ended and self._run.current
 
     @property
     def told(self) -> bool:
@@ -109,6 +111,24 @@ class Lifetime:
         """Raise `RuntimeError` in a child of the process that connected."""
         self._origin.check(f"this connection to {self.label} was opened", "open one here")
 
+    def enter(self) -> None:
+        """Let the current run use the connection; the beginning of every async call.
+
+        Raises:
+            RuntimeError: this is a child of the process that connected, or no task of Trio, or another run uses it.
+        """
+        self.check_process()
+        if self._run.current:
+            return
+        require_trio()
+        if not self._run.over:
+            raise RuntimeError(
+                f"this connection to {self.label} belongs to another Trio run, in another thread; call it there, with"
+                " trio.from_thread.run and that run's trio_token, or open one here"
+            )
+        # One run after another may use a connection that no block ends, such as a handle of lowlevel.
+        self._run.enter()
+
     def check(self) -> None:
         """Raise if the connection has ended (the first end counts), or belongs to another process."""
         if self._origin.forks == _forks.count and not self._ended:
@@ -120,7 +140,8 @@ class Lifetime:
         raise trio.ClosedResourceError(f"this connection to {self.label} was closed")
 
     async def check_async(self) -> None:  # noqa: ASYNC910 - a checkpoint only if the connection has ended
-        """Like `check`, but raise a pending cancellation first: the block's scope is cancelled at a loss."""
+        """`enter`, then `check`, but raise a pending cancellation first: the block's scope is cancelled at a loss."""
+        self.enter()
         if self.ended:
             await trio.lowlevel.checkpoint()
         self.check()

@@ -155,10 +155,11 @@ class Requests:
     async def lane(self) -> AsyncGenerator[None, None]:
         """Within the block, no round trip is under way on the handle."""
         borrower = object()
+        lane = self._raw.lane
         with self._lifetime.interruptible():
-            await self._raw.lane.acquire_on_behalf_of(borrower)
+            await lane.acquire_on_behalf_of(borrower)
         try:
             self._lifetime.check()
             yield
         finally:
-            self._raw.lane.release_on_behalf_of(borrower)
+            lane.release_on_behalf_of(borrower)

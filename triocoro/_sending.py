@@ -129,6 +129,7 @@ class Sender:
 
     async def _send_now(self, payload: bytes, entry: bytes | OwnMessage) -> bool:  # noqa: ASYNC910 - it never waits
         """Like `_try_now`, but if the connection breaks, a cancellation of the block comes first."""
+        self._lifetime.enter()
         try:
             return self._try_now(payload, entry)  # noqa: ASYNC910
         except LibraryError as exc:
@@ -161,6 +162,7 @@ class Sender:
 
     async def _take_turn(self) -> None:  # noqa: ASYNC910 - the callers are checkpoints
         """Acquire the turn to send; without waiting if no other task has it."""
+        self._lifetime.enter()
         await trio.lowlevel.checkpoint_if_cancelled()
         self._check()
         if self._turn.locked():

@@ -178,7 +178,7 @@ class EventStream(trio.abc.ReceiveChannel[T], Generic[T]):
         """Wait until events can be taken from the buffer; whether that took a checkpoint."""
         parked = False
         while True:
-            self._lifetime.check_process()
+            self._lifetime.enter()
             if self._closed:
                 raise trio.ClosedResourceError("this stream was closed")
             if self._buffer and (self._lifetime.lost or not self._lifetime.closed):
@@ -196,7 +196,7 @@ class EventStream(trio.abc.ReceiveChannel[T], Generic[T]):
 
     async def aclose(self) -> None:
         """Stop receiving and drop the buffered events. Tasks in `receive` get `trio.ClosedResourceError`."""
-        self._lifetime.check_process()
+        self._lifetime.enter()
         self.close()
         await trio.lowlevel.checkpoint()
 

@@ -485,7 +485,7 @@ def _in_order_of_arrival(transit: Any, now: float) -> None:
 
 def _with_gaps(transit: Any, nodeids: Any, *, drops: bool) -> None:
     inboxes = [transit._inbox(nodeid) for nodeid in nodeids]
-    missing = set(Transit._missing(inboxes, nodeids))
+    missing = set(transit._missing(inboxes, nodeids))
     for nodeid, inbox in zip(nodeids, inboxes, strict=True):
         while inbox:
             packet = inbox.popleft()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -15,6 +14,7 @@ import trio
 from .._backoff import Backoff
 from .._enums import CsError
 from .._errors import BadHandleError, CorosyncError, NoResourcesError
+from .._runs import Latch, Run
 from .._workers import in_background, on_worker
 from . import _arena
 from ._libraries import Library, failure
@@ -95,17 +95,20 @@ class CorosyncHandle(ABC, Generic[EventT_co]):
         self._fd = connection.fd
         self._hangs_up = not lib.tc_is_datagram(self._fd)
         self._lane = lane
-        self._token = trio.lowlevel.current_trio_token()
+        self._run = Run()
         # Held by a worker thread while it is in C. The lane cannot do this: it belongs to the run, which may be over
         # while a thread still waits for a frozen daemon.
         self._in_c = threading.Lock()
         self._failure: int | None = None
         self._closing = False
-        self._closed = False
-        self._closed_event = trio.Event()
+        self._closed = Latch()
 
     @property
     def lane(self) -> trio.CapacityLimiter:
+        if not self._run.current:
+            # The run that it belonged to is over, and may have left a call in it, which will not release it any more.
+            self._run = Run()
+            self._lane = trio.CapacityLimiter(1)
         return self._lane
 
     def fileno(self) -> int:
@@ -162,7 +165,7 @@ class CorosyncHandle(ABC, Generic[EventT_co]):
 
     async def _trip(self, call: Callable[[], T]) -> T:
         """Run `call` on a worker, once the lane is free."""
-        return await on_worker(partial(self._exclusively, call), self._lane)
+        return await on_worker(partial(self._exclusively, call), self.lane)
 
     async def _request(self, function: str, call: Callable[[], int]) -> None:
         """Do a round trip whose only result is a code; raise if it is not OK."""
@@ -177,7 +180,7 @@ class CorosyncHandle(ABC, Generic[EventT_co]):
         def undo_late(result: T) -> None:
             trio.lowlevel.spawn_system_task(self._late, partial(undo, result))
 
-        return await run_undoable(Undoable(call, undo), self._exclusively, undo_late, self._lane)
+        return await run_undoable(Undoable(call, undo), self._exclusively, undo_late, self.lane)
 
     async def _late(self, call: Callable[[], object]) -> None:  # noqa: ASYNC910 - a task of its own
         """Run `call` on a worker, once the lane is free, after its caller was cancelled."""
@@ -206,24 +209,19 @@ class CorosyncHandle(ABC, Generic[EventT_co]):
         # Without a thread for now, the daemon must learn of our end nevertheless: it would keep us as a member, and our
         # events in its memory.
         in_background(
-            partial(self._finalize_last, leave=leave), self._note_closed, if_delayed=partial(lib.tc_hang_up, self._fd)
+            partial(self._finalize_last, leave=leave), self._closed.set, if_delayed=partial(lib.tc_hang_up, self._fd)
         )
 
     def _finalize_last(self, *, leave: bool) -> None:
         with self._in_c:
             self._finalize(leave=leave)
 
-    def _note_closed(self) -> None:
-        self._closed = True
-        with contextlib.suppress(trio.RunFinishedError):
-            self._token.run_sync_soon(self._closed_event.set)
-
     async def wait_closed(self) -> None:
-        await self._closed_event.wait()
+        await self._closed.wait()
 
     @property
     def closed(self) -> bool:
-        return self._closed
+        return self._closed.is_set()
 
 
 def retry_briefly(call: Callable[[], int], attempts: int = 100) -> int:

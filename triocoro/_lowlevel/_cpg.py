@@ -178,7 +178,7 @@ class CpgHandle(Handle[CpgEvent]):
         try:
             yield buffer
         finally:
-            self._connection.lifetime.check_process()
+            self._connection.lifetime.enter()
             if not self._connection.lifetime.ended:
                 # The end of the connection frees the buffer as well.
                 await self._connection.requests.undo(lambda: self._raw.zcb_free(buffer))  # noqa: ASYNC102

@@ -78,6 +78,7 @@ class Handle(Generic[EventT]):
         Source: cpg_dispatch(3), votequorum_dispatch(3).
         """
         kind = Dispatch(dispatch_types)
+        self._connection.lifetime.enter()
         await trio.lowlevel.checkpoint()
         self._connection.lifetime.check()
         with self._connection.dispatcher():
@@ -154,7 +155,7 @@ class Handle(Generic[EventT]):
 
         Cancelled: the handle is finalized in the background.
         """
-        self._connection.lifetime.check_process()
+        self._connection.lifetime.enter()
         grace_ends = self._connection.requests.grace_ends()
         self._connection.lifetime.close()
         await trio.lowlevel.checkpoint()

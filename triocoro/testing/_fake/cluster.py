@@ -103,9 +103,11 @@ class FakeCluster(Cluster):
         if self._used:
             raise RuntimeError("a cluster is used once; make another one")
         self._used = self._entered = True
-        for node in self._nodes.values():
-            node.boot()
-        self._totem.reform()
+        with self._totem.timers.lock:
+            self._totem.timers.passes()  # in a run: it is its time
+            for node in self._nodes.values():
+                node.boot()
+            self._totem.reform()
         return self
 
     def __exit__(
@@ -113,9 +115,10 @@ class FakeCluster(Cluster):
     ) -> None:
         if self._origin.forked:
             return
-        self._entered = False
-        for node in self._nodes.values():
-            node.crash()
+        with self._totem.timers.lock:
+            self._entered = False
+            for node in self._nodes.values():
+                node.crash()
 
     async def __aenter__(self) -> FakeCluster:  # noqa: PYI034 - typing has Self from Python 3.11 on
         await trio.lowlevel.checkpoint()
@@ -137,8 +140,9 @@ class FakeCluster(Cluster):
     async def _rewire(self, change: Callable[[Network], Network]) -> None:
         self.check_runs()
         await trio.lowlevel.checkpoint()
-        self._network = change(self._network)
-        self._totem.set_network(self._network)
+        with self._totem.timers.lock:
+            self._network = change(self._network)
+            self._totem.set_network(self._network)
 
 
 class FakeNode(Node):
@@ -168,7 +172,8 @@ class FakeNode(Node):
     @property
     def daemon(self) -> Daemon | None:
         """The node's daemon; `None` if none is running."""
-        return self._daemon if self._daemon is not None and self._daemon.alive else None
+        daemon = self._daemon  # another thread may start or end one
+        return daemon if daemon is not None and daemon.alive else None
 
     @property
     def pid(self) -> int | None:
@@ -188,46 +193,52 @@ class FakeNode(Node):
     @property
     def frozen(self) -> bool:
         """Whether the daemon is frozen."""
-        return self.daemon is not None and self.daemon.frozen
+        daemon = self.daemon
+        return daemon is not None and daemon.frozen
 
     async def start(self) -> None:
         """Start the daemon, unless it is running."""
         await trio.lowlevel.checkpoint()
-        self._cluster.check_runs()
-        if self.daemon is None:
-            self.boot()
-            self._totem.reform()
+        with self._totem.timers.lock:
+            self._cluster.check_runs()
+            if self.daemon is None:
+                self.boot()
+                self._totem.reform()
 
     async def stop(self) -> None:
         """Shut the daemon down cleanly: it disconnects its clients, then leaves its ring. A frozen one thaws first."""
         self._cluster.check_process()
         await trio.lowlevel.checkpoint()
-        if self.daemon is not None:
-            self.daemon.shut_down()
+        with self._totem.timers.lock:
+            if self.daemon is not None:
+                self.daemon.shut_down()
 
     async def kill(self) -> None:
         """Kill the daemon, frozen or not: its connections break, and the other nodes lose it."""
         self._cluster.check_process()
         await trio.lowlevel.checkpoint()
-        self.crash()
-        self._totem.reform()
+        with self._totem.timers.lock:
+            self.crash()
+            self._totem.reform()
 
     async def freeze(self) -> None:
         """Freeze the daemon: it does nothing until `thaw`. The other nodes of its ring lose it at once."""
         self._cluster.check_process()
         await trio.lowlevel.checkpoint()
-        if self.daemon is None:
-            raise RuntimeError(f"node {self.nodeid} does not run, so it cannot be frozen")
-        if not self.daemon.frozen:
-            self.daemon.freeze()
-            self._totem.reform()
+        with self._totem.timers.lock:
+            if self.daemon is None:
+                raise RuntimeError(f"node {self.nodeid} does not run, so it cannot be frozen")
+            if not self.daemon.frozen:
+                self.daemon.freeze()
+                self._totem.reform()
 
     async def thaw(self) -> None:
         """Let a frozen daemon go on: it handles what has come in, then learns of the rings that it has missed."""
         self._cluster.check_process()
         await trio.lowlevel.checkpoint()
-        if self.daemon is not None and self.daemon.frozen:
-            self._totem.thaw(self.daemon)
+        with self._totem.timers.lock:
+            if self.daemon is not None and self.daemon.frozen:
+                self._totem.thaw(self.daemon)
 
     def boot(self) -> None:
         """Start a daemon in a ring of its own."""

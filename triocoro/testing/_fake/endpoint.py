@@ -12,6 +12,7 @@ import trio
 
 from ..._enums import CsError
 from ..._errors import NoResourcesError, error_from_code, naming_descriptors
+from ..._runs import Run
 from ..._services import CfgSpec, CmapSpec, CpgSpec, QuorumSpec, ServiceSpec, VotequorumSpec
 from .exec.cfg import CfgService
 from .exec.cmap import CmapService
@@ -116,13 +117,14 @@ class FakeEndpoint:
         daemon = self._daemon()
         if daemon is None:
             raise broken(function)
-        pending = PendingReply[HandleT](function)
+        run = Run()
+        pending = PendingReply[HandleT](function, run)
 
         def accept() -> None:
             service = daemon.service(kind)
             try:
                 with naming_descriptors(function):
-                    connection = IpcConnection(daemon, service, self._pid)
+                    connection = IpcConnection(daemon, service, self._pid, run)
             except NoResourcesError as error:
                 pending.finish(error)  # the daemon goes on
             else:

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Final
 
 import attrs
-import trio
 
 from ...._enums import CmapType, CsError, ShutdownFlag
 from ...._errors import error_from_code
@@ -17,6 +16,7 @@ from .daemon import Daemon
 from .icmap import Icmap
 from .jobs import Reply
 from .service import ClientConnection, Service
+from .timers import Timer
 
 _SHUTDOWN_TIMEOUT: Final = 5000
 """The default of cfg.shutdown_timeout, in milliseconds."""
@@ -51,7 +51,7 @@ class _Negotiation:
     originator: ClientConnection
     flags: ShutdownFlag
     reply: Reply
-    timer: trio.CancelScope
+    timer: Timer
     expected: int
     """The number of replies to wait for."""
     yes: int = 0

@@ -6,20 +6,24 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Protocol, TypeVar
 
-import trio
-
 from .icmap import Icmap
 from .jobs import Job
 from .links import Links
 from .ring import Ring
 from .service import ClientConnection, Service
 from .stats import Stats
+from .timers import Timer, Timers
 
 ServiceT = TypeVar("ServiceT", bound=Service)
 
 
 class Transport(Protocol):
     """Totem, as a daemon and its services use it."""
+
+    @property
+    def timers(self) -> Timers:
+        """The timers of the cluster and its lock."""
+        ...
 
     @property
     def takes_time(self) -> bool:
@@ -89,7 +93,7 @@ class Daemon:
         self._ring: Ring | None = None
         self._jobs: deque[tuple[Job, bool]] = deque()
         self._running_jobs = False
-        self._timers: dict[trio.CancelScope, None] = {}
+        self._timers: dict[Timer, None] = {}
         self.log("MAIN", "Corosync Cluster Engine (triocoro's fake): started and ready to provide service.")
 
     def start(self, services: Mapping[str, Service]) -> None:
@@ -145,17 +149,18 @@ class Daemon:
         self.run_jobs()
 
     def submit(self, job: Job, *, during_sync: bool = True) -> None:
-        """Run `job` now, or once the daemon thaws.
+        """Run `job` now, or once the daemon thaws: in this thread or another one, under the cluster's lock.
 
         Args:
             job: the job; it is aborted if the daemon dies first.
             during_sync: whether it may run in a transition, rather than after it.
         """
-        if not self.alive:
-            job.abort()
-            return
-        self._jobs.append((job, during_sync))
-        self.run_jobs()
+        with self.totem.timers.lock:
+            if not self.alive:
+                job.abort()
+                return
+            self._jobs.append((job, during_sync))
+            self.run_jobs()
 
     def run_jobs(self) -> None:
         """Run the queued jobs in order of arrival, as far as they may run now."""
@@ -175,23 +180,19 @@ class Daemon:
                 return job
         return None
 
-    def call_after(self, seconds: float, action: Callable[[], None]) -> trio.CancelScope:
-        """Call `action` after a time, unless the daemon dies or the scope that this returns is cancelled.
+    def call_after(self, seconds: float, action: Callable[[], None]) -> Timer:
+        """Call `action` after a time, unless the daemon dies or the timer that this returns is cancelled.
 
-        A frozen daemon calls it when it thaws. This works within a Trio run only, and uses its clock.
+        A frozen daemon calls it when it thaws.
         """
-        scope = trio.CancelScope()
-        self._timers[scope] = None
-        trio.lowlevel.spawn_system_task(self._run_timer, seconds, action, scope)
-        return scope
 
-    async def _run_timer(self, seconds: float, action: Callable[[], None], scope: trio.CancelScope) -> None:
-        try:
-            with scope:
-                await trio.sleep(seconds)
-                self.submit(_TimerJob(action, scope))
-        finally:
-            self._timers.pop(scope, None)
+        def expire() -> None:
+            del self._timers[timer]
+            self.submit(_TimerJob(action, timer))
+
+        timer = self.totem.timers.call_after(seconds, expire)
+        self._timers[timer] = None
+        return timer
 
     def freeze(self) -> None:
         """Do nothing more until `thaw`, as after SIGSTOP."""
@@ -238,19 +239,20 @@ class Daemon:
         jobs, self._jobs = self._jobs, deque()
         for job, _ in jobs:
             job.abort()
-        for timer in list(self._timers):
+        timers, self._timers = self._timers, {}
+        for timer in timers:
             timer.cancel()
 
 
 class _TimerJob:
     """The action of a timer that has expired."""
 
-    def __init__(self, action: Callable[[], None], scope: trio.CancelScope) -> None:
+    def __init__(self, action: Callable[[], None], timer: Timer) -> None:
         self._action = action
-        self._scope = scope
+        self._timer = timer
 
     def run(self) -> None:
-        if not self._scope.cancel_called:
+        if not self._timer.cancelled:
             self._action()
 
     def abort(self) -> None:

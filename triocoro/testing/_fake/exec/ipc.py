@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 
+from ...._runs import Run
 from .daemon import Daemon
 from .jobs import Job
 from .service import ClientConnection, Service
@@ -38,13 +39,18 @@ class IpcConnection:
         daemon: the daemon.
         service: the service that the client connects to.
         pid: the client's process id.
+        run: the client's Trio run.
     """
 
-    def __init__(self, daemon: Daemon, service: Service, pid: int) -> None:
+    def __init__(self, daemon: Daemon, service: Service, pid: int, run: Run) -> None:
         self.daemon = daemon
         self.service = service
         self.pid = pid
+        self.run: Run = run
+        """The run that the client is in: what it waits for is touched in there only."""
         self.broken = False
+        self._lock = daemon.totem.timers.lock
+        daemon.totem.timers.introduce(run)
         self._client, self._server = socket.socketpair()
         for end in (self._client, self._server):
             end.setblocking(False)  # noqa: FBT003 - the standard library's signature
@@ -154,31 +160,34 @@ class IpcConnection:
             job: the job.
             sizes: of the payload of each request.
         """
-        self.daemon.submit(_Requests(self, job, sizes), during_sync=self.service.serves_during_sync)
+        with self._lock:
+            self.daemon.submit(_Requests(self, job, sizes), during_sync=self.service.serves_during_sync)
 
     def take_events(self, max_events: int, max_bytes: int) -> Sequence[object]:
         """Take events out of the ring buffer, until their payloads exceed `max_bytes`; `acknowledge` must follow."""
         ring = self._ring
         events: list[tuple[object, int]] = []
-        limit = min(max_events, self._announced)
-        if self._ring_bytes <= max_bytes:
-            events = [ring.popleft() for _ in range(limit)]
-        else:
-            taken_bytes = 0
-            while len(events) < limit and taken_bytes <= max_bytes:
-                events.append(ring.popleft())
-                taken_bytes += events[-1][1]
-        self._ring_bytes -= _size_in_ring(EVENT_BYTES, [size for _, size in events])
+        with self._lock:
+            limit = min(max_events, self._announced)
+            if self._ring_bytes <= max_bytes:
+                events = [ring.popleft() for _ in range(limit)]
+            else:
+                taken_bytes = 0
+                while len(events) < limit and taken_bytes <= max_bytes:
+                    events.append(ring.popleft())
+                    taken_bytes += events[-1][1]
+            self._ring_bytes -= _size_in_ring(EVENT_BYTES, [size for _, size in events])
         return [record for record, _ in events]
 
     def acknowledge(self, count: int) -> None:
         """Read the bytes of `count` events that were taken, which makes room for more."""
         if count:
-            self._announced -= count
-            while count:
-                count -= len(self._client.recv(count))
-            if not self.daemon.frozen:
-                self.notify()
+            with self._lock:
+                self._announced -= count
+                while count:
+                    count -= len(self._client.recv(count))
+                if not self.daemon.frozen:
+                    self.notify()
 
     def disconnect(self) -> None:
         """Close the client's end. The daemon notices once it is not frozen."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Generic, Protocol, TypeAlias, TypeVar, cast
 
 import trio
 
 from ...._enums import CsError
 from ...._errors import CorosyncError, error_from_code
+from ...._runs import Run
 
 T = TypeVar("T")
 
@@ -33,16 +35,21 @@ class PendingReply(Generic[T]):
 
     Args:
         function: the C function to name if the daemon dies first.
+        run: the client's. The daemon may answer in another one.
     """
 
-    def __init__(self, function: str) -> None:
+    def __init__(self, function: str, run: Run) -> None:
         self._function = function
+        self._run = run
         self._done = trio.Event()
         self._outcome: T | CorosyncError | None = None
         self._unclaimed: Callable[[T | None], None] | None = None
 
     def finish(self, outcome: T | CorosyncError) -> None:
         """Set the outcome and wake the waiting client."""
+        self._run.call(partial(self._finish, outcome))
+
+    def _finish(self, outcome: T | CorosyncError) -> None:
         self._outcome = outcome
         self._done.set()
         self._dispose()
@@ -55,8 +62,8 @@ class PendingReply(Generic[T]):
         """Wait for the outcome.
 
         Args:
-            unclaimed: if the wait is cancelled or interrupted, called with the result once there is one, or with
-                `None` on failure.
+            unclaimed: if the wait is cancelled or interrupted, called in the client's run with the result once there is
+                one, or with `None` on failure.
         """
         if not self._done.is_set():
             try:
@@ -80,13 +87,3 @@ class PendingReply(Generic[T]):
 def broken(function: str) -> CorosyncError:
     """The error of a call on a broken connection."""
     return error_from_code(CsError.LIBRARY, function)
-
-
-def in_run() -> bool:
-    """Whether this is called within a Trio run, where time passes."""
-    # trio.lowlevel.in_trio_run is younger than the oldest Trio that we support.
-    try:
-        trio.current_time()
-    except RuntimeError:
-        return False
-    return True

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 import attrs
-import trio
 
 from ...._enums import CsError
 from ...._errors import CorosyncError, error_from_code
 from ...._types import RingId
 from .jobs import Reply
 from .service import ClientConnection
+from .timers import Timer
 from .voteconfig import VoteConfig
 from .votes import NodeFlag, Votes
 
@@ -72,8 +72,8 @@ class Host(Protocol):
         """End a transition that has waited for the device."""
         ...
 
-    def call_after(self, seconds: float, action: Callable[[], None]) -> trio.CancelScope:
-        """Call `action` after a time, unless the scope that this returns is cancelled."""
+    def call_after(self, seconds: float, action: Callable[[], None]) -> Timer:
+        """Call `action` after a time, unless the timer that this returns is cancelled."""
         ...
 
     def log(self, text: str) -> None:
@@ -95,7 +95,7 @@ class Qdevice:
         self._registrant: _Registrant | None = None
         self._host = host
         self._votes = votes
-        self._timer: trio.CancelScope | None = None
+        self._timer: Timer | None = None
 
     # Requests of the library.
 

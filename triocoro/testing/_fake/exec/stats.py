@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 import attrs
-import trio
 
 from ...._enums import CmapTrack, CmapType, CsError
 from ...._errors import error_from_code
@@ -19,6 +18,7 @@ from ...._types import CmapChange, CmapValue, TypedValue
 from .default_services import SERVICE_IDS
 from .icmap import MapTracker, MapTrackers
 from .links import Links
+from .timers import Timer
 
 _PERIOD: Final = 1.5
 """The seconds between two checks of tracked values."""
@@ -84,7 +84,7 @@ class Stats:
     Args:
         links: the links of the daemon's node.
         connected: returns whether a link to a node is up.
-        call_after: calls something after some seconds, unless the scope that it returns is cancelled.
+        call_after: calls something after some seconds, unless the timer that it returns is cancelled.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class Stats:
         links: Links,
         *,
         connected: Callable[[int, int], bool],
-        call_after: Callable[[float, Callable[[], None]], trio.CancelScope],
+        call_after: Callable[[float, Callable[[], None]], Timer],
     ) -> None:
         self._links = links
         self._connected = connected
@@ -104,7 +104,7 @@ class Stats:
         self._trackers = MapTrackers()
         # The trackers of values, the latest first, with the value that each was last told.
         self._polled: dict[MapTracker, CmapValue] = {}
-        self._timer: trio.CancelScope | None = None
+        self._timer: Timer | None = None
 
     # Events that count.
 

@@ -16,6 +16,7 @@ from ..._cluster.network import Network
 from .daemon import Daemon
 from .ring import Multicast, Ring
 from .service import Synchronised
+from .timers import Timers
 from .transit import Transit
 
 SEQ_STEP = 4
@@ -37,7 +38,9 @@ class Totem:
         self._daemons: dict[int, Daemon] = {}
         # The highest seq that each node has seen. Corosync stores it on disk, so it survives restarts.
         self._seqs = dict.fromkeys(network.nodeids, 0)
+        self.timers: Timers = Timers(on_change=lambda: self._transit.arrive())  # noqa: PLW0108 - it is made below
         self._transit = Transit(
+            self.timers,
             latency=latency,
             jitter=jitter,
             seed=seed,

@@ -14,10 +14,9 @@ from collections import deque
 from collections.abc import Callable, Collection, Container, Iterable, Iterator
 
 import attrs
-import trio
 
-from .jobs import in_run
 from .ring import Multicast
+from .timers import Timer, Timers
 
 
 @attrs.define
@@ -35,6 +34,7 @@ class Transit:
     """The messages that are in transit to each node.
 
     Args:
+        timers: the time of the cluster.
         latency: the seconds that a message takes to each node.
         jitter: the maximum of the random seconds added to that, for each message and node.
         seed: the seed of these random numbers; -1 is the same as 1.
@@ -47,6 +47,7 @@ class Transit:
 
     def __init__(
         self,
+        timers: Timers,
         *,
         latency: float,
         jitter: float,
@@ -56,6 +57,7 @@ class Transit:
     ) -> None:
         if not (0 <= latency < math.inf and 0 <= jitter < math.inf):
             raise ValueError(f"latency and jitter are seconds, 0 or more: {latency!r} and {jitter!r}")
+        self._timers = timers
         self._latency = latency
         self._jitter = jitter
         self._random = random.Random(seed)  # noqa: S311 - it must be repeatable
@@ -63,18 +65,18 @@ class Transit:
         self._frozen = frozen
         self._inboxes: dict[int, deque[_Packet]] = {}
         self._numbers = 0
-        # The sleep of the task that delivers messages, while that runs.
-        self._sleep: trio.CancelScope | None = None
+        # The timer of the next delivery, while any is due.
+        self._timer: Timer | None = None
 
     @property
     def takes_time(self) -> bool:
         """Whether messages take time at all. Outside of a Trio run they do not."""
-        return (self._latency > 0 or self._jitter > 0) and in_run()
+        return (self._latency > 0 or self._jitter > 0) and self._timers.passes()
 
     def send(self, multicast: Multicast, nodeids: Iterable[int]) -> None:
         """Send a message to these nodes."""
         self._numbers += 1
-        now = trio.current_time()
+        now = self._timers.now()
         for nodeid in nodeids:
             delay = self._latency
             if self._jitter:
@@ -112,19 +114,18 @@ class Transit:
     def reschedule(self) -> None:
         """Set the time of the next delivery anew, after a send or a thaw."""
         due = self._next_due()
-        if self._sleep is not None:
-            self._sleep.deadline = due
-        elif due < math.inf:
-            self._sleep = trio.CancelScope(deadline=due)
-            trio.lowlevel.spawn_system_task(self._deliver_in_time)
+        if self._timer is not None and self._timer.due != due:
+            self._timer.cancel()
+            self._timer = None
+        if self._timer is None and due < math.inf:
+            self._timer = self._timers.call_at(due, self._deliver_in_time)
 
     def _inbox(self, nodeid: int) -> deque[_Packet]:
         return self._inboxes.setdefault(nodeid, deque())
 
-    @staticmethod
-    def _missing(inboxes: Collection[Collection[_Packet]], members: Container[int]) -> Iterator[int]:
+    def _missing(self, inboxes: Collection[Collection[_Packet]], members: Container[int]) -> Iterator[int]:
         """The numbers of the messages that no member has received or sent."""
-        now = trio.current_time()
+        now = self._timers.now()
         # A message that is not in an inbox any more has been delivered.
         arrivals = [{packet.number: packet.arrival for packet in inbox} for inbox in inboxes]
         for packet in itertools.chain.from_iterable(inboxes):
@@ -138,23 +139,18 @@ class Transit:
             default=math.inf,
         )
 
-    async def _deliver_in_time(self) -> None:  # noqa: ASYNC910 - a system task
-        """Deliver each message when it is due, until none is in transit."""
-        try:
-            while self._sleep is not None:
-                with self._sleep:
-                    await trio.sleep_forever()
-                self._deliver_due(trio.current_time())
-                due = self._next_due()
-                self._sleep = trio.CancelScope(deadline=due) if due < math.inf else None
-        except trio.Cancelled:
-            # The Trio run is over, and with it this clock. What was in transit arrives at once.
-            self._sleep = None
-            self._deliver_due(math.inf)
-            for inbox in self._inboxes.values():
-                for packet in inbox:
-                    packet.arrival = -math.inf
-            raise
+    def arrive(self) -> None:
+        """Let everything arrive at once, or at the thaw: the run whose time was ours is over."""
+        self._deliver_due(math.inf)
+        for inbox in self._inboxes.values():
+            for packet in inbox:
+                packet.arrival = -math.inf
+        self.reschedule()
+
+    def _deliver_in_time(self) -> None:
+        self._timer = None
+        self._deliver_due(self._timers.now())
+        self.reschedule()
 
     def _deliver_due(self, now: float) -> None:
         while due := [

@@ -7,7 +7,6 @@ from enum import Enum, auto
 from typing import Final
 
 import attrs
-import trio
 
 from ...._enums import CmapTrack, CmapType, CsError, NodeState, Track, VotequorumFlag
 from ...._errors import error_from_code
@@ -23,10 +22,10 @@ from ...._types import (
 from . import voteconfig
 from .daemon import Daemon
 from .icmap import MapTracker
-from .jobs import in_run
 from .qdevice import Qdevice, Registration, Renaming
 from .quorum import QuorumService
 from .service import ClientConnection, Synchronised
+from .timers import Timer
 from .trackers import Trackers
 from .voteconfig import TieBreaker
 from .votes import ClusterNode, NodeFlag, Votes
@@ -82,7 +81,7 @@ class VotequorumService(Synchronised):
         self._trackers = Trackers("votequorum_trackstart", lambda: (self._nodelist(), self._change()))
         self._quorum = quorum
         self._synchronising = False
-        self._window_timer: trio.CancelScope | None = None
+        self._window_timer: Timer | None = None
         self.configuration = voteconfig.read(daemon.icmap, daemon.nodeid)
         self.votes = Votes(daemon.nodeid, self.configuration, self)
         self.qdevice = Qdevice(self, self.votes)
@@ -325,7 +324,7 @@ class VotequorumService(Synchronised):
     def _start_window(self) -> None:
         self._stop_window()
         # Before the Trio run starts there is no clock and no timer. None is needed: no node can have left yet.
-        if in_run():
+        if self.daemon.totem.timers.passes():
             self._window_timer = self.daemon.call_after(
                 self.configuration.last_man_standing_window / 1000, self._window_elapsed
             )
@@ -356,7 +355,7 @@ class VotequorumService(Synchronised):
         """Set a key under runtime.votequorum in the node's map."""
         self.daemon.icmap.set(f"runtime.votequorum.{key}", kind, int(number))
 
-    def call_after(self, seconds: float, action: Callable[[], None]) -> trio.CancelScope:
+    def call_after(self, seconds: float, action: Callable[[], None]) -> Timer:
         """See `Daemon.call_after`."""
         return self.daemon.call_after(seconds, action)
 

@@ -12,6 +12,7 @@ import trio
 
 from ...._enums import CsError
 from ...._errors import CorosyncError, error_from_code
+from ...._runs import Latch
 from ..exec.ipc import IpcConnection
 from ..exec.jobs import Job, PendingReply, Reply, broken
 
@@ -37,7 +38,7 @@ class FakeHandle(ABC, Generic[RecordT, EventT]):
         self._closing = False
         self._leave = False
         self._finalizing = False
-        self._closed = trio.Event()
+        self._closed = Latch()
 
     @property
     def lane(self) -> trio.CapacityLimiter:
@@ -130,6 +131,8 @@ class FakeHandle(ABC, Generic[RecordT, EventT]):
         self, function: str, make_job: Callable[[PendingReply[str]], Job], undo: Callable[[], None] | None = None
     ) -> None:
         await trio.lowlevel.checkpoint()
+        run = self._connection.run
+        run.enter()
         borrower = object()
         await self._lane.acquire_on_behalf_of(borrower)
 
@@ -141,7 +144,7 @@ class FakeHandle(ABC, Generic[RecordT, EventT]):
 
         def unclaimed(success: object) -> None:
             if success and undo is not None:
-                self._connection.submit(OneWayRequest(undo, done=release))
+                self._connection.submit(OneWayRequest(undo, done=lambda: run.call(release)))
             else:
                 release()
 
@@ -151,7 +154,7 @@ class FakeHandle(ABC, Generic[RecordT, EventT]):
             release()
             raise
         self._requesting = True
-        pending = PendingReply[str](function)
+        pending = PendingReply[str](function, run)
         self._connection.submit(make_job(pending))
         try:
             await pending.wait(unclaimed=unclaimed)
