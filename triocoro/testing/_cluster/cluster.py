@@ -15,6 +15,7 @@ from ..._cfg import open_cfg
 from ..._cpg import open_group
 from ..._endpoint import default_endpoint
 from ..._errors import CorosyncError
+from ..._runs import require_trio
 from ..._services import Endpoint
 from ..._types import VotequorumNodelist
 from ..._votequorum import open_votequorum
@@ -225,6 +226,7 @@ class Cluster(AbstractContextManager["Cluster"], AbstractAsyncContextManager["Cl
             trio.TooSlowError: this has taken 30 seconds; the message says which members each node sees.
         """
         self.check_runs()
+        require_trio()
         watch = _MembershipWatch(self, self._up)
         with trio.move_on_after(_PATIENCE) as patience:
             async with trio.open_nursery() as nursery:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from ..._forks import Origin
+from ..._runs import require_trio
 from ..._services import Endpoint
 from .._cluster.cluster import Cluster, Node
 from .._cluster.corosync_conf import corosync_conf
@@ -35,8 +36,8 @@ class FakeCluster(Cluster):
 
     It needs no privileges and no processes and, unless given a latency, takes no time: each call to the cluster or to a
     service has taken effect everywhere when it returns, and `trio.testing.MockClock` stays exact. It may be created and
-    entered outside of a Trio run, but timers, such as the window of last_man_standing, run within Trio runs only. An
-    instance can be entered once. It is of one process: using it in a forked child is a `RuntimeError`, but for leaving
+    entered outside of a Trio run, but timers, such as the window of last_man_standing, run within Trio runs only. Runs
+    in several threads can use it at once. An instance can be entered once. It is of one process: using it in a forked child is a `RuntimeError`, but for leaving
     its block, which does nothing there.
 
     With a latency or jitter, messages between nodes arrive later, except in transitions (docs/determinism.md). Real
@@ -95,6 +96,11 @@ class FakeCluster(Cluster):
             " daemons (NetnsCluster)",
         )
 
+    def check_caller(self) -> None:
+        """Raise `RuntimeError` in a forked child, and outside of a task of Trio."""
+        self.check_process()
+        require_trio()
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__}, {len(self._nodes)} nodes>"
 
@@ -121,6 +127,7 @@ class FakeCluster(Cluster):
                 node.crash()
 
     async def __aenter__(self) -> FakeCluster:  # noqa: PYI034 - typing has Self from Python 3.11 on
+        require_trio()
         await trio.lowlevel.checkpoint()
         return self.__enter__()
 
@@ -138,6 +145,7 @@ class FakeCluster(Cluster):
         return frozenset(nodeid for nodeid, node in self._nodes.items() if node.running and not node.frozen)
 
     async def _rewire(self, change: Callable[[Network], Network]) -> None:
+        self.check_caller()
         self.check_runs()
         await trio.lowlevel.checkpoint()
         with self._totem.timers.lock:
@@ -198,6 +206,7 @@ class FakeNode(Node):
 
     async def start(self) -> None:
         """Start the daemon, unless it is running."""
+        self._cluster.check_caller()
         await trio.lowlevel.checkpoint()
         with self._totem.timers.lock:
             self._cluster.check_runs()
@@ -207,7 +216,7 @@ class FakeNode(Node):
 
     async def stop(self) -> None:
         """Shut the daemon down cleanly: it disconnects its clients, then leaves its ring. A frozen one thaws first."""
-        self._cluster.check_process()
+        self._cluster.check_caller()
         await trio.lowlevel.checkpoint()
         with self._totem.timers.lock:
             if self.daemon is not None:
@@ -215,7 +224,7 @@ class FakeNode(Node):
 
     async def kill(self) -> None:
         """Kill the daemon, frozen or not: its connections break, and the other nodes lose it."""
-        self._cluster.check_process()
+        self._cluster.check_caller()
         await trio.lowlevel.checkpoint()
         with self._totem.timers.lock:
             self.crash()
@@ -223,7 +232,7 @@ class FakeNode(Node):
 
     async def freeze(self) -> None:
         """Freeze the daemon: it does nothing until `thaw`. The other nodes of its ring lose it at once."""
-        self._cluster.check_process()
+        self._cluster.check_caller()
         await trio.lowlevel.checkpoint()
         with self._totem.timers.lock:
             if self.daemon is None:
@@ -234,7 +243,7 @@ class FakeNode(Node):
 
     async def thaw(self) -> None:
         """Let a frozen daemon go on: it handles what has come in, then learns of the rings that it has missed."""
-        self._cluster.check_process()
+        self._cluster.check_caller()
         await trio.lowlevel.checkpoint()
         with self._totem.timers.lock:
             if self.daemon is not None and self.daemon.frozen:

@@ -9,13 +9,14 @@ import shlex
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import attrs
 import trio
 
 from ..._errors import NoResourcesError
 from ..._forks import Origin
+from ..._runs import require_trio
 from ..._workers import on_worker
 from .._cluster.cluster import Cluster
 from .._cluster.corosync_conf import KEY_BYTES, KEY_FILE, STATE_DIR, corosync_conf
@@ -36,6 +37,8 @@ _CONF = f"{STATE_DIR}/corosync.conf"
 
 
 _numbers = itertools.count(1)
+
+_START_POLL: Final = 0.01
 
 
 class NetnsCluster(Cluster):
@@ -68,7 +71,7 @@ class NetnsCluster(Cluster):
         self._origin = Origin()
         self._processes = [NodeProcesses(nodeid, self.name) for nodeid in self.options.nodeids]
         self._nodes = {
-            node.nodeid: NetnsNode(node, self._start_one, self._note_disturbance, self._check_process)
+            node.nodeid: NetnsNode(node, self._start_one, self._note_disturbance, self._check_caller)
             for node in self._processes
         }
         self._supervisor: SupervisorProcess | None = None
@@ -128,6 +131,7 @@ class NetnsCluster(Cluster):
         self._running_supervisor()
 
     async def _rewire(self, change: Callable[[Network], Network]) -> None:
+        self._check_caller()
         await BackgroundRun(lambda: self._filter(change)).run()
 
     def __enter__(self) -> NetnsCluster:  # noqa: PYI034 - typing has Self from Python 3.11 on
@@ -145,6 +149,7 @@ class NetnsCluster(Cluster):
         self._close()
 
     async def __aenter__(self) -> NetnsCluster:  # noqa: PYI034 - typing has Self from Python 3.11 on
+        require_trio()
         self._use()
         try:
             await BackgroundRun(self._start_all).run()
@@ -162,6 +167,10 @@ class NetnsCluster(Cluster):
         self._origin.check(
             f"{self!r} was made", "connect to its nodes' endpoints from here, or start a cluster of your own"
         )
+
+    def _check_caller(self) -> None:
+        self._check_process()
+        require_trio()
 
     def _use(self) -> None:
         self._check_process()
@@ -202,7 +211,14 @@ class NetnsCluster(Cluster):
         await self._start_daemons(self._processes, frozenset(self._nodes))
 
     async def _start_one(self, node: NodeProcesses) -> None:
-        await self._start_daemons([node], None)
+        # Each call is in a thread of its own. Another one that starts this node may take long, and ends by itself.
+        while not node.starting.acquire(blocking=False):  # noqa: ASYNC110 - other runs cannot set an event here
+            await trio.sleep(_START_POLL)
+        try:
+            if not node.running:
+                await self._start_daemons([node], None)
+        finally:
+            node.starting.release()
 
     def _running_supervisor(self) -> SupervisorProcess:
         self._check_process()

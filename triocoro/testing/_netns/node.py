@@ -26,14 +26,13 @@ class NetnsNode(Node):
         processes: NodeProcesses,
         start: Callable[[NodeProcesses], Awaitable[None]],
         note_freeze: Callable[[], None],
-        check_process: Callable[[], None],
+        check_caller: Callable[[], None],
     ) -> None:
         super().__init__(processes.nodeid)
         self._processes = processes
         self._start = start
         self._note_freeze = note_freeze
-        self._check_process = check_process
-        self._starting = trio.Lock()
+        self._check_caller = check_caller
 
     @property
     def endpoint(self) -> Endpoint:
@@ -78,10 +77,8 @@ class NetnsNode(Node):
         Raises:
             CorosyncUnavailableError: the daemon ended, or no client could connect to it; the message has its log.
         """
-        self._check_process()
-        async with self._starting:
-            if not self.running:
-                await BackgroundRun(lambda: self._start(self._processes)).run()
+        self._check_caller()
+        await BackgroundRun(lambda: self._start(self._processes)).run()
 
     async def stop(self) -> None:
         """Shut the daemon down cleanly (SIGTERM: it leaves the cluster), and wait for its end.
@@ -102,7 +99,7 @@ class NetnsNode(Node):
         await self._end(signal.SIGKILL)
 
     async def _end(self, *signals: signal.Signals) -> None:
-        self._check_process()
+        self._check_caller()
         await trio.lowlevel.checkpoint_if_cancelled()
         daemon = self._processes.daemon
         if daemon is None:
@@ -130,7 +127,7 @@ class NetnsNode(Node):
             RuntimeError: no daemon runs.
             trio.TooSlowError: it has not stopped within 30 seconds; the message has the states of its threads.
         """
-        self._check_process()
+        self._check_caller()
         await trio.lowlevel.checkpoint()
         daemon = self._processes.daemon
         if daemon is None or not daemon.running:
@@ -151,7 +148,7 @@ class NetnsNode(Node):
 
     async def thaw(self) -> None:
         """Let a frozen daemon go on (SIGCONT)."""
-        self._check_process()
+        self._check_caller()
         await trio.lowlevel.checkpoint_if_cancelled()
         if self._processes.daemon is not None:
             self._processes.daemon.send(signal.SIGCONT)

@@ -6,6 +6,7 @@ import math
 import os
 import select
 import signal
+import threading
 from contextlib import suppress
 from pathlib import Path
 
@@ -74,6 +75,8 @@ class NodeProcesses:
 
     def __init__(self, nodeid: int, cluster_name: str) -> None:
         self.nodeid = nodeid
+        self.starting: threading.Lock = threading.Lock()
+        """Held by the thread that starts the daemon."""
         self.daemon: DaemonProcess | None = None
         self.holder: int | None = None
         self._log_name = f"{cluster_name}-node{nodeid}"
