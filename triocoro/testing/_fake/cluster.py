@@ -37,8 +37,8 @@ class FakeCluster(Cluster):
     It needs no privileges and no processes and, unless given a latency, takes no time: each call to the cluster or to a
     service has taken effect everywhere when it returns, and `trio.testing.MockClock` stays exact. It may be created and
     entered outside of a Trio run, but timers, such as the window of last_man_standing, run within Trio runs only. Runs
-    in several threads can use it at once. An instance can be entered once. It is of one process: using it in a forked child is a `RuntimeError`, but for leaving
-    its block, which does nothing there.
+    in several threads can use it at once. An instance can be entered once. It is of one process: using it in a forked
+    child is a `RuntimeError`, but for leaving its block, which does nothing there.
 
     With a latency or jitter, messages between nodes arrive later, except in transitions (docs/determinism.md). Real
     clusters have no such arguments, since their network takes its own time.
