@@ -16,12 +16,7 @@ from .daemon import Daemon
 from .icmap import Icmap
 from .jobs import Reply
 from .service import ClientConnection, Service
-<<<<<<< HEAD
-=======
-from .stats import MTU, OWN_MTU, UDP_MTU
->>>>>>> b1e606d (A docstring is wrapped)
 from .timers import Timer
-from .voteconfig import text
 
 _SHUTDOWN_TIMEOUT: Final = 5000
 """The default of cfg.shutdown_timeout, in milliseconds."""
