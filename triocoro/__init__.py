@@ -62,6 +62,7 @@ from ._errors import (
 from ._public import show_public_path
 from ._quorum import Quorum as Quorum, open_quorum as open_quorum
 from ._services import Endpoint as Endpoint, ServiceSpec as ServiceSpec
+from ._sessions import Session as Session, sessions as sessions
 from ._stream import EventStream as EventStream, StreamStatistics as StreamStatistics
 from ._types import (
     Address as Address,

@@ -1,10 +1,11 @@
 """Growing pauses between attempts, where the daemon says "try again" and gives no notice of when.
 
-Both kinds of attempt have their numbers here: `Backoff.of_requests` and `Backoff.of_multicast`.
+Each kind of attempt has its numbers here: `Backoff.of_requests`, `Backoff.of_multicast` and `Backoff.of_sessions`.
 """
 
 from __future__ import annotations
 
+import random
 from typing import final
 
 
@@ -15,11 +16,13 @@ class Backoff:
     Args:
         first: the first pause, in seconds.
         longest: the longest pause, in seconds.
+        jitter: the share of each pause that is random, 0 to 1: it keeps many clients from trying at the same time.
     """
 
-    def __init__(self, first: float, longest: float) -> None:
+    def __init__(self, first: float, longest: float, jitter: float = 0.0) -> None:
         self._first = first
         self._longest = longest
+        self._jitter = jitter
         self._next = first
 
     @classmethod
@@ -32,11 +35,16 @@ class Backoff:
         """For messages. Shorter than for requests, because pauses lower the rate of a sender."""
         return cls(first=0.001, longest=0.02)
 
+    @classmethod
+    def of_sessions(cls) -> Backoff:
+        """For reconnecting. Longer than for requests, because a daemon may be down for hours."""
+        return cls(first=0.02, longest=1.0, jitter=0.5)
+
     def next_pause(self) -> float:
         """Return how long to pause now, in seconds."""
         pause = self._next
         self._next = min(2 * pause, self._longest)
-        return pause
+        return pause * (1 - self._jitter * random.random())  # noqa: S311 - no secret
 
     def reset(self) -> None:
         """Start again with the first pause, after an attempt has succeeded."""

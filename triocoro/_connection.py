@@ -17,8 +17,8 @@ from typing import Final, Generic, TypeVar, cast, final
 import trio
 
 from ._endpoint import resolve_endpoint
-from ._errors import ConnectionLostError, CorosyncError, SlowConsumerError, naming_descriptors
-from ._lifetime import Lifetime
+from ._errors import CorosyncError, SlowConsumerError, naming_descriptors
+from ._lifetime import Lifetime, lifetime_of
 from ._raw import RawHandle
 from ._requests import Requests, connect
 from ._runs import require_trio
@@ -64,7 +64,7 @@ class Connection(Generic[EventT]):
     def __init__(self, raw: RawHandle[EventT], endpoint: Endpoint) -> None:
         self.endpoint = endpoint
         self.label: str = endpoint.label
-        self.lifetime: Lifetime = Lifetime(raw, endpoint.label)
+        self.lifetime: Lifetime = Lifetime(raw, endpoint.label, endpoint.identity)
         self.requests: Requests = Requests(raw, self.lifetime)
         self.dispatched: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
         """Unparked after each dispatch, and when the connection ends: flow control may have opened."""
@@ -219,11 +219,17 @@ class Connection(Generic[EventT]):
         others = failure
         if isinstance(failure, BaseExceptionGroup):
             failure = cast("BaseExceptionGroup[BaseException]", failure)
-            others = failure.split((ConnectionLostError, type(error)))[1]
+            # Python 3.11 takes no bound method here.
+            others = failure.split(lambda exc: self._is_same_loss(exc))[1]  # noqa: PLW0108
         if others is None:
             error.__cause__ = failure
             return error
         return others if is_cancellation(others) else failure
+
+    def _is_same_loss(self, exc: BaseException) -> bool:
+        """Whether `exc` is the loss of a connection to the same daemon."""
+        lifetime = lifetime_of(exc)
+        return lifetime is not None and lifetime.daemon == self.lifetime.daemon
 
     async def _finish(self, leave: Callable[[], Awaitable[None]] | None) -> None:  # noqa: ASYNC910
         """Leave and close within the grace. After it, or if cancelled, both complete in the background."""

@@ -21,9 +21,12 @@ from then on the worker thread may close the fd at any time, and the kernel may 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+import itertools
+from collections.abc import Callable, Generator, Hashable
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Final, NoReturn, final
+from weakref import WeakKeyDictionary
 
 import trio
 
@@ -36,6 +39,36 @@ LOOK: Final = 0.03
 """Seconds after which a connection whose fd does not report the end of the daemon is dispatched without an event."""
 
 
+_numbers = itertools.count()
+_origins: Final[WeakKeyDictionary[CorosyncError, Lifetime]] = WeakKeyDictionary()
+"""The errors that say how a connection was lost or cut. Not an attribute of theirs, which would be pickled."""
+_note: Final[ContextVar[Callable[[Lifetime], object] | None]] = ContextVar("triocoro._lifetime.note", default=None)
+"""Called with each new connection."""
+
+
+def lifetime_of(error: BaseException) -> Lifetime | None:
+    """The connection whose loss an error reports; `None` if it reports something else."""
+    return _origins.get(error) if isinstance(error, CorosyncError) else None
+
+
+@contextmanager
+def noting_lifetimes() -> Generator[list[Lifetime], None, None]:
+    """Collect the connections that are made within the block, also by tasks that it starts."""
+    lifetimes: list[Lifetime] = []
+    noting = True
+
+    def note(lifetime: Lifetime) -> None:
+        if noting:  # a task may outlast the block
+            lifetimes.append(lifetime)
+
+    token = _note.set(note)
+    try:
+        yield lifetimes
+    finally:
+        noting = False
+        _note.reset(token)
+
+
 @final
 class Lifetime:
     """The state of one raw handle: open, closed, lost or cut.
@@ -43,10 +76,14 @@ class Lifetime:
     Args:
         raw: the handle. It is closed through this class only.
         label: names the daemon in error messages.
+        daemon: identifies the daemon, as `Endpoint.identity`.
     """
 
-    def __init__(self, raw: RawHandle[object], label: str) -> None:
+    def __init__(self, raw: RawHandle[object], label: str, daemon: Hashable) -> None:
         self.label = label
+        self.daemon = daemon
+        self.number: int = next(_numbers)
+        """Those that were made later have greater ones."""
         self.block: trio.CancelScope = trio.CancelScope()
         """The scope of the user's block; cancelled when the connection is lost."""
         self.count_unconfirmed: Callable[[], int] = int
@@ -62,6 +99,9 @@ class Lifetime:
         self._told = False
         self._scopes: set[trio.CancelScope] = set()
         self._lots: set[trio.lowlevel.ParkingLot] = set()
+        note = _note.get()
+        if note is not None:
+            note(self)
 
     # -- state ---------------------------------------------------------------------------------------------------------
 
@@ -105,7 +145,9 @@ class Lifetime:
         """Return a new error that says how the connection was lost or cut."""
         if self._make_loss is None:
             raise AssertionError("the connection is not lost")
-        return self._make_loss()
+        error = self._make_loss()
+        _origins[error] = self
+        return error
 
     def check_process(self) -> None:
         """Raise `RuntimeError` in a child of the process that connected."""

@@ -80,7 +80,7 @@ class Membership:
         self._left = trio.Event()
         self._untold: list[MessageLost] = []
         self._notable = 0  # how many events other than messages wait in the stream
-        connection.lifetime.count_unconfirmed = lambda: self.outstanding.certain
+        connection.lifetime.count_unconfirmed = lambda: self.outstanding.certain + len(self._untold)
         # The daemon lets a process, here of this endpoint, join a group once.
         self.key: Hashable = connection.endpoint.identity, connection.endpoint.pid, name
         _memberships.add(self)

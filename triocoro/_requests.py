@@ -66,6 +66,11 @@ async def connect(service: ServiceSpec[RawT, object], endpoint: Endpoint, *, ret
         ) from exc.__cause__
 
 
+def is_without_daemon(error: BaseException) -> bool:
+    """Whether `connect` raised `error` because no daemon answers, rather than because it cannot be asked."""
+    return isinstance(error, CorosyncUnavailableError) and isinstance(error.__cause__, (LibraryError, NotExistError))
+
+
 @final
 class Requests:
     """The round trips of one connection.

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -18,11 +19,14 @@ from triocoro import (
     CmapChange,
     CmapValue,
     ConfigChange,
+    ConnectionLostError,
     Endpoint,
     EventStream,
+    Group,
     GroupEvent,
     Message,
     NodeStatus,
+    Session,
     TypedValue,
     VotequorumInfo,
 )
@@ -67,6 +71,34 @@ async def _other_services() -> None:
         assert_type(await cfg.node_status(1), NodeStatus)
 
 
+async def _sessions(endpoint: Endpoint) -> None:
+    assert_type(triocoro.sessions("g"), AsyncIterator[Session[Group]])
+    assert_type(triocoro.sessions(b"g", receive=False, endpoint=endpoint), AsyncIterator[Session[Group]])
+    async for session in triocoro.sessions("g"):
+        assert_type(session.epoch, int)
+        assert_type(session.lost, ConnectionLostError | None)
+        async with session as group:
+            assert_type(group, Group)
+    async for open_map in triocoro.sessions(triocoro.open_cmap, triocoro.CmapMap.STATS, endpoint=endpoint):
+        async with open_map as cmap:
+            assert_type(cmap, triocoro.Cmap)
+    assert_type(triocoro.sessions(triocoro.open_group, "g"), AsyncIterator[Session[Group]])
+    assert_type(triocoro.sessions(triocoro.open_cpg), AsyncIterator[Session[triocoro.Cpg]])
+    assert_type(triocoro.sessions(triocoro.open_votequorum), AsyncIterator[Session[triocoro.Votequorum]])
+    assert_type(triocoro.sessions(triocoro.open_quorum), AsyncIterator[Session[triocoro.Quorum]])
+    assert_type(triocoro.sessions(triocoro.open_cfg), AsyncIterator[Session[triocoro.Cfg]])
+    assert_type(triocoro.sessions(_open_own, 1, option="x"), AsyncIterator[Session[list[int]]])
+    # Wrong arguments are errors, as of the function itself.
+    triocoro.sessions("g", nonsense=1)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+    triocoro.sessions(_open_own, "x", option="x")  # type: ignore[arg-type]  # pyright: ignore[reportCallIssue, reportArgumentType]
+
+
+@asynccontextmanager
+async def _open_own(number: int, *, option: str) -> AsyncGenerator[list[int], None]:
+    del option
+    yield [number]
+
+
 async def _clusters(endpoint: Endpoint) -> None:
     assert_type(endpoint.label, str)
     async with FakeCluster(nodes=3) as fake:
@@ -83,6 +115,6 @@ def _any_cluster(cluster: Cluster, history: History) -> None:
 
 
 def test_there_are_assertions() -> None:
-    functions: list[Any] = [_groups, _other_services, _clusters, _any_cluster]
+    functions: list[Any] = [_groups, _other_services, _sessions, _clusters, _any_cluster]
     assert all(inspect.getsource(function).count("assert_type") for function in functions)
     assert inspect.iscoroutinefunction(trio.sleep)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import random
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -24,7 +25,7 @@ _DETERMINISTIC: Final = "_ALLOW_DETERMINISTIC_SCHEDULING"
 
 @contextmanager
 def seeded(seed: int) -> Generator[None, None, None]:
-    """Let `seed` decide the order in which Trio runs tasks, within a `with` block.
+    """Let `seed` decide the order in which Trio runs tasks, within a `with` block. It also seeds Python's `random`.
 
     The block may contain a `trio.run`, or be inside one, as in a test of pytest-trio; one run at a time. Influences
     from outside remain: time, unless the clock is a `trio.testing.MockClock`, and threads, files and processes. The
@@ -43,14 +44,16 @@ def seeded(seed: int) -> Generator[None, None, None]:
             f"Trio {trio.__version__} keeps its random numbers elsewhere than triocoro knows, so it cannot be seeded;"
             " another version of either may help"
         )
-    random, deterministic = getattr(scheduler, _RANDOM), getattr(scheduler, _DETERMINISTIC)
-    state = random.getstate()
+    order, deterministic = getattr(scheduler, _RANDOM), getattr(scheduler, _DETERMINISTIC)
+    states = order.getstate(), random.getstate()
     setattr(scheduler, _DETERMINISTIC, True)
+    order.seed(seed)
     random.seed(seed)
     try:
         yield
     finally:
-        random.setstate(state)
+        order.setstate(states[0])
+        random.setstate(states[1])
         setattr(scheduler, _DETERMINISTIC, deterministic)
 
 

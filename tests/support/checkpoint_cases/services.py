@@ -365,6 +365,25 @@ async def _(_: Cluster) -> None:
         await checked(request.reply(False))  # noqa: FBT003 - as in C
 
 
+# -- sessions ----------------------------------------------------------------------------------------------------------
+
+
+@case("Session.__aenter__")
+async def _(_: Cluster) -> None:
+    sessions = triocoro.sessions("g")
+    for _again in range(2):
+        session = await checked(anext(sessions))
+        await entered_and_left(session)
+
+
+@case("Session.__aexit__")
+async def _(_: Cluster) -> None:
+    """Tried together with entering."""
+
+
+# -- what ends the daemon ----------------------------------------------------------------------------------------------
+
+
 async def _ended(cluster: Cluster, end: Callable[[triocoro.Cfg], Awaitable[None]]) -> None:
     """Try what ends the daemon, and start it again."""
     with pytest.raises(triocoro.ConnectionLostError):
