@@ -6,6 +6,7 @@ JSON: one when it is ready, a report every few seconds, and one after each windo
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import hashlib
 import json
@@ -130,6 +131,14 @@ async def _rest() -> None:
         while len(busy_threads()) > 1:  # noqa: ASYNC110 - no event reports the end of a thread
             await trio.sleep(0.05)
     gc.collect()
+    _trim()
+
+
+def _trim() -> None:
+    """Give memory back that is free, but kept by malloc(3): what is left is in use. musl has no such function."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def write(kind: str, **fields: Any) -> None:

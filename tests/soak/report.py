@@ -93,7 +93,7 @@ def _growth(run: Run, process: str) -> float:
 
 def verdict(run: Run) -> list[str]:
     """Why the run fails; empty if it passes."""
-    idle = [] if any(sample.received for sample in run.samples) else ["no message was received"]
+    idle = [] if any(sample.connections for sample in run.samples) else ["no client has connected"]
     return run.findings + idle + leaks(run)
 
 
