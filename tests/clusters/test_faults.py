@@ -390,6 +390,21 @@ async def test_the_error_of_settled_says_what_each_node_sees(
     ]
 
 
+@pytest.mark.corosync_fake_only(reason="its time is that of a clock which jumps")
+@pytest.mark.corosync(token=16000)
+async def test_settling_takes_longer_with_a_longer_token(
+    autojump_clock: MockClock,  # noqa: ARG001 - it is in force
+    corosync_cluster: Cluster,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Real nodes need 35 seconds to lose one of them."""
+    monkeypatch.setattr(corosync_cluster, "_up", lambda: frozenset({1, 2}))
+    began = trio.current_time()
+    with pytest.raises(trio.TooSlowError, match=r"have not settled within 140\.8 seconds"):
+        await corosync_cluster.settled()
+    assert trio.current_time() - began == pytest.approx(140.8)
+
+
 @pytest.mark.deadline(240)
 async def test_many_partitions(corosync_cluster: Cluster, bound: Bound) -> None:
     """Round after round, each seen by all."""

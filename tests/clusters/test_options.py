@@ -7,8 +7,10 @@ from typing import Any, TypeAlias
 
 import pytest
 
+import triocoro
 from pytest_corosync.plugin import Mode
-from triocoro.testing import ClusterOptions, FakeCluster, FakeClusterSource, NetnsCluster
+from triocoro.testing import ClusterOptions, FakeCluster, FakeClusterSource, NetnsCluster, Node
+from triocoro.testing._cluster.waits import membership_time, stretched
 
 Kind: TypeAlias = "type[FakeCluster | NetnsCluster]"
 
@@ -69,3 +71,71 @@ def test_the_plugins_source_passes_its_options_on() -> None:
     cluster = source.borrow(FIVE, "a test").cluster
     assert cluster.options is FIVE
     source.give_back(cluster)
+
+
+@pytest.mark.parametrize("token", [0, 125, 3_579_139_414, 2**32 - 1])
+def test_tokens_that_corosync_refuses_are_refused(token: int) -> None:
+    with pytest.raises(ValueError, match="'token' must be"):
+        ClusterOptions(token=token)
+
+
+@pytest.mark.corosync(nodes=1, token=126)
+async def test_shortest_token_works(corosync: Node) -> None:
+    async with triocoro.open_cmap(endpoint=corosync.endpoint) as cmap:
+        assert await cmap.get("runtime.config.totem.token") == 126
+
+
+def test_longest_token_leaves_room_for_the_consensus() -> None:
+    assert ClusterOptions(token=3_579_139_413).consensus == 2**32 - 1
+
+
+@pytest.mark.parametrize(
+    "section, line, reason",
+    [
+        ("totem", "token: 125", "Not appropriate token or token_retransmits_before_loss_const value set"),
+        ("totem", "join: 29", "The join timeout parameter (29 ms) may not be less than (30 ms)."),
+        ("totem", "token_warning: 101", "The token warning parameter (101%) must be between 0 (disabled) and 100."),
+        ("totem", "join: 700", "The consensus timeout parameter (600 ms) may not be less than join timeout (700 ms)."),
+        (
+            "totem",
+            "token: long",
+            '"totem.token" is expected to be integer in range (0..4294967295), but "long"',
+        ),
+        (
+            "quorum",
+            "two_node: 256",
+            '"quorum.two_node" is expected to be integer in range (0..255), but "256"',
+        ),
+    ],
+)
+def test_extra_lines_that_corosync_refuses_end_the_start(kind: Kind, section: str, line: str, reason: str) -> None:
+    with pytest.raises(triocoro.CorosyncUnavailableError, match=re.escape(reason)):
+        kind(nodes=1, extra={section: [line]}).__enter__()
+
+
+@pytest.mark.parametrize("option", ["two_node", "wait_for_all", "last_man_standing", "auto_tie_breaker"])
+def test_what_is_no_bool_is_refused(option: str) -> None:
+    wrong: Any = {option: "no"}
+    with pytest.raises(TypeError, match=f"'{option}' must be"):
+        ClusterOptions(**wrong)
+
+
+@pytest.mark.parametrize("wrong", [{"nodes": True}, {"token": True}, {"votes": {1: True}}, {"nodeids": [True]}])
+def test_bools_are_no_numbers(wrong: Any) -> None:
+    with pytest.raises(TypeError, match="must be a"):
+        ClusterOptions(**wrong)
+
+
+@pytest.mark.parametrize(
+    "options, seconds",
+    [
+        (ClusterOptions(), 1.1),
+        (ClusterOptions(token=16_000), 35.2),
+        (ClusterOptions(extra={"totem": ["token: 16000"]}), 16.6),
+        (ClusterOptions(nodes=4, extra={"totem": [" token_coefficient : 650 ", "consensus: 9000"]}), 10.8),
+        (ClusterOptions(qdevice_votes=1), 31.1),
+    ],
+)
+def test_waits_follow_the_configuration(options: ClusterOptions, seconds: float) -> None:
+    assert membership_time(options) == pytest.approx(seconds)
+    assert stretched(30, options) == pytest.approx(30 * max(1, seconds / 7.5))

@@ -95,7 +95,7 @@ def test_it(make_corosync_cluster):
         ("nodes=many", "it must be a whole number"),
         ("nodes=0", "'nodes' must be >= 1: 0"),
         ("nodes=254", "'nodes' must be <= 253: 254"),
-        ("token=50", "'token' must be >= 100: 50"),
+        ("token=50", "'token' must be >= 126: 50"),
         ("log_level=loud", "'log_level' must be in ('info', 'debug', 'trace') (got 'loud')"),
     ],
 )

@@ -22,9 +22,10 @@ from ..._votequorum import open_votequorum
 from .addresses import Addresses
 from .network import Network
 from .options import ClusterOptions
+from .waits import stretched
 
 _PATIENCE: Final = 30.0
-"""Seconds that memberships may take to settle, even on a machine under load."""
+"""Seconds that memberships may take to settle, even on a machine under load, with the usual options."""
 _POLL: Final = 0.05
 _CONNECTED: Final = "3"
 """How a `RingStatus` shows a link that is up."""
@@ -223,18 +224,20 @@ class Cluster(AbstractContextManager["Cluster"], AbstractAsyncContextManager["Cl
 
         Raises:
             RuntimeError: the cluster does not run.
-            trio.TooSlowError: this has taken 30 seconds; the message says which members each node sees.
+            trio.TooSlowError: this has taken 30 seconds, or longer if the token timeout is above 3 seconds; the message
+                says which members each node sees.
         """
         self.check_runs()
         require_trio()
         watch = _MembershipWatch(self, self._up)
-        with trio.move_on_after(_PATIENCE) as patience:
+        limit = stretched(_PATIENCE, self.options)
+        with trio.move_on_after(limit) as patience:
             async with trio.open_nursery() as nursery:
                 await watch.settled(nursery)
                 nursery.cancel_scope.cancel()
         if patience.cancelled_caught:
             raise trio.TooSlowError(
-                f"the memberships have not settled within {_PATIENCE:g} seconds:\n" + "\n".join(watch.findings())
+                f"the memberships have not settled within {limit:g} seconds:\n" + "\n".join(watch.findings())
             )
 
 

@@ -41,7 +41,7 @@ def corosync_conf(options: ClusterOptions, addresses: Addresses, cluster_name: s
         ("token", token),
         # The token timeout is the one in the options, whatever the number of nodes.
         ("token_coefficient", 0),
-        ("consensus", token * 6 // 5),
+        ("consensus", options.consensus),
         # Each change of membership takes at least this long. If it is shorter, joins overtake each other.
         ("join", 30),
     ]

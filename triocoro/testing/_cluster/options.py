@@ -14,6 +14,11 @@ MAX_NODES: Final = 253
 
 _NODES: Final = 3
 _MOST_LINKS: Final = 8
+_MOST: Final = 2**32 - 1
+_LEAST_TOKEN: Final = 126
+"""Below, its retransmission would take less than the 30 ms that Corosync demands."""
+_MOST_TOKEN: Final = 3_579_139_413
+"""Beyond, `ClusterOptions.consensus` would exceed 32 bits."""
 _WINDOW: Final = 10_000
 _DEVICE_TIMEOUT: Final = 10_000
 _DEVICE_SYNC_TIMEOUT: Final = 30_000
@@ -76,9 +81,18 @@ class ClusterSettings(TypedDict, total=False):
     extra: Mapping[str, Sequence[str]]
 
 
-def _number(minimum: int) -> Callable[[Any, Any, Any], None]:
+def _is_number(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _no_bool(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if isinstance(value, bool):
+        raise TypeError(f"{attribute.name} must be a number, not {value}")
+
+
+def _number(minimum: int, maximum: int = _MOST) -> Callable[[Any, Any, Any], None]:
     return attrs.validators.and_(
-        attrs.validators.instance_of(int), attrs.validators.ge(minimum), attrs.validators.le(2**32 - 1)
+        attrs.validators.instance_of(int), _no_bool, attrs.validators.ge(minimum), attrs.validators.le(maximum)
     )
 
 
@@ -88,7 +102,7 @@ _BOOL: Final = attrs.validators.instance_of(bool)
 def _votes(votes: Mapping[int, int]) -> dict[int, int]:
     """A copy, so that changes of the caller's mapping have no effect."""
     if not isinstance(cast("object", votes), Mapping) or not all(
-        isinstance(cast("object", number), int) for item in votes.items() for number in item
+        _is_number(number) for item in votes.items() for number in item
     ):
         raise TypeError(f"votes must be a mapping of node ids to numbers: {votes!r}")
     return dict(votes)
@@ -103,9 +117,7 @@ def _ids(nodeids: Sequence[int] | None) -> tuple[int, ...] | None:
     """A copy, so that changes of the caller's sequence have no effect."""
     if nodeids is None:
         return None
-    if not isinstance(cast("object", nodeids), Sequence) or not all(
-        isinstance(cast("object", nodeid), int) for nodeid in nodeids
-    ):
+    if not isinstance(cast("object", nodeids), Sequence) or not all(_is_number(nodeid) for nodeid in nodeids):
         raise TypeError(f"nodeids must be a sequence of numbers: {nodeids!r}")
     return tuple(nodeids)
 
@@ -176,8 +188,11 @@ class ClusterOptions:
     """The milliseconds that a quorum device may be silent."""
     qdevice_sync_timeout: int = attrs.field(default=_DEVICE_SYNC_TIMEOUT, validator=_number(1))
     """The milliseconds that a change of the membership waits for a quorum device that is alive."""
-    token: int = attrs.field(default=500, validator=_number(100))
-    """totem's token timeout in milliseconds. It has no effect on the fake, whose changes take no time."""
+    token: int = attrs.field(default=500, validator=_number(_LEAST_TOKEN, _MOST_TOKEN))
+    """totem's token timeout in milliseconds, at least 126. It has no effect on the fake, whose changes take no time.
+
+    Waits for real nodes take it into account.
+    """
 
     transport: Transport = attrs.field(default="knet", validator=attrs.validators.in_(TRANSPORTS))
     """totem's transport: "knet", "udpu" (unicast) or "udp" (multicast). What follows needs knet, except for IPv6."""
@@ -221,6 +236,11 @@ class ClusterOptions:
     def total_votes(self) -> int:
         """The votes of all nodes together at the start."""
         return sum(self.votes_of(nodeid) for nodeid in self.nodeids)
+
+    @property
+    def consensus(self) -> int:
+        """Totem's consensus timeout in milliseconds: 1.2 times the token timeout, as by default."""
+        return self.token * 6 // 5
 
     @property
     def tie_breakers(self) -> tuple[int, ...]:

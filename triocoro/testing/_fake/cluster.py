@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from ..._errors import CorosyncUnavailableError
 from ..._forks import Origin
 from ..._runs import require_trio
 from ..._services import Endpoint
@@ -18,7 +19,7 @@ from .._cluster.corosync_conf import corosync_conf
 from .._cluster.network import Network
 from .._cluster.options import ClusterOptions, ClusterSettings, merge
 from .endpoint import FakeEndpoint, services
-from .exec import coroparse
+from .exec import coroparse, totemconfig
 from .exec.daemon import Daemon
 from .exec.icmap import Icmap
 from .exec.totem import Totem
@@ -53,6 +54,7 @@ class FakeCluster(Cluster):
 
     Raises:
         ValueError: a latency or jitter is negative or not finite, or the options are contradictory.
+        CorosyncUnavailableError: on entry, if a daemon would refuse the options' extra lines; with its reason.
     """
 
     def __init__(
@@ -108,7 +110,12 @@ class FakeCluster(Cluster):
         self.check_process()
         if self._used:
             raise RuntimeError("a cluster is used once; make another one")
-        self._used = self._entered = True
+        self._used = True
+        try:
+            self.read_configuration()
+        except coroparse.ConfigurationError as error:
+            raise CorosyncUnavailableError(f"every node: corosync would not start\n  it said: {error}") from None
+        self._entered = True
         with self._totem.timers.lock:
             self._totem.timers.passes()  # in a run: it is its time
             for node in self._nodes.values():
@@ -139,7 +146,9 @@ class FakeCluster(Cluster):
 
     def read_configuration(self) -> Icmap:
         """The contents of corosync.conf, which is the same on every node."""
-        return coroparse.parse(self._conf)
+        configured = coroparse.parse(self._conf)
+        totemconfig.check(configured)
+        return configured
 
     def _up(self) -> frozenset[int]:
         return frozenset(nodeid for nodeid, node in self._nodes.items() if node.running and not node.frozen)

@@ -309,4 +309,4 @@ class NetnsCluster(Cluster):
         finally:
             for pidfd in pidfds:
                 os.close(pidfd)
-        await Readiness(nodes, status).wait(members)
+        await Readiness(nodes, status, self.options).wait(members)

@@ -13,10 +13,12 @@ from ..._cpg import open_cpg
 from ..._errors import ConnectionLostError, CorosyncError, CorosyncUnavailableError
 from ..._types import VotequorumNodelist
 from ..._votequorum import Votequorum, open_votequorum
+from .._cluster.options import ClusterOptions
+from .._cluster.waits import stretched
 from .node_processes import NodeProcesses
 
 LIMIT = 30.0
-"""Seconds that a start may take, even on a machine under load."""
+"""Seconds that a start may take, even on a machine under load, with the usual options."""
 
 _RETRY = 0.01
 _LOG_LINES = 20
@@ -41,8 +43,11 @@ def describe_log(log: str) -> str:
 class Readiness:
     """Waits for daemons that have just been started."""
 
-    def __init__(self, nodes: Sequence[NodeProcesses], status: Callable[[int], int | None]) -> None:
+    def __init__(
+        self, nodes: Sequence[NodeProcesses], status: Callable[[int], int | None], options: ClusterOptions
+    ) -> None:
         self._nodes = nodes
+        self._limit = stretched(LIMIT, options)
         self._status = status
         self._sees = dict.fromkeys((node.nodeid for node in nodes), "no client can connect to it")
         self._refusals: dict[int, str] = {}
@@ -58,7 +63,7 @@ class Readiness:
         """
         async with trio.open_nursery() as watchers:
             everything = watchers.cancel_scope
-            everything.deadline = trio.current_time() + LIMIT
+            everything.deadline = trio.current_time() + self._limit
             for node in self._nodes:
                 watchers.start_soon(self._watch, node, everything)
             async with trio.open_nursery() as nursery:
@@ -74,7 +79,7 @@ class Readiness:
                 f"{describe_log(node.latest_log)}"
                 for node in self._nodes
             ]
-            raise CorosyncUnavailableError("\n".join([f"not so after {LIMIT:g} seconds: {goal}", *findings]))
+            raise CorosyncUnavailableError("\n".join([f"not so after {self._limit:g} seconds: {goal}", *findings]))
 
     async def _watch(self, node: NodeProcesses, everything: trio.CancelScope) -> None:
         try:

@@ -14,6 +14,7 @@ from ..._errors import CorosyncError
 from ..._forks import Origin
 from .._cluster.cluster import Cluster
 from .._cluster.options import ClusterOptions
+from .._cluster.waits import stretched
 from .._netns.background import BackgroundRun
 from .._netns.cluster import NetnsCluster
 from .source import ClusterLoan
@@ -150,10 +151,11 @@ class NetnsClusterPool:
     ) -> list[str]:
         if pooled.disturbances != pooled.cluster.disturbances and is_whole(pooled.cluster):
             # Totem may notice a disturbance only now, when clients cannot see anything of it yet.
-            with trio.move_on_after(_SETTLING) as limit:
+            seconds = stretched(_SETTLING, pooled.cluster.options)
+            with trio.move_on_after(seconds) as limit:
                 await pooled.cluster.settled()
             if limit.cancelled_caught:
-                return [f"it has not settled within {_SETTLING:g} seconds"]
+                return [f"it has not settled within {seconds:g} seconds"]
         return await pooled.observer.differences(initial, self._patience)
 
     def _end(self, pooled: _PooledCluster) -> None:

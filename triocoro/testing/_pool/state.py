@@ -18,6 +18,7 @@ from ..._requests import connect, retry
 from ..._services import CPG, ICMAP, STATS, VOTEQUORUM, ServiceSpec
 from ..._types import TypedValue
 from .._cluster.cluster import Cluster, Node
+from .._cluster.waits import stretched
 
 HandleT = TypeVar("HandleT", bound="RawHandle[Any]")
 
@@ -130,6 +131,7 @@ class Observer:
             or options.allow_downscale
             or options.qdevice_votes is not None
         )
+        self._limit = stretched(_LIMIT, options)
         self._open: list[RawHandle[Any]] = []
         self._handles: dict[int, _Handles] = {}
 
@@ -138,7 +140,7 @@ class Observer:
 
         Cancelled: some connections may be open.
         """
-        with trio.move_on_after(_LIMIT):
+        with trio.move_on_after(self._limit):
             async with trio.open_nursery() as nursery:
                 for node in self._cluster.nodes.values():
                     nursery.start_soon(self._connect, node)
@@ -157,8 +159,8 @@ class Observer:
             before: the first snapshot.
             patience: how many seconds differences may take to vanish that can vanish by themselves.
         """
-        found = [f"the daemons have not answered within {_LIMIT:g} seconds"]
-        with trio.move_on_after(_LIMIT):
+        found = [f"the daemons have not answered within {self._limit:g} seconds"]
+        with trio.move_on_after(self._limit):
             deadline = trio.current_time() + patience
             now = await self.snapshot()
             if added := now.added_by_clients(before):

@@ -34,6 +34,14 @@ _TYPES: Final = {
 }
 """The keys that are not strings, by type."""
 
+_RANGES: Final = {
+    CmapType.UINT8: (0, 2**8 - 1),
+    CmapType.UINT16: (0, 2**16 - 1),
+    CmapType.UINT32: (0, 2**32 - 1),
+    CmapType.INT32: (-(2**31), 2**31 - 1),
+    CmapType.UINT64: (0, 2**64 - 1),
+}
+
 _LABELS: Final = {"totem.interface": "linknumber", "logging.logger_subsys": "subsys"}
 """The sections that occur several times, each with the item whose value becomes part of the keys."""
 
@@ -46,10 +54,20 @@ def parse(conf: str) -> Icmap:
     return found
 
 
+class ConfigurationError(Exception):
+    """The reason why a daemon does not start with a corosync.conf."""
+
+
 def _typed(path: str, text: str) -> TypedValue:
     for type_, paths in _TYPES.items():
         if re.fullmatch(paths, path):
-            return TypedValue(type_, int(text))
+            lowest, highest = _RANGES[type_]
+            if re.fullmatch(r"[+-]?\d+", text) and lowest <= int(text) <= highest:
+                return TypedValue(type_, int(text))
+            raise ConfigurationError(
+                f'parser error: Value of key "{path}" is expected to be integer in range ({lowest}..{highest}), but'
+                f' "{text}" was given'
+            )
     return TypedValue(CmapType.STRING, text)
 
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from ...._enums import CmapType
 from ...._types import TypedValue
-from .coroparse import addresses
+from .coroparse import ConfigurationError, addresses
 from .icmap import Icmap
 
 # Each node above this number adds totem.token_coefficient to the token timeout.
@@ -34,7 +34,44 @@ _AFTER: Final = {
     "heartbeat_failures_allowed": 0,
     "knet_compression_threshold": 0,
 }
+_LEAST: Final = {
+    "max_network_delay": ("max_network_delay", 30),
+    "token": ("token timeout", 30),
+    "token_retransmit": ("token retransmit timeout", 30),
+    "hold": ("token hold timeout", 14),
+    "join": ("join timeout", 30),
+    "consensus": ("consensus timeout", 30),
+    "merge": ("merge timeout", 30),
+    "downcheck": ("downcheck timeout", 30),
+}
+"""The least values in milliseconds, three ticks of the clock that Corosync assumes, with their names in messages."""
+_ALWAYS: Final = 100
 _FLAGS: Final = {"block_unlisted_ips": 1, "cancel_token_hold_on_retransmit": 0}
+
+
+def check(icmap: Icmap) -> None:
+    """Raise `ConfigurationError` for what Totem refuses (totem_volatile_config_validate)."""
+    prefix = "runtime.config.totem."
+    # The token timeout may come twice; the last one counts.
+    values = {key.removeprefix(prefix): typed.value for key, typed in runtime(icmap) if typed.type is CmapType.UINT32}
+    for name, (title, least) in _LEAST.items():
+        value = int(values[name])
+        if value >= least:
+            continue
+        if name == "token_retransmit" and icmap.get("totem.token_retransmit") is None:
+            raise _refusal("Not appropriate token or token_retransmits_before_loss_const value set")
+        raise _refusal(f"The {title} parameter ({value} ms) may not be less than ({least} ms).")
+    if (warning := int(values["token_warning"])) > _ALWAYS:
+        raise _refusal(f"The token warning parameter ({warning}%) must be between 0 (disabled) and {_ALWAYS}.")
+    join, consensus = int(values["join"]), int(values["consensus"])
+    if consensus < join:
+        raise _refusal(
+            f"The consensus timeout parameter ({consensus} ms) may not be less than join timeout ({join} ms)."
+        )
+
+
+def _refusal(reason: str) -> ConfigurationError:
+    return ConfigurationError(f"parse error in config: {reason}")
 
 
 def runtime(icmap: Icmap, *, deleted: str = "") -> Iterator[tuple[str, TypedValue]]:
