@@ -202,7 +202,7 @@ class Lifetime:
         doubt = f"; {unconfirmed} of our messages had not come back: each may or may not have been delivered"
         text = f"the connection to {self.label} is lost: "
         if isinstance(cause, LibraryError):
-            text += f"the daemon died or cut us off ({cause})" + doubt * bool(unconfirmed)
+            text += f"the daemon died or cut us off; connect again once it runs ({cause})" + doubt * bool(unconfirmed)
             self._make_loss = lambda: ConnectionLostError(
                 text, function=cause.function, code=cause.code, unconfirmed=unconfirmed
             )
