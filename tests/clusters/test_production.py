@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import pytest
 import trio
+from support.production import messages_get_around, nodes_seen_by
 
 import triocoro
 from pytest_corosync.plugin import ClusterFactory, Mode
-from triocoro import Cfg, CmapMap, Message, RingStatus, VotequorumNodelist
+from triocoro import Cfg, CmapMap, RingStatus, VotequorumNodelist
 from triocoro.testing import Cluster, ClusterOptions, ClusterSettings, FakeCluster, History, Node, check
 
 pytestmark = pytest.mark.deadline(30)
-
-
-async def nodes_seen_by(node: Node) -> tuple[int, ...]:
-    """The nodes of a node's ring."""
-    async with triocoro.open_votequorum(endpoint=node.endpoint) as votequorum, votequorum.track() as changes:
-        nodelist = await changes.receive()
-        assert isinstance(nodelist, VotequorumNodelist)
-        return nodelist.nodes
 
 
 # -- node ids ----------------------------------------------------------------------------------------------------------
@@ -135,32 +127,6 @@ async def test_node_ids_from_2_to_the_31_on_count_as_negative(corosync_cluster: 
         async with triocoro.open_votequorum(endpoint=node.endpoint) as votequorum:
             quorate[nodeid] = (await votequorum.info()).quorate
     assert quorate == {3: False, 2**31: True}
-
-
-async def messages_get_around(cluster: Cluster) -> None:
-    """A large message from each node arrives at the others."""
-    payload = bytes(range(256)) * 400
-    async with AsyncExitStack() as stack:
-        groups = [
-            await stack.enter_async_context(triocoro.open_group("around", endpoint=node.endpoint))
-            for node in cluster.nodes.values()
-        ]
-        for sender in groups:
-            await sender.send_and_wait(payload)
-        for receiver in groups:
-            heard = [event async for event in until_messages(receiver, len(groups))]
-            assert {message.sender.nodeid for message in heard} == set(cluster.nodes)
-            assert all(message.payload == payload for message in heard)
-
-
-async def until_messages(group: triocoro.Group, number: int) -> AsyncIterator[Message]:
-    """The next messages of a group."""
-    async for event in group:
-        if isinstance(event, Message):
-            yield event
-            number -= 1
-        if not number:
-            return
 
 
 @pytest.mark.parametrize("settings", COMBINATIONS.values(), ids=COMBINATIONS)

@@ -20,7 +20,7 @@ def ask() -> Iterator[Ask]:
     """A function that sends a request to a supervisor with one node, whose daemon ended with status 0."""
     requests = os.memfd_create("requests")
     supervisor = Supervisor(requests)
-    node = supervisor.nodes["1"] = ManagedNode(log=-1)
+    node = supervisor.nodes["1"] = ManagedNode(log=-1, ports=[])
     node.status = 0
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 

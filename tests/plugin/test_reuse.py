@@ -418,6 +418,16 @@ def test_a_cluster_whose_daemon_dies_meanwhile(pool: NetnsClusterPool) -> None:
 
 
 @pytest.mark.corosync_real_only(reason="fakes are always new")
+def test_a_cluster_whose_nodes_have_changed(pool: NetnsClusterPool) -> None:
+    """It is ended when it comes back, although it is whole."""
+    cluster = pool.borrow(ClusterOptions(nodes=1), "a test").cluster
+    trio.run(cluster.add_node)
+    assert cluster.reachable(1) == {1, 2}
+    pool.give_back(cluster)
+    assert not any(node.running for node in cluster.nodes.values())
+
+
+@pytest.mark.corosync_real_only(reason="fakes are always new")
 def test_logs_are_not_read_for_it(pool: NetnsClusterPool, monkeypatch: pytest.MonkeyPatch) -> None:
     """They may be long."""
     cluster = pool.borrow(TWO, "a test").cluster

@@ -104,13 +104,23 @@ class Node(ABC):
         """Let a frozen daemon go on (SIGCONT)."""
 
 
+def removed(nodeid: int) -> RuntimeError:
+    """The error for a node that its cluster has no longer."""
+    return RuntimeError(f"node {nodeid} was removed from its cluster; `add_node` makes another one")
+
+
 class Cluster(AbstractContextManager["Cluster"], AbstractAsyncContextManager["Cluster"]):
     """A throwaway cluster. Use it with `async with`, or with a plain `with`, which blocks while it starts and stops."""
 
     def __init__(self, options: ClusterOptions) -> None:
-        self.options = options
+        self._options = options
         self._network = Network(frozenset(options.nodeids), options.links)
         self._addresses = Addresses(options.ip_versions).with_nodes(options.nodeids)
+
+    @property
+    def options(self) -> ClusterOptions:
+        """The configuration of the cluster. Nodes that are added or removed change it."""
+        return self._options
 
     @property
     @abstractmethod
@@ -201,6 +211,73 @@ class Cluster(AbstractContextManager["Cluster"], AbstractAsyncContextManager["Cl
         Cancelled: they may have been removed.
         """
         await self._rewire(lambda network: network.healed())
+
+    async def add_node(self, nodeid: int | None = None, *, votes: int = 1) -> Node:
+        """Add a node at run time: put it into the node list on all nodes, reload the list, and start the node.
+
+        It returns once clients can connect to the node; `settled` waits until it has joined the others. Nodes that are
+        down read the new list when they start. Frozen ones go on with the old list after the thaw, until a reload.
+
+        Args:
+            nodeid: its id; by default the one after the highest.
+            votes: its votes (quorum_votes).
+
+        Cancelled: it may be in the list, or be running.
+
+        Raises:
+            RuntimeError: the cluster does not run.
+            ValueError: there is such a node, or the options exclude it.
+        """
+        self.check_runs()
+        options = await self._reconfigure(lambda options: options.with_node(nodeid, votes))
+        node = self[options.nodeids[-1]]
+        await self._reload()
+        await node.start()
+        return node
+
+    async def remove_node(self, nodeid: int) -> None:
+        """Remove a node at run time: stop it, take it out of the node list on all others, and reload the list.
+
+        Cuts and losses at the node end. Its `Node` object is of use for its log only.
+
+        Cancelled: it may be stopped, or removed.
+
+        Raises:
+            RuntimeError: the cluster does not run.
+            ValueError: there is no such node, or the options need it.
+        """
+        self.check_runs()
+        self._options.without_node(nodeid)
+        await self[nodeid].stop()
+        await self._reconfigure(lambda options: options.without_node(nodeid))
+        await self._reload()
+
+    @abstractmethod
+    async def _reconfigure(self, change: Callable[[ClusterOptions], ClusterOptions]) -> ClusterOptions:
+        """Change the options, create and remove nodes as they ask, and write the configuration of all; no reload.
+
+        Returns:
+            the changed options.
+        """
+
+    def _adopt(self, options: ClusterOptions) -> None:
+        """Note changed options, and the nodes, network and addresses that follow from them."""
+        added = [nodeid for nodeid in options.nodeids if nodeid not in self._network.nodeids]
+        for removed in self._network.nodeids.difference(options.nodeids):
+            self._addresses = self._addresses.without(removed)
+        self._addresses = self._addresses.with_nodes(added)
+        self._network = self._network.of(options.nodeids)
+        self._options = options
+
+    async def _reload(self) -> None:
+        """Let all nodes that are up and not frozen read their configuration; one tells those that it is linked to."""
+        await trio.lowlevel.checkpoint()
+        left = set(self._up())
+        while left:
+            nodeid = min(left)
+            async with open_cfg(endpoint=self[nodeid].endpoint) as cfg:
+                await cfg.reload_config()
+            left -= self.reachable(nodeid) | {nodeid}
 
     @abstractmethod
     async def _rewire(self, change: Callable[[Network], Network]) -> None:

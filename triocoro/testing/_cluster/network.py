@@ -67,6 +67,17 @@ class Network:
             raise ValueError(f"a loss is 0 to {ALL} per cent, not {percent!r}")
         return attrs.evolve(self, loss={**self.loss, **dict.fromkeys(nodeids, round(percent, _DIGITS))})
 
+    def of(self, nodeids: Iterable[int]) -> Network:
+        """The network between these nodes; new ones have no cuts and no loss."""
+        known = frozenset(nodeids)
+        return Network(
+            known,
+            self.links,
+            frozenset(pair for pair in self.cut if known.issuperset(pair)),
+            frozenset(triple for triple in self.cut_links if known.issuperset(triple[:2])),
+            {nodeid: percent for nodeid, percent in self.loss.items() if nodeid in known},
+        )
+
     def healed(self) -> Network:
         """The network without any cut or loss."""
         return Network(self.nodeids, self.links)

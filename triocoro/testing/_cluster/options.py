@@ -237,6 +237,28 @@ class ClusterOptions:
         """The votes of all nodes together at the start."""
         return sum(self.votes_of(nodeid) for nodeid in self.nodeids)
 
+    def with_node(self, nodeid: int | None, votes: int) -> ClusterOptions:
+        """These options, with a further node at the end of the node list; `None` is the id after the highest."""
+        if nodeid is None:
+            nodeid = max(self.nodeids) + 1
+        return attrs.evolve(
+            self,
+            nodeids=(*self.nodeids, nodeid),
+            nodes=self.nodes + 1,
+            votes={**self.votes, nodeid: votes} if votes != 1 else self.votes,
+        )
+
+    def without_node(self, nodeid: int) -> ClusterOptions:
+        """These options without one of the nodes."""
+        if nodeid not in self.nodeids:
+            raise ValueError(f"no node {nodeid!r} is among {_described(self.nodeids)}")
+        return attrs.evolve(
+            self,
+            nodeids=tuple(other for other in self.nodeids if other != nodeid),
+            nodes=self.nodes - 1,
+            votes={other: votes for other, votes in self.votes.items() if other != nodeid},
+        )
+
     @property
     def consensus(self) -> int:
         """Totem's consensus timeout in milliseconds: 1.2 times the token timeout, as by default."""

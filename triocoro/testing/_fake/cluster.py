@@ -14,7 +14,7 @@ from ..._errors import CorosyncUnavailableError
 from ..._forks import Origin
 from ..._runs import require_trio
 from ..._services import Endpoint
-from .._cluster.cluster import Cluster, Node
+from .._cluster.cluster import Cluster, Node, removed
 from .._cluster.corosync_conf import corosync_conf
 from .._cluster.network import Network
 from .._cluster.options import ClusterOptions, ClusterSettings, merge
@@ -73,8 +73,11 @@ class FakeCluster(Cluster):
         self._entered = False
         self._conf = corosync_conf(self.options, self._addresses, _CLUSTER_NAME)
         self._totem = Totem(self._network, latency=latency, jitter=jitter, seed=seed)
-        pids = itertools.count(os.getpid() + 1)
-        self._nodes = {nodeid: FakeNode(nodeid, self, self._totem, pids) for nodeid in self.options.nodeids}
+        self._pids = itertools.count(os.getpid() + 1)
+        self._nodes = {nodeid: self._make_node(nodeid) for nodeid in self.options.nodeids}
+
+    def _make_node(self, nodeid: int) -> FakeNode:
+        return FakeNode(nodeid, self, self._totem, self._pids)
 
     @property
     def nodes(self) -> Mapping[int, FakeNode]:
@@ -150,6 +153,18 @@ class FakeCluster(Cluster):
         totemconfig.check(configured)
         return configured
 
+    async def _reconfigure(self, change: Callable[[ClusterOptions], ClusterOptions]) -> ClusterOptions:
+        self.check_caller()
+        self.check_runs()
+        await trio.lowlevel.checkpoint()
+        with self._totem.timers.lock:
+            options = change(self._options)
+            self._adopt(options)
+            self._nodes = {nodeid: self._nodes.get(nodeid) or self._make_node(nodeid) for nodeid in options.nodeids}
+            self._conf = corosync_conf(options, self._addresses, _CLUSTER_NAME)
+            self._totem.set_network(self._network)
+            return options
+
     def _up(self) -> frozenset[int]:
         return frozenset(nodeid for nodeid, node in self._nodes.items() if node.running and not node.frozen)
 
@@ -219,6 +234,8 @@ class FakeNode(Node):
         await trio.lowlevel.checkpoint()
         with self._totem.timers.lock:
             self._cluster.check_runs()
+            if self._cluster.nodes.get(self.nodeid) is not self:
+                raise removed(self.nodeid)
             if self.daemon is None:
                 self.boot()
                 self._totem.reform()

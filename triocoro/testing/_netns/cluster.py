@@ -18,7 +18,7 @@ from ..._errors import NoResourcesError
 from ..._forks import Origin
 from ..._runs import require_trio
 from ..._workers import on_worker
-from .._cluster.cluster import Cluster
+from .._cluster.cluster import Cluster, removed
 from .._cluster.corosync_conf import KEY_BYTES, KEY_FILE, STATE_DIR, corosync_conf
 from .._cluster.network import Network
 from .._cluster.options import ClusterOptions, ClusterSettings, merge
@@ -26,7 +26,7 @@ from . import requirements
 from .background import BackgroundRun
 from .nft import filter_rules
 from .node import NetnsNode
-from .node_processes import NodeProcesses, pid_of
+from .node_processes import NodeProcesses
 from .readiness import Readiness
 from .supervisor_process import SupervisorProcess
 
@@ -69,11 +69,10 @@ class NetnsCluster(Cluster):
         super().__init__(merge(options, nodes, settings))
         self.name: str = f"triocoro-{os.getpid()}-{next(_numbers)}"
         self._origin = Origin()
-        self._processes = [NodeProcesses(nodeid, self.name) for nodeid in self.options.nodeids]
-        self._nodes = {
-            node.nodeid: NetnsNode(node, self._start_one, self._note_disturbance, self._check_caller)
-            for node in self._processes
-        }
+        self._processes: dict[int, NodeProcesses] = {}
+        self._nodes: dict[int, NetnsNode] = {}
+        for nodeid in self.options.nodeids:
+            self._make_node(nodeid)
         self._supervisor: SupervisorProcess | None = None
         self._argv: list[str] = []
         self._nft = ""
@@ -85,6 +84,14 @@ class NetnsCluster(Cluster):
         self._rewiring = threading.Lock()
         self.disturbances: int = 0
         """How often the network was changed, or a node was frozen."""
+
+    def _make_node(self, nodeid: int) -> NodeProcesses:
+        processes = NodeProcesses(nodeid, self.name)
+        node = NetnsNode(processes, self._start_one, self._note_disturbance, self._check_caller)
+        # Not in place, as another thread may be going through the nodes.
+        self._processes = {**self._processes, nodeid: processes}
+        self._nodes = {**self._nodes, nodeid: node}
+        return processes
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}, {len(self._nodes)} nodes>"
@@ -124,7 +131,7 @@ class NetnsCluster(Cluster):
         self.disturbances += 1
 
     def _up(self) -> frozenset[int]:
-        return frozenset(node.nodeid for node in self._processes if node.up)
+        return frozenset(node.nodeid for node in self._processes.values() if node.up)
 
     def check_runs(self) -> None:
         """Raise `RuntimeError` outside the cluster's block, and in a forked child."""
@@ -199,8 +206,11 @@ class NetnsCluster(Cluster):
             else:
                 self._supervisor.close()
             self._supervisor = None
-        for node in self._processes:
+        for node in self._processes.values():
             node.close()
+
+    async def _reconfigure(self, change: Callable[[ClusterOptions], ClusterOptions]) -> ClusterOptions:
+        return await BackgroundRun(lambda: self._write_configuration(change)).run()
 
     # The following methods run in a BackgroundRun, where a request to the supervisor may block for a moment.
 
@@ -208,9 +218,11 @@ class NetnsCluster(Cluster):
         programs = requirements.find_programs()
         self._supervisor = SupervisorProcess(programs)
         self._create(self._supervisor, programs)
-        await self._start_daemons(self._processes, frozenset(self._nodes))
+        await self._start_daemons(list(self._processes.values()), frozenset(self._nodes))
 
     async def _start_one(self, node: NodeProcesses) -> None:
+        if self._processes.get(node.nodeid) is not node:
+            raise removed(node.nodeid)
         # Each call is in a thread of its own. Another one that starts this node may take long, and ends by itself.
         while not node.starting.acquire(blocking=False):  # noqa: ASYNC110 - other runs cannot set an event here
             await trio.sleep(_START_POLL)
@@ -231,24 +243,47 @@ class NetnsCluster(Cluster):
         with self._rewiring:
             network = change(self._network)
             self._note_disturbance()
-            self._running_supervisor().request(
-                "filter",
-                nft=self._nft,
-                nodes={nodeid: filter_rules(network, self._addresses, nodeid) for nodeid in self._nodes},
-            )
+            self._apply_filters(network)
             # Here and not in the caller, which may have been cancelled meanwhile.
             self._network = network
+
+    def _apply_filters(self, network: Network) -> None:
+        self._running_supervisor().request(
+            "filter",
+            nft=self._nft,
+            nodes={nodeid: filter_rules(network, self._addresses, nodeid) for nodeid in self._nodes},
+        )
+
+    async def _write_configuration(  # noqa: ASYNC910 - in a run of its own
+        self, change: Callable[[ClusterOptions], ClusterOptions]
+    ) -> ClusterOptions:
+        with self._rewiring:
+            options = change(self._options)
+            supervisor = self._running_supervisor()
+            added = [nodeid for nodeid in options.nodeids if nodeid not in self._nodes]
+            removed = [nodeid for nodeid in self._nodes if nodeid not in options.nodeids]
+            for nodeid in removed:
+                supervisor.request("remove", node=str(nodeid))
+                self._processes[nodeid].close()
+                self._processes = {other: node for other, node in self._processes.items() if other != nodeid}
+                self._nodes = {other: node for other, node in self._nodes.items() if other != nodeid}
+            self._adopt(options)
+            self._add(supervisor, [self._make_node(nodeid) for nodeid in added])
+            supervisor.request("write", nodes=dict.fromkeys(map(str, self._nodes), self._files()))
+            # A new node may have the address of an earlier one.
+            self._apply_filters(self._network)
+            return options
 
     def _create(self, supervisor: SupervisorProcess, programs: requirements.Programs) -> None:
         self._argv = [programs.corosync, "-f", "-c", _CONF]
         self._nft = programs.nft
         self._enforces_encryption = programs.enforces_encryption()
         supervisor.request("create", ip=programs.ip, private=programs.private_directories(), links=self.options.links)
-        holders = self._add(supervisor, self._processes)
-        self._how_to_enter = "\n".join(self._directions(supervisor, programs, holders))
+        self._add(supervisor, list(self._processes.values()))
+        self._how_to_enter = "\n".join(self._directions(supervisor, programs))
 
-    def _add(self, supervisor: SupervisorProcess, nodes: list[NodeProcesses]) -> list[int]:
-        """Create nodes with all of their files; returns the pidfds of their holders."""
+    def _add(self, supervisor: SupervisorProcess, nodes: list[NodeProcesses]) -> None:
+        """Create nodes with all of their files."""
         files = self._files()
         _, holders = supervisor.request(
             "add",
@@ -265,7 +300,6 @@ class NetnsCluster(Cluster):
         )
         for node, holder in zip(nodes, holders, strict=True):
             node.holder = holder
-        return holders
 
     def _files(self) -> dict[str, str]:
         """The text of each node's files, by path."""
@@ -277,13 +311,11 @@ class NetnsCluster(Cluster):
             files[KEY_FILE] = self._key
         return files
 
-    def _directions(
-        self, supervisor: SupervisorProcess, programs: requirements.Programs, holders: list[int]
-    ) -> Iterator[str]:
+    def _directions(self, supervisor: SupervisorProcess, programs: requirements.Programs) -> Iterator[str]:
         tool = requirements.find_program("corosync-quorumtool") or "corosync-quorumtool", "-s"
         yield f"the cluster {self.name}:"
-        for node, holder in zip(self._processes, holders, strict=True):
-            pid = pid_of(holder)
+        for node in self._processes.values():
+            pid = node.holder_pid or -1
             yield f"  look into node {node.nodeid}: {shlex.join(programs.entering(pid, *tool))}"
             yield f"  read its log: cat /proc/{pid}/fd/1"
         yield f"  end all of it: kill -KILL {supervisor.pid}"

@@ -16,6 +16,8 @@ The requests:
 - `{"op": "create", "ip": path, "private": [directory, ...], "links": number}`: create a network for each link.
 - `{"op": "add", "nodes": {id: {"port": name, "addresses": [address, ...], "files": {path: text}}}}` with one log fd for
   each node: connect new nodes to the networks. The reply carries a pidfd of each holder.
+- `{"op": "write", "nodes": {id: {path: text}}}`: replace files of nodes.
+- `{"op": "remove", "node": id}`: end a node's holder, and with it the node.
 - `{"op": "start", "nodes": [id, ...], "argv": [...]}`: start daemons. The reply carries a pidfd of each.
 - `{"op": "filter", "nft": path, "nodes": {id: [line, ...]}}`: pass these lines to `nft -f` in the nodes' networks.
 - `{"op": "keep", "keep": bool}`: whether the nodes outlive the owner.
@@ -103,8 +105,9 @@ def call(function: str, *args: int | bytes | None) -> None:
 class ManagedNode:
     """The processes of a node: the holder, and the daemon if one runs."""
 
-    def __init__(self, log: int) -> None:
+    def __init__(self, log: int, ports: list[str]) -> None:
         self.log = log
+        self.ports = ports
         self.holder = 0
         self.pidfd = -1
         self.daemon = 0
@@ -231,6 +234,16 @@ def filter_inside(node: ManagedNode, nft: str, lines: list[str], result: int) ->
     os._exit(0)
 
 
+def write_inside(node: ManagedNode, files: dict[str, str], result: int) -> NoReturn:
+    """Write files in the node's mount namespace, in a forked child; an error is written to `result`."""
+    try:
+        call("setns", node.pidfd, CLONE_NEWNS)
+        write_files(files)
+    except BaseException as error:  # noqa: BLE001, ASYNC103 - nothing may escape from a forked child
+        os.write(result, f"{type(error).__name__}: {error}".encode())
+    os._exit(0)
+
+
 def remove_tree(path: str) -> None:
     if os.path.isdir(path) and not os.path.islink(path):
         for name in os.listdir(path):
@@ -275,6 +288,12 @@ class Supervisor:
             raise SetupError("there is no network yet")
         return self.network
 
+    def node(self, nodeid: str) -> ManagedNode:
+        """The node with that id."""
+        if nodeid not in self.nodes:
+            raise SetupError(f"there is no node {nodeid}")
+        return self.nodes[nodeid]
+
     def add(self, specs: dict[str, NodeSpec], logs: list[int]) -> list[int]:
         """Create nodes; returns the pidfds of their holders."""
         if len(logs) < len(specs):
@@ -284,18 +303,19 @@ class Supervisor:
             nodeid: fork_reporting(partial(hold, nodeid, spec, network, log))
             for (nodeid, spec), log in zip(specs.items(), logs, strict=True)
         }
+        links = range(network["links"])
         for (nodeid, (pid, reader)), log in zip(forked.items(), logs, strict=True):
             result = report_of(reader)
             if result != "ok":
                 raise SetupError(f"node {nodeid}: {result}")
-            node = self.nodes[nodeid] = ManagedNode(log)
+            node = self.nodes[nodeid] = ManagedNode(log, [port_name(specs[nodeid]["port"], link) for link in links])
             node.holder = pid
             node.pidfd = os.pidfd_open(pid)
         self.configure(
             *(
-                f"link set {port_name(spec['port'], link)} master bridge{link} up"
-                for spec in specs.values()
-                for link in range(network["links"])
+                f"link set {port} master bridge{link} up"
+                for nodeid in specs
+                for link, port in enumerate(self.nodes[nodeid].ports)
             )
         )
         return [self.nodes[nodeid].pidfd for nodeid in specs]
@@ -304,7 +324,7 @@ class Supervisor:
         """Start daemons; returns their pidfds, which the caller closes."""
         pidfds: list[int] = []
         for nodeid in request["nodes"]:
-            node = self.nodes[nodeid]
+            node = self.node(nodeid)
             if node.daemon:
                 raise SetupError(f"node {nodeid}: a daemon runs already")
             pid = os.fork()
@@ -322,12 +342,33 @@ class Supervisor:
     def filter(self, request: dict[str, Any]) -> None:
         """Replace the packet filters of nodes."""
         for nodeid, lines in request["nodes"].items():
-            # In a child, since the way back out of a namespace is not open to all users.
-            pid, reader = fork_reporting(partial(filter_inside, self.nodes[nodeid], request["nft"], lines))
-            problem = report_of(reader)
-            os.waitpid(pid, 0)
-            if problem:
-                raise SetupError(f"node {nodeid}: {problem}")
+            self.inside(nodeid, partial(filter_inside, self.node(nodeid), request["nft"], lines))
+
+    def write(self, request: dict[str, Any]) -> None:
+        """Replace files of nodes."""
+        for nodeid, files in request["nodes"].items():
+            self.inside(nodeid, partial(write_inside, self.node(nodeid), files))
+
+    def inside(self, nodeid: str, child: Callable[[int], NoReturn]) -> None:
+        """Run something inside of a node: in a child, since the way back out of a namespace is not open to all."""
+        pid, reader = fork_reporting(child)
+        problem = report_of(reader)
+        os.waitpid(pid, 0)
+        if problem:
+            raise SetupError(f"node {nodeid}: {problem}")
+
+    def remove(self, nodeid: str) -> None:
+        """End a node whose daemon has ended, and with it its namespaces."""
+        node = self.node(nodeid)
+        if node.daemon:
+            raise SetupError(f"node {nodeid}: its daemon runs")
+        del self.nodes[nodeid]
+        # They would go with the namespace, but only after a moment.
+        self.configure(*(f"link delete {port}" for port in node.ports))
+        os.kill(node.holder, signal.SIGKILL)
+        os.waitpid(node.holder, 0)
+        os.close(node.pidfd)
+        os.close(node.log)
 
     def reap(self) -> None:
         """Reap every child that has ended, orphans of the pid namespace included, and note how daemons ended."""
@@ -350,22 +391,25 @@ class Supervisor:
             OSError: it failed.
         """
         op = request["op"]
-        if op == "create":
-            self.create(cast("CreateRequest", request))
-            return {}, []
         if op == "add":
             return {}, self.add(request["nodes"], fds)
         if op == "start":
             return {}, self.start(request)
-        if op == "filter":
-            self.filter(request)
-            return {}, []
-        if op == "keep":
-            self.keep = request["keep"]
-            return {}, []
         if op == "status":
-            return {"status": self.nodes[request["node"]].status}, []
-        raise SetupError(f"there is no request {op!r}")
+            return {"status": self.node(request["node"]).status}, []
+        if op == "create":
+            self.create(cast("CreateRequest", request))
+        elif op == "filter":
+            self.filter(request)
+        elif op == "write":
+            self.write(request)
+        elif op == "remove":
+            self.remove(request["node"])
+        elif op == "keep":
+            self.keep = request["keep"]
+        else:
+            raise SetupError(f"there is no request {op!r}")
+        return {}, []
 
     def answer(self, control: socket.socket) -> bool:
         """Receive a request, perform it, and send the reply; False at the end of the requests.

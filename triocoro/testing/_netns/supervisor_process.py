@@ -20,7 +20,7 @@ from .background import require_fds
 from .requirements import Programs, unavailable
 from .supervisor import MAX_FDS, PACKET, PR_SET_PDEATHSIG, call
 
-Operation: TypeAlias = Literal["create", "add", "start", "filter", "keep", "status"]
+Operation: TypeAlias = Literal["create", "add", "start", "filter", "write", "remove", "keep", "status"]
 """The requests that the supervisor knows."""
 
 _SUPERVISOR = Path(__file__).with_name("supervisor.py")
@@ -32,6 +32,8 @@ _GOALS: Final[dict[Operation, str]] = {
     "add": "create the cluster's nodes",
     "start": "start the cluster's daemons",
     "filter": "change the cluster's network",
+    "write": "change the cluster's configuration",
+    "remove": "remove a node from the cluster",
     "keep": "keep the cluster, or stop keeping it",
     "status": "learn how a daemon has ended",
 }

@@ -34,6 +34,8 @@ class _PooledCluster:
     """A cluster that runs, lent or idle."""
 
     cluster: NetnsCluster
+    options: ClusterOptions
+    """Its configuration when it was new."""
     observer: Observer
     borrower: str
     """The test that has it, or had it last."""
@@ -76,7 +78,7 @@ class NetnsClusterPool:
         """
         self._origin.check("this pool of clusters was made", "make one here, or start a NetnsCluster")
         # The one used last comes first, so that the others age and are ended.
-        for pooled in [pooled for pooled in reversed(self._idle) if pooled.cluster.options == options]:
+        for pooled in [pooled for pooled in reversed(self._idle) if pooled.options == options]:
             self._idle.remove(pooled)
             self._lent[pooled.cluster] = pooled
             if self._is_clean(pooled):
@@ -95,7 +97,7 @@ class NetnsClusterPool:
             return
         self._idle.append(pooled)
         # A broken cluster is ended at once, unless it may be of interest after the session.
-        if self._kept is None and not is_whole(cluster):
+        if self._kept is None and not (is_whole(cluster) and cluster.options is pooled.options):
             self._end(pooled)
         elif len(self._idle) > _MAX_IDLE:
             self._end(self._idle[0])
@@ -128,7 +130,7 @@ class NetnsClusterPool:
 
     def _start(self, options: ClusterOptions, borrower: str) -> Cluster:
         cluster = NetnsCluster(options=options).__enter__()
-        pooled = self._lent[cluster] = _PooledCluster(cluster, Observer(cluster), borrower)
+        pooled = self._lent[cluster] = _PooledCluster(cluster, options, Observer(cluster), borrower)
         if self._kept is not None:
             # Already now: if pytest is killed, there is no later moment.
             cluster.keep()
@@ -138,7 +140,8 @@ class NetnsClusterPool:
 
     def _is_clean(self, pooled: _PooledCluster) -> bool:
         initial = pooled.initial
-        if initial is None:
+        # Nodes that were added or removed have changed its options.
+        if initial is None or pooled.cluster.options is not pooled.options:
             return False
         differences = BackgroundRun(lambda: self._differences(pooled, initial)).run_blocking()
         if differences:

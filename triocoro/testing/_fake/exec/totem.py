@@ -66,6 +66,7 @@ class Totem:
     def set_network(self, network: Network) -> None:
         """Replace the network, and form the rings that it allows."""
         self._network = network
+        self._seqs = {nodeid: self._seqs.get(nodeid, 0) for nodeid in network.nodeids}
         self.reform()
 
     def link_works(self, a: int, b: int, link: int) -> bool:
