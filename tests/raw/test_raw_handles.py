@@ -54,6 +54,13 @@ async def test_the_fd_counts_events(corosync: Node) -> None:
     await close(handle)
 
 
+@pytest.mark.corosync(extra={"system": ["qb_ipc_type: socket"]})
+async def test_fds_of_the_fake_always_hang_up(corosync: Node, corosync_mode: str) -> None:
+    handle = await corosync.endpoint.connect(CPG)
+    assert handle.hangs_up is (corosync_mode == "fake")
+    await close(handle)
+
+
 async def test_the_bounds_of_a_dispatch(corosync: Node) -> None:
     handle = await joined(corosync.endpoint)
     handle.multicast([b"x" * 10] * 5)

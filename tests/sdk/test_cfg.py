@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, ip_address
 from typing import Any, cast
 
 import attrs
@@ -95,6 +95,25 @@ async def test_a_node_that_is_gone(corosync_cluster: Cluster) -> None:
         await corosync_cluster[3].start()
         await corosync_cluster.settled()
         assert (await cfg.node_status(3)).reachable
+
+
+@pytest.mark.corosync(nodes=2, links=2)
+@pytest.mark.parametrize(
+    "versions",
+    [pytest.param(pair, marks=pytest.mark.corosync(ip_version=pair)) for pair in ((4, 6), (6, 4))],
+)
+async def test_addresses_of_both_ip_versions(corosync_cluster: Cluster, versions: tuple[int, int]) -> None:
+    """The library takes all to be of the first one's."""
+    handle = await lowlevel.cfg_initialize()
+    async with triocoro.open_cfg() as cfg, triocoro.open_cmap() as cmap:
+        for nodeid in corosync_cluster.nodes:
+            keys = (f"nodelist.node.{nodeid - 1}.ring{link}_addr" for link in range(2))
+            configured = tuple([ip_address(str(await cmap.get(key))) for key in keys])
+            assert tuple(address.version for address in configured) == versions
+            assert await cfg.node_addresses(nodeid) == configured
+            assert await handle.get_node_addrs(nodeid) == configured
+        assert await cfg.node_addresses() == await handle.get_node_addrs(0) == await cfg.node_addresses(1)
+    await handle.finalize()
 
 
 @pytest.mark.corosync(nodes=2, extra={"totem": ["transport: udpu"]})
