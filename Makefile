@@ -15,6 +15,8 @@
 # make soak         use three real nodes under every fault for MINUTES, checked as it goes, with memory, fds and latency over
 #                   time: docs/soak.md; takes SEED=... and ARGS. An interrupt ends it with its report
 # make soak-smoke   a quarter of a minute of that
+# make restarts     a member of a group lives through N restarts and faults of its daemon; ARGS="--upgrade=/opt/x/sbin" takes
+#                   another build in turn
 # make sanitize     the raw tests with the shim under ASan and UBSan, then valgrind for leaks: docs/sanitizers.md
 # make sanitize-smoke  a few of these tests
 # make recordings   record N real clusters under random faults; the checkers must find nothing in the recordings
@@ -49,7 +51,7 @@ WITH_MATPLOTLIB = $(BIN)/python -c "import matplotlib" 2>/dev/null || \
 # These show in half a minute that the SDK and real clusters work.
 REAL_SMOKE := tests/sdk/test_death.py tests/plugin/test_downstream.py
 
-.PHONY: setup demo test lint ruff mypy pyright types flake8 fake real coverage bounds bench bench-smoke flake flake-smoke fuzz fuzz-smoke soak soak-smoke sanitize sanitize-smoke recordings unprivileged \
+.PHONY: setup demo test lint ruff mypy pyright types flake8 fake real coverage bounds bench bench-smoke flake flake-smoke fuzz fuzz-smoke soak soak-smoke restarts sanitize sanitize-smoke recordings unprivileged \
     elsewhere elsewhere-smoke pythons floors lock
 
 setup: $(READY)
@@ -130,6 +132,9 @@ fuzz-smoke: setup
 soak: setup
 	@$(WITH_MATPLOTLIB)
 	@PYTHONPATH=tests $(BIN)/python -m soak --minutes=$(MINUTES) $(if $(SEED),--seed=$(SEED)) $(ARGS)
+
+restarts: setup
+	@PYTHONPATH=tests $(BIN)/python -m support.restarts --number=$(N) $(ARGS)
 
 soak-smoke: setup
 	@PYTHONPATH=tests $(BIN)/python -m soak --minutes=0.1 --window=5 --folder=build/soak/smoke

@@ -39,7 +39,7 @@ T_co = TypeVar("T_co", covariant=True)
 LASTING: Final = 1.0
 """Seconds: a session that was lost earlier makes the next one wait, and the longer, the more of them there are."""
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("triocoro")
 
 
 class _State(Enum):

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import partial
 from math import inf
-from typing import Final, NoReturn
+from typing import Final
 
 import trio
 
-from .._cpg import Group, open_group
-from .._errors import ConnectionLostError, CorosyncUnavailableError
+from .._cpg import Group
 from .._services import Endpoint
+from .._sessions import sessions
 from .._types import ConfigChange, Message, MessageLost, VotequorumChange, VotequorumInfo
 from .._votequorum import open_votequorum
 from .transcript import Transcript
 
 GROUP: Final = "chat"
 """The process group that the applications join."""
-
-_RETRY: Final = 0.1
-"""Seconds between attempts to connect."""
 
 
 class ChatMember:
@@ -52,24 +49,13 @@ class ChatMember:
     async def run(self) -> None:
         """Keep joining the group and watching the quorum, until cancelled."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._reconnecting, "the group", self._chat)
-            nursery.start_soon(self._reconnecting, "votequorum", self._watch_quorum)
-
-    async def _reconnecting(self, what: str, use_connection: Callable[[], Awaitable[None]]) -> NoReturn:
-        """Call `use_connection` again after each loss: a connection does not survive its daemon."""
-        while True:
-            try:
-                await use_connection()
-            except ConnectionLostError:
-                self._print(f"lost its connection to {what}")
-            except CorosyncUnavailableError:
-                pass  # the daemon is not back yet
-            await trio.sleep(_RETRY)
+            nursery.start_soon(self._chat)
+            nursery.start_soon(self._watch_quorum)
 
     async def _chat(self) -> None:
-        try:
-            # When the daemon dies, everything in this block is cancelled, and one ConnectionLostError comes out of it.
-            async with open_group(GROUP, endpoint=self._endpoint) as group, trio.open_nursery() as nursery:
+        async for session in sessions(GROUP, endpoint=self._endpoint):
+            # When the daemon dies, everything in this block is cancelled, and the loop goes on behind it.
+            async with session as group, trio.open_nursery() as nursery:
                 nursery.start_soon(self._talk, group)
                 async for event in group:
                     if isinstance(event, ConfigChange):
@@ -79,8 +65,8 @@ class ChatMember:
                     elif isinstance(event, MessageLost):
                         self._print(f"its message {event.payload.decode()} was dropped")
                     self._wake()
-        finally:
             self.members = ()
+            self._print("lost its connection to the group")
 
     async def _talk(self, group: Group) -> None:
         async for text in self._sayings:
@@ -95,8 +81,8 @@ class ChatMember:
         self._print(f"sees {', '.join(news)}; members: {' '.join(map(str, self.members))}")
 
     async def _watch_quorum(self) -> None:
-        try:
-            async with open_votequorum(endpoint=self._endpoint) as votequorum, votequorum.track() as changes:
+        async for session in sessions(open_votequorum, endpoint=self._endpoint):
+            async with session as votequorum, votequorum.track() as changes:
                 async for change in changes:
                     if isinstance(change, VotequorumChange):
                         votes = await votequorum.info()
@@ -107,8 +93,8 @@ class ChatMember:
                                 f" {'quorate' if votes.quorate else 'NOT quorate'}"
                             )
                             self._wake()
-        finally:
             self.votes = None
+            self._print("lost its connection to votequorum")
 
     def _wake(self) -> None:
         self._changed.set()

@@ -7,6 +7,7 @@ takes the parsed arguments and returns the exit status.
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Callable, Sequence
 
@@ -55,6 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _demo(args: argparse.Namespace) -> int:
+    # The transcript says which connections are lost; a warning of each would only repeat that.
+    logging.getLogger("triocoro").setLevel(logging.ERROR)
     return run_demo(mode=args.corosync, nodes=args.nodes, transcript=Transcript(sys.stdout))
 
 

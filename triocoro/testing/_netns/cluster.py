@@ -228,6 +228,8 @@ class NetnsCluster(Cluster):
             await trio.sleep(_START_POLL)
         try:
             if not node.running:
+                # As after an upgrade: the program that PATH leads to now.
+                self._argv[0] = requirements.find_program("corosync") or self._argv[0]
                 await self._start_daemons([node], None)
         finally:
             node.starting.release()
