@@ -77,7 +77,7 @@ class Restarts:
     """The connections that have been lost."""
     epoch: int = 0
     """The epoch that the member is in."""
-    violations: list[str] = attrs.field(factory=list)
+    violations: list[str] = attrs.field(factory=list[str])
     _seen: tuple[int, int] = (0, 0)
     _joins: int = 0
     _leaves: int = 0
@@ -122,14 +122,16 @@ class Restarts:
     # -- faults --------------------------------------------------------------------------------------------------------
 
     async def stop(self) -> None:
+        epoch = self.epoch
         await self.node.stop()
         await self.node.start()
-        await self._caught_up(self.epoch + 1)
+        await self._caught_up(epoch + 1)
 
     async def kill(self) -> None:
+        epoch = self.epoch
         await self.node.kill()
         await self.node.start()
-        await self._caught_up(self.epoch + 1)
+        await self._caught_up(epoch + 1)
 
     async def freeze(self) -> None:
         """For longer than the token: the other node gives it up. The connection stays."""
@@ -148,9 +150,11 @@ class Restarts:
         await self._caught_up(epoch)
 
     async def upgrade(self) -> None:
-        with _first_on_path(self.upgrades[self.done % len(self.upgrades)] if self.upgrades else ""):
+        epoch = self.epoch
+        upgrades = len(self.upgrades)
+        with _first_on_path(self.upgrades[self.done // len(self.faults) % upgrades] if upgrades else ""):
             await self.node.restart()
-        await self._caught_up(self.epoch + 1)
+        await self._caught_up(epoch + 1)
 
     async def _caught_up(self, epoch: int) -> None:
         """Wait until the observer has a message that the member sent in that epoch, from now on."""
