@@ -44,7 +44,7 @@ async def test_a_connect_that_gets_none(opener: Callable[[], AbstractAsyncContex
     async with opener():
         pass
     before, fds = first(), open_fds()
-    worked = []
+    worked: list[int] = []
     for left in range(ENOUGH + 1):
         with descriptors_left(left):
             try:

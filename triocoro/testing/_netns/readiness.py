@@ -81,7 +81,7 @@ class Readiness:
             ]
             raise CorosyncUnavailableError("\n".join([f"not so after {self._limit:g} seconds: {goal}", *findings]))
 
-    async def _watch(self, node: NodeProcesses, everything: trio.CancelScope) -> None:
+    async def _watch(self, node: NodeProcesses, everything: trio.CancelScope) -> None:  # noqa: ASYNC910 - it is a task of its own
         try:
             await node.ended()
             how = describe_status(self._status(node.nodeid))
