@@ -10,7 +10,8 @@ tests, and reuses real ones; `missing_requirements` says what real clusters lack
 
 from .._endpoint import process_default_endpoint as process_default_endpoint
 from ._checkers import Rule as Rule, Violation as Violation, check as check
-from ._cluster.cluster import Cluster as Cluster, Node as Node
+from ._cluster.cluster import Cluster as Cluster
+from ._cluster.node import Node as Node
 from ._cluster.options import ClusterOptions as ClusterOptions, ClusterSettings as ClusterSettings
 from ._fake.cluster import FakeCluster as FakeCluster
 from ._history.entries import (

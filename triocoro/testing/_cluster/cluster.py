@@ -1,112 +1,26 @@
-"""The interface of clusters, real and fake, and of their nodes."""
+"""The interface of clusters, real and fake."""
 
 from __future__ import annotations
 
-import itertools
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from types import TracebackType
 from typing import Final
 
 import trio
 
 from ..._cfg import open_cfg
-from ..._cpg import open_group
-from ..._endpoint import default_endpoint
-from ..._errors import CorosyncError
 from ..._runs import require_trio
-from ..._services import Endpoint
-from ..._types import VotequorumNodelist
-from ..._votequorum import open_votequorum
 from .addresses import Addresses
 from .network import Network
+from .node import Node
 from .options import ClusterOptions
+from .settling import MembershipWatch
 from .waits import stretched
 
 _PATIENCE: Final = 30.0
 """Seconds that memberships may take to settle, even on a machine under load, with the usual options."""
-_POLL: Final = 0.05
-_CONNECTED: Final = "3"
-"""How a `RingStatus` shows a link that is up."""
-
-_numbers = itertools.count(1)
-
-
-class Node(ABC):
-    """One node of a cluster."""
-
-    def __init__(self, nodeid: int) -> None:
-        self.nodeid = nodeid
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.nodeid}>"
-
-    @property
-    @abstractmethod
-    def endpoint(self) -> Endpoint:
-        """The `endpoint=` of clients of this node's daemon; it stays valid when the daemon is restarted."""
-
-    @property
-    @abstractmethod
-    def pid(self) -> int | None:
-        """The daemon's pid as this process sees it; `None` on the fake, and while no daemon runs."""
-
-    @property
-    @abstractmethod
-    def log(self) -> str:
-        """The daemon's log so far, over all its restarts."""
-
-    @property
-    @abstractmethod
-    def running(self) -> bool:
-        """Whether the daemon runs; a frozen one does."""
-
-    @contextmanager
-    def as_default(self) -> Generator[None, None, None]:
-        """Make this node `triocoro.default_endpoint` within a `with` block."""
-        token = default_endpoint.set(self.endpoint)
-        try:
-            yield
-        finally:
-            default_endpoint.reset(token)
-
-    @abstractmethod
-    async def start(self) -> None:
-        """Start the daemon; returns once clients can connect to it. Nothing happens if it runs."""
-
-    @abstractmethod
-    async def stop(self) -> None:
-        """Shut the daemon down cleanly (SIGTERM: it leaves the cluster), and wait for its end."""
-
-    @abstractmethod
-    async def kill(self) -> None:
-        """Kill the daemon (SIGKILL: the other nodes detect the loss), and wait for its end."""
-
-    async def restart(self) -> None:
-        """Shut the daemon down cleanly, if it runs, and start it.
-
-        Cancelled: it may be stopped.
-        """
-        await self.stop()
-        await self.start()
-
-    @abstractmethod
-    async def freeze(self) -> None:
-        """Stop the daemon in its tracks (SIGSTOP) until `thaw`.
-
-        Raises:
-            RuntimeError: no daemon runs.
-        """
-
-    @abstractmethod
-    async def thaw(self) -> None:
-        """Let a frozen daemon go on (SIGCONT)."""
-
-
-def removed(nodeid: int) -> RuntimeError:
-    """The error for a node that its cluster has no longer."""
-    return RuntimeError(f"node {nodeid} was removed from its cluster; `add_node` makes another one")
 
 
 class Cluster(AbstractContextManager["Cluster"], AbstractAsyncContextManager["Cluster"]):
@@ -306,7 +220,7 @@ class Cluster(AbstractContextManager["Cluster"], AbstractAsyncContextManager["Cl
         """
         self.check_runs()
         require_trio()
-        watch = _MembershipWatch(self, self._up)
+        watch = MembershipWatch(self, self._up)
         limit = stretched(_PATIENCE, self.options)
         with trio.move_on_after(limit) as patience:
             async with trio.open_nursery() as nursery:
@@ -316,141 +230,3 @@ class Cluster(AbstractContextManager["Cluster"], AbstractAsyncContextManager["Cl
             raise trio.TooSlowError(
                 f"the memberships have not settled within {limit:g} seconds:\n" + "\n".join(watch.findings())
             )
-
-
-class _MembershipWatch:
-    """Follows the memberships on all nodes of a cluster."""
-
-    def __init__(self, cluster: Cluster, up: Callable[[], frozenset[int]]) -> None:
-        self._cluster = cluster
-        self._up = up
-        self._followed: set[int] = set()
-        self._sees: dict[int, frozenset[int]] = {}
-        self._links: dict[int, list[str]] = {}
-        self._errors: dict[int, CorosyncError] = {}
-        self._changes = 0
-        self._news = trio.Event()
-
-    async def settled(self, nursery: trio.Nursery) -> None:
-        """Wait until the memberships fit the network and each other, and no transition is under way."""
-        while not await self._is_settled(nursery):
-            await self._wait()
-
-    async def _is_settled(self, nursery: trio.Nursery) -> bool:
-        await trio.lowlevel.checkpoint()
-        for nodeid in self._up() - self._followed:
-            self._followed.add(nodeid)
-            nursery.start_soon(self._follow, self._cluster[nodeid])
-        changes = self._changes
-        return (
-            self._fits()
-            and await self._links_fit()
-            and await self._gets_around()
-            and self._fits()
-            and changes == self._changes
-        )
-
-    def findings(self) -> Iterator[str]:
-        """For each node, the members that it sees and the nodes that it is linked to, in words."""
-        for nodeid in sorted(self._up() | self._followed):
-            sees = sorted(self._sees[nodeid]) if nodeid in self._sees else "nothing yet"
-            links = f"; its links are {self._links[nodeid]}" if nodeid in self._links else ""
-            error = f"; asked, it said: {self._errors[nodeid]}" if nodeid in self._errors else ""
-            yield f"- node {nodeid} sees {sees}, and hears {sorted(self._cluster.reachable(nodeid))}{links}{error}"
-
-    async def _follow(self, node: Node) -> None:  # noqa: ASYNC910 - it is a task of its own
-        """Record the membership on one node at each change, until its daemon ends."""
-        try:
-            async with open_votequorum(endpoint=node.endpoint) as votequorum, votequorum.track() as changes:
-                async for change in changes:
-                    if isinstance(change, VotequorumNodelist):
-                        self._see(node.nodeid, frozenset(change.nodes))
-        except CorosyncError as error:
-            # The daemon may have been killed, and may come back. The findings have any other error.
-            self._errors[node.nodeid] = error
-            self._followed.discard(node.nodeid)
-            self._see(node.nodeid, None)
-
-    def _see(self, nodeid: int, members: frozenset[int] | None) -> None:
-        self._sees.pop(nodeid, None)
-        if members is not None:
-            self._sees[nodeid] = members
-        self._changes += 1
-        self._news.set()
-
-    def _fits(self) -> bool:
-        network, up = self._cluster.network, self._up()
-        sees = {nodeid: self._sees.get(nodeid) for nodeid in up}
-        return all(
-            members is not None
-            and members <= up
-            and all(sees[other] == members for other in members)
-            and network.holds(members)
-            # No other node, and no other membership, could merge with it.
-            and not any(network.meet(members | (sees[other] or {other})) for other in up - members)
-            for members in sees.values()
-        )
-
-    async def _links_fit(self) -> bool:
-        """Whether the nodes of each membership report those links between them as up that work.
-
-        Of a single link the membership says enough.
-        """
-        await trio.lowlevel.checkpoint()
-        network = self._cluster.network
-        if network.links == 1:
-            return True
-        nodeids = sorted(self._cluster.nodes)
-        for nodeid in self._up():
-            try:
-                async with open_cfg(endpoint=self._cluster[nodeid].endpoint) as cfg:
-                    links = self._links[nodeid] = [ring.status for ring in await cfg.ring_status()]
-            except CorosyncError as error:
-                self._errors[nodeid] = error
-                return False
-            members = self._sees.get(nodeid, frozenset[int]()) - {nodeid}
-            if any(
-                (state == _CONNECTED) is not network.link_works(nodeid, other, link)
-                for link, states in enumerate(links)
-                for other, state in zip(nodeids, states, strict=False)
-                if other in members
-            ):
-                return False
-        return True
-
-    async def _gets_around(self) -> bool:
-        """Whether a message from each node is delivered.
-
-        None is while totem forms a new ring, which no node list announces before it is complete. And from the node list
-        to the end of the transition, the services serve no requests.
-        """
-        up, arrived = self._up(), set[int]()
-        async with trio.open_nursery() as nursery:
-            for nodeid in up:
-                nursery.start_soon(self._send_around, self._cluster[nodeid], arrived)
-            while len(arrived) < len(up) and up == self._up() and self._fits():
-                await self._wait()
-            nursery.cancel_scope.cancel()
-        return len(arrived) == len(up)
-
-    async def _send_around(  # noqa: ASYNC910 - it is a task of its own
-        self, node: Node, arrived: set[int]
-    ) -> None:
-        while node.nodeid not in arrived:
-            try:
-                # The join returns once it has been delivered in agreed order.
-                async with open_group(f"triocoro settled {next(_numbers)}", receive=False, endpoint=node.endpoint):
-                    pass
-            except CorosyncError as error:
-                self._errors[node.nodeid] = error
-                await trio.sleep(_POLL)
-            else:
-                self._errors.pop(node.nodeid, None)
-                arrived.add(node.nodeid)
-                self._news.set()
-
-    async def _wait(self) -> None:
-        """Wait for a change; not for long, since no event reports changes of the network and of nodes."""
-        with trio.move_on_after(_POLL):
-            await self._news.wait()
-            self._news = trio.Event()

@@ -14,9 +14,10 @@ from ..._errors import CorosyncUnavailableError
 from ..._forks import Origin
 from ..._runs import require_trio
 from ..._services import Endpoint
-from .._cluster.cluster import Cluster, Node, removed
+from .._cluster.cluster import Cluster
 from .._cluster.corosync_conf import corosync_conf
 from .._cluster.network import Network
+from .._cluster.node import Node, removed
 from .._cluster.options import ClusterOptions, ClusterSettings, merge
 from .endpoint import FakeEndpoint, services
 from .exec import coroparse, totemconfig

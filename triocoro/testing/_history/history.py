@@ -9,7 +9,7 @@ from pathlib import Path
 import trio
 
 from ..._services import Endpoint
-from .._cluster.cluster import Node
+from .._cluster.node import Node
 from . import json_lines
 from .entries import Call, Entry, Fault
 from .normalising import normalised

@@ -18,9 +18,10 @@ from ..._errors import NoResourcesError
 from ..._forks import Origin
 from ..._runs import require_trio
 from ..._workers import on_worker
-from .._cluster.cluster import Cluster, removed
+from .._cluster.cluster import Cluster
 from .._cluster.corosync_conf import KEY_BYTES, KEY_FILE, STATE_DIR, corosync_conf
 from .._cluster.network import Network
+from .._cluster.node import removed
 from .._cluster.options import ClusterOptions, ClusterSettings, merge
 from . import requirements
 from .background import BackgroundRun

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from ..._services import Endpoint
-from .._cluster.cluster import Node
+from .._cluster.node import Node
 from .background import BackgroundRun
 from .node_processes import DaemonProcess, NodeProcesses
 from .readiness import describe_log

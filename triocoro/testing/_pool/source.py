@@ -7,7 +7,8 @@ from typing import Protocol
 
 import attrs
 
-from .._cluster.cluster import Cluster, Node
+from .._cluster.cluster import Cluster
+from .._cluster.node import Node
 from .._cluster.options import ClusterOptions
 from .._fake.cluster import FakeCluster
 from .._netns.node import NetnsNode

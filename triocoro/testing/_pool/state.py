@@ -17,7 +17,8 @@ from ..._raw import RawCmap, RawCpg, RawHandle, RawVotequorum
 from ..._requests import connect, retry
 from ..._services import CPG, ICMAP, STATS, VOTEQUORUM, ServiceSpec
 from ..._types import TypedValue
-from .._cluster.cluster import Cluster, Node
+from .._cluster.cluster import Cluster
+from .._cluster.node import Node
 from .._cluster.waits import stretched
 
 HandleT = TypeVar("HandleT", bound="RawHandle[Any]")

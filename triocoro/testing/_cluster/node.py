@@ -1,0 +1,86 @@
+"""The interface of the nodes of clusters, real and fake."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Generator
+from contextlib import contextmanager
+
+from ..._endpoint import default_endpoint
+from ..._services import Endpoint
+
+
+class Node(ABC):
+    """One node of a cluster."""
+
+    def __init__(self, nodeid: int) -> None:
+        self.nodeid = nodeid
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.nodeid}>"
+
+    @property
+    @abstractmethod
+    def endpoint(self) -> Endpoint:
+        """The `endpoint=` of clients of this node's daemon; it stays valid when the daemon is restarted."""
+
+    @property
+    @abstractmethod
+    def pid(self) -> int | None:
+        """The daemon's pid as this process sees it; `None` on the fake, and while no daemon runs."""
+
+    @property
+    @abstractmethod
+    def log(self) -> str:
+        """The daemon's log so far, over all its restarts."""
+
+    @property
+    @abstractmethod
+    def running(self) -> bool:
+        """Whether the daemon runs; a frozen one does."""
+
+    @contextmanager
+    def as_default(self) -> Generator[None, None, None]:
+        """Make this node `triocoro.default_endpoint` within a `with` block."""
+        token = default_endpoint.set(self.endpoint)
+        try:
+            yield
+        finally:
+            default_endpoint.reset(token)
+
+    @abstractmethod
+    async def start(self) -> None:
+        """Start the daemon; returns once clients can connect to it. Nothing happens if it runs."""
+
+    @abstractmethod
+    async def stop(self) -> None:
+        """Shut the daemon down cleanly (SIGTERM: it leaves the cluster), and wait for its end."""
+
+    @abstractmethod
+    async def kill(self) -> None:
+        """Kill the daemon (SIGKILL: the other nodes detect the loss), and wait for its end."""
+
+    async def restart(self) -> None:
+        """Shut the daemon down cleanly, if it runs, and start it.
+
+        Cancelled: it may be stopped.
+        """
+        await self.stop()
+        await self.start()
+
+    @abstractmethod
+    async def freeze(self) -> None:
+        """Stop the daemon in its tracks (SIGSTOP) until `thaw`.
+
+        Raises:
+            RuntimeError: no daemon runs.
+        """
+
+    @abstractmethod
+    async def thaw(self) -> None:
+        """Let a frozen daemon go on (SIGCONT)."""
+
+
+def removed(nodeid: int) -> RuntimeError:
+    """The error for a node that its cluster has no longer."""
+    return RuntimeError(f"node {nodeid} was removed from its cluster; `add_node` makes another one")
