@@ -21,7 +21,8 @@ def check(history: History, *, options: ClusterOptions | None = None) -> list[Vi
     Args:
         history: a history as it was recorded, not normalised. For each process, either all of its clients were
             recorded or none. All clients that set votes were recorded.
-        options: how the cluster was configured. Without them, quorum is not checked.
+        options: how the cluster was configured. Without them, quorum is not checked. Leave them out if nodes were
+            added or removed meanwhile.
     """
     entries = list(history)
     everyone = members(entries)
