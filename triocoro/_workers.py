@@ -7,6 +7,7 @@ started as soon as one can be.
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -24,6 +25,9 @@ _Job = tuple[Callable[[], object], Callable[[], object] | None]
 
 _waiting: Final[deque[_Job]] = deque()
 """Background calls that have no thread yet, of all runs: if one run ends before it can start them, another one does."""
+
+# They end what is the parent's.
+os.register_at_fork(after_in_child=_waiting.clear)
 
 
 async def on_worker(call: Callable[[], T], lane: trio.CapacityLimiter) -> T:

@@ -10,13 +10,14 @@ from typing import cast
 
 import pytest
 import trio
-from support.forking import run_in_child
+from support.forking import in_child, run_in_child
 from support.refusals import ignore, still_works
 
 import triocoro
 from triocoro import (
     CmapTrack,
     Message,
+    _workers,
     lowlevel,
 )
 from triocoro.lowlevel import Dispatch, IterationType, Track
@@ -157,3 +158,20 @@ async def test_a_forked_child_can_open_its_own(corosync: Node) -> None:
         assert members == 2
         assert address_pid == pid != os.getpid()
         await still_works(group)
+
+
+def test_a_child_does_not_end_what_waits_for_a_thread_in_its_parent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after a moment at the limit of threads: the child would finalize its parent's handles."""
+    monkeypatch.setattr("triocoro._workers._start", _no_thread)
+
+    async def main() -> None:
+        _workers.in_background(int)
+        assert len(_workers._waiting) == 1
+        assert await trio.to_thread.run_sync(in_child, lambda: len(_workers._waiting)) == 0
+        _workers._waiting.clear()
+
+    trio.run(main)
+
+
+def _no_thread(*_: object) -> None:
+    raise RuntimeError("can't start new thread")

@@ -55,8 +55,8 @@ class Timers:
         self._stopped = 0.0
         # What the task waits in; used in the run only.
         self._sleep: trio.CancelScope | None = None
-        # Whether the task makes calls; it looks at the timers again afterwards.
-        self._calling = False
+        # When the task has woken, while it makes calls; it looks at the timers again afterwards.
+        self._woken: float | None = None
 
     # -- the run whose time it is --------------------------------------------------------------------------------------
 
@@ -75,6 +75,8 @@ class Timers:
 
     def now(self) -> float:
         """The time in seconds."""
+        if self._woken is not None:
+            return self._woken
         return self._clock.current_time() if self.passes() and self._clock is not None else self._stopped
 
     def introduce(self, run: Run) -> None:
@@ -115,7 +117,7 @@ class Timers:
                 self._update()
 
     def _update(self) -> None:
-        if not self._calling and self.passes() and self._run is not None:
+        if self._woken is None and self.passes() and self._run is not None:
             self._run.call(self._reschedule)
 
     def _reschedule(self) -> None:
@@ -139,7 +141,7 @@ class Timers:
                 with self._sleep:
                     await trio.sleep_forever()
                 with self.lock:
-                    self._call_due(self.now())
+                    self._call_due(trio.current_time())
                     self._sleep = trio.CancelScope(deadline=self._timers[0].due) if self._timers else None
         except trio.Cancelled:
             # The run is over.
@@ -150,9 +152,9 @@ class Timers:
             raise
 
     def _call_due(self, now: float) -> None:
-        self._calling = True
+        self._woken = now
         try:
             while self._timers and self._timers[0].due <= now:
                 self._timers.pop(0).action()
         finally:
-            self._calling = False
+            self._woken = None
