@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import random
 import subprocess
 import sys
 import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,7 @@ from support.fixtures.inner_runs import Run
 from support.random_faults import random_faults
 
 import triocoro
-from triocoro import Message
+from triocoro import Endpoint, Message
 from triocoro.testing import FakeCluster, History, seeded, seeded_run
 
 scheduler: Any = trio._core._run
@@ -47,6 +50,33 @@ def test_a_seed_stands_for_one_schedule() -> None:
     schedules = [tuple(seeded_run(shuffled, seed=seed)) for seed in range(20)]
     assert [tuple(seeded_run(shuffled, seed=seed)) for seed in range(20)] == schedules
     assert len(set(schedules)) == 20
+
+
+@pytest.mark.corosync_fake_only(reason="real daemons do not wait for Trio's turns")
+def test_a_seed_stands_for_the_same_pauses_of_sessions() -> None:
+    async def attempts() -> list[float]:
+        times: list[float] = []
+        async with FakeCluster(nodes=1) as cluster:
+            await cluster[1].stop()
+            began = trio.current_time()
+            with trio.move_on_after(5):
+                async for session in triocoro.sessions(open_noted, cluster[1].endpoint, times):
+                    async with session:
+                        raise AssertionError
+        return [time - began for time in times]
+
+    state = random.getstate()
+    pauses = [seeded_run(attempts, seed=seed) for seed in (1, 1, 2)]
+    assert len(pauses[0]) > 5
+    assert pauses[0] == pauses[1] != pauses[2]
+    assert random.getstate() == state
+
+
+@asynccontextmanager
+async def open_noted(endpoint: Endpoint, times: list[float]) -> AsyncGenerator[None, None]:
+    times.append(trio.current_time())
+    async with triocoro.open_cpg(endpoint=endpoint):
+        yield
 
 
 def test_arguments_results_and_errors_are_those_of_the_program() -> None:

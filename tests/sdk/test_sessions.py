@@ -6,6 +6,7 @@ import logging
 from collections.abc import AsyncGenerator, Callable, Hashable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
@@ -224,6 +225,24 @@ async def test_a_session_of_several_connections(corosync: Node) -> None:
         assert session.lost is not None
         assert session.lost.unconfirmed == (1 if session.epoch == 1 else 0)
         await corosync.start()
+
+
+async def test_the_example_in_the_documentation(corosync: Node) -> None:
+    page = Path(__file__).parents[2] / "docs" / "reconnecting.md"
+    example: dict[str, Any] = {}
+    exec(page.read_text(encoding="utf-8").split("```python\n")[1].split("```")[0], example)  # noqa: S102 - ours
+    tally = example["Tally"]()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(tally.run)
+        tally.add(b"a")
+        tally.add(b"b")
+        await tally.until(lambda: tally.counts == {b"a": 1, b"b": 1})
+        await corosync.kill()
+        await corosync.start()
+        tally.add(b"c")
+        await tally.until(lambda: tally.counts == {b"a": 1, b"b": 1, b"c": 1})
+        assert tally.epochs == [1, 2]
+        nursery.cancel_scope.cancel()
 
 
 # -- what comes out ----------------------------------------------------------------------------------------------------
