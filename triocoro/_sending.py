@@ -228,13 +228,14 @@ class Sender:
         """Wait until some of the messages from `start` on can be sent, and return these."""
         while not (burst := self._fitting(payloads, start)):
             first = payloads[start : start + 1]
-            if self._window.fitting(first):
+            if self._window.fitting(first) and not self._stream.empty:
                 receives = self._stream.receives
                 # The more waits to be received, the longer receivers are given.
                 unparked = await self._wait_briefly(self._stream.drained, _STALL * self._stream.fullness)
                 if not unparked and receives == self._stream.receives:
                     self._stuck_at = receives
             else:
+                # What is under way must come back first; until then, receivers may have nothing to take.
                 await self._outstanding.room.park()
             await self._check_async()
         return burst  # noqa: ASYNC910

@@ -11,7 +11,7 @@ import triocoro
 from triocoro import Message, MessageLost
 from triocoro._raw import MulticastStatus
 from triocoro._window import SendWindow
-from triocoro.testing import Cluster, Node
+from triocoro.testing import Cluster, FakeCluster, Node
 
 FIRST = 64 * 2**10
 MOST = 512 * 2**10
@@ -151,6 +151,22 @@ async def test_a_flood_and_its_receiver_in_one_process_keep_up() -> None:
             if received == batches * messages:
                 break
     assert received == batches * messages
+
+
+@pytest.mark.corosync_fake_only(reason="it needs a daemon that takes its time")
+async def test_flood_waits_for_what_receivers_do_not_have_yet(
+    autojump_clock: trio.testing.MockClock,  # noqa: ARG001 - it is in force
+) -> None:
+    """Receivers without events are not the reason for a delay: then all that is under way would arrive at once."""
+    async with (
+        FakeCluster(nodes=1, latency=0.05) as cluster,
+        triocoro.open_group("g", max_buffered_bytes=100_000, endpoint=cluster[1].endpoint) as group,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(group.send_batch, [bytes(100)] * 2000)
+        received = 0
+        while received < 2000:
+            received += isinstance(await group.receive(), Message)
 
 
 @pytest.mark.usefixtures("corosync")
