@@ -252,7 +252,7 @@ def test_markers_are_registered(run: Run) -> None:
     [
         (
             "knots=3",
-            "@pytest.mark.corosync does not take knots; it takes nodeids, nodes, two_node, *, token, log_level, extra",
+            "@pytest.mark.corosync does not take knots; it takes nodeids, nodes, *, token, *, log_level, extra",
         ),
         ("3", "@pytest.mark.corosync takes keyword arguments only, not (3,)"),
         ("nodes=0", "@pytest.mark.corosync: 'nodes' must be >= 1: 0"),

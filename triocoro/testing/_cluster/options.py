@@ -135,6 +135,12 @@ def _lines(extra: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
     return {name: tuple(lines) for name, lines in extra.items()}
 
 
+def _number_of(options: ClusterOptions) -> int:
+    """The number of nodes where it is not given."""
+    nodeids = options._nodeids  # noqa: SLF001 - it is the only one that is set already
+    return _NODES if nodeids is None else len(nodeids)
+
+
 def _described(nodeids: Sequence[int]) -> str:
     """The ids in words."""
     return f"1 to {len(nodeids)}" if isinstance(nodeids, range) else ", ".join(map(str, nodeids))
@@ -159,8 +165,10 @@ class ClusterOptions:
     Options that votequorum would refuse or ignore are a `ValueError`.
     """
 
-    _nodeids: tuple[int, ...] | None = attrs.field(default=None, converter=_ids)
-    nodes: int = attrs.field(validator=[_number(1), attrs.validators.le(MAX_NODES)])
+    _nodeids: tuple[int, ...] | None = attrs.field(default=None, converter=_ids, alias="nodeids")
+    nodes: int = attrs.field(
+        default=attrs.Factory(_number_of, takes_self=True), validator=[_number(1), attrs.validators.le(MAX_NODES)]
+    )
     """How many nodes, at most 253, by default 3. Two cores can start about 30 real ones in time."""
     two_node: bool = attrs.field(default=False, validator=_BOOL)
     """votequorum's two_node: one of two nodes is quorate. It turns on wait_for_all, unless that is set."""
@@ -218,10 +226,6 @@ class ClusterOptions:
     values are not checked: a real daemon that refuses one does not start. The fake has their keys, and votequorum's
     options among them take effect there.
     """
-
-    @nodes.default
-    def _number_of_nodes(self) -> int:
-        return _NODES if self._nodeids is None else len(self._nodeids)
 
     def __attrs_post_init__(self) -> None:
         for wrong, complaint in self._rules():
@@ -376,7 +380,7 @@ def merge(options: ClusterOptions | None, nodes: int | None, settings: ClusterSe
         return ClusterOptions(**changes)
     # One of the two replaces both.
     if "nodeids" in changes:
-        changes.setdefault("nodes", len(settings["nodeids"] or options.nodeids))
+        changes.setdefault("nodes", len(changes["nodeids"] or options.nodeids))
     elif "nodes" in changes:
         changes["nodeids"] = None
     return attrs.evolve(options, **changes) if changes else options
