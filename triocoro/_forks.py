@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import final
 
-count = 0
+count: int = 0
 """How many forks lead from the first process to this one. Looked at with each call, which getpid(2) is too slow for."""
 
 
