@@ -206,9 +206,9 @@ class Membership:
         with self.connection.lifetime.interruptible():
             await self._left.wait()
 
-    async def _assemble(self) -> None:
+    async def _assemble(self) -> None:  # noqa: ASYNC910 - the request that follows is a checkpoint
         """Wait until no message is under way in parts, which our leave would interrupt, for half of the grace."""
-        with trio.move_on_after(GRACE / 2):
+        with trio.move_on_after(GRACE / 2):  # noqa: ASYNC912 - likewise
             while self._raw.assembling:
                 await self.connection.dispatched.park()
 

@@ -95,7 +95,7 @@ class Settling:
         try:
             turns = _turns.get()
         except LookupError:
-            turns = WeakValueDictionary()
+            turns = WeakValueDictionary[Hashable, trio.StrictFIFOLock]()
             _turns.set(turns)
         return turns.setdefault(self._connection.endpoint.identity, trio.StrictFIFOLock())
 

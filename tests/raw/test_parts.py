@@ -42,7 +42,7 @@ def allocated() -> int:
 async def send_for_ever(cluster: Cluster) -> None:
     async with triocoro.open_group("g", endpoint=cluster[1].endpoint, receive=False) as sender:
         payload = bytes(SIZE)
-        while True:
+        while True:  # noqa: ASYNC913 - sending is a checkpoint
             with suppress(InterruptedSendError):  # each join interrupts it, and each leave that cannot wait
                 await sender.send(payload)
 

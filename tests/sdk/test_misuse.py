@@ -106,9 +106,9 @@ async def test_joining_again_while_the_daemon_works_off_the_leave(corosync: Node
 def test_an_abandoned_generator_around_a_group(corosync_mode: str, caplog: pytest.LogCaptureFixture) -> None:
     """Trio closes it in a task of its own, where no nursery of the generator can end well. Nothing hangs."""
 
-    async def members(endpoint: Endpoint) -> AsyncGenerator[Group, None]:
+    async def members(endpoint: Endpoint) -> AsyncGenerator[Group, None]:  # noqa: ASYNC900 - this is the mistake
         async with triocoro.open_group("g", endpoint=endpoint) as group:
-            yield group
+            yield group  # noqa: ASYNC119 - likewise
 
     async def abandon() -> None:
         kind = NetnsCluster if corosync_mode == "real" else FakeCluster

@@ -277,7 +277,7 @@ _GOES_WRONG = (triocoro.ConnectionLostError, triocoro.CorosyncUnavailableError)
 async def again(life: Life, role: Callable[[Life, RecordingEndpoint], Awaitable[None]]) -> None:
     """Play a role until cancelled, whatever happens to its connection."""
     endpoint = life.endpoints(role.__name__)
-    while True:
+    while True:  # noqa: ASYNC913 - each role is a checkpoint
         try:
             await role(life, endpoint)
         except _GOES_WRONG:

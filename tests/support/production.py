@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
 import triocoro
@@ -29,16 +28,16 @@ async def messages_get_around(cluster: Cluster) -> None:
         for sender in groups:
             await sender.send_and_wait(payload)
         for receiver in groups:
-            heard = [event async for event in until_messages(receiver, len(groups))]
+            heard = await next_messages(receiver, len(groups))
             assert {message.sender.nodeid for message in heard} == set(cluster.nodes)
             assert all(message.payload == payload for message in heard)
 
 
-async def until_messages(group: triocoro.Group, number: int) -> AsyncIterator[Message]:
+async def next_messages(group: triocoro.Group, number: int) -> list[Message]:
     """The next messages of a group."""
-    async for event in group:
+    messages: list[Message] = []
+    while len(messages) < number:
+        event = await group.receive()
         if isinstance(event, Message):
-            yield event
-            number -= 1
-        if not number:
-            return
+            messages.append(event)
+    return messages

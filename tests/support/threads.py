@@ -22,7 +22,7 @@ def run_in_threads(*functions: Callable[[], Awaitable[object]]) -> None:
     def run(function: Callable[[], Awaitable[object]]) -> None:
         try:
             trio.run(bounded, function)
-        except BaseException as error:  # noqa: BLE001 - raised below
+        except BaseException as error:  # noqa: BLE001, ASYNC103 - raised below
             errors.append(error)
 
     _join([threading.Thread(target=run, args=(function,), daemon=True) for function in functions])

@@ -191,9 +191,9 @@ class CorosyncHandle(ABC, Generic[EventT_co]):
             except NoResourcesError:
                 await trio.sleep(backoff.next_pause())
             except CorosyncError:
-                return
+                break
             else:
-                return
+                break
 
     # --- closing ---
 

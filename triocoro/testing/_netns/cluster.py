@@ -186,11 +186,11 @@ class NetnsCluster(Cluster):
             raise RuntimeError("a cluster is used once; make another one")
         self._used = True
 
-    async def _aclose(self) -> None:
+    async def _aclose(self) -> None:  # noqa: ASYNC910 - without a thread, there is no time for one
         if self._origin.forked:
             await trio.lowlevel.checkpoint()
             return
-        with trio.CancelScope(shield=True):
+        with trio.CancelScope(shield=True):  # noqa: ASYNC912 - as above
             try:
                 # With a limiter of its own: calls to our frozen daemons may hold all threads of the default one.
                 await on_worker(self._close, trio.CapacityLimiter(1))
@@ -221,7 +221,7 @@ class NetnsCluster(Cluster):
         self._create(self._supervisor, programs)
         await self._start_daemons(list(self._processes.values()), frozenset(self._nodes))
 
-    async def _start_one(self, node: NodeProcesses) -> None:
+    async def _start_one(self, node: NodeProcesses) -> None:  # noqa: ASYNC910 - starting daemons waits for them
         if self._processes.get(node.nodeid) is not node:
             raise removed(node.nodeid)
         # Each call is in a thread of its own. Another one that starts this node may take long, and ends by itself.
@@ -275,7 +275,7 @@ class NetnsCluster(Cluster):
             supervisor.request("write", nodes=dict.fromkeys(map(str, self._nodes), self._files()))
             # A new node may have the address of an earlier one.
             self._apply_filters(self._network)
-            return options
+            return options  # noqa: ASYNC910 - as above
 
     def _create(self, supervisor: SupervisorProcess, programs: requirements.Programs) -> None:
         self._argv = [programs.corosync, "-f", "-c", _CONF]
