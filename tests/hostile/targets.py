@@ -1,0 +1,93 @@
+"""The public calls, found by looking: new ones are included by themselves."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Iterator
+from enum import Enum
+from types import ModuleType
+from typing import Any
+
+import attrs
+
+import triocoro
+from triocoro import lowlevel, testing
+
+MODULES: tuple[ModuleType, ...] = (triocoro, lowlevel, testing)
+
+LEFT_OUT = {
+    "end_with_parent": "it would end this process with its parent",
+    "keep": "the cluster would outlive this process",
+    "show_public_path": "it is not public: the modules import it for themselves",
+    "seeded_run": "it is a run of its own, in which trio.run raises",
+    "seeded": "it decorates; what it returns is a run of its own",
+    "NetnsClusterPool": "it starts clusters in the background",
+    **dict.fromkeys(("put", "filling"), "the side of a stream that its connection uses"),
+    **dict.fromkeys(("boot", "crash", "read_configuration", "check_caller"), "the side of a fake that its nodes use"),
+}
+"""Public calls that are not made, and why."""
+LAST = frozenset(
+    "aclose finalize leave kill_node try_shutdown stop kill start restart freeze thaw partition isolate cut lose heal"
+    " add_node remove_node reload_config close settled".split()
+)
+"""Calls after which the next one may rightly fail, or which take long: made at the end of a round."""
+RARE = frozenset("NetnsCluster ClusterSource ClusterLoan".split())
+
+
+@attrs.frozen
+class Target:
+    """A public call."""
+
+    name: str
+    call: Callable[..., Any] = attrs.field(eq=False, repr=False)
+
+    @property
+    def last_name(self) -> str:
+        """The name of the function or method alone."""
+        return self.name.rpartition(".")[2]
+
+    @property
+    def parameters(self) -> list[inspect.Parameter]:
+        """Its parameters, as far as it tells of them."""
+        if inspect.isclass(self.call) and issubclass(self.call, Enum):
+            return [inspect.Parameter("value", inspect.Parameter.POSITIONAL_ONLY)]  # more would make another class
+        try:
+            return list(inspect.signature(self.call).parameters.values())
+        except (TypeError, ValueError):
+            return []
+
+
+def of_modules() -> Iterator[Target]:
+    """The public functions and classes."""
+    for module in MODULES:
+        for name in sorted(vars(module)):
+            value = getattr(module, name)
+            if name.startswith("_") or name in LEFT_OUT or isinstance(value, ModuleType) or not callable(value):
+                continue
+            if inspect.isclass(value) and not _has_constructor(value):
+                continue
+            yield Target(f"{module.__name__}.{name}", value)
+
+
+def _has_constructor(kind: type[Any]) -> bool:
+    """Whether objects of a class are made by calling it."""
+    made_elsewhere = re.search(r"Objects of this class come from|made by|in its own right", kind.__doc__ or "")
+    return not (inspect.isabstract(kind) or getattr(kind, "_is_protocol", False) or made_elsewhere)
+
+
+def of_object(name: str, subject: object) -> Iterator[Target]:
+    """The public methods of an object, and its properties, which are calls without arguments."""
+    for attribute in sorted(set(dir(type(subject)))):
+        if attribute.startswith("_") and attribute not in {"__repr__", "__eq__", "__getitem__", "__hash__"}:
+            continue
+        if attribute in LEFT_OUT:
+            continue
+        if callable(getattr(type(subject), attribute, None)):
+            yield Target(f"{name}.{attribute}", getattr(subject, attribute))
+        else:
+            yield Target(f"{name}.{attribute}", _getter(subject, attribute))
+
+
+def _getter(subject: object, attribute: str) -> Callable[[], Any]:
+    return lambda: getattr(subject, attribute)
