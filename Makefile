@@ -19,6 +19,9 @@
 #                   another build in turn
 # make sanitize     the raw tests with the shim under ASan and UBSan, then valgrind for leaks: docs/sanitizers.md
 # make sanitize-smoke  a few of these tests
+# make hostile      call everything that is public with hostile arguments, CALLS times on a fake and on real nodes; takes
+#                   SEED=... and ARGS: docs/fuzzing.md
+# make hostile-smoke  a few of these calls, on the fake
 # make recordings   record N real clusters under random faults; the checkers must find nothing in the recordings
 # make unprivileged make real as an ordinary user, which root creates for it; ARGS goes to pytest
 # make elsewhere    make demo and make test in a bare Debian SUITE, which root creates for it; takes COMMAND="..."
@@ -32,6 +35,7 @@ PYTHON ?= python3
 ARGS ?=
 N ?= 10
 MINUTES ?= 10
+CALLS ?= 2000
 SUITE ?= trixie
 export COMMAND ?=
 MINORS := 10 11 12 13 14
@@ -51,7 +55,7 @@ WITH_MATPLOTLIB = $(BIN)/python -c "import matplotlib" 2>/dev/null || \
 # These show in half a minute that the SDK and real clusters work.
 REAL_SMOKE := tests/sdk/test_death.py tests/plugin/test_downstream.py
 
-.PHONY: setup demo test lint ruff mypy pyright types flake8 fake real coverage bounds bench bench-smoke flake flake-smoke fuzz fuzz-smoke soak soak-smoke restarts sanitize sanitize-smoke recordings unprivileged \
+.PHONY: setup demo test lint ruff mypy pyright types flake8 fake real coverage bounds bench bench-smoke flake flake-smoke fuzz fuzz-smoke soak soak-smoke restarts sanitize sanitize-smoke hostile hostile-smoke recordings unprivileged \
     elsewhere elsewhere-smoke pythons floors lock
 
 setup: $(READY)
@@ -144,6 +148,12 @@ sanitize: setup
 
 sanitize-smoke: setup
 	@BIN=$(BIN) ONLY=asan tools/sanitize.sh -q tests/raw/test_real_services.py
+
+hostile: setup
+	@PYTHONPATH=$(CURDIR)/tests $(BIN)/python -m hostile --calls=$(CALLS) $(if $(SEED),--seed=$(SEED)) $(ARGS)
+
+hostile-smoke: setup
+	@PYTHONPATH=$(CURDIR)/tests $(BIN)/python -m hostile --corosync=fake --calls=300 --seed=1
 
 recordings: setup
 	@PYTHONPATH=tests $(BIN)/python -m support.recordings --number=$(N) $(ARGS)

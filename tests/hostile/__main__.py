@@ -28,9 +28,15 @@ async def _work(mode: str, calls: int, seed: int, findings: Findings, last: Path
             # A new cluster now and then, as some calls leave settings behind.
             for _ in range(5):
                 number += 1
-                if findings.calls < calls:
-                    chance = random.Random(f"{seed} {number}")
-                    await Round(cluster, chance, findings, last.write_text).run()
+                chance = random.Random(f"{seed} {number}")
+                one = Round(cluster, chance, findings, last)
+                try:
+                    await one.run()
+                except Exception as error:  # noqa: BLE001 - it is a finding
+                    one.damaged(error)
+                    break
+                if findings.calls >= calls:
+                    break
 
 
 def _worker(mode: str, calls: int, seed: int, last: Path) -> int:

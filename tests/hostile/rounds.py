@@ -6,8 +6,9 @@ import contextlib
 import faulthandler
 import inspect
 import random
+import sys
 import traceback
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ from triocoro.testing import Cluster, FakeCluster, History
 
 from .targets import LAST, RARE, Target, of_modules, of_object
 from .values import HostileError, honest, hostile, knows
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import BaseExceptionGroup
 
 CALLS = 60
 """How many calls a round has."""
@@ -41,8 +45,9 @@ _ALLOWED = (
     trio.EndOfChannel,
     trio.TooSlowError,
     HostileError,
+    NotImplementedError,  # what iteration over a scattered buffer raises
 )
-_OF_FILES = ("History.save", "History.load")
+_OF_FILES = ("history.save", "history.load", "History.load")
 
 
 @attrs.define
@@ -66,7 +71,7 @@ class Findings:
 
 def is_allowed(target: Target, error: BaseException) -> bool:
     """Whether a call may raise this error."""
-    if isinstance(error, BaseExceptionGroup):  # noqa: F821 - see below
+    if isinstance(error, BaseExceptionGroup):
         return all(is_allowed(target, one) for one in error.exceptions)
     if isinstance(error, OSError):
         return target.name.endswith(_OF_FILES)
@@ -84,19 +89,17 @@ class Round:
 
     Args:
         cluster: a cluster that runs and is whole.
-        other: another cluster, whose objects are hostile here.
         chance: chooses calls and arguments.
         findings: what was found.
-        log: where each call is noted before it is made, in case the process does not survive it.
+        last: the file where each call is noted before it is made, in case the process does not survive it.
     """
 
-    def __init__(
-        self, cluster: Cluster, chance: random.Random, findings: Findings, log: Callable[[str], None]
-    ) -> None:
+    def __init__(self, cluster: Cluster, chance: random.Random, findings: Findings, last: Path) -> None:
         self._cluster = cluster
         self._chance = chance
         self._findings = findings
-        self._log = log
+        self._last = last
+        self._latest: list[str] = []
         self._closed: tuple[Any, ...] = ()
 
     async def run(self) -> None:
@@ -109,6 +112,14 @@ class Round:
             except triocoro.CorosyncError as error:
                 self._findings.count(f"the block: {type(error).__name__}")
             await _mend(self._cluster)
+
+    def damaged(self, error: BaseException) -> None:
+        """Note that the round came to a bad end."""
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        self._findings.add(
+            f"a round ended with {type(error).__name__} at {Path(last.filename).name}:{last.lineno}",
+            "\n".join([*self._latest, "".join(traceback.format_exception(error))[-1500:]]),
+        )
 
     async def _call_all(self, subjects: dict[str, Any]) -> None:
         targets = list(of_modules())
@@ -129,22 +140,24 @@ class Round:
 
     async def _call(self, target: Target) -> None:
         args, kwargs = self._arguments(target)
-        self._log(f"{target.name} {_show(args)} {_show(kwargs)}")
+        line = f"{target.name} {_show(args)} {_show(kwargs)}"
+        self._last.write_text(line, encoding="utf-8", errors="replace")
+        self._latest = [*self._latest[-7:], line]
         self._findings.calls += 1
         faulthandler.dump_traceback_later(_STUCK, exit=True)
         try:
-            with trio.move_on_after(_GRACE) as grace:
-                with trio.move_on_after(_PATIENCE):
+            with trio.move_on_after(2 * _GRACE) as grace:
+                # Verbs of clusters complete in the background if they are cancelled, and disturb what follows.
+                patience = _GRACE if target.name.startswith(("cluster.", "node.")) else _PATIENCE
+                with trio.move_on_after(patience):
                     result = target.call(*args, **kwargs)
                     await _use(result)
             if grace.cancelled_caught:
                 self._findings.add(f"{target.name} hangs", f"{_show(args)} {_show(kwargs)}")
             self._findings.count("returned")
-        except trio.Cancelled:
-            raise
-        except (KeyboardInterrupt, SystemExit, GeneratorExit) as error:
-            raise
-        except BaseException as error:  # noqa: BLE001 - it is judged
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt) or _has_cancelled(error):
+                raise  # the block that the call is in has ended
             self._findings.count(type(error).__name__)
             if not is_allowed(target, error):
                 where = traceback.extract_tb(error.__traceback__)[-1]
@@ -211,14 +224,19 @@ class Round:
             raise
 
 
+def _has_cancelled(error: BaseException) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        return any(map(_has_cancelled, error.exceptions))
+    return isinstance(error, trio.Cancelled)
+
+
 async def _use(result: Any) -> None:
     """Await a result, enter a context manager, or iterate a little."""
     if inspect.isawaitable(result):
         result = await result
-    if isinstance(result, contextlib.AbstractAsyncContextManager) and not isinstance(result, Cluster):
-        async with result:
-            await trio.lowlevel.checkpoint()
-    elif isinstance(result, FakeCluster):
+    if isinstance(result, FakeCluster) or (
+        isinstance(result, contextlib.AbstractAsyncContextManager) and not isinstance(result, Cluster)
+    ):
         async with result:
             await trio.lowlevel.checkpoint()
     elif isinstance(result, contextlib.AbstractContextManager) and not isinstance(

@@ -28,11 +28,14 @@ LEFT_OUT = {
 }
 """Public calls that are not made, and why."""
 LAST = frozenset(
-    "aclose finalize leave kill_node try_shutdown stop kill start restart freeze thaw partition isolate cut lose heal"
-    " add_node remove_node reload_config close settled".split()
+    (
+        *("aclose", "close", "finalize", "leave", "kill_node", "try_shutdown", "reload_config"),
+        *("stop", "kill", "start", "restart", "freeze", "thaw", "settled"),
+        *("partition", "isolate", "cut", "lose", "heal", "add_node", "remove_node"),
+    )
 )
 """Calls after which the next one may rightly fail, or which take long: made at the end of a round."""
-RARE = frozenset("NetnsCluster ClusterSource ClusterLoan".split())
+RARE = frozenset(["NetnsCluster", "ClusterSource", "ClusterLoan"])
 
 
 @attrs.frozen

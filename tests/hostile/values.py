@@ -12,7 +12,7 @@ import trio
 
 import triocoro
 from triocoro import lowlevel
-from triocoro.testing import ClusterOptions, History
+from triocoro.testing import ClusterOptions, FakeCluster, History
 
 
 class HostileError(Exception):
@@ -35,10 +35,10 @@ class _Lies:
     """Returns the wrong type, or nonsense, from everything."""
 
     def __index__(self) -> Any:
-        return "no number"
+        return "no number"  # noqa: PLE0305 - it lies
 
     def __len__(self) -> int:
-        return -1
+        return -1  # noqa: PLE0303 - it lies
 
     def __eq__(self, other: object) -> Any:
         return [other]
@@ -50,7 +50,7 @@ class _Lies:
         return 7
 
     def __bool__(self) -> Any:
-        return "yes"
+        return "yes"  # noqa: PLE0304 - it lies
 
 
 class _Int(int):
@@ -121,19 +121,57 @@ async def _function(*_: object) -> None:
     await trio.lowlevel.checkpoint()
 
 
+_NONE: Any = None
+_NUMBERS = (0, 1, -1, 2, 255, 256, 2**31, 2**32 - 1, 2**32, 2**63, 2**64 - 1, 2**64, -(2**63) - 1, 10**400)
+_OTHER_NUMBERS = (0.0, -0.0, 0.5, 1e308, float("nan"), float("inf"), float("-inf"), 1j, True, False)
+_SHORT_TEXTS = ("", "a", "key", "hostile.key", "a\0b", "\ud800", "\n\x1b[31m")
+_LONG_TEXTS = ("é" * 64, "a" * 127, "a" * 128, "a" * 256, "a" * 10**6)
+_BYTES = (b"", b"x", b"\0", b"x" * 127, b"x" * 128, b"\xff" * 4097, bytes(3_000_000))
+_TUPLES: tuple[Any, ...] = ((), (1,), ("a", b"b"), frozenset({1}), range(3), range(10**6))
+_MUTABLE: tuple[Any, ...] = ([], [b"x", "y"], {}, {"a": 1}, {1: -1}, set())
+_OBJECTS = (
+    None,
+    ...,
+    NotImplemented,
+    int,
+    str,
+    type,
+    object,
+    len,
+    print,
+    lowlevel,
+    random,
+    FakeCluster,
+    triocoro.Group,
+)
+_ENUMERATIONS = (*triocoro.CmapType, *triocoro.CmapMap, *lowlevel.Dispatch, *lowlevel.Track, *triocoro.ShutdownFlag)
+_VALUES = (
+    triocoro.RingId(-1, -1),
+    triocoro.RingId(2**40, 2**70),
+    triocoro.Address(-1, -1),
+    triocoro.Message(_NONE, _NONE),
+)
+
+
+def _constant(value: Any) -> Callable[[], Any]:
+    return lambda: value
+
+
 _HOSTILE: tuple[Callable[[], Any], ...] = (
-    *(
-        (lambda value=value: value)
-        for value in (
-            *(0, 1, -1, 2, 255, 256, 2**31, 2**32 - 1, 2**32, 2**63, 2**64 - 1, 2**64, -(2**63) - 1, 10**400),
-            *(0.0, -0.0, 0.5, 1e308, float("nan"), float("inf"), float("-inf"), 1j, True, False, None, ..., NotImplemented),
-            *("", "a", "key", "hostile.key", "a\0b", "\ud800", "é" * 64, "a" * 127, "a" * 128, "a" * 256, "\n\x1b[31m", "a" * 10**6),
-            *(b"", b"x", b"\0", b"x" * 127, b"x" * 128, b"\xff" * 4097, bytes(3_000_000)),
-            *((), (1,), ("a", b"b"), [], [b"x", "y"], {}, {"a": 1}, {1: -1}, set(), frozenset({1}), range(3), range(10**12)),
-            *(int, str, type, object, lowlevel, random, len, print),
-            *triocoro.CmapType, *triocoro.CmapMap, *lowlevel.Dispatch, *lowlevel.Track, *triocoro.ShutdownFlag,
-            *(triocoro.RingId(-1, -1), triocoro.RingId(2**40, 2**70), triocoro.Address(-1, -1), triocoro.Message(None, None)),  # type: ignore[arg-type]
-        )
+    *map(
+        _constant,
+        (
+            *_NUMBERS,
+            *_OTHER_NUMBERS,
+            *_SHORT_TEXTS,
+            *_LONG_TEXTS,
+            *_BYTES,
+            *_TUPLES,
+            *_MUTABLE,
+            *_OBJECTS,
+            *_ENUMERATIONS,
+            *_VALUES,
+        ),
     ),
     lambda: bytearray(b"xy"),
     lambda: memoryview(b"abcdef")[::2],
@@ -145,7 +183,7 @@ _HOSTILE: tuple[Callable[[], Any], ...] = (
     _failing,
     _function,
     lambda: _function,
-    lambda: (lambda *_: 7),
+    lambda: lambda *_: 7,
     lambda: itertools.repeat(b"again", 1000),
     lambda: iter([b"x", 7]),
     _Raises,

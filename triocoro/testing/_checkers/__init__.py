@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .._cluster.options import ClusterOptions
-from .._history.history import History
+from .._history.history import History, check_history
 from .members import members
 from .messages import MessageChecker
 from .order import check_order
@@ -23,7 +23,13 @@ def check(history: History, *, options: ClusterOptions | None = None) -> list[Vi
             recorded or none. All clients that set votes were recorded.
         options: how the cluster was configured. Without them, quorum is not checked. Leave them out if nodes were
             added or removed meanwhile.
+
+    Raises:
+        TypeError: the history or the options are none.
     """
+    check_history(history)
+    if not isinstance(options, (ClusterOptions, type(None))):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"options must be ClusterOptions, not {type(options).__name__}")
     entries = list(history)
     everyone = members(entries)
     messages = MessageChecker(everyone)

@@ -46,6 +46,9 @@ class Cluster(AbstractContextManager["Cluster"], AbstractAsyncContextManager["Cl
         """The cuts and the packet loss that are in force."""
         return self._network
 
+    __iter__ = None
+    """Not iterable: without this, Python would iterate by `cluster[0]`, `cluster[1]` and so on. `nodes` is."""
+
     def __getitem__(self, nodeid: int) -> Node:
         return self.nodes[nodeid]
 

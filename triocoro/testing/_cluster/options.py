@@ -378,6 +378,8 @@ def merge(options: ClusterOptions | None, nodes: int | None, settings: ClusterSe
         changes["nodes"] = nodes
     if options is None:
         return ClusterOptions(**changes)
+    if not isinstance(options, ClusterOptions):  # pyright: ignore[reportUnnecessaryIsInstance]  # as everywhere
+        raise TypeError(f"options must be ClusterOptions, not {type(options).__name__}")
     # One of the two replaces both.
     if "nodeids" in changes:
         changes.setdefault("nodes", len(changes["nodeids"] or options.nodeids))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import attrs
 
@@ -94,5 +94,6 @@ class Fault:
     """The arguments of `History.fault`."""
 
 
+ENTRIES: Final = (Call, Return, Failure, Cancellation, Delivery, Loss, Fault)
 Entry: TypeAlias = "Call | Return | Failure | Cancellation | Delivery | Loss | Fault"
 """One line of a history."""

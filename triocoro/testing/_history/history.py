@@ -8,10 +8,11 @@ from pathlib import Path
 
 import trio
 
+from ..._endpoint import check_endpoint
 from ..._services import Endpoint
 from .._cluster.node import Node
 from . import json_lines
-from .entries import Call, Entry, Fault
+from .entries import ENTRIES, Call, Entry, Fault
 from .normalising import normalised
 from .recording import RecordingEndpoint
 from .values import immutable
@@ -29,7 +30,9 @@ class History:  # noqa: PLW1641 - it changes, so it has no hash
     """
 
     def __init__(self, entries: Iterable[Entry] = (), *, clock: Callable[[], float] = trio.current_time) -> None:
-        self._entries = list(entries)
+        self._entries: list[Entry] = []
+        for entry in entries:
+            self.append(entry)
         self._clients: set[str] = set()
         self.clock = clock
 
@@ -49,7 +52,13 @@ class History:  # noqa: PLW1641 - it changes, so it has no hash
         return self._entries == other._entries if isinstance(other, History) else NotImplemented
 
     def append(self, entry: Entry) -> None:
-        """Add an entry at the end."""
+        """Add an entry at the end.
+
+        Raises:
+            TypeError: it is no entry.
+        """
+        if not isinstance(entry, ENTRIES):  # pyright: ignore[reportUnnecessaryIsInstance]  # callers need not be typed
+            raise TypeError(f"an entry of a history is needed, not {type(entry).__name__}")
         self._entries.append(entry)
 
     def endpoint(self, node: Node, *, client: str, via: Endpoint | None = None) -> RecordingEndpoint:
@@ -62,13 +71,23 @@ class History:  # noqa: PLW1641 - it changes, so it has no hash
 
         Raises:
             ValueError: the history already has a client of that name, or entries of one.
+            TypeError: the node, the name or the endpoint is none.
         """
+        if not isinstance(node, Node):  # pyright: ignore[reportUnnecessaryIsInstance]  # callers need not be typed
+            raise TypeError(f"node must be a node of a cluster, not {type(node).__name__}")
+        if not isinstance(client, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"client must be a str, not {type(client).__name__}")
+        endpoint = node.endpoint if via is None else check_endpoint(via)
         recorded = {entry.client for entry in self._entries if not isinstance(entry, Fault)}
         if client in self._clients | recorded:
             raise ValueError(f"this history has a client {client!r} already; each needs a name of its own")
         self._clients.add(client)
         return RecordingEndpoint(
-            via or node.endpoint, append=self.append, clock=self.clock, client=client, node=node.nodeid
+            endpoint,
+            append=self.append,
+            clock=self.clock,
+            client=client,
+            node=node.nodeid,
         )
 
     def fault(self, verb: str, **arguments: object) -> None:
@@ -89,8 +108,11 @@ class History:  # noqa: PLW1641 - it changes, so it has no hash
 
         Raises:
             ValueError: clients of the same name opened the same handle in two histories, so they are two clients.
+            TypeError: one of them is no history.
         """
         parts = list(histories)
+        for part in parts:
+            check_history(part)
         connected: set[tuple[str, int]] = set()
         for part in parts:
             own = {
@@ -127,7 +149,10 @@ class History:  # noqa: PLW1641 - it changes, so it has no hash
 
         Raises:
             ValueError: a line is not an entry of a history.
+            TypeError: the text is no str.
         """
+        if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"a history is read from a str, not {type(text).__name__}")
         return cls(json_lines.decode(text))
 
     def save(self, path: str | Path) -> None:
@@ -138,3 +163,9 @@ class History:  # noqa: PLW1641 - it changes, so it has no hash
     def load(cls, path: str | Path) -> History:
         """Read a file that `save` wrote. Errors are those of `from_json_lines`."""
         return cls.from_json_lines(Path(path).read_text(encoding="ascii"))
+
+
+def check_history(history: object) -> None:
+    """Raise `TypeError` for an object that is no history."""
+    if not isinstance(history, History):
+        raise TypeError(f"a History is needed, not {type(history).__name__}")

@@ -16,13 +16,12 @@ from typing import Any, cast
 import attrs
 
 from ... import _enums, _types  # pyright: ignore[reportPrivateUsage]  # of our own package
-from .entries import Call, Cancellation, Delivery, Entry, Failure, Fault, Loss, Return
+from .entries import ENTRIES, Entry
 
-_ENTRIES = (Call, Return, Failure, Cancellation, Delivery, Loss, Fault)
 _TYPES: Mapping[str, Any] = MappingProxyType(
     {
         **{name: value for name, value in (vars(_enums) | vars(_types)).items() if isinstance(value, type)},
-        **{cls.__name__: cls for cls in (*_ENTRIES, IPv4Address, IPv6Address, float)},
+        **{cls.__name__: cls for cls in (*ENTRIES, IPv4Address, IPv6Address, float)},
     }
 )
 
@@ -51,7 +50,7 @@ def _entry(line: str) -> Entry:
         entry = _decoded(json.loads(line))
     except (ValueError, TypeError, KeyError, AttributeError) as exc:
         raise ValueError(complaint) from exc
-    if not isinstance(entry, _ENTRIES):
+    if not isinstance(entry, ENTRIES):
         raise ValueError(complaint)  # noqa: TRY004 - a str was given, as it should be
     return entry
 

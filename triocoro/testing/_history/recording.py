@@ -124,6 +124,7 @@ class RecordingEndpoint:
         """Connect to one of the daemon's services.
 
         Raises:
+            TypeError: the service is no `ServiceSpec`.
             RuntimeError: this is a forked child of the process that made the endpoint.
             others: as `Endpoint.connect`.
         """
@@ -131,6 +132,8 @@ class RecordingEndpoint:
             f"{self!r} was made",
             "what it records would never reach its history, so make a History here, save it, and merge the two",
         )
+        if not isinstance(service, ServiceSpec):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"service must be a ServiceSpec, not {type(service).__name__}")
         if isinstance(service, CpgSpec):
             # The history needs the ring that a member starts in, even if the client has not asked for it.
             raw = await self._connect(attrs.evolve(service, initial_totem_conf=True))
