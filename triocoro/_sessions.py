@@ -138,6 +138,8 @@ class Session(AbstractAsyncContextManager[T_co]):
         attempts = 0
         while True:
             manager = self._opener()
+            if not hasattr(type(cast("object", manager)), "__aenter__"):
+                raise TypeError(f"expected a function that returns an async context manager, not {manager!r}")
             try:
                 with noting_lifetimes() as self._lifetimes:
                     value = await manager.__aenter__()
@@ -306,7 +308,8 @@ def sessions(opener: Any, /, *args: Any, **kwargs: Any) -> AsyncIterator[Session
         entered and left before the next one, which else is a `RuntimeError`.
 
     Raises:
-        TypeError: `opener` is neither a name nor a function.
+        TypeError: `opener` is neither a name nor a function. Entering a session raises it if that function returns no
+            async context manager.
 
     Cancelled: the next session has not begun.
     """

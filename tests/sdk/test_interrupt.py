@@ -215,7 +215,7 @@ print("ends", flush=True)
 """
 
 
-@pytest.mark.corosync_real_only
+@pytest.mark.corosync_real_only(reason="a fake has no worker threads")
 def test_the_interpreter_ends_although_threads_wait_for_a_frozen_daemon(figure: Any) -> None:
     program = subprocess.Popen([sys.executable, "-c", _EXITING], stdout=subprocess.PIPE, text=True)
     assert program.stdout is not None

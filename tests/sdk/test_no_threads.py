@@ -18,7 +18,7 @@ import triocoro
 from triocoro import ConfigChange, ConnectionLostError, Group, NoResourcesError, Reason, lowlevel
 from triocoro.testing import Cluster, NetnsCluster
 
-pytestmark = [pytest.mark.deadline(20), pytest.mark.corosync_real_only]
+pytestmark = [pytest.mark.deadline(20), pytest.mark.corosync_real_only(reason="a fake needs no threads")]
 
 
 @attrs.frozen

@@ -269,19 +269,21 @@ async def test_an_exception_of_the_users_comes_out_after_a_loss(corosync: Node) 
 
 
 async def test_only_the_others_of_a_group_of_exceptions_come_out(corosync: Node) -> None:
-    async def send_for_ever(group: triocoro.Group) -> None:
+    async def send_for_ever(
+        group: triocoro.Group, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
         with trio.CancelScope(shield=True):
+            task_status.started()
             while True:
-                await group.send(b"x")
+                await group.send_and_wait(b"x")
 
     sessions: list[Session[triocoro.Group]] = []
     with raises_group(KeyError):
-        async for session in triocoro.sessions("g"):
+        async for session in triocoro.sessions("g", receive=False):
             sessions.append(session)
             async with session as group, trio.open_nursery() as nursery:
                 nursery.start_soon(fail_when_cancelled)
-                nursery.start_soon(send_for_ever, group)
-                await trio.testing.wait_all_tasks_blocked()
+                await nursery.start(send_for_ever, group)
                 await until_lost(corosync)
     assert isinstance(sessions[0].lost, ConnectionLostError)
 
@@ -402,6 +404,7 @@ async def test_bad_input_and_an_own_second_membership_come_out(corosync: Node) -
         (["g"], {"max_buffered_bytes": 0}, ValueError),
         (["g"], {"nonsense": 1}, TypeError),
         ([7], {}, TypeError),
+        ([int, "7"], {}, TypeError),
         ([triocoro.open_cmap, "nonsense"], {}, ValueError),
     ):
         with pytest.raises(kind):

@@ -134,7 +134,7 @@ def holders_of(namespaces: frozenset[str]) -> frozenset[tuple[str, str]]:
 def busy_threads() -> list[threading.Thread]:
     """All threads but those that Trio keeps for its next call, which end after ten idle seconds."""
     cache: Any = trio._core._thread_cache.THREAD_CACHE
-    idle = {worker._thread for worker in cache._idle_workers}
+    idle = {worker._thread for worker in tuple(cache._idle_workers)}  # threads take from it
     return [thread for thread in threading.enumerate() if thread not in idle]
 
 

@@ -95,6 +95,18 @@ async def _(cluster: Cluster) -> None:
         await checked(two.cut(1, 2))
 
 
+@case("testing.Cluster.add_node")
+async def _(cluster: Cluster) -> None:
+    async with type(cluster)(nodes=1) as growing:  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+        added = await checked(growing.add_node())
+        await checked(growing.remove_node(added.nodeid))
+
+
+@case("testing.Cluster.remove_node")
+async def _(_: Cluster) -> None:
+    """Tried together with adding one."""
+
+
 @case("testing.Cluster.lose")
 async def _(cluster: Cluster) -> None:
     await checked(cluster.lose(1))
