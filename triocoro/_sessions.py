@@ -118,6 +118,7 @@ class Session(AbstractAsyncContextManager[T_co]):
 
         Raises:
             RuntimeError: the session was entered before.
+            TypeError: `opener` is no `open_*` function: it did not return an async context manager.
             others: as the `open_*` function, except where the daemon is not there yet, or dies meanwhile.
 
         Cancelled: as the `open_*` function.

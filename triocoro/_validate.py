@@ -116,9 +116,10 @@ def integer(value: object, name: str, lowest: int, highest: int) -> int:
     """Check an integer within bounds."""
     if type(value) is bool or not isinstance(value, int):
         raise TypeError(f"{name} must be an int, not {type(value).__name__}")
-    if not lowest <= value <= highest:
-        raise ValueError(f"{name} must be {lowest} to {highest}, not {value}")
-    return value
+    number = int.__index__(value)  # its real value, whatever a subclass says of itself
+    if not lowest <= number <= highest:
+        raise ValueError(f"{name} must be {lowest} to {highest}, not {number}")
+    return number
 
 
 def uint32(value: int, name: str, *, minimum: int = 0) -> int:
@@ -130,9 +131,10 @@ def positive(value: int, name: str) -> int:
     """Check a positive number, such as `max_buffered_bytes`."""
     if type(value) is bool or not isinstance(value, int):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"{name} must be an int, not {type(value).__name__}")
-    if value < 1:
-        raise ValueError(f"{name} must be at least 1, not {value}")
-    return value
+    number = int.__index__(value)
+    if number < 1:
+        raise ValueError(f"{name} must be at least 1, not {number}")
+    return number
 
 
 def track(flags: Track) -> Track:

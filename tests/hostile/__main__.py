@@ -35,7 +35,7 @@ async def _work(mode: str, calls: int, seed: int, findings: Findings, last: Path
                 except Exception as error:  # noqa: BLE001 - it is a finding
                     one.damaged(error)
                     break
-                if findings.calls >= calls:
+                if one.spoilt or findings.calls >= calls:
                     break
 
 

@@ -20,7 +20,7 @@ import triocoro
 from triocoro import lowlevel
 from triocoro.testing import Cluster, FakeCluster, History
 
-from .targets import LAST, RARE, Target, of_modules, of_object
+from .targets import LAST, RARE, SPOILING, Target, of_modules, of_object
 from .values import HostileError, honest, hostile, knows
 
 if sys.version_info < (3, 11):
@@ -100,6 +100,8 @@ class Round:
         self._findings = findings
         self._last = last
         self._latest: list[str] = []
+        self.spoilt = False
+        """Whether the cluster should not be used any more."""
         self._closed: tuple[Any, ...] = ()
 
     async def run(self) -> None:
@@ -111,7 +113,8 @@ class Round:
                     await self._call_all(subjects)
             except triocoro.CorosyncError as error:
                 self._findings.count(f"the block: {type(error).__name__}")
-            await _mend(self._cluster)
+            if not self.spoilt:
+                await _mend(self._cluster)
 
     def damaged(self, error: BaseException) -> None:
         """Note that the round came to a bad end."""
@@ -155,6 +158,7 @@ class Round:
             if grace.cancelled_caught:
                 self._findings.add(f"{target.name} hangs", f"{_show(args)} {_show(kwargs)}")
             self._findings.count("returned")
+            self.spoilt = self.spoilt or target.last_name in SPOILING
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt) or _has_cancelled(error):
                 raise  # the block that the call is in has ended

@@ -27,11 +27,14 @@ LEFT_OUT = {
     **dict.fromkeys(("boot", "crash", "read_configuration", "check_caller"), "the side of a fake that its nodes use"),
 }
 """Public calls that are not made, and why."""
+SPOILING = frozenset(("kill_node", "try_shutdown", "add_node", "remove_node"))
+"""Calls after which the cluster is not used any more: a daemon may end later, or the nodes are others."""
 LAST = frozenset(
     (
-        *("aclose", "close", "finalize", "leave", "kill_node", "try_shutdown", "reload_config"),
+        *SPOILING,
+        *("aclose", "close", "finalize", "leave", "reload_config"),
         *("stop", "kill", "start", "restart", "freeze", "thaw", "settled"),
-        *("partition", "isolate", "cut", "lose", "heal", "add_node", "remove_node"),
+        *("partition", "isolate", "cut", "lose", "heal"),
     )
 )
 """Calls after which the next one may rightly fail, or which take long: made at the end of a round."""

@@ -549,3 +549,11 @@ async def test_a_daemon_that_does_not_start_again_says_why() -> None:
         # What an earlier daemon said is no reason; it is in the log all the same.
         assert "Invalid transport type" not in str(caught.value)
         assert "Invalid transport type" in node.log
+
+
+def test_a_position_in_a_log_is_checked() -> None:
+    node = NetnsCluster(nodes=1)[1]
+    for wrong in (-1, 2**64):
+        with pytest.raises(ValueError, match=f"size must be 0 to {2**63 - 1}, not {wrong}"):
+            node.log_since(wrong)
+    assert node.log_since(0) == ""

@@ -346,3 +346,33 @@ async def test_arguments_of_lowlevel(corosync: Node) -> None:
     await handle.dispatch(Dispatch.ONE)
     assert await handle.membership_get("g") == ()
     await handle.finalize()
+
+
+class _Liar(int):
+    """An int that claims to be within any bounds."""
+
+    def __le__(self, _: object) -> bool:
+        return True
+
+    __lt__ = __ge__ = __gt__ = __le__
+
+
+async def test_a_number_counts_for_what_it_is_whatever_its_class_says(corosync: Node) -> None:
+    del corosync
+    handle = await lowlevel.cpg_initialize()
+    for size in (_Liar(10**30), _Liar(-1)):
+        with pytest.raises(ValueError, match=f"not {int.__index__(size)}"):
+            async with handle.zcb_alloc(size):
+                pass
+    await handle.finalize()
+
+
+async def test_sessions_of_what_is_no_context_manager() -> None:
+    def opener() -> Any:
+        return 7
+
+    async for session in triocoro.sessions(opener):
+        with pytest.raises(TypeError, match="returns an async context manager"):
+            async with session:
+                pass
+        break

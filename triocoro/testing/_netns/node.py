@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from ..._services import Endpoint
+from ..._validate import integer
 from .._cluster.node import Node
 from .background import BackgroundRun
 from .node_processes import DaemonProcess, NodeProcesses
@@ -61,7 +62,12 @@ class NetnsNode(Node):
         return self._processes.log_size
 
     def log_since(self, size: int) -> str:
-        """The log from an earlier `log_size` on."""
+        """The log from an earlier `log_size` on.
+
+        Raises:
+            ValueError, TypeError: the size is invalid.
+        """
+        integer(size, "size", 0, 2**63 - 1)
         return self._processes.log_since(size)
 
     @property
