@@ -11,7 +11,7 @@ import traceback
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import attrs
 import trio
@@ -72,7 +72,8 @@ class Findings:
 def is_allowed(target: Target, error: BaseException) -> bool:
     """Whether a call may raise this error."""
     if isinstance(error, BaseExceptionGroup):
-        return all(is_allowed(target, one) for one in error.exceptions)
+        group = cast("BaseExceptionGroup[BaseException]", error)
+        return all(is_allowed(target, one) for one in group.exceptions)
     if isinstance(error, OSError):
         return target.name.endswith(_OF_FILES)
     if target.last_name == "__getitem__" and isinstance(error, LookupError):
@@ -128,6 +129,7 @@ class Round:
         targets = list(of_modules())
         for name, subject in subjects.items():
             targets += of_object(name, subject)
+        target = targets[0]
         first = [target for target in targets if target.last_name not in LAST]
         # Of each module and object as often, however many calls it has.
         for number in range(CALLS):
@@ -159,7 +161,7 @@ class Round:
                 self._findings.add(f"{target.name} hangs", f"{_show(args)} {_show(kwargs)}")
             self._findings.count("returned")
             self.spoilt = self.spoilt or target.last_name in SPOILING
-        except BaseException as error:
+        except BaseException as error:  # noqa: ASYNC103 - a cancellation is raised
             if isinstance(error, KeyboardInterrupt) or _has_cancelled(error):
                 raise  # the block that the call is in has ended
             self._findings.count(type(error).__name__)
@@ -230,7 +232,8 @@ class Round:
 
 def _has_cancelled(error: BaseException) -> bool:
     if isinstance(error, BaseExceptionGroup):
-        return any(map(_has_cancelled, error.exceptions))
+        group = cast("BaseExceptionGroup[BaseException]", error)
+        return any(map(_has_cancelled, group.exceptions))
     return isinstance(error, trio.Cancelled)
 
 
@@ -249,7 +252,7 @@ async def _use(result: Any) -> None:
         with result:
             pass
     elif isinstance(result, AsyncIterator) and not isinstance(result, trio.abc.ReceiveChannel):
-        async for one in result:
+        async for one in cast("AsyncIterator[Any]", result):
             await _use(one)
             break
 

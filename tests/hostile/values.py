@@ -117,6 +117,10 @@ def _failing() -> Iterator[bytes]:
     raise HostileError
 
 
+def _seven(*_: object) -> int:
+    return 7
+
+
 async def _function(*_: object) -> None:
     await trio.lowlevel.checkpoint()
 
@@ -128,7 +132,7 @@ _SHORT_TEXTS = ("", "a", "key", "hostile.key", "a\0b", "\ud800", "\n\x1b[31m")
 _LONG_TEXTS = ("é" * 64, "a" * 127, "a" * 128, "a" * 256, "a" * 10**6)
 _BYTES = (b"", b"x", b"\0", b"x" * 127, b"x" * 128, b"\xff" * 4097, bytes(3_000_000))
 _TUPLES: tuple[Any, ...] = ((), (1,), ("a", b"b"), frozenset({1}), range(3), range(10**6))
-_MUTABLE: tuple[Any, ...] = ([], [b"x", "y"], {}, {"a": 1}, {1: -1}, set())
+_MUTABLE: tuple[Any, ...] = (list[Any](), [b"x", "y"], dict[Any, Any](), {"a": 1}, {1: -1}, set[Any]())
 _OBJECTS = (
     None,
     ...,
@@ -183,7 +187,7 @@ _HOSTILE: tuple[Callable[[], Any], ...] = (
     _failing,
     _function,
     lambda: _function,
-    lambda: lambda *_: 7,
+    lambda: _seven,
     lambda: itertools.repeat(b"again", 1000),
     lambda: iter([b"x", 7]),
     _Raises,
