@@ -149,6 +149,7 @@ class Round:
         self._last.write_text(line, encoding="utf-8", errors="replace")
         self._latest = [*self._latest[-7:], line]
         self._findings.calls += 1
+        self.spoilt = self.spoilt or target.last_name in SPOILING
         faulthandler.dump_traceback_later(_STUCK, exit=True)
         try:
             with trio.move_on_after(2 * _GRACE) as grace:
@@ -160,7 +161,6 @@ class Round:
             if grace.cancelled_caught:
                 self._findings.add(f"{target.name} hangs", f"{_show(args)} {_show(kwargs)}")
             self._findings.count("returned")
-            self.spoilt = self.spoilt or target.last_name in SPOILING
         except BaseException as error:  # noqa: ASYNC103 - a cancellation is raised
             if isinstance(error, KeyboardInterrupt) or _has_cancelled(error):
                 raise  # the block that the call is in has ended

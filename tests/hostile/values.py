@@ -146,7 +146,6 @@ _OBJECTS = (
     lowlevel,
     random,
     FakeCluster,
-    triocoro.Group,
 )
 _ENUMERATIONS = (*triocoro.CmapType, *triocoro.CmapMap, *lowlevel.Dispatch, *lowlevel.Track, *triocoro.ShutdownFlag)
 _VALUES = (
@@ -218,8 +217,8 @@ _HONEST: dict[str, tuple[Any, ...]] = {
     "name": ("hostile", b"hostile"),
     "group": ("hostile", b"other"),
     "group_name": ("hostile",),
-    "key": ("hostile.key", "totem.token"),
-    "key_name": ("hostile.key", "totem.token"),
+    "key": ("hostile.key", "hostile.other"),
+    "key_name": ("hostile.key", "hostile.other"),
     "prefix": ("hostile.", ""),
     "value": (1, 2.5, "text", b"bytes"),
     "buffers": (b"payload",),
