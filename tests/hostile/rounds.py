@@ -57,6 +57,8 @@ class Findings:
     calls: int = 0
     outcomes: dict[str, int] = attrs.field(factory=dict[str, int])
     found: dict[str, str] = attrs.field(factory=dict[str, str])
+    latest: list[str] = attrs.field(factory=list[str])
+    """The calls that were made last."""
 
     def count(self, outcome: str) -> None:
         """Count how a call ended."""
@@ -100,7 +102,6 @@ class Round:
         self._chance = chance
         self._findings = findings
         self._last = last
-        self._latest: list[str] = []
         self.spoilt = False
         """Whether the cluster should not be used any more."""
         self._closed: tuple[Any, ...] = ()
@@ -120,9 +121,12 @@ class Round:
     def damaged(self, error: BaseException) -> None:
         """Note that the round came to a bad end."""
         last = traceback.extract_tb(error.__traceback__)[-1]
+        logs = [
+            f"the end of the log of node {number}:\n{node.log[-500:]}" for number, node in self._cluster.nodes.items()
+        ]
         self._findings.add(
             f"a round ended with {type(error).__name__} at {Path(last.filename).name}:{last.lineno}",
-            "\n".join([*self._latest, "".join(traceback.format_exception(error))[-1500:]]),
+            "\n".join([*self._findings.latest, *logs, "".join(traceback.format_exception(error))[-1500:]]),
         )
 
     async def _call_all(self, subjects: dict[str, Any]) -> None:
@@ -147,15 +151,15 @@ class Round:
         args, kwargs = self._arguments(target)
         line = f"{target.name} {_show(args)} {_show(kwargs)}"
         self._last.write_text(line, encoding="utf-8", errors="replace")
-        self._latest = [*self._latest[-7:], line]
+        self._findings.latest = [*self._findings.latest[-11:], line]
         self._findings.calls += 1
         self.spoilt = self.spoilt or target.last_name in SPOILING
         faulthandler.dump_traceback_later(_STUCK, exit=True)
         try:
             with trio.move_on_after(2 * _GRACE) as grace:
                 # Verbs of clusters complete in the background if they are cancelled, and disturb what follows.
-                patience = _GRACE if target.name.startswith(("cluster.", "node.")) else _PATIENCE
-                with trio.move_on_after(patience):
+                is_verb = target.name.startswith(("cluster.", "node."))
+                with trio.move_on_after(_GRACE if is_verb else _PATIENCE, shield=is_verb):
                     result = target.call(*args, **kwargs)
                     await _use(result)
             if grace.cancelled_caught:
