@@ -129,7 +129,7 @@ except triocoro.CorosyncUnavailableError as error:
 def test_the_limit_that_forbids_namespaces_is_named(kind: str, limit: int, verdict: str) -> None:
     setting = f"user.max_{kind}_namespaces"
     lines = run_where_limited(setting, limit, _ERROR).splitlines()
-    assert lines[0].startswith("cannot create the cluster's network: its supervisor ")
+    assert lines[0].startswith("cannot create the cluster's nodes: its supervisor ")
     assert lines[-1] == (
         "- namespaces cannot be created (unshare: unshare failed: No space left on device):"
         f" {setting} is {limit}, which {verdict}: sysctl {setting}=10000"

@@ -28,7 +28,7 @@ _PATIENCE = 30.0
 _BRIEFLY = 1.0
 
 _GOALS: Final[dict[Operation, str]] = {
-    "create": "create the cluster's network",
+    "create": "create the cluster's nodes",
     "add": "create the cluster's nodes",
     "start": "start the cluster's daemons",
     "filter": "change the cluster's network",
