@@ -1,12 +1,20 @@
 """Growing pauses between attempts, where the daemon says "try again" and gives no notice of when.
 
 Each kind of attempt has its numbers here: `Backoff.of_requests`, `Backoff.of_multicast` and `Backoff.of_sessions`.
+`retry` repeats a request.
 """
 
 from __future__ import annotations
 
 import random
-from typing import final
+from collections.abc import Awaitable, Callable
+from typing import TypeVar, final
+
+import trio
+
+from ._errors import CorosyncError, TryAgainError
+
+T = TypeVar("T")
 
 
 @final
@@ -49,3 +57,14 @@ class Backoff:
     def reset(self) -> None:
         """Start again with the first pause, after an attempt has succeeded."""
         self._next = self._first
+
+
+async def retry(call: Callable[[], Awaitable[T]], passing: tuple[type[CorosyncError], ...] = (TryAgainError,)) -> T:
+    """Repeat `call` with capped back-off while it raises an error that may pass: by default, the daemon's try-again."""
+    backoff = Backoff.of_requests()
+    while True:
+        try:
+            return await call()
+        except passing:
+            pass
+        await trio.sleep(backoff.next_pause())

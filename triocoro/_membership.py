@@ -12,12 +12,13 @@ from typing import Final, cast, final
 
 import trio
 
+from ._backoff import retry
 from ._connection import Connection
 from ._enums import CsError
 from ._errors import ExistError, TryAgainError
 from ._outstanding import Outstanding, OwnMessage, lost_error
 from ._raw import RawCpg
-from ._requests import GRACE, MAY_PASS, retry
+from ._requests import GRACE, MAY_PASS
 from ._sending import Sender
 from ._settling import Settling
 from ._stream import EventStream

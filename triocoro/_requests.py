@@ -8,7 +8,7 @@ from typing import Final, TypeVar, final
 
 import trio
 
-from ._backoff import Backoff
+from ._backoff import retry
 from ._enums import CsError
 from ._errors import (
     CorosyncError,
@@ -31,17 +31,6 @@ GRACE: Final = 1.0
 
 MAY_PASS: Final = (TryAgainError, NoResourcesError)
 """What the end of a block waits out: the daemon is busy, or we lack a thread to wait for its answer."""
-
-
-async def retry(call: Callable[[], Awaitable[T]], passing: tuple[type[CorosyncError], ...] = (TryAgainError,)) -> T:
-    """Repeat `call` with capped back-off while it raises an error that may pass: by default, the daemon's try-again."""
-    backoff = Backoff.of_requests()
-    while True:
-        try:
-            return await call()
-        except passing:
-            pass
-        await trio.sleep(backoff.next_pause())
 
 
 async def connect(service: ServiceSpec[RawT, object], endpoint: Endpoint, *, retrying: bool = True) -> RawT:

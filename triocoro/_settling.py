@@ -71,7 +71,7 @@ class Settling:
         self._order = order
         self._report = report
         self.counting: bool = False
-        """Whether `count` is to be told of events that were dispatched."""
+        """Whether `count` takes note of events that are dispatched."""
         self._messages = 0
         self._bytes = 0
 

@@ -112,11 +112,15 @@ def only_bytes(messages: Sequence[Buffer]) -> TypeGuard[list[bytes]]:
     return _BYTES_ONLY.issuperset(map(type, messages))
 
 
-def integer(value: object, name: str, lowest: int, highest: int) -> int:
-    """Check an integer within bounds."""
+def _number(value: object, name: str) -> int:
     if type(value) is bool or not isinstance(value, int):
         raise TypeError(f"{name} must be an int, not {type(value).__name__}")
-    number = int.__index__(value)  # its real value, whatever a subclass says of itself
+    return int.__index__(value)  # its real value, whatever a subclass says of itself
+
+
+def integer(value: object, name: str, lowest: int, highest: int) -> int:
+    """Check an integer within bounds."""
+    number = _number(value, name)
     if not lowest <= number <= highest:
         raise ValueError(f"{name} must be {lowest} to {highest}, not {number}")
     return number
@@ -129,9 +133,7 @@ def uint32(value: int, name: str, *, minimum: int = 0) -> int:
 
 def positive(value: int, name: str) -> int:
     """Check a positive number, such as `max_buffered_bytes`."""
-    if type(value) is bool or not isinstance(value, int):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise TypeError(f"{name} must be an int, not {type(value).__name__}")
-    number = int.__index__(value)
+    number = _number(value, name)
     if number < 1:
         raise ValueError(f"{name} must be at least 1, not {number}")
     return number

@@ -9,6 +9,7 @@ from typing import cast
 import pytest
 import trio
 from support.forking import in_child, outcome_of, run_in_child
+from support.public_calls import verbs_of
 from support.refusals import still_works
 
 import triocoro
@@ -34,21 +35,7 @@ async def test_a_child_that_leaves_the_block_leaves_the_cluster_alone(corosync_c
 
 async def test_a_child_that_changes_the_cluster_gets_an_error(corosync_cluster: Cluster) -> None:
     cluster = corosync_cluster
-    verbs: dict[str, Callable[[], Awaitable[object]]] = {
-        "partition": lambda: cluster.partition({1}, {2, 3}),
-        "isolate": lambda: cluster.isolate(1),
-        "cut": lambda: cluster.cut(1, 2),
-        "lose": lambda: cluster.lose(1),
-        "heal": cluster.heal,
-        "settled": cluster.settled,
-        "start": cluster[1].start,
-        "stop": cluster[1].stop,
-        "kill": cluster[1].kill,
-        "restart": cluster[1].restart,
-        "freeze": cluster[1].freeze,
-        "thaw": cluster[1].thaw,
-        "aenter": cluster.__aenter__,
-    }
+    verbs = {**verbs_of(cluster), "aenter": cluster.__aenter__}
 
     async def try_all() -> dict[str, str]:
         return {name: await outcome_of(verb) for name, verb in verbs.items()}

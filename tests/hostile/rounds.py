@@ -256,7 +256,7 @@ async def _use(result: Any) -> None:
         with result:
             pass
     elif isinstance(result, AsyncIterator) and not isinstance(result, trio.abc.ReceiveChannel):
-        async for one in cast("AsyncIterator[Any]", result):
+        async for one in result:  # pyright: ignore[reportUnknownVariableType] - whatever it yields
             await _use(one)
             break
 

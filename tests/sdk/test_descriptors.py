@@ -10,6 +10,7 @@ import pytest
 import trio
 from support.c_libraries import of_the_libraries, open_fds
 from support.confined import descriptors_left, in_child
+from support.public_calls import OPENERS
 from support.raw_handles import close
 
 import triocoro
@@ -19,14 +20,6 @@ from triocoro.testing import Node
 
 pytestmark = pytest.mark.deadline(30)
 
-OPENERS: dict[str, Callable[[], AbstractAsyncContextManager[object]]] = {
-    "group": lambda: triocoro.open_group("g"),
-    "cpg": triocoro.open_cpg,
-    "votequorum": triocoro.open_votequorum,
-    "quorum": triocoro.open_quorum,
-    "cmap": triocoro.open_cmap,
-    "cfg": triocoro.open_cfg,
-}
 WORDS = r"Too many open files.*RLIMIT_NOFILE.*ulimit -n"
 ENOUGH = 6
 """More than any connect needs."""

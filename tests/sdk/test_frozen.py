@@ -12,6 +12,7 @@ import pytest
 import trio
 import trio.testing
 from support.load import Stopwatch, kept_waiting, share_since
+from support.public_calls import OPENERS
 
 import triocoro
 from triocoro import BadHandleError, CmapTrack, CmapType, EventStream, Group, Message, TryAgainError, lowlevel
@@ -165,16 +166,6 @@ async def test_the_loop_never_waits(corosync: Node, figure: Any) -> None:
         assert await quorum.is_quorate()
         assert await cmap.get("totem.version") == 2
         assert await cfg.local_nodeid() == corosync.nodeid
-
-
-OPENERS: dict[str, Callable[[], Any]] = {
-    "group": lambda: triocoro.open_group("g"),
-    "cpg": triocoro.open_cpg,
-    "votequorum": triocoro.open_votequorum,
-    "quorum": triocoro.open_quorum,
-    "cmap": triocoro.open_cmap,
-    "cfg": triocoro.open_cfg,
-}
 
 
 @pytest.mark.parametrize("opener", OPENERS)

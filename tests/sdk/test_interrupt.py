@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import trio
 from support.load import Stopwatch
+from support.public_calls import OPENERS
 from support.refusals import ignore
 from trio.testing import wait_all_tasks_blocked
 
@@ -27,15 +28,6 @@ SLACK = 0.5
 
 Freeze = Callable[[], Awaitable[None]]
 State = Callable[[Freeze], Awaitable[None]]
-
-OPENERS: dict[str, Callable[[], Any]] = {
-    "group": lambda: triocoro.open_group("g"),
-    "cpg": triocoro.open_cpg,
-    "votequorum": triocoro.open_votequorum,
-    "quorum": triocoro.open_quorum,
-    "cmap": triocoro.open_cmap,
-    "cfg": triocoro.open_cfg,
-}
 
 
 async def receive_for_ever(group: triocoro.Group) -> None:

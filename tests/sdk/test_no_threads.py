@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 import attrs
 import pytest
 import trio
+from support.public_calls import OPENERS
 from support.refusals import still_works
 from trio._core import _thread_cache
 from trio.testing import wait_all_tasks_blocked
@@ -53,16 +54,6 @@ async def receive_change(group: Group) -> ConfigChange:
     event = await group.receive()
     assert isinstance(event, ConfigChange)
     return event
-
-
-OPENERS: dict[str, Callable[[], Any]] = {
-    "group": lambda: triocoro.open_group("h"),
-    "cpg": triocoro.open_cpg,
-    "votequorum": triocoro.open_votequorum,
-    "quorum": triocoro.open_quorum,
-    "cmap": triocoro.open_cmap,
-    "cfg": triocoro.open_cfg,
-}
 
 
 async def enter(opener: Callable[[], Any]) -> None:

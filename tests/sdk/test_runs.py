@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 import trio
+from support.public_calls import verbs_of
 from support.refusals import ignore, still_works
 from support.threads import reached, run_in_threads
 
@@ -168,18 +169,7 @@ def test_under_asyncio_each_entry_says_that_it_needs_trio(corosync_cluster: Clus
         "cmap_initialize": lambda: lowlevel.cmap_initialize(endpoint=endpoint),
         "cfg_initialize": lambda: lowlevel.cfg_initialize(endpoint=endpoint),
         "cluster": another.__aenter__,
-        "partition": lambda: cluster.partition({1}, {2, 3}),
-        "isolate": lambda: cluster.isolate(1),
-        "cut": lambda: cluster.cut(1, 2),
-        "lose": lambda: cluster.lose(1),
-        "heal": cluster.heal,
-        "settled": cluster.settled,
-        "start": cluster[1].start,
-        "stop": cluster[1].stop,
-        "kill": cluster[1].kill,
-        "restart": cluster[1].restart,
-        "freeze": cluster[1].freeze,
-        "thaw": cluster[1].thaw,
+        **verbs_of(cluster),
     }
 
     async def try_all() -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
 import trio
 
-from .._backoff import Backoff
+from .._backoff import retry
 from .._enums import CsError
 from .._errors import BadHandleError, CorosyncError, NoResourcesError
 from .._runs import Latch, Run
@@ -184,16 +185,8 @@ class CorosyncHandle(ABC, Generic[EventT_co]):
 
     async def _late(self, call: Callable[[], object]) -> None:  # noqa: ASYNC910 - a task of its own
         """Run `call` on a worker, once the lane is free, after its caller was cancelled."""
-        backoff = Backoff.of_requests()
-        while not self._closing:  # closing the handle undoes it
-            try:
-                await self._trip(call)
-            except NoResourcesError:
-                await trio.sleep(backoff.next_pause())
-            except CorosyncError:
-                break
-            else:
-                break
+        with contextlib.suppress(CorosyncError):  # closing the handle, after which it refuses, undoes the call
+            await retry(partial(self._trip, call), (NoResourcesError,))
 
     # --- closing ---
 

@@ -198,7 +198,7 @@ class NetnsCluster(Cluster):
                 self._close()  # the loop stands still for it, but the cluster ends
 
     def _close(self) -> None:
-        """End the cluster, and wait for its end; if it is to be kept, release it. Nothing happens in a forked child."""
+        """End the cluster, and wait for its end, or release it if it is kept. In a forked child, do nothing."""
         if self._origin.forked:
             return
         if self._supervisor is not None:

@@ -11,10 +11,11 @@ from typing import Any, Final, TypeVar
 import attrs
 import trio
 
+from ..._backoff import retry
 from ..._enums import IterationType
 from ..._errors import CorosyncError
 from ..._raw import RawCmap, RawCpg, RawHandle, RawVotequorum
-from ..._requests import connect, retry
+from ..._requests import connect
 from ..._services import CPG, ICMAP, STATS, VOTEQUORUM, ServiceSpec
 from ..._types import TypedValue
 from .._cluster.cluster import Cluster
