@@ -72,6 +72,7 @@ class Connection(Generic[EventT]):
         self._raw = raw
         self._dispatching = False
         self._served = trio.Event()
+        self._completing = False
         self.taken: int = 0
         """How many events were dispatched, fragments of messages included."""
 
@@ -98,7 +99,7 @@ class Connection(Generic[EventT]):
         while True:
             await trio.lowlevel.checkpoint()
             await self.lifetime.check_async()
-            if not self.waiting():
+            if not self.waiting() and not self._completing:
                 return
 
     def take(self, max_events: int = BATCH_EVENTS, max_bytes: int = BATCH_BYTES) -> tuple[int, Sequence[EventT]]:
@@ -123,6 +124,16 @@ class Connection(Generic[EventT]):
         self.taken += taken
         return taken, events
 
+    async def complete(self) -> None:  # noqa: ASYNC910 - a checkpoint only if there is much to copy
+        """Wait until the events that were taken are complete: huge messages are copied a piece at a time."""
+        if self._raw.complete():
+            return
+        self._completing = True
+        with trio.CancelScope(shield=True):  # noqa: ASYNC912 - else events would be lost
+            while not self._raw.complete():
+                await trio.lowlevel.checkpoint()
+        self._completing = False
+
     @trio.lowlevel.enable_ki_protection
     async def _serve(self, handle: Callable[[Sequence[EventT]], None]) -> None:  # noqa: ASYNC910 - a task of our own
         """Dispatch until the connection ends, whether or not any task receives."""
@@ -135,6 +146,7 @@ class Connection(Generic[EventT]):
                         _, events = self.take()
                     except (trio.ClosedResourceError, CorosyncError):
                         return  # noqa: ASYNC910
+                    await self.complete()
                     handle(events)
         finally:
             self._served.set()

@@ -23,6 +23,9 @@ from ._errors import MessageLostError
 from ._types import Address, Message
 from ._window import OVERHEAD, SendWindow, cost
 
+_MOST_COMPARED: Final = 4 * 2**20
+"""Bytes of a payload that is compared with others. Of larger ones, mostly just one is outstanding that has its size."""
+
 
 @attrs.define(eq=False)
 class OwnMessage:
@@ -208,6 +211,10 @@ class Outstanding:
 
     def _match(self, payload: bytes) -> int | None:
         """Which outstanding message was delivered: of equal ones the first that was not abandoned, else the first."""
+        if len(payload) > _MOST_COMPARED:
+            similar = [index for index, entry in enumerate(self._entries) if _size(entry) == len(payload)]
+            if len(similar) == 1:
+                return similar[0]
         found = None
         for index, entry in enumerate(self._entries):
             own = _with_state(entry)
@@ -285,6 +292,10 @@ class Outstanding:
         self.window.remove(count, occupied)
         if self.room:
             self.room.unpark_all()
+
+
+def _size(entry: bytes | OwnMessage) -> int:
+    return len(entry if isinstance(entry, bytes) else entry.payload)
 
 
 def _with_state(entry: bytes | OwnMessage) -> OwnMessage:

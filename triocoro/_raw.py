@@ -93,6 +93,14 @@ class RawHandle(Protocol[EventT_co]):
         """
         ...
 
+    def complete(self) -> bool:
+        """Copy a further piece of the huge messages that the last dispatch has returned.
+
+        Returns:
+            whether all are complete. Their payloads must not be used before.
+        """
+        ...
+
     def close(self, *, leave: bool = False) -> None:
         """Finalize the handle in the background, once the lane is free, without blocking. Idempotent.
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
 import trio
+from support.fixtures.figures import Bound
 
 import triocoro
-from triocoro import Message, _gathering
+from triocoro import Message, _gathering, lowlevel
 from triocoro._gathering import gather, gather_each
 from triocoro._types import Buffer
 from triocoro._validate import MOST_COPIED
+from triocoro.testing import Node
 
 MIB = 2**20
 
@@ -90,3 +93,83 @@ async def test_a_send_that_is_cancelled_while_it_copies_sends_nothing() -> None:
             await group.send(bytearray(MOST_COPIED + 1))
         assert scope.cancelled_caught
         assert group.statistics().sent == 0
+
+
+# -- receiving ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.deadline(30)
+async def test_a_huge_message_is_delivered_as_it_was_sent(corosync: Node) -> None:
+    payload = os.urandom(10 * MIB + 13)
+    async with triocoro.open_group("g", endpoint=corosync.endpoint) as group:
+        await group.receive()
+        for _ in range(2):
+            await group.send(payload)
+        await group.send(b"next")
+        message = Message(group.address, payload)
+        assert [await group.receive() for _ in range(3)] == [message, message, Message(group.address, b"next")]
+        await group.send_and_wait(payload)
+        assert group.statistics().lost == group.statistics().outstanding == 0
+
+
+@pytest.mark.usefixtures("corosync")
+async def test_a_huge_message_in_the_c_api() -> None:
+    payload = os.urandom(9 * MIB)
+    received: list[bytes] = []
+
+    async def deliver(message: Message) -> None:
+        received.append(message.payload)
+
+    handle = await lowlevel.cpg_initialize(deliver=deliver)
+    await handle.join("g")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(handle.mcast_joined, payload)
+        while not received:
+            await handle.dispatch(lowlevel.Dispatch.ONE)
+    assert received == [payload]
+    await handle.finalize()
+
+
+@pytest.mark.corosync_real_only(reason="the fake passes a message on without a copy")
+@pytest.mark.usefixtures("corosync")
+async def test_a_huge_message_is_copied_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    from triocoro._corosync import _arena
+
+    copies: list[int] = []
+
+    class Pages(_arena.Pages):
+        def copy_some(self) -> bool:
+            copies.append(turns())
+            return super().copy_some()
+
+    monkeypatch.setattr(_arena, "Pages", Pages)
+    payload = bytes(20 * MIB)
+    async with triocoro.open_group("g") as group, counting_turns() as turns:
+        assert (await group.send_and_wait(payload)).payload == payload
+        assert len(copies) == len(payload) // _arena.PIECE
+        # Trio shuffles the two tasks, so one may have two turns in a row.
+        assert all(copies[index] < copies[index + 2] for index in range(len(copies) - 2))
+
+
+@pytest.mark.skipif(os.environ.get("BOUNDS") != "only", reason="it takes long; for `make bounds`")
+@pytest.mark.parametrize("kind", [bytes, bytearray])
+async def test_a_ticker_beside_a_huge_message(
+    corosync: Node, corosync_mode: str, kind: type[bytes | bytearray], bound: Bound
+) -> None:
+    payload = kind(200_000_000)
+    lateness: list[float] = []
+
+    async def tick() -> None:
+        while True:
+            due = trio.current_time() + 0.005
+            await trio.sleep_until(due)
+            lateness.append(trio.current_time() - due)
+
+    async with (
+        triocoro.open_group("g", endpoint=corosync.endpoint, max_buffered_bytes=2**30) as group,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(tick)
+        await group.send_and_wait(payload)
+        nursery.cancel_scope.cancel()
+    bound(f"200 MB as {kind.__name__}, {corosync_mode}: ms that a ticker is late", max(lateness) * 1000, 50)

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import select
 import time
+from collections import deque
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, final
@@ -53,6 +54,7 @@ _HEADER = 512
 _OK = int(CsError.OK)
 _MESSAGE = lib.TC_MESSAGE
 _LARGE_MESSAGE = lib.TC_LARGE_MESSAGE
+_HUGE_MESSAGE = lib.TC_HUGE_MESSAGE
 _CONFCHG = lib.TC_CONFCHG
 _REASONS = {int(reason): reason for reason in Reason}
 _MAX_SENDERS = 1024
@@ -121,6 +123,7 @@ class CorosyncCpg(CorosyncHandle[CpgEvent]):
         self._interrupted = False
         self._group: CpgName | None = None
         self._senders = _Senders()
+        self._incomplete: deque[_arena.Pages] = deque()
         self._buffers: dict[int, SharedBuffer] = {}  # by the id of the caller's view
 
     @property
@@ -173,13 +176,18 @@ class CorosyncCpg(CorosyncHandle[CpgEvent]):
                 payloads = [data[start : start + length] for start, length in zip(starts, lengths, strict=True)]
                 return make_messages(map(senders.__getitem__, words[1::_WORDS]), payloads)
         events: list[CpgEvent] = []
-        for kind, value, extra, offset, length in _arena.records(arena):
+        for index, (kind, value, extra, offset, length) in enumerate(_arena.records(arena)):
             if kind <= _LARGE_MESSAGE:
                 small = kind == _MESSAGE
                 payload = data[offset : offset + length] if small else _arena.large_payload(offset, length)
                 events.append(Message(senders[extra], payload))
                 if length > self._max_message_size:
                     self._assembling = self._interrupted = False
+            elif kind == _HUGE_MESSAGE:
+                pages = _arena.take_pages(arena, index)
+                self._incomplete.append(pages)
+                events.append(Message(senders[extra], pages.payload))
+                self._assembling = self._interrupted = False
             elif kind == _CONFCHG:
                 events.append(_config_change(value, data[offset : offset + length]))
                 # It interrupts senders, whose parts remain until they begin another message.
@@ -188,6 +196,11 @@ class CorosyncCpg(CorosyncHandle[CpgEvent]):
             else:
                 events.append(_totem_change(extra, data[offset : offset + length]))
         return events
+
+    def complete(self) -> bool:
+        if self._incomplete and self._incomplete[0].copy_some():
+            self._incomplete.popleft()
+        return not self._incomplete
 
     # --- multicast ---
 

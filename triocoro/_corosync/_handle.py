@@ -155,6 +155,9 @@ class CorosyncHandle(ABC, Generic[EventT_co]):
                 raise failure(code, self.dispatch_function)
         return taken, events
 
+    def complete(self) -> bool:
+        return True
+
     # --- round trips ---
 
     def _exclusively(self, call: Callable[[], T]) -> T:

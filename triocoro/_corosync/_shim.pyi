@@ -15,13 +15,17 @@ class Pointer(CData, Generic[_T]):
     def __getitem__(self, index: int) -> _T: ...
     def __setitem__(self, index: int, value: _T) -> None: ...
 
+class Record(CData):
+    offset: int
+    length: Final[int]
+
 class Arena(CData):
     taken: Final[int]
     count: Final[int]
     room: Final[int]
     used: Final[int]
     size: Final[int]
-    records: Final[CData]
+    records: Final[Pointer[Record]]
     data: Final[CData]
 
 class LibraryConnection(CData):
@@ -144,6 +148,7 @@ class Lib:
     TC_SHUTDOWN: Final[int]
     TC_RING_STATUS: Final[int]
     TC_EXTRA_INFO: Final[int]
+    TC_HUGE_MESSAGE: Final[int]
     TC_CMAP_ROOM: Final[int]
     TC_CFG_NODE_STATUS_V1: Final[int]
 
@@ -161,6 +166,8 @@ class Lib:
     def tc_arena_new(self) -> Arena: ...
     def tc_arena_clear(self, arena: Arena) -> None: ...
     def tc_arena_free(self, arena: Arena) -> None: ...
+    def tc_pages_copy(self, to: bytes, address: int, done: int, size: int) -> None: ...
+    def tc_pages_free(self, address: int, length: int) -> None: ...
     def tc_cpg_multicast(self, handle: int, fd: int, data: bytes, lengths: Sequence[int], count: int) -> int: ...
     def tc_cpg_multicast_fragmented(self, handle: int, fd: int, data: bytes, length: int) -> int: ...
     def tc_cpg_iterate(

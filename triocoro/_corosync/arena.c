@@ -53,6 +53,8 @@ void tc_arena_clear(struct tc_arena *arena)
 	for (i = 0; i < arena->count; i++) {
 		if (arena->records[i].kind == TC_LARGE_MESSAGE) {
 			free((void *)(uintptr_t)arena->records[i].offset);
+		} else if (arena->records[i].kind == TC_HUGE_MESSAGE && arena->records[i].offset != 0) {
+			tc_pages_free(arena->records[i].offset, arena->records[i].length);
 		}
 	}
 	arena->taken = arena->count = arena->failed = 0;
@@ -126,6 +128,23 @@ char *tc_arena_add(struct tc_arena *arena, uint32_t kind, uint32_t value, uint64
 failed:
 	arena->failed = 1;
 	return NULL;
+}
+
+/* Add a record of a huge message, whose pages are taken from the library. */
+void tc_arena_add_huge(struct tc_arena *arena, uint64_t extra, char *payload, uint64_t length)
+{
+	struct tc_record *record;
+	char *pages;
+
+	if (tc_arena_add(arena, TC_HUGE_MESSAGE, 0, extra, 0) == NULL) {
+		return;
+	}
+	record = &arena->records[arena->count - 1];
+	pages = tc_pages_take(payload, length);
+	arena->failed |= pages == NULL;
+	record->offset = (uint64_t)(uintptr_t)pages;
+	record->length = length;
+	arena->payload += length;
 }
 
 /* A client of CPG in one integer, which is what Python looks senders up by. */

@@ -14,10 +14,15 @@
 static void tc_on_deliver(uint64_t handle, const tc_cpg_name_t *group, uint32_t nodeid, uint32_t pid, void *message,
 	size_t length)
 {
-	char *bytes = tc_arena_add(tc_current, TC_MESSAGE, 0, tc_client(nodeid, pid), length);
+	char *bytes;
 
 	(void)handle;
 	(void)group;
+	if (length >= TC_HUGE) {
+		tc_arena_add_huge(tc_current, tc_client(nodeid, pid), message, length);
+		return;
+	}
+	bytes = tc_arena_add(tc_current, TC_MESSAGE, 0, tc_client(nodeid, pid), length);
 	if (bytes != NULL) {
 		(void)tc_put(bytes, message, length);
 	}

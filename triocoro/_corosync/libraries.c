@@ -162,6 +162,7 @@ int tc_dispatch(int library, uint64_t handle, struct tc_arena *arena, uint32_t m
 {
 	int (*dispatch)(uint64_t, uint32_t) = tc_libraries[library].dispatch;
 	struct tc_arena *before = tc_current;
+	uint32_t count;
 	int code = TC_CS_OK;
 
 	if (tc_stack_is_shallow()) {
@@ -169,11 +170,16 @@ int tc_dispatch(int library, uint64_t handle, struct tc_arena *arena, uint32_t m
 	}
 	tc_current = arena;
 	while (arena->taken < max_events && arena->payload <= max_bytes && !arena->failed) {
+		count = arena->count;
 		code = dispatch(handle, TC_DISPATCH_ONE_NONBLOCKING);
 		if (code != TC_CS_OK) {
 			break;
 		}
 		arena->taken++;
+		if (arena->count == count) {
+			/* Most likely a fragment: the library has copied about that much, and called no callback. */
+			arena->payload += TC_FRAGMENT;
+		}
 	}
 	tc_current = before;
 	return arena->failed ? TC_CS_NO_MEMORY : code;

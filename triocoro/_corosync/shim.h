@@ -5,6 +5,7 @@
  *   fd.c          what a connection's fd tells, with either kind of IPC
  *   lib*.c        per library: its callbacks, and the calls that need more than the library's own function
  *   arena.c       where callbacks store events until Python decodes them
+ *   pages.c       large payloads: takes their pages from the library, and copies them a piece at a time
  *   descriptors.c keeps libqb from closing file descriptors that are not its own
  *   creation.c    serializes the creation of handles, which libqb leaves unlocked
  *   iteration.c   cpg_iteration_*, so that a dying daemon cannot hang it
@@ -94,13 +95,14 @@ enum {
 	TC_SHUTDOWN = 13,     /* value: flags */
 	TC_RING_STATUS = 14,  /* extra: length of the name; bytes: the name, the status */
 	TC_EXTRA_INFO = 15,   /* value: nodeid; bytes: the extra information */
+	TC_HUGE_MESSAGE = 16, /* as TC_LARGE_MESSAGE, with the payload in pages of its own (pages.c) */
 };
 
 struct tc_record {
 	uint32_t kind;
 	uint32_t value;
 	uint64_t extra;
-	uint64_t offset; /* of the bytes in the arena's data; for TC_LARGE_MESSAGE their address */
+	uint64_t offset; /* of the bytes in the arena's data; for large and huge messages their address */
 	uint64_t length; /* of the bytes */
 };
 
@@ -111,7 +113,7 @@ struct tc_arena {
 	uint32_t failed; /* out of memory: an event is lost */
 	uint64_t used;   /* bytes in use of `data`, */
 	uint64_t size;   /* and its size */
-	uint64_t payload; /* bytes of all records, large messages included */
+	uint64_t payload; /* bytes of all records, large messages and fragments included */
 	struct tc_record *records;
 	char *data;
 };
@@ -133,10 +135,23 @@ void tc_arena_clear(struct tc_arena *arena);
 void tc_arena_free(struct tc_arena *arena);
 
 char *tc_arena_add(struct tc_arena *arena, uint32_t kind, uint32_t value, uint64_t extra, uint64_t length);
+void tc_arena_add_huge(struct tc_arena *arena, uint64_t extra, char *payload, uint64_t length);
 void tc_arena_add_ring(uint32_t kind, uint32_t value, uint32_t nodeid, uint64_t seq, const uint32_t *nodes,
 	uint32_t count);
 char *tc_put(char *to, const void *piece, size_t length);
 uint64_t tc_client(uint32_t nodeid, uint32_t pid);
+
+/* --- pages.c --- */
+
+/* From so many bytes on, a message is huge. */
+#define TC_HUGE (8 * 1024 * 1024)
+
+/* About the size of a fragment of a message above the atomic size. */
+#define TC_FRAGMENT (1024 * 1024)
+
+char *tc_pages_take(char *from, size_t length);
+void tc_pages_copy(char *to, uint64_t address, uint64_t done, uint64_t size);
+void tc_pages_free(uint64_t address, uint64_t length);
 
 /* --- creation.c --- */
 

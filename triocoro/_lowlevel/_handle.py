@@ -131,6 +131,7 @@ class Handle(Generic[EventT]):
             how many events were taken (0 or 1), and whether a callback was called.
         """
         taken, events = self._connection.take(max_events=1)
+        await self._connection.complete()
         if not events:
             return taken, False  # noqa: ASYNC910 - this is what must have no checkpoint
         callback, argument = self._callback(events[0])

@@ -224,6 +224,8 @@ class _RecordingHandle:
                 self._lost = True
                 self._recorder.write(Loss, self._number)
             raise
+        while not self._raw.complete():
+            pass
         # All get the same time: the client took them at once.
         time = self._recorder.clock()
         for event in events:

@@ -62,6 +62,9 @@ class FakeHandle(ABC, Generic[RecordT, EventT]):
         connection.acknowledge(len(records))
         return len(records), events
 
+    def complete(self) -> bool:
+        return True
+
     def close(self, *, leave: bool = False) -> None:
         if not self._closing:
             self._closing = True
