@@ -127,10 +127,10 @@ class Connection(Generic[EventT]):
     async def complete(self) -> None:  # noqa: ASYNC910 - a checkpoint only if there is much to copy
         """Wait until the events that were taken are complete: huge messages are copied a piece at a time."""
         if self._raw.complete():
-            return
+            return  # noqa: ASYNC910
         self._completing = True
         with trio.CancelScope(shield=True):  # noqa: ASYNC912 - else events would be lost
-            while not self._raw.complete():
+            while not self._raw.complete():  # noqa: ASYNC110 - each call copies a piece
                 await trio.lowlevel.checkpoint()
         self._completing = False
 
