@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import select
+import threading
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -124,6 +125,7 @@ class CorosyncCpg(CorosyncHandle[CpgEvent]):
         self._group: CpgName | None = None
         self._senders = _Senders()
         self._incomplete: deque[_arena.Pages] = deque()
+        self._copying = threading.Lock()
         self._buffers: dict[int, SharedBuffer] = {}  # by the id of the caller's view
 
     @property
@@ -164,6 +166,8 @@ class CorosyncCpg(CorosyncHandle[CpgEvent]):
             while (self._assembling or (interrupted and self._interrupted)) and time.monotonic() < deadline:
                 if not readable.poll(_NOTHING_FOLLOWS) or not self.dispatch(1, 1)[0]:
                     return
+                while not self.complete():  # which gives the pages of a huge message back
+                    pass
 
     def _decode(self, arena: Arena) -> Sequence[CpgEvent]:
         data = ffi.buffer(arena.data, arena.used)
@@ -198,9 +202,10 @@ class CorosyncCpg(CorosyncHandle[CpgEvent]):
         return events
 
     def complete(self) -> bool:
-        if self._incomplete and self._incomplete[0].copy_some():
-            self._incomplete.popleft()
-        return not self._incomplete
+        with self._copying:  # the worker that closes the handle may do it as well
+            if self._incomplete and self._incomplete[0].copy_some():
+                self._incomplete.popleft()
+            return not self._incomplete
 
     # --- multicast ---
 
