@@ -120,8 +120,12 @@ async def test_a_huge_message_in_the_c_api() -> None:
     async def deliver(message: Message) -> None:
         received.append(message.payload)
 
-    handle = await lowlevel.cpg_initialize(deliver=deliver)
+    async def ignore(_: triocoro.ConfigChange) -> None:
+        await trio.lowlevel.checkpoint()
+
+    handle = await lowlevel.cpg_initialize(deliver=deliver, confchg=ignore)
     await handle.join("g")
+    await handle.dispatch(lowlevel.Dispatch.ONE)  # our join, which would interrupt the message
     async with trio.open_nursery() as nursery:
         nursery.start_soon(handle.mcast_joined, payload)
         while not received:
