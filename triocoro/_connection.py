@@ -129,7 +129,8 @@ class Connection(Generic[EventT]):
         if self._raw.complete():
             return  # noqa: ASYNC910
         self._completing = True
-        with trio.CancelScope(shield=True):  # noqa: ASYNC912 - else events would be lost
+        with trio.CancelScope(shield=True):  # else events would be lost
+            await trio.lowlevel.checkpoint()
             while not self._raw.complete():  # noqa: ASYNC110 - each call copies a piece
                 await trio.lowlevel.checkpoint()
         self._completing = False
