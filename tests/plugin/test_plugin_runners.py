@@ -99,6 +99,17 @@ def test_plain_trio(run: Run) -> None:
     result.assert_outcomes(passed=2)
 
 
+def test_without_pytest_trio(pytester: pytest.Pytester, corosync_mode: str) -> None:
+    """The extra "pytest" does not install it."""
+    pytester.makeconftest("import sys\nsys.modules['pytest_trio'] = None")
+    pytester.makepyfile(
+        f"{IMPORTS}async def main():{body(1)}\ndef test_one(corosync): trio.run(main)\n"
+        "def test_cluster(make_corosync_cluster): make_corosync_cluster(nodes=1)"
+    )
+    result = pytester.runpytest_subprocess(f"--corosync={corosync_mode}", "-p", "no:trio")
+    result.assert_outcomes(passed=2)
+
+
 def test_xdist(pytester: pytest.Pytester, corosync_mode: str) -> None:
     """Each worker has clusters of its own."""
     pytester.makepyfile(

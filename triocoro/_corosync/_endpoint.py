@@ -76,6 +76,13 @@ class CorosyncEndpoint:
         return kind(connection, lane, self._namespaces)
 
 
+HOW_TO_GET_THE_EXTENSION = (
+    "install a wheel for this platform; or a C compiler and Python's headers (Debian: gcc, libc6-dev and python3-dev),"
+    " and then build triocoro again (pip install --force-reinstall --no-deps --no-cache-dir --no-binary triocoro"
+    " triocoro)"
+)
+
+
 def _require_extension() -> None:
     try:
         from . import _shim
@@ -83,8 +90,7 @@ def _require_extension() -> None:
         os.close(os.open(os.devnull, os.O_RDONLY))  # raises the error to report, if there are no more fds
         raise CorosyncUnavailableError(
             "triocoro was installed without its extension module triocoro._corosync._shim, which real connections need:"
-            " install a wheel for this platform, or a C compiler and then build triocoro again"
-            f" (pip install --no-binary triocoro --force-reinstall triocoro); the import says: {error}"
+            f" {HOW_TO_GET_THE_EXTENSION}; the import says: {error}"
         ) from error
     del _shim
 

@@ -213,7 +213,9 @@ def _missing_client() -> list[str]:
     try:
         from ..._corosync import _libraries
     except ImportError as error:
-        return [f"triocoro's extension module cannot be loaded ({error}): pip install -e . builds it"]
+        from ..._corosync._endpoint import HOW_TO_GET_THE_EXTENSION
+
+        return [f"triocoro's extension module cannot be loaded ({error}): {HOW_TO_GET_THE_EXTENSION}"]
     found: list[str] = []
     for library in _libraries.LIBRARIES:
         try:
