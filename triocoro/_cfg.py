@@ -68,6 +68,9 @@ class Cfg:
         self._connection = connection
         self._streams = streams
 
+    def __repr__(self) -> str:
+        return f"<triocoro.Cfg on {self._connection.lifetime.describe()}>"
+
     async def local_nodeid(self) -> int:
         """Return the id of the daemon's node.
 

@@ -48,6 +48,9 @@ class Cmap:
         self._map = map
         self._numbers = itertools.count(1)
 
+    def __repr__(self) -> str:
+        return f"<triocoro.Cmap {self._map.name} on {self._connection.lifetime.describe()}>"
+
     async def get(self, key: str) -> CmapValue:
         """Return the value of a key: an `int`, `float`, `str` or `bytes`, according to its type.
 

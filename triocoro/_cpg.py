@@ -293,6 +293,9 @@ class Cpg:
         self._raw = raw
         self._connection = connection
 
+    def __repr__(self) -> str:
+        return f"<triocoro.Cpg on {self._connection.lifetime.describe()}>"
+
     @property
     def max_atomic_message_size(self) -> int:
         """The atomic size: the largest message in bytes that is sent in one piece (cpg_max_atomic_msgsize_get(3))."""

@@ -141,6 +141,12 @@ class Lifetime:
         self.check()
         return self._fd
 
+    def describe(self) -> str:
+        """Name the daemon, and say how the connection has ended, if it has; for reprs."""
+        if self._closed:
+            return f"{self.label}, closed"
+        return f"{self.label}, lost" if self.lost else self.label
+
     def loss(self) -> CorosyncError:
         """Return a new error that says how the connection was lost or cut."""
         if self._make_loss is None:

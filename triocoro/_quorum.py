@@ -26,6 +26,9 @@ class Quorum:
         self._connection = connection
         self._tracker = tracker
 
+    def __repr__(self) -> str:
+        return f"<triocoro.Quorum on {self._connection.lifetime.describe()}>"
+
     @property
     def type(self) -> QuorumType:
         """Whether a quorum provider is configured (quorum_model_initialize(3))."""

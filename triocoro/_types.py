@@ -34,6 +34,9 @@ class Address:
     pid: int
     """The process id, as the process itself sees it. Processes in different pid namespaces may have the same one."""
 
+    def __str__(self) -> str:
+        return f"{self.nodeid}:{self.pid}"
+
 
 @lru_cache(maxsize=1024)
 def make_address(nodeid: int, pid: int) -> Address:

@@ -66,6 +66,9 @@ class Votequorum:
         self._connection = connection
         self._tracker = tracker
 
+    def __repr__(self) -> str:
+        return f"<triocoro.Votequorum on {self._connection.lifetime.describe()}>"
+
     async def info(self, nodeid: int | None = None) -> VotequorumInfo:
         """Return the votes and the state of a node, and of the cluster.
 

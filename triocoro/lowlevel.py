@@ -7,23 +7,41 @@ not started stays for the next dispatch; a callback that raises or is cancelled 
 """
 
 from ._enums import (
-    Dispatch as Dispatch,
-    FlowControlState as FlowControlState,
-    IterationType as IterationType,
-    Track as Track,
+    Dispatch,
+    FlowControlState,
+    IterationType,
+    Track,
 )
-from ._lowlevel._cfg import CfgHandle as CfgHandle, cfg_initialize as cfg_initialize
-from ._lowlevel._cmap import CmapHandle as CmapHandle, cmap_initialize as cmap_initialize
+from ._lowlevel._cfg import CfgHandle, cfg_initialize
+from ._lowlevel._cmap import CmapHandle, cmap_initialize
 from ._lowlevel._cpg import (
-    CpgHandle as CpgHandle,
-    CpgModelFlag as CpgModelFlag,
-    cpg_initialize as cpg_initialize,
+    CpgHandle,
+    CpgModelFlag,
+    cpg_initialize,
 )
-from ._lowlevel._quorum import QuorumHandle as QuorumHandle, quorum_initialize as quorum_initialize
+from ._lowlevel._quorum import QuorumHandle, quorum_initialize
 from ._lowlevel._votequorum import (
-    VotequorumHandle as VotequorumHandle,
-    votequorum_initialize as votequorum_initialize,
+    VotequorumHandle,
+    votequorum_initialize,
 )
-from ._public import show_public_path
+from ._public import show_public_path as _show_public_path
 
-show_public_path(__name__, globals())
+__all__ = [
+    "CfgHandle",
+    "CmapHandle",
+    "CpgHandle",
+    "CpgModelFlag",
+    "Dispatch",
+    "FlowControlState",
+    "IterationType",
+    "QuorumHandle",
+    "Track",
+    "VotequorumHandle",
+    "cfg_initialize",
+    "cmap_initialize",
+    "cpg_initialize",
+    "quorum_initialize",
+    "votequorum_initialize",
+]
+
+_show_public_path(__name__, globals())

@@ -136,3 +136,9 @@ async def test_nodes_of_a_cluster_that_does_not_run(corosync_mode: Mode, call: s
     cluster = (NetnsCluster if corosync_mode == "real" else FakeCluster)(nodes=2)
     with pytest.raises(RuntimeError, match="does not run"):
         await getattr(cluster, call)(*arguments)
+
+
+async def test_a_node_that_there_is_not(make_corosync_cluster: ClusterFactory) -> None:
+    cluster = make_corosync_cluster(nodes=2)
+    with pytest.raises(KeyError, match="there is no node 7 in this cluster; its nodes are 1, 2"):
+        _ = cluster[7]

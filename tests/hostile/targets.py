@@ -19,7 +19,6 @@ MODULES: tuple[ModuleType, ...] = (triocoro, lowlevel, testing)
 LEFT_OUT = {
     "end_with_parent": "it would end this process with its parent",
     "keep": "the cluster would outlive this process",
-    "show_public_path": "it is not public: the modules import it for themselves",
     "seeded_run": "it is a run of its own, in which trio.run raises",
     "seeded": "it decorates; what it returns is a run of its own",
     "NetnsClusterPool": "it starts clusters in the background",

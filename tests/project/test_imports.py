@@ -24,6 +24,7 @@ LAYERS: Final = (
         "triocoro._runs",
         "triocoro._types",
         "triocoro._validate",
+        "triocoro._version",
         "triocoro._public",
         "triocoro._workers",
     ),

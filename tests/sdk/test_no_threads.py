@@ -166,4 +166,4 @@ async def test_a_cluster_ends(threads: Threads) -> None:
         threads.deny()
     threads.allow()
     with pytest.raises(RuntimeError, match="does not run"):
-        cluster.check_runs()
+        cluster._check_runs()

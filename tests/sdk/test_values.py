@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import importlib.metadata
 import inspect
 import pickle
 import re
 from collections.abc import Callable
 from enum import IntEnum, IntFlag
+from types import ModuleType
 from typing import cast
 
 import attrs
@@ -17,6 +19,7 @@ from support import installed
 
 import triocoro
 import triocoro.lowlevel
+import triocoro.testing
 from triocoro import (
     Address,
     CmapChange,
@@ -58,7 +61,7 @@ from triocoro import (
 )
 from triocoro._errors import error_from_code
 from triocoro.lowlevel import CpgModelFlag, Dispatch, FlowControlState, IterationType, Track
-from triocoro.testing import ClusterOptions
+from triocoro.testing import ClusterOptions, Node
 
 _HEADERS = installed.include() / "corosync"
 
@@ -354,5 +357,51 @@ def test_payload_is_shown_whole_only_if_small(value: Message | MessageLost) -> N
 def test_public_names_show_their_public_path() -> None:
     for module in (triocoro.lowlevel, triocoro):
         for name, value in vars(module).items():
-            if inspect.isclass(value) or (inspect.isfunction(value) and name != "show_public_path"):
+            if inspect.isclass(value) or (inspect.isfunction(value) and not name.startswith("_")):
                 assert value.__module__ == module.__name__, name
+
+
+@pytest.mark.parametrize("module", [triocoro, triocoro.lowlevel, triocoro.testing])
+def test_all_lists_what_is_public(module: ModuleType) -> None:
+    seen = {name for name, value in vars(module).items() if name[0] != "_" and not inspect.ismodule(value)}
+    assert seen == set(module.__all__) - {"__version__"}
+
+
+def test_version_is_that_of_the_distribution() -> None:
+    assert triocoro.__version__ == importlib.metadata.version("triocoro")
+
+
+def test_an_address_is_short_as_text() -> None:
+    assert f"{Address(2, 4711)}" == "2:4711"
+
+
+def test_options_show_what_is_not_as_usual() -> None:
+    assert repr(ClusterOptions()) == "ClusterOptions(nodes=3)"
+    options = ClusterOptions(nodeids=[7, 5], token=1000, votes={7: 2})
+    assert repr(options) == "ClusterOptions(nodes=2, nodeids=(7, 5), votes={7: 2}, token=1000)"
+    assert eval(repr(options)) == options  # noqa: S307
+
+
+@pytest.mark.usefixtures("corosync")
+async def test_connections_show_their_service_and_daemon(corosync: Node) -> None:
+    label = corosync.endpoint.label
+    async with (
+        triocoro.open_cpg() as cpg,
+        triocoro.open_votequorum() as votequorum,
+        triocoro.open_quorum() as quorum,
+        triocoro.open_cmap(CmapMap.STATS) as cmap,
+        triocoro.open_cfg() as cfg,
+    ):
+        assert repr(cpg) == f"<triocoro.Cpg on {label}>"
+        assert repr(votequorum) == f"<triocoro.Votequorum on {label}>"
+        assert repr(quorum) == f"<triocoro.Quorum on {label}>"
+        assert repr(cmap) == f"<triocoro.Cmap STATS on {label}>"
+        assert repr(cfg) == f"<triocoro.Cfg on {label}>"
+    assert repr(cpg) == f"<triocoro.Cpg on {label}, closed>"
+    with pytest.raises(ConnectionLostError):
+        async with triocoro.open_cfg() as cfg:
+            await corosync.kill()
+            try:
+                await trio.sleep_forever()
+            finally:
+                assert repr(cfg) == f"<triocoro.Cfg on {label}, lost>"

@@ -14,7 +14,7 @@ from ..._cfg import open_cfg
 from ..._runs import require_trio
 from .addresses import Addresses
 from .network import Network
-from .node import Node
+from .node import Node, node_of
 from .options import ClusterOptions
 from .settling import MembershipWatch
 from .waits import stretched
@@ -50,7 +50,7 @@ class Cluster(AbstractContextManager["Cluster"], AbstractAsyncContextManager["Cl
     """Not iterable: without this, Python would iterate by `cluster[0]`, `cluster[1]` and so on. `nodes` is."""
 
     def __getitem__(self, nodeid: int) -> Node:
-        return self.nodes[nodeid]
+        return node_of(self.nodes, nodeid)
 
     @abstractmethod
     def __enter__(self) -> Cluster: ...
@@ -145,7 +145,7 @@ class Cluster(AbstractContextManager["Cluster"], AbstractAsyncContextManager["Cl
             RuntimeError: the cluster does not run.
             ValueError: there is such a node, or the options exclude it.
         """
-        self.check_runs()
+        self._check_runs()
         options = await self._reconfigure(lambda options: options.with_node(nodeid, votes))
         node = self[options.nodeids[-1]]
         await self._reload()
@@ -163,7 +163,7 @@ class Cluster(AbstractContextManager["Cluster"], AbstractAsyncContextManager["Cl
             RuntimeError: the cluster does not run.
             ValueError: there is no such node, or the options need it.
         """
-        self.check_runs()
+        self._check_runs()
         self._options.without_node(nodeid)
         await self[nodeid].stop()
         await self._reconfigure(lambda options: options.without_node(nodeid))
@@ -205,7 +205,7 @@ class Cluster(AbstractContextManager["Cluster"], AbstractAsyncContextManager["Cl
         """The nodes that run and are not frozen."""
 
     @abstractmethod
-    def check_runs(self) -> None:
+    def _check_runs(self) -> None:
         """Raise `RuntimeError` outside the cluster's block."""
 
     async def settled(self) -> None:
@@ -221,7 +221,7 @@ class Cluster(AbstractContextManager["Cluster"], AbstractAsyncContextManager["Cl
             trio.TooSlowError: this has taken 30 seconds, or longer if the token timeout is above 3 seconds; the message
                 says which members each node sees.
         """
-        self.check_runs()
+        self._check_runs()
         require_trio()
         watch = MembershipWatch(self, self._up)
         limit = stretched(_PATIENCE, self.options)

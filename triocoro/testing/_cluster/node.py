@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from typing import TypeVar
 
 from ..._endpoint import default_endpoint
 from ..._services import Endpoint
+
+NodeT = TypeVar("NodeT", bound="Node")
 
 
 class Node(ABC):
@@ -84,3 +87,16 @@ class Node(ABC):
 def removed(nodeid: int) -> RuntimeError:
     """The error for a node that its cluster has no longer."""
     return RuntimeError(f"node {nodeid} was removed from its cluster; `add_node` makes another one")
+
+
+def node_of(nodes: Mapping[int, NodeT], nodeid: int) -> NodeT:
+    """Return the node with that id, for the `cluster[nodeid]` of each kind of cluster.
+
+    Raises:
+        KeyError: there is none; the message lists those that there are.
+    """
+    try:
+        return nodes[nodeid]
+    except KeyError:
+        known = ", ".join(map(str, nodes))
+        raise KeyError(f"there is no node {nodeid!r} in this cluster; its nodes are {known}") from None

@@ -158,7 +158,7 @@ def _complaint(lines: Sequence[str]) -> str:
     return "the braces do not match" if depth else ""
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, repr=False)
 class ClusterOptions:
     """The configuration of a cluster; see votequorum(5) and corosync.conf(5).
 
@@ -262,6 +262,16 @@ class ClusterOptions:
             nodes=self.nodes - 1,
             votes={other: votes for other, votes in self.votes.items() if other != nodeid},
         )
+
+    def __repr__(self) -> str:
+        # Only what differs from the defaults.
+        usual = type(self)(nodes=self.nodes)
+        settings = [
+            f", {field.alias}={value!r}"
+            for field in attrs.fields(type(self))
+            if (value := getattr(self, field.name)) != getattr(usual, field.name)
+        ]
+        return f"{type(self).__name__}(nodes={self.nodes}{''.join(settings)})"
 
     @property
     def consensus(self) -> int:

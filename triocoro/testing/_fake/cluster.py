@@ -17,7 +17,7 @@ from ..._services import Endpoint
 from .._cluster.cluster import Cluster
 from .._cluster.corosync_conf import corosync_conf
 from .._cluster.network import Network
-from .._cluster.node import Node, removed
+from .._cluster.node import Node, node_of, removed
 from .._cluster.options import ClusterOptions, ClusterSettings, merge
 from .endpoint import FakeEndpoint, services
 from .exec import coroparse, totemconfig
@@ -78,7 +78,7 @@ class FakeCluster(Cluster):
         self._nodes = {nodeid: self._make_node(nodeid) for nodeid in self.options.nodeids}
 
     def _make_node(self, nodeid: int) -> FakeNode:
-        return FakeNode(nodeid, self, self._totem, self._pids)
+        return FakeNode(nodeid, self, self._totem, self._pids, self._start_one)
 
     @property
     def nodes(self) -> Mapping[int, FakeNode]:
@@ -86,9 +86,9 @@ class FakeCluster(Cluster):
         return MappingProxyType(self._nodes)
 
     def __getitem__(self, nodeid: int) -> FakeNode:
-        return self._nodes[nodeid]
+        return node_of(self._nodes, nodeid)
 
-    def check_runs(self) -> None:
+    def _check_runs(self) -> None:
         """Raise `RuntimeError` outside of the cluster's block, and in a forked child."""
         self.check_process()
         if not self._entered:
@@ -156,7 +156,7 @@ class FakeCluster(Cluster):
 
     async def _reconfigure(self, change: Callable[[ClusterOptions], ClusterOptions]) -> ClusterOptions:
         self.check_caller()
-        self.check_runs()
+        self._check_runs()
         await trio.lowlevel.checkpoint()
         with self._totem.timers.lock:
             options = change(self._options)
@@ -166,12 +166,20 @@ class FakeCluster(Cluster):
             self._totem.set_network(self._network)
             return options
 
+    def _start_one(self, node: FakeNode) -> None:
+        self._check_runs()
+        if self._nodes.get(node.nodeid) is not node:
+            raise removed(node.nodeid)
+        if node.daemon is None:
+            node.boot()
+            self._totem.reform()
+
     def _up(self) -> frozenset[int]:
         return frozenset(nodeid for nodeid, node in self._nodes.items() if node.running and not node.frozen)
 
     async def _rewire(self, change: Callable[[Network], Network]) -> None:
         self.check_caller()
-        self.check_runs()
+        self._check_runs()
         await trio.lowlevel.checkpoint()
         with self._totem.timers.lock:
             self._network = change(self._network)
@@ -181,8 +189,16 @@ class FakeCluster(Cluster):
 class FakeNode(Node):
     """A node of a `FakeCluster`."""
 
-    def __init__(self, nodeid: int, cluster: FakeCluster, totem: Totem, pids: Iterable[int]) -> None:
+    def __init__(
+        self,
+        nodeid: int,
+        cluster: FakeCluster,
+        totem: Totem,
+        pids: Iterable[int],
+        start: Callable[[FakeNode], None],
+    ) -> None:
         super().__init__(nodeid)
+        self._start = start
         self._cluster = cluster
         self._totem = totem
         self._pids = iter(pids)
@@ -234,12 +250,7 @@ class FakeNode(Node):
         self._cluster.check_caller()
         await trio.lowlevel.checkpoint()
         with self._totem.timers.lock:
-            self._cluster.check_runs()
-            if self._cluster.nodes.get(self.nodeid) is not self:
-                raise removed(self.nodeid)
-            if self.daemon is None:
-                self.boot()
-                self._totem.reform()
+            self._start(self)
 
     async def stop(self) -> None:
         """Shut the daemon down cleanly: it disconnects its clients, then leaves its ring. A frozen one thaws first."""

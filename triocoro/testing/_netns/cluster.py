@@ -21,7 +21,7 @@ from ..._workers import on_worker
 from .._cluster.cluster import Cluster
 from .._cluster.corosync_conf import KEY_BYTES, KEY_FILE, STATE_DIR, corosync_conf
 from .._cluster.network import Network
-from .._cluster.node import removed
+from .._cluster.node import node_of, removed
 from .._cluster.options import ClusterOptions, ClusterSettings, merge
 from . import requirements
 from .background import BackgroundRun
@@ -103,7 +103,7 @@ class NetnsCluster(Cluster):
         return self._nodes
 
     def __getitem__(self, nodeid: int) -> NetnsNode:
-        return self._nodes[nodeid]
+        return node_of(self._nodes, nodeid)
 
     def keep(self, *, kept: bool = True) -> None:
         """Let the nodes outlive the block and this process, however it ends; `how_to_enter` says how to end them.
@@ -134,7 +134,7 @@ class NetnsCluster(Cluster):
     def _up(self) -> frozenset[int]:
         return frozenset(node.nodeid for node in self._processes.values() if node.up)
 
-    def check_runs(self) -> None:
+    def _check_runs(self) -> None:
         """Raise `RuntimeError` outside the cluster's block, and in a forked child."""
         self._running_supervisor()
 
