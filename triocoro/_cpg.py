@@ -130,8 +130,11 @@ class Group(trio.abc.ReceiveChannel[GroupEvent]):
     async def send_and_wait(self, *buffers: Buffer) -> Message:
         """Send one message and wait until it is delivered back to us, in the group's agreed order.
 
-        Other members get it at the same place in that order, unless their node fails or is cut off before. `receive`
-        returns the message as well.
+        This is no commit. Other members get the message at the same place in that order, unless their node fails or is
+        cut off before. If it is *our* node that is cut off, no other member may get it at all.
+
+        `receive` returns the message as well, perhaps after this call: a task that receives may have earlier events
+        to handle first.
 
         Args:
             buffers: the payload, in one or several pieces.
