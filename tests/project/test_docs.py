@@ -12,6 +12,7 @@ _ROOT = Path(__file__).parents[2]
 _PAGES = sorted([*_ROOT.glob("*.md"), *_ROOT.glob("docs/**/*.md"), *_ROOT.glob("tests/*/README.md")])
 _PATH = re.compile(r"`((?:tests|triocoro|pytest_corosync|tools|docs)/[\w./]*?)(?:::(\w+)(?:\[.*?\])?)?`")
 _LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
+_BLOCK = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 
 
 def functions(path: Path) -> set[str]:
@@ -28,7 +29,7 @@ def dead_references(page: Path) -> list[str]:
             dead.append(path)
         elif test and test not in functions(_ROOT / path):
             dead.append(f"{path}::{test}")
-    return dead + [link for link in _LINK.findall(text) if not (page.parent / link).exists()]
+    return dead + [link for link in _LINK.findall(_BLOCK.sub("", text)) if not (page.parent / link).exists()]
 
 
 @pytest.mark.parametrize("page", _PAGES, ids=lambda page: str(page.relative_to(_ROOT)))
