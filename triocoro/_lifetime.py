@@ -215,7 +215,7 @@ class Lifetime:
         else:
             text += str(cause) + doubt * bool(unconfirmed)
             self._make_loss = lambda: type(cause)(text, function=cause.function, code=cause.code)
-        self._ended = True
+        self._end()
         self.block.cancel()
         self._wake()
         if not self.forked:
@@ -232,7 +232,7 @@ class Lifetime:
         if self.ended:
             return
         self._make_loss = lambda: SlowConsumerError(text)
-        self._ended = True
+        self._end()
         self._wake()
         self._release()
 
@@ -244,13 +244,18 @@ class Lifetime:
         """
         if self._closed:
             return
-        self._closed = self._ended = True
+        self._closed = True
+        self._end()
         self._wake()
         self._release(leave=leave)
 
     async def wait_closed(self) -> None:
         """Wait until the daemon knows of the close."""
         await self._raw.wait_closed()
+
+    def _end(self) -> None:
+        self._ended = True
+        self.count_unconfirmed = int  # it leads to messages, and may be referred to for longer than the connection
 
     def _wake(self) -> None:
         for scope in self._scopes:

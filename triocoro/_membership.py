@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import Final, cast, final
 
+import attrs
 import trio
 
 from ._backoff import retry
 from ._connection import Connection
 from ._enums import CsError
 from ._errors import ExistError, TryAgainError
+from ._lifetime import Lifetime
 from ._outstanding import Outstanding, OwnMessage, lost_error
 from ._raw import RawCpg
 from ._requests import GRACE, MAY_PASS
@@ -24,9 +26,24 @@ from ._settling import Settling
 from ._stream import EventStream
 from ._types import Address, ConfigChange, CpgEvent, GroupEvent, Message, MessageLost
 
-_memberships: Final[set[Membership]] = set()
-"""Memberships of this process, each until the daemon knows of its end. They are not those of one Trio run: to a daemon
-all runs are one process, and a membership that ends in the background may outlast its run."""
+
+@attrs.frozen(eq=False)
+class _Entry:
+    """A membership in the registry. It does not lead to messages, which may be large: it stays until the next join."""
+
+    key: tuple[Hashable, int, bytes]
+    lifetime: Lifetime
+    raw: RawCpg
+
+    @property
+    def closed(self) -> bool:
+        """Whether the daemon knows that the membership has ended."""
+        return self.raw.closed
+
+
+_memberships: Final[set[_Entry]] = set()
+"""Memberships of this process, each until a join notices that the daemon knows of its end. They are not those of one
+Trio run: to a daemon all runs are one process, and a membership that ends in the background may outlast its run."""
 
 
 _MESSAGES_ONLY: Final = {Message}
@@ -83,13 +100,8 @@ class Membership:
         self._notable = 0  # how many events other than messages wait in the stream
         connection.lifetime.count_unconfirmed = lambda: self.outstanding.certain + len(self._untold)
         # The daemon lets a process, here of this endpoint, join a group once.
-        self.key: Hashable = connection.endpoint.identity, connection.endpoint.pid, name
-        _memberships.add(self)
-
-    @property
-    def closed(self) -> bool:
-        """Whether the daemon knows that the membership has ended."""
-        return self._raw.closed
+        self._key = connection.endpoint.identity, connection.endpoint.pid, name
+        _memberships.add(_Entry(self._key, connection.lifetime, raw))
 
     # -- events --------------------------------------------------------------------------------------------------------
 
@@ -225,6 +237,6 @@ class Membership:
         for other in tuple(_memberships):
             if other.closed:
                 _memberships.discard(other)
-            elif other.key == self.key and other.connection.lifetime.ended:
+            elif other.key == self._key and other.lifetime.ended:
                 departing = True
         return departing

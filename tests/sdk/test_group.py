@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable
 
@@ -417,9 +418,9 @@ async def test_a_group_that_is_closed_while_its_refusal_is_on_its_way(corosync: 
     endpoint = FaultyEndpoint(corosync.endpoint)
     held = endpoint.faults.held = []
 
-    def closing() -> list[_membership.Membership]:
-        ours = [each for each in _membership._memberships if each.connection.endpoint is endpoint]
-        return [each for each in ours if each.connection.lifetime.ended and not each.closed]
+    def closing() -> list[_membership._Entry]:
+        ours = [each for each in _membership._memberships if each.key[0] == endpoint.identity]
+        return [each for each in ours if each.lifetime.ended and not each.closed]
 
     async def close_now() -> None:
         endpoint.faults.held = None
@@ -497,6 +498,16 @@ async def test_groups_that_were_left_are_forgotten() -> None:
         async with triocoro.open_group(f"g{i}"):
             pass
     assert len(_membership._memberships) <= 2
+
+
+@pytest.mark.usefixtures("corosync")
+async def test_the_messages_of_a_group_that_was_left_are_freed() -> None:
+    payload = os.urandom(30)
+    async with triocoro.open_group("g") as group:
+        await group.send_and_wait(payload)  # nobody receives it: it waits in the buffer
+    del group
+    gc.collect()
+    assert not [found for found in gc.get_objects() if type(found) is Message and found.payload == payload]
 
 
 @pytest.mark.parametrize("how", ["end", "cancelled", "aclose", "raise"])
