@@ -144,6 +144,12 @@ def track(flags: Track) -> Track:
     return Track(integer(flags, "flags", 0, int(Track.CURRENT | Track.CHANGES | Track.CHANGES_ONLY)))
 
 
+def instance(value: object, kind: type, name: str) -> None:
+    """Check an object of a class of ours."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} must be {kind.__name__}, not {type(value).__name__}")
+
+
 def boolean(value: bool, name: str) -> bool:  # noqa: FBT001 - it checks one
     """Check a bool: a value that is merely truthy is a mistake."""
     if not isinstance(value, bool):  # pyright: ignore[reportUnnecessaryIsInstance]  # callers need not be typed

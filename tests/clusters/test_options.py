@@ -139,3 +139,24 @@ def test_bools_are_no_numbers(wrong: Any) -> None:
 def test_waits_follow_the_configuration(options: ClusterOptions, seconds: float) -> None:
     assert membership_time(options) == pytest.approx(seconds)
     assert stretched(30, options) == pytest.approx(30 * max(1, seconds / 7.5))
+
+
+class _Liar(int):
+    """An int that claims to be within any bounds."""
+
+    def __le__(self, _: object) -> bool:
+        return True
+
+    __lt__ = __ge__ = __gt__ = __le__
+
+
+def test_numbers_count_for_what_they_are_whatever_their_class_says(kind: Kind) -> None:
+    for nodes in (_Liar(10**30), _Liar(-1)):
+        with pytest.raises(ValueError, match=f"'nodes' must be .*: {int.__index__(nodes)}"):
+            kind(nodes=nodes)
+    with pytest.raises(ValueError, match="'token' must be >= 126: -1"):
+        kind(token=_Liar(-1))
+    with pytest.raises(ValueError, match="nodeids must be 1 to 65535"):
+        kind(nodeids=[1, _Liar(2**16)])
+    with pytest.raises(ValueError, match="votes must not be negative"):
+        kind(votes={1: _Liar(-1)})

@@ -114,6 +114,15 @@ def test_the_random_state_is_restored_after_a_seeded_run(monkeypatch: pytest.Mon
     assert scheduler._r.getstate() == state
 
 
+def test_a_seed_is_an_integer_and_a_clock_is_one() -> None:
+    wrong: Any
+    for wrong in (None, 1.5, "1"):
+        with pytest.raises(TypeError, match=f"seed must be int, not {type(wrong).__name__}"):
+            seeded_run(trio.sleep, 0, seed=wrong)
+    with pytest.raises(TypeError, match="clock must be Clock, not str"):
+        seeded_run(trio.sleep, 0, seed=1, clock=wrong)
+
+
 @pytest.mark.parametrize("name", ["_r", "_ALLOW_DETERMINISTIC_SCHEDULING"])
 def test_a_trio_that_cannot_be_seeded_is_refused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.delattr(scheduler, name)

@@ -8,7 +8,7 @@ import pytest
 
 import triocoro
 from triocoro import lowlevel
-from triocoro.testing import Cluster, History, check
+from triocoro.testing import Cluster, ClusterLoan, ClusterOptions, FakeClusterSource, History, NetnsClusterPool, check
 
 WRONG: Any = 7
 
@@ -64,3 +64,17 @@ async def test_a_cluster_takes_options_and_is_not_iterable(corosync_cluster: Clu
         kind(options=WRONG)
     with pytest.raises(TypeError, match="not iterable"):
         iter(cast("Any", corosync_cluster))
+
+
+@pytest.mark.corosync_fake_only(reason="each kind of source refuses without a cluster")
+def test_clusters_are_lent_with_options_and_taken_back_as_clusters() -> None:
+    for source in (FakeClusterSource(), NetnsClusterPool(None)):
+        with pytest.raises(TypeError, match="options must be ClusterOptions, not int"):
+            source.borrow(WRONG, "test")
+        with pytest.raises(TypeError, match="cluster must be Cluster, not int"):
+            source.give_back(WRONG)
+    loan = FakeClusterSource().borrow(ClusterOptions(nodes=1), "test")
+    assert isinstance(loan, ClusterLoan)
+    with pytest.raises(TypeError, match="node must be Node, not int"):
+        loan.log(WRONG)
+    FakeClusterSource().give_back(loan.cluster)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import faulthandler
+import json
 import os
 import random
 import subprocess
@@ -18,6 +19,9 @@ import trio.testing
 from triocoro.testing import FakeCluster, NetnsCluster, missing_requirements
 
 from .rounds import Findings, Round
+
+_FOUND = 3
+"""The status of a process that had findings. That of one that was stuck is 1."""
 
 
 async def _work(mode: str, calls: int, seed: int, findings: Findings, last: Path) -> None:
@@ -39,30 +43,36 @@ async def _work(mode: str, calls: int, seed: int, findings: Findings, last: Path
                     break
 
 
-def _worker(mode: str, calls: int, seed: int, last: Path) -> int:
+def _worker(mode: str, calls: int, seed: int, last: Path, report: Path | None) -> int:
     faulthandler.enable()
     os.chdir(tempfile.mkdtemp())  # histories are saved to names from the pool
     findings = Findings()
     clock = trio.testing.MockClock(autojump_threshold=0) if mode == "fake" else None
     began = time.monotonic()
     trio.run(_work, mode, calls, seed, findings, last, clock=clock)
-    ends = ", ".join(f"{outcome} {number}" for outcome, number in sorted(findings.outcomes.items()))
-    print(f"hostile: {mode}: {findings.calls} calls in {time.monotonic() - began:.0f} s: {ends}")
+    print(f"hostile: {mode}: in {time.monotonic() - began:.0f} s {findings.summary()}")
+    if report:
+        report.write_text(json.dumps(findings.outcomes, indent=1, sort_keys=True), encoding="utf-8")
     print(f"hostile: {mode}: {len(findings.found)} findings", *findings.found, sep="\n  ")
-    return 1 if findings.found else 0
+    return _FOUND if findings.found else 0
 
 
 def main() -> int:
     """Run the command; returns its exit status."""
     parser = argparse.ArgumentParser(prog="hostile", description=__doc__)
-    parser.add_argument("-n", "--calls", type=int, default=2000, help="how many calls in each mode (%(default)s)")
+    parser.add_argument(
+        "-n", "--calls", type=int, default=2000, help="how many hostile calls in each mode (%(default)s)"
+    )
     parser.add_argument("--seed", type=int, help="chooses the calls (random)")
     parser.add_argument("--corosync", choices=("fake", "real"), help="only this mode")
+    parser.add_argument(
+        "--report", type=Path, help="write how often each call ended in which way, for each mode, to a file (JSON)"
+    )
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     seed = random.SystemRandom().randrange(10**6) if options.seed is None else options.seed
     if options.worker:
-        return _worker(options.corosync, options.calls, seed, options.worker)
+        return _worker(options.corosync, options.calls, seed, options.worker, options.report)
     modes = [options.corosync] if options.corosync else ["fake", "real"]
     if "real" in modes and (missing := missing_requirements()):
         print("hostile: real clusters cannot run here:", *missing, sep="\n  ", file=sys.stderr)
@@ -73,8 +83,10 @@ def main() -> int:
         with tempfile.NamedTemporaryFile(mode="r") as last:
             # In a process of its own, as it may crash.
             command = [sys.executable, "-m", "hostile", f"--worker={last.name}", f"--corosync={mode}"]
+            if options.report:
+                command.append(f"--report={options.report.with_suffix(f'.{mode}.json')}")
             result = subprocess.run([*command, f"--calls={options.calls}", f"--seed={seed}"], check=False)
-            if result.returncode not in {0, 1}:
+            if result.returncode not in {0, _FOUND}:
                 print(f"hostile: {mode}: ended with status {result.returncode} in: {last.read()}")
             status = status or result.returncode
     return 1 if status else 0

@@ -8,8 +8,7 @@ import inspect
 import random
 import sys
 import traceback
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,10 +16,11 @@ import attrs
 import trio
 
 import triocoro
-from triocoro import lowlevel
-from triocoro.testing import Cluster, FakeCluster, History
+from triocoro.testing import Cluster
 
-from .targets import LAST, RARE, SPOILING, Target, of_modules, of_object
+from .documented import is_allowed
+from .subjects import GRACE, closed_objects, everything, mend, use
+from .targets import LAST, SPOILING, Target, of_modules, of_object
 from .values import HostileError, honest, hostile, knows
 
 if sys.version_info < (3, 11):
@@ -30,24 +30,8 @@ CALLS = 60
 """How many calls a round has."""
 _PATIENCE = 0.05
 """Seconds that a call may wait before it is cancelled, as many rightly wait for ever."""
-_GRACE = 20.0
-"""Seconds that a cancelled call, an honest call, or the opening of everything may take."""
 _STUCK = 120
 """Seconds of real time after which a call that lets nothing else run ends the process."""
-_ALLOWED = (
-    TypeError,
-    ValueError,
-    triocoro.CorosyncError,
-    trio.ClosedResourceError,
-    trio.BusyResourceError,
-    trio.BrokenResourceError,
-    trio.WouldBlock,
-    trio.EndOfChannel,
-    trio.TooSlowError,
-    HostileError,
-    NotImplementedError,  # what iteration over a scattered buffer raises
-)
-_OF_FILES = ("history.save", "history.load", "History.load")
 
 
 @attrs.define
@@ -55,36 +39,30 @@ class Findings:
     """What was found, each kind once."""
 
     calls: int = 0
-    outcomes: dict[str, int] = attrs.field(factory=dict[str, int])
+    """How many calls had a hostile argument."""
+    honest: int = 0
+    """How many had none, such as those that take no argument."""
+    outcomes: dict[str, Counter[str]] = attrs.field(factory=lambda: defaultdict[str, Counter[str]](Counter))
+    """How often each public call ended in which way."""
     found: dict[str, str] = attrs.field(factory=dict[str, str])
     latest: list[str] = attrs.field(factory=list[str])
     """The calls that were made last."""
 
-    def count(self, outcome: str) -> None:
+    def count(self, name: str, outcome: str) -> None:
         """Count how a call ended."""
-        self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
+        self.outcomes[name][outcome] += 1
+
+    def summary(self) -> str:
+        """How often calls ended in which way, all together."""
+        total = sum(self.outcomes.values(), Counter[str]())
+        ends = ", ".join(f"{outcome} {number}" for outcome, number in sorted(total.items()))
+        return f"{self.calls} hostile calls and {self.honest} honest ones of {len(self.outcomes)} targets: {ends}"
 
     def add(self, kind: str, text: str) -> None:
         """Note a finding."""
         if kind not in self.found:
             self.found[kind] = text
             print(f"hostile: {kind}\n    {text}".replace("\n", "\n    "), flush=True)
-
-
-def is_allowed(target: Target, error: BaseException) -> bool:
-    """Whether a call may raise this error."""
-    if isinstance(error, BaseExceptionGroup):
-        group = cast("BaseExceptionGroup[BaseException]", error)
-        return all(is_allowed(target, one) for one in group.exceptions)
-    if isinstance(error, OSError):
-        return target.name.endswith(_OF_FILES)
-    if target.last_name == "__getitem__" and isinstance(error, LookupError):
-        return True
-    if isinstance(error, RuntimeError) and type(error) is RuntimeError:
-        # With our own text, or Trio's.
-        files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
-        return "/triocoro/" in files[-1] or "/trio/" in files[-1] or files[-1].endswith("contextlib.py")
-    return isinstance(error, _ALLOWED)
 
 
 class Round:
@@ -105,18 +83,23 @@ class Round:
         self.spoilt = False
         """Whether the cluster should not be used any more."""
         self._closed: tuple[Any, ...] = ()
+        self._is_hostile = False
+        self._ending = False
 
     async def run(self) -> None:
         """Open everything, make the calls, check, and mend what the last calls may have done."""
-        with trio.fail_after(10 * _GRACE):
-            self._closed = await _closed_objects(self._cluster)
+        with trio.fail_after(10 * GRACE):
+            self._closed = await closed_objects(self._cluster)
             try:
-                async with _everything(self._cluster) as subjects:
+                async with everything(self._cluster) as subjects:
                     await self._call_all(subjects)
             except triocoro.CorosyncError as error:
-                self._findings.count(f"the block: {type(error).__name__}")
+                # The last calls may end the daemon; before, only messages may have been lost.
+                if not (self._ending or isinstance(error, triocoro.MessageLostError)):
+                    raise
+                self._findings.count("the block of a round", type(error).__name__)
             if not self.spoilt:
-                await _mend(self._cluster)
+                await mend(self._cluster)
 
     def damaged(self, error: BaseException) -> None:
         """Note that the round came to a bad end."""
@@ -135,41 +118,41 @@ class Round:
             targets += of_object(name, subject)
         target = targets[0]
         first = [target for target in targets if target.last_name not in LAST]
-        # Of each module and object as often, however many calls it has.
-        for number in range(CALLS):
-            target = self._chance.choice(first)
-            if target.last_name in RARE and self._chance.random() < 0.9:
-                continue
+        chosen = self._chance.choices(first, [target.weight for target in first], k=CALLS)
+        for number, target in enumerate(chosen):
             await self._call(target)
             if number % 20 == 0:
                 await self._check(subjects, target)
         await self._check(subjects, target)
+        self._ending = True
         for target in self._chance.sample([target for target in targets if target.last_name in LAST], 3):
             await self._call(target)
 
     async def _call(self, target: Target) -> None:
+        self._is_hostile = False
         args, kwargs = self._arguments(target)
         line = f"{target.name} {_show(args)} {_show(kwargs)}"
         self._last.write_text(line, encoding="utf-8", errors="replace")
         self._findings.latest = [*self._findings.latest[-11:], line]
-        self._findings.calls += 1
+        self._findings.calls += self._is_hostile
+        self._findings.honest += not self._is_hostile
         self.spoilt = self.spoilt or target.last_name in SPOILING
         faulthandler.dump_traceback_later(_STUCK, exit=True)
         try:
-            with trio.move_on_after(2 * _GRACE) as grace:
+            with trio.move_on_after(2 * GRACE) as grace:
                 # Verbs of clusters complete in the background if they are cancelled, and disturb what follows.
                 is_verb = target.name.startswith(("cluster.", "node."))
-                with trio.move_on_after(_GRACE if is_verb else _PATIENCE, shield=is_verb):
+                with trio.move_on_after(GRACE if is_verb else _PATIENCE, shield=is_verb):
                     result = target.call(*args, **kwargs)
-                    await _use(result)
+                    await use(result, new=inspect.isclass(target.call))
             if grace.cancelled_caught:
                 self._findings.add(f"{target.name} hangs", f"{_show(args)} {_show(kwargs)}")
-            self._findings.count("returned")
+            self._findings.count(target.name, "returned")
         except BaseException as error:  # noqa: ASYNC103 - a cancellation is raised
             if isinstance(error, KeyboardInterrupt) or _has_cancelled(error):
                 raise  # the block that the call is in has ended
-            self._findings.count(type(error).__name__)
-            if not is_allowed(target, error):
+            self._findings.count(target.name, type(error).__name__)
+            if not is_allowed(target, [*args, *kwargs.values()], error):
                 where = traceback.extract_tb(error.__traceback__)[-1]
                 kind = f"{target.name}: {type(error).__name__} at {Path(where.filename).name}:{where.lineno}"
                 self._findings.add(
@@ -184,9 +167,9 @@ class Round:
         args: list[Any] = []
         kwargs: dict[str, Any] = {}
         if parameters and chance.random() < 0.03 and not inspect.isclass(target.call):
-            return [hostile(chance, self._closed) for _ in range(chance.randint(0, 4))], {}
+            return [self._hostile() for _ in range(chance.randint(0, 4))], {}
         # Mostly one hostile argument among honest ones, so that it gets far.
-        bad = chance.choice(parameters).name if parameters and chance.random() < 0.6 else None
+        bad = chance.choice(parameters).name if parameters and chance.random() < 0.75 else None
         for parameter in parameters:
             has_default = parameter.default is not inspect.Parameter.empty
             name = parameter.name
@@ -196,7 +179,7 @@ class Round:
                 continue
             if parameter.kind is inspect.Parameter.VAR_KEYWORD:
                 if chance.random() < 0.3:
-                    kwargs[chance.choice(("nodes", "token", "votes", "x", "two_node"))] = hostile(chance, self._closed)
+                    kwargs[chance.choice(("nodes", "token", "votes", "x", "two_node"))] = self._hostile()
                 continue
             if has_default and name != bad and (name == "endpoint" or chance.random() < 0.7):
                 continue
@@ -210,12 +193,16 @@ class Round:
     def _value(self, name: str, *, bad: bool) -> Any:
         if not bad and knows(name):
             return honest(name, self._chance)
+        return self._hostile()
+
+    def _hostile(self) -> Any:
+        self._is_hostile = True
         return hostile(self._chance, self._closed)
 
     async def _check(self, subjects: dict[str, Any], last: Target) -> None:
         """The next honest calls work."""
         try:
-            with trio.fail_after(_GRACE):
+            with trio.fail_after(GRACE):
                 with contextlib.suppress(triocoro.MessageLostError):  # so many megabytes before
                     await subjects["group"].send_and_wait(b"honest")
                 await subjects["cpg"].members("hostile")
@@ -241,26 +228,6 @@ def _has_cancelled(error: BaseException) -> bool:
     return isinstance(error, trio.Cancelled)
 
 
-async def _use(result: Any) -> None:
-    """Await a result, enter a context manager, or iterate a little."""
-    if inspect.isawaitable(result):
-        result = await result
-    if isinstance(result, FakeCluster) or (
-        isinstance(result, contextlib.AbstractAsyncContextManager) and not isinstance(result, Cluster)
-    ):
-        async with result:
-            await trio.lowlevel.checkpoint()
-    elif isinstance(result, contextlib.AbstractContextManager) and not isinstance(
-        result, (Cluster, trio.CancelScope, memoryview)
-    ):
-        with result:
-            pass
-    elif isinstance(result, AsyncIterator) and not isinstance(result, trio.abc.ReceiveChannel):
-        async for one in result:  # pyright: ignore[reportUnknownVariableType] - whatever it yields
-            await _use(one)
-            break
-
-
 def _show(value: object) -> str:
     try:
         return repr(value)[:300]
@@ -268,63 +235,3 @@ def _show(value: object) -> str:
         return "<a hostile object>"
     except Exception as error:  # noqa: BLE001 - a bad repr of a value
         return f"<{type(value).__name__} whose repr raises {type(error).__name__}>"
-
-
-@asynccontextmanager
-async def _everything(cluster: Cluster) -> AsyncGenerator[dict[str, Any], None]:
-    """Open every kind of object on node 1, which is the default endpoint."""
-    node = cluster[1]
-    history = History()
-    async with AsyncExitStack() as stack:
-        stack.enter_context(node.as_default())
-        subjects: dict[str, Any] = {
-            "group": await stack.enter_async_context(triocoro.open_group("hostile", max_buffered_bytes=2**28)),
-            "deaf": await stack.enter_async_context(triocoro.open_group("deaf", receive=False)),
-            "cpg": await stack.enter_async_context(triocoro.open_cpg()),
-            "votequorum": await stack.enter_async_context(triocoro.open_votequorum()),
-            "quorum": await stack.enter_async_context(triocoro.open_quorum()),
-            "cmap": await stack.enter_async_context(triocoro.open_cmap()),
-            "stats": await stack.enter_async_context(triocoro.open_cmap(triocoro.CmapMap.STATS)),
-            "cfg": await stack.enter_async_context(triocoro.open_cfg()),
-        }
-        subjects["votequorum_stream"] = await stack.enter_async_context(subjects["votequorum"].track())
-        subjects["quorum_stream"] = await stack.enter_async_context(subjects["quorum"].track())
-        subjects["cmap_stream"] = await stack.enter_async_context(subjects["cmap"].track("hostile.", prefix=True))
-        for service in ("cpg", "votequorum", "quorum", "cmap", "cfg"):
-            handle = await getattr(lowlevel, f"{service}_initialize")()
-            subjects[f"{service}_handle"] = handle
-            stack.push_async_callback(_finalize, handle)
-        subjects |= {
-            "cluster": cluster,
-            "node": node,
-            "options": cluster.options,
-            "history": history,
-            "recording": history.endpoint(node, client="recorded"),
-            "message": triocoro.Message(triocoro.Address(1, 1), b"payload"),
-            "ring_id": triocoro.RingId(1, 1),
-            "error": triocoro.TryAgainError("text", function="function"),
-            "view": subjects["group"].view,
-        }
-        yield subjects
-
-
-async def _finalize(handle: Any) -> None:
-    with trio.move_on_after(_GRACE, shield=True):
-        await handle.finalize()
-
-
-async def _closed_objects(cluster: Cluster) -> tuple[Any, ...]:
-    """Objects that are over, and an endpoint of a cluster that is over."""
-    async with triocoro.open_group("closed", endpoint=cluster[1].endpoint) as group:
-        pass
-    async with FakeCluster(nodes=1) as other:
-        endpoint = other[1].endpoint
-    return group, endpoint, other, other[1]
-
-
-async def _mend(cluster: Cluster) -> None:
-    await cluster.heal()
-    for node in cluster.nodes.values():
-        await node.thaw()
-        await node.start()
-    await cluster.settled()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import functools
 import inspect
 import re
 from collections.abc import Callable, Iterator
@@ -19,14 +21,11 @@ MODULES: tuple[ModuleType, ...] = (triocoro, lowlevel, testing)
 LEFT_OUT = {
     "end_with_parent": "it would end this process with its parent",
     "keep": "the cluster would outlive this process",
-    "seeded_run": "it is a run of its own, in which trio.run raises",
-    "seeded": "it decorates; what it returns is a run of its own",
-    "NetnsClusterPool": "it starts clusters in the background",
     **dict.fromkeys(("put", "filling"), "the side of a stream that its connection uses"),
     **dict.fromkeys(("boot", "crash", "read_configuration", "check_caller"), "the side of a fake that its nodes use"),
 }
 """Public calls that are not made, and why."""
-SPOILING = frozenset(("kill_node", "try_shutdown", "add_node", "remove_node"))
+SPOILING = frozenset(("kill_node", "try_shutdown", "add_node", "remove_node", "give_back"))
 """Calls after which the cluster is not used any more: a daemon may end later, or the nodes are others."""
 LAST = frozenset(
     (
@@ -37,7 +36,13 @@ LAST = frozenset(
     )
 )
 """Calls after which the next one may rightly fail, or which take long: made at the end of a round."""
-RARE = frozenset(["NetnsCluster", "ClusterSource", "ClusterLoan"])
+IN_A_THREAD = frozenset(("seeded_run",))
+"""Calls that make a run of their own."""
+_SLOW = 0.05
+"""How likely a call is that starts a real cluster, or reads what is installed, compared with another one."""
+_PLAIN = 0.1
+"""How likely a call is that takes no argument, or builds a value, compared with another one."""
+_SLOW_ONES = frozenset(("borrow", "describe_daemon", "describe_libraries", "missing_requirements"))
 
 
 @attrs.frozen
@@ -46,11 +51,23 @@ class Target:
 
     name: str
     call: Callable[..., Any] = attrs.field(eq=False, repr=False)
+    documented: Any = attrs.field(eq=False, repr=False)
+    """What has the docstring of the call."""
+    owner: type | None = attrs.field(eq=False, repr=False, default=None)
+    """The class of the object whose method it is."""
 
     @property
     def last_name(self) -> str:
         """The name of the function or method alone."""
         return self.name.rpartition(".")[2]
+
+    @property
+    def weight(self) -> float:
+        """How likely the call is, compared with others."""
+        if self.last_name in _SLOW_ONES:
+            return _SLOW
+        is_value = inspect.isclass(self.call) and (issubclass(self.call, (Enum, Exception)) or attrs.has(self.call))
+        return _PLAIN if is_value or not self.parameters else 1
 
     @property
     def parameters(self) -> list[inspect.Parameter]:
@@ -72,7 +89,8 @@ def of_modules() -> Iterator[Target]:
                 continue
             if inspect.isclass(value) and not _has_constructor(value):
                 continue
-            yield Target(f"{module.__name__}.{name}", value)
+            call = _in_a_thread(value) if name in IN_A_THREAD else value
+            yield Target(f"{module.__name__}.{name}", call, value)
 
 
 def _has_constructor(kind: type[Any]) -> bool:
@@ -88,10 +106,20 @@ def of_object(name: str, subject: object) -> Iterator[Target]:
             continue
         if attribute in LEFT_OUT:
             continue
-        if callable(getattr(type(subject), attribute, None)):
-            yield Target(f"{name}.{attribute}", getattr(subject, attribute))
-        else:
-            yield Target(f"{name}.{attribute}", _getter(subject, attribute))
+        kind = type(subject)
+        documented = getattr(kind, attribute)
+        call = getattr(subject, attribute) if callable(documented) else _getter(subject, attribute)
+        yield Target(f"{name}.{attribute}", call, documented, kind)
+
+
+def _in_a_thread(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        # Waits without letting anything else run, as virtual time would run on otherwise.
+        with concurrent.futures.ThreadPoolExecutor(1) as threads:
+            return threads.submit(function, *args, **kwargs).result()
+
+    return call
 
 
 def _getter(subject: object, attribute: str) -> Callable[[], Any]:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import trio
 import trio.testing
 
+from .. import _validate
+
 if TYPE_CHECKING:
     from typing_extensions import TypeVarTuple, Unpack  # in typing from Python 3.11 on
 
@@ -35,8 +37,10 @@ def seeded(seed: int) -> Generator[None, None, None]:
         seed: an integer; its sign is ignored.
 
     Raises:
+        TypeError: the seed is no integer.
         RuntimeError: this version of Trio cannot be seeded.
     """
+    _validate.instance(seed, int, "seed")
     # Trio has no public interface for this. Hypothesis uses the same attributes.
     scheduler: Any = importlib.import_module("trio._core._run")
     if not hasattr(scheduler, _RANDOM) or not hasattr(scheduler, _DETERMINISTIC):
@@ -76,8 +80,13 @@ def seeded_run(
 
     Returns:
         the result of `async_fn`; its exceptions propagate.
+
+    Raises:
+        TypeError: the seed is no integer, or the clock is none.
+        RuntimeError: as `seeded`.
     """
     if clock is None:
         clock = trio.testing.MockClock(autojump_threshold=0)
+    _validate.instance(clock, trio.abc.Clock, "clock")  # Trio would report an error of its own
     with seeded(seed):
         return trio.run(async_fn, *args, clock=clock)

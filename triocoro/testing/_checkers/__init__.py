@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ... import _validate
 from .._cluster.options import ClusterOptions
 from .._history.history import History, check_history
 from .members import members
@@ -28,8 +29,8 @@ def check(history: History, *, options: ClusterOptions | None = None) -> list[Vi
         TypeError: the history or the options are none.
     """
     check_history(history)
-    if not isinstance(options, (ClusterOptions, type(None))):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise TypeError(f"options must be ClusterOptions, not {type(options).__name__}")
+    if options is not None:
+        _validate.instance(options, ClusterOptions, "options")
     entries = list(history)
     everyone = members(entries)
     messages = MessageChecker(everyone)

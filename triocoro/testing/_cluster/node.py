@@ -53,7 +53,12 @@ class Node(ABC):
 
     @abstractmethod
     async def start(self) -> None:
-        """Start the daemon; returns once clients can connect to it. Nothing happens if it runs."""
+        """Start the daemon; returns once clients can connect to it. Nothing happens if it runs.
+
+        Raises:
+            RuntimeError: the cluster does not run, or the node was removed from it.
+            CorosyncUnavailableError: the daemon did not start; with its log.
+        """
 
     @abstractmethod
     async def stop(self) -> None:

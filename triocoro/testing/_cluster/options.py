@@ -9,6 +9,8 @@ from typing import Any, Final, Literal, TypeAlias, TypedDict, cast
 
 import attrs
 
+from ... import _validate
+
 MAX_NODES: Final = 253
 """The number of fds that fit into one packet to the supervisor of real nodes. The network has 254 addresses."""
 
@@ -91,9 +93,14 @@ def _no_bool(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
 
 
 def _number(minimum: int, maximum: int = _MOST) -> Callable[[Any, Any, Any], None]:
-    return attrs.validators.and_(
-        attrs.validators.instance_of(int), _no_bool, attrs.validators.ge(minimum), attrs.validators.le(maximum)
-    )
+    is_number = attrs.validators.and_(attrs.validators.instance_of(int), _no_bool)
+    is_within = attrs.validators.and_(attrs.validators.ge(minimum), attrs.validators.le(maximum))
+
+    def check(options: object, attribute: attrs.Attribute[Any], value: int) -> None:
+        is_number(options, attribute, value)
+        is_within(options, attribute, int.__index__(value))  # its real value, whatever a subclass says of itself
+
+    return check
 
 
 _BOOL: Final = attrs.validators.instance_of(bool)
@@ -105,7 +112,7 @@ def _votes(votes: Mapping[int, int]) -> dict[int, int]:
         _is_number(number) for item in votes.items() for number in item
     ):
         raise TypeError(f"votes must be a mapping of node ids to numbers: {votes!r}")
-    return dict(votes)
+    return {int.__index__(nodeid): int.__index__(number) for nodeid, number in votes.items()}
 
 
 def _versions(ip_version: int | Sequence[int]) -> int | tuple[int, ...]:
@@ -119,7 +126,7 @@ def _ids(nodeids: Sequence[int] | None) -> tuple[int, ...] | None:
         return None
     if not isinstance(cast("object", nodeids), Sequence) or not all(_is_number(nodeid) for nodeid in nodeids):
         raise TypeError(f"nodeids must be a sequence of numbers: {nodeids!r}")
-    return tuple(nodeids)
+    return tuple(map(int.__index__, nodeids))
 
 
 def _lines(extra: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
@@ -166,9 +173,7 @@ class ClusterOptions:
     """
 
     _nodeids: tuple[int, ...] | None = attrs.field(default=None, converter=_ids, alias="nodeids")
-    nodes: int = attrs.field(
-        default=attrs.Factory(_number_of, takes_self=True), validator=[_number(1), attrs.validators.le(MAX_NODES)]
-    )
+    nodes: int = attrs.field(default=attrs.Factory(_number_of, takes_self=True), validator=_number(1, MAX_NODES))
     """How many nodes, at most 253, by default 3. Two cores can start about 30 real ones in time."""
     two_node: bool = attrs.field(default=False, validator=_BOOL)
     """votequorum's two_node: one of two nodes is quorate. It turns on wait_for_all, unless that is set."""
@@ -204,7 +209,7 @@ class ClusterOptions:
 
     transport: Transport = attrs.field(default="knet", validator=attrs.validators.in_(TRANSPORTS))
     """totem's transport: "knet", "udpu" (unicast) or "udp" (multicast). What follows needs knet, except for IPv6."""
-    links: int = attrs.field(default=1, validator=[_number(1), attrs.validators.le(_MOST_LINKS)])
+    links: int = attrs.field(default=1, validator=_number(1, _MOST_LINKS))
     """The number of links between the nodes, at most 8, each a network of its own."""
     ip_version: int | Sequence[int] = attrs.field(default=4, converter=_versions)
     """The IP version of all links, 4 or 6, or one for each link, such as ``(4, 6)``."""
@@ -388,8 +393,7 @@ def merge(options: ClusterOptions | None, nodes: int | None, settings: ClusterSe
         changes["nodes"] = nodes
     if options is None:
         return ClusterOptions(**changes)
-    if not isinstance(options, ClusterOptions):  # pyright: ignore[reportUnnecessaryIsInstance]  # as everywhere
-        raise TypeError(f"options must be ClusterOptions, not {type(options).__name__}")
+    _validate.instance(options, ClusterOptions, "options")
     # One of the two replaces both.
     if "nodeids" in changes:
         changes.setdefault("nodes", len(changes["nodeids"] or options.nodeids))

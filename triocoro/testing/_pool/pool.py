@@ -10,6 +10,7 @@ from typing import Final
 import attrs
 import trio
 
+from ... import _validate
 from ..._errors import CorosyncError
 from ..._forks import Origin
 from .._cluster.cluster import Cluster
@@ -77,6 +78,7 @@ class NetnsClusterPool:
             CorosyncUnavailableError: a new one cannot be started.
         """
         self._origin.check("this pool of clusters was made", "make one here, or start a NetnsCluster")
+        _validate.instance(options, ClusterOptions, "options")
         # The one used last comes first, so that the others age and are ended.
         for pooled in [pooled for pooled in reversed(self._idle) if pooled.options == options]:
             self._idle.remove(pooled)
@@ -91,6 +93,7 @@ class NetnsClusterPool:
         """End a loan: the test is over. Its traces may take a moment to vanish, so the next loan checks the cluster."""
         if self._origin.forked:
             return
+        _validate.instance(cluster, Cluster, "cluster")
         pooled = self._lent.pop(cluster, None)
         if pooled is None:
             cluster.__exit__(None, None, None)  # it was left running: this releases its nodes

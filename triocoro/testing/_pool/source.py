@@ -7,6 +7,7 @@ from typing import Protocol
 
 import attrs
 
+from ... import _validate
 from .._cluster.cluster import Cluster
 from .._cluster.node import Node
 from .._cluster.options import ClusterOptions
@@ -24,7 +25,12 @@ class ClusterLoan:
     """The sizes of the logs when the loan began, for nodes that ran before."""
 
     def log(self, node: Node) -> str:
-        """The log of one of the cluster's nodes since the loan began."""
+        """The log of one of the cluster's nodes since the loan began.
+
+        Raises:
+            TypeError: it is no node.
+        """
+        _validate.instance(node, Node, "node")
         if isinstance(node, NetnsNode) and node in self._log_sizes:
             return node.log_since(self._log_sizes[node])
         return node.log
@@ -68,10 +74,12 @@ class FakeClusterSource:
     def borrow(self, options: ClusterOptions, borrower: str) -> ClusterLoan:
         """Lend a new cluster with these options."""
         del borrower
+        _validate.instance(options, ClusterOptions, "options")
         return ClusterLoan(FakeCluster(options=options).__enter__())
 
     def give_back(self, cluster: Cluster) -> None:
         """End a cluster: its test is over."""
+        _validate.instance(cluster, Cluster, "cluster")
         cluster.__exit__(None, None, None)
 
     def leave_running(self, cluster: Cluster) -> str | None:

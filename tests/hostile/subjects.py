@@ -1,0 +1,146 @@
+"""The objects whose methods are called: one of each kind that a program can hold, and some that are over."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, TypeAlias
+
+import trio
+
+import triocoro
+from triocoro import lowlevel
+from triocoro.testing import (
+    Call,
+    Cluster,
+    ClusterLoan,
+    FakeCluster,
+    FakeClusterSource,
+    History,
+    NetnsClusterPool,
+)
+
+GRACE = 20.0
+"""Seconds that a cancelled call, an honest call, or the opening of everything may take."""
+
+_Handle: TypeAlias = (
+    "lowlevel.CpgHandle | lowlevel.VotequorumHandle | lowlevel.QuorumHandle | lowlevel.CmapHandle | lowlevel.CfgHandle"
+)
+
+
+@asynccontextmanager
+async def everything(cluster: Cluster) -> AsyncGenerator[dict[str, Any], None]:
+    """Open every kind of object on node 1, which is the default endpoint."""
+    node = cluster[1]
+    history = History()
+    async with AsyncExitStack() as stack:
+        stack.enter_context(node.as_default())
+        subjects: dict[str, Any] = {
+            "group": await stack.enter_async_context(triocoro.open_group("hostile", max_buffered_bytes=2**28)),
+            "deaf": await stack.enter_async_context(triocoro.open_group("deaf", receive=False)),
+            "cpg": await stack.enter_async_context(triocoro.open_cpg()),
+            "votequorum": await stack.enter_async_context(triocoro.open_votequorum()),
+            "quorum": await stack.enter_async_context(triocoro.open_quorum()),
+            "cmap": await stack.enter_async_context(triocoro.open_cmap()),
+            "stats": await stack.enter_async_context(triocoro.open_cmap(triocoro.CmapMap.STATS)),
+            "cfg": await stack.enter_async_context(triocoro.open_cfg()),
+        }
+        subjects["votequorum_stream"] = await stack.enter_async_context(subjects["votequorum"].track())
+        subjects["quorum_stream"] = await stack.enter_async_context(subjects["quorum"].track())
+        subjects["cmap_stream"] = await stack.enter_async_context(subjects["cmap"].track("hostile.", prefix=True))
+        for service in ("cpg", "votequorum", "quorum", "cmap", "cfg"):
+            handle = await getattr(lowlevel, f"{service}_initialize")()
+            subjects[f"{service}_handle"] = handle
+            stack.push_async_callback(_finalize, handle)
+        subjects |= {
+            "session": await anext(triocoro.sessions("session")),
+            "cluster": cluster,
+            "node": node,
+            "options": cluster.options,
+            "source": FakeClusterSource() if isinstance(cluster, FakeCluster) else NetnsClusterPool(None),
+            "loan": ClusterLoan(cluster),
+            "history": history,
+            "recording": history.endpoint(node, client="recorded"),
+            "entry": Call(time=0.0, client="client", node=1, handle=1, number=1, function="function", arguments={}),
+            "message": triocoro.Message(triocoro.Address(1, 1), b"payload"),
+            "ring_id": triocoro.RingId(1, 1),
+            "error": triocoro.TryAgainError("text", function="function"),
+            "view": subjects["group"].view,
+        }
+        yield subjects
+
+
+async def use(result: Any, *, new: bool) -> None:
+    """Await a result, enter a context manager, iterate a little, or let a handle call its callbacks.
+
+    Args:
+        result: what a call has returned.
+        new: whether the call is a constructor, so that a cluster has not been entered.
+    """
+    if inspect.isawaitable(result):
+        result = await result
+    if isinstance(result, _HANDLES):
+        try:
+            await _call_callbacks(result)
+        finally:
+            await _finalize(result)
+    elif isinstance(result, ClusterLoan) and isinstance(result.cluster, Cluster):
+        FakeClusterSource().give_back(result.cluster)
+    elif (isinstance(result, FakeCluster) and new) or (
+        isinstance(result, contextlib.AbstractAsyncContextManager) and not isinstance(result, Cluster)
+    ):
+        async with result:
+            await trio.lowlevel.checkpoint()
+    elif isinstance(result, contextlib.AbstractContextManager) and not isinstance(
+        result, (Cluster, trio.CancelScope, memoryview)
+    ):
+        with result:
+            pass
+    elif isinstance(result, AsyncIterator) and not isinstance(result, trio.abc.ReceiveChannel):
+        async for one in result:  # pyright: ignore[reportUnknownVariableType] - whatever it yields
+            await use(one, new=False)
+            break
+
+
+_HANDLES = (
+    lowlevel.CpgHandle,
+    lowlevel.VotequorumHandle,
+    lowlevel.QuorumHandle,
+    lowlevel.CmapHandle,
+    lowlevel.CfgHandle,
+)
+
+
+async def _call_callbacks(handle: _Handle) -> None:
+    """Cause events of a new handle, and dispatch them: its callbacks may be hostile."""
+    if isinstance(handle, lowlevel.CpgHandle):
+        await handle.join("callbacks")
+        await handle.mcast_joined(b"callback")
+    elif isinstance(handle, (lowlevel.VotequorumHandle, lowlevel.QuorumHandle)):
+        await handle.trackstart(lowlevel.Track.CURRENT | lowlevel.Track.CHANGES)
+    await handle.dispatch(lowlevel.Dispatch.ONE)
+
+
+async def _finalize(handle: _Handle) -> None:
+    with trio.move_on_after(GRACE, shield=True):
+        await handle.finalize()
+
+
+async def closed_objects(cluster: Cluster) -> tuple[Any, ...]:
+    """Objects that are over, and an endpoint of a cluster that is over."""
+    async with triocoro.open_group("closed", endpoint=cluster[1].endpoint) as group:
+        pass
+    async with FakeCluster(nodes=1) as other:
+        endpoint = other[1].endpoint
+    return group, endpoint, other, other[1]
+
+
+async def mend(cluster: Cluster) -> None:
+    """Undo what calls may have done to a cluster."""
+    await cluster.heal()
+    for node in cluster.nodes.values():
+        await node.thaw()
+        await node.start()
+    await cluster.settled()
