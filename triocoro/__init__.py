@@ -61,7 +61,7 @@ from ._errors import (
 )
 from ._public import show_public_path as _show_public_path
 from ._quorum import Quorum, open_quorum
-from ._services import Endpoint, ServiceSpec
+from ._services import Endpoint, HasEndpoint, ServiceSpec
 from ._sessions import Session, sessions
 from ._stream import EventStream, StreamStatistics
 from ._types import (
@@ -126,6 +126,7 @@ __all__ = [
     "GroupEvent",
     "GroupMember",
     "GroupStatistics",
+    "HasEndpoint",
     "IPAddress",
     "InitError",
     "InterruptError",

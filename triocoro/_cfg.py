@@ -12,7 +12,7 @@ from . import _validate
 from ._connection import Connection, open_connection
 from ._enums import CsError, ShutdownFlag
 from ._raw import RawCfg
-from ._services import CFG, Endpoint
+from ._services import CFG, Endpoint, HasEndpoint
 from ._stream import EventStream
 from ._types import IPAddress, NodeStatus, RingStatus
 
@@ -229,14 +229,15 @@ class Cfg:
 
 
 @asynccontextmanager
-async def open_cfg(*, endpoint: Endpoint | None = None) -> AsyncGenerator[Cfg, None]:
+async def open_cfg(*, endpoint: Endpoint | HasEndpoint | None = None) -> AsyncGenerator[Cfg, None]:
     """Connect to the cfg service for the duration of the block.
 
     Args:
-        endpoint: the daemon to connect to; by default the default endpoint.
+        endpoint: the daemon to connect to, or a node of a test cluster; by default the default endpoint.
 
     Raises:
         CorosyncUnavailableError: no daemon answers, or the library is missing.
+        AccessError: the daemon refuses this user; the message says how to allow it (uidgid.d, corosync.conf(5)).
         ConnectionLostError: the daemon died; the block was cancelled.
 
     Source: corosync/cfg.h, corosync_cfg_initialize.

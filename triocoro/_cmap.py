@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Final, TypeVar, final
+from typing import Final, TypeVar, final, overload
 
 import trio
 
@@ -14,11 +14,14 @@ from ._connection import Connection, open_connection
 from ._enums import CmapMap, CmapTrack, CmapType, CsError
 from ._errors import KeyNotFoundError
 from ._raw import RawCmap
-from ._services import CmapSpec, Endpoint
+from ._services import CmapSpec, Endpoint, HasEndpoint
 from ._stream import MAX_CHANGES_BYTES, EventStream
 from ._types import Buffer, CmapChange, CmapNotification, CmapValue, TypedValue
 
 T = TypeVar("T")
+ValueT = TypeVar("ValueT", int, float, str, bytes)
+
+_KINDS: Final = (int, float, str, bytes)
 
 _ALL_CHANGES: Final = CmapTrack.ADD | CmapTrack.MODIFY | CmapTrack.DELETE
 
@@ -51,15 +54,35 @@ class Cmap:
     def __repr__(self) -> str:
         return f"<triocoro.Cmap {self._map.name} on {self._connection.lifetime.describe()}>"
 
-    async def get(self, key: str) -> CmapValue:
-        """Return the value of a key: an `int`, `float`, `str` or `bytes`, according to its type.
+    @overload
+    async def get(self, key: str) -> CmapValue: ...
+
+    @overload
+    async def get(self, key: str, kind: type[ValueT]) -> ValueT: ...
+
+    async def get(self, key: str, kind: type[object] | None = None) -> CmapValue:
+        """Return the value of a key.
+
+        Args:
+            key: the key.
+            kind: `int`, `float`, `str` or `bytes`: what the value must be. By default it may be any of them.
+
+        Returns:
+            an `int` for the eight integer types, a `float` for FLOAT and DOUBLE, a `str` for STRING, `bytes` for
+            BINARY.
 
         Raises:
             KeyNotFoundError: there is no such key. It is a `KeyError` too.
+            TypeError: the value is not of that kind; the message has the key, its type and its value.
 
         Source: cmap_get(3).
         """
-        return (await self.get_typed(key)).value
+        if kind is not None and kind not in _KINDS:
+            raise TypeError(f"kind must be int, float, str or bytes, not {kind!r}")
+        typed = await self.get_typed(key)
+        if kind is not None and type(typed.value) is not kind:
+            raise TypeError(f"{key!r} is no {kind.__name__}: its type is {typed.type.name}, its value {typed.value!r}")
+        return typed.value
 
     async def get_typed(self, key: str) -> TypedValue:
         """Return the value of a key with its type; otherwise like `get`."""
@@ -208,16 +231,17 @@ _NO_INTEGER: Final = {CsError.INVALID_PARAM: "is no integer"}
 async def open_cmap(
     map: CmapMap = CmapMap.ICMAP,  # noqa: A002 - as in C
     *,
-    endpoint: Endpoint | None = None,
+    endpoint: Endpoint | HasEndpoint | None = None,
 ) -> AsyncGenerator[Cmap, None]:
     """Connect to a map of a node for the duration of the block.
 
     Args:
         map: the map: configuration and run-time state, or statistics.
-        endpoint: the daemon to connect to; by default the default endpoint.
+        endpoint: the daemon to connect to, or a node of a test cluster; by default the default endpoint.
 
     Raises:
         CorosyncUnavailableError: no daemon answers, or the library is missing.
+        AccessError: the daemon refuses this user; the message says how to allow it (uidgid.d, corosync.conf(5)).
         ConnectionLostError: the daemon died; the block was cancelled.
 
     Source: cmap_overview(3), cmap_initialize_map(3); cmap_keys(7) explains the keys.

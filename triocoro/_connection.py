@@ -22,7 +22,7 @@ from ._lifetime import Lifetime, lifetime_of
 from ._raw import RawHandle
 from ._requests import Requests, connect
 from ._runs import require_trio
-from ._services import Endpoint, ServiceSpec
+from ._services import Endpoint, HasEndpoint, ServiceSpec
 
 if sys.version_info < (3, 11):
     # Trio depends on it there.
@@ -38,7 +38,7 @@ BATCH_BYTES: Final = 2**20
 
 
 async def open_connection(
-    service: ServiceSpec[RawT, EventT], endpoint: Endpoint | None, *, retrying: bool = True
+    service: ServiceSpec[RawT, EventT], endpoint: Endpoint | HasEndpoint | None, *, retrying: bool = True
 ) -> tuple[RawT, Connection[EventT]]:
     """Connect to a service; the beginning of every `open_*` and every `*_initialize`.
 

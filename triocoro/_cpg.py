@@ -17,7 +17,7 @@ from ._enums import IterationType
 from ._gathering import gather, gather_each
 from ._membership import Membership
 from ._raw import RawCpg
-from ._services import CPG, CpgSpec, Endpoint
+from ._services import CPG, CpgSpec, Endpoint, HasEndpoint
 from ._stream import StreamStatistics
 from ._types import Address, Buffer, ConfigChange, CpgEvent, GroupEvent, GroupMember, Message, make_address
 
@@ -222,7 +222,7 @@ async def open_group(
     totem_changes: bool = False,
     receive: bool = True,
     max_buffered_bytes: int = DEFAULT_MAX_BUFFERED_BYTES,
-    endpoint: Endpoint | None = None,
+    endpoint: Endpoint | HasEndpoint | None = None,
 ) -> AsyncGenerator[Group, None]:
     """Join a process group, and leave it at the end of the block.
 
@@ -238,11 +238,12 @@ async def open_group(
         receive: `False` for a program that only sends: no events are buffered, and `receive` raises.
         max_buffered_bytes: the bound for events that wait to be received, in bytes. Each event counts for its payload
             and 256 bytes.
-        endpoint: the daemon to connect to; by default the default endpoint.
+        endpoint: the daemon to connect to, or a node of a test cluster; by default the default endpoint.
 
     Raises:
         ValueError, TypeError: the name or the bound is invalid.
         CorosyncUnavailableError: no daemon answers, or the library is missing.
+        AccessError: the daemon refuses this user; the message says how to allow it (uidgid.d, corosync.conf(5)).
         ExistError: this process is a member of that group already.
         ConnectionLostError: the daemon died; the block was cancelled.
         SlowConsumerError: at the end of the block: events exceeded `max_buffered_bytes`, and no call has raised this
@@ -338,14 +339,15 @@ class Cpg:
 
 
 @asynccontextmanager
-async def open_cpg(*, endpoint: Endpoint | None = None) -> AsyncGenerator[Cpg, None]:
+async def open_cpg(*, endpoint: Endpoint | HasEndpoint | None = None) -> AsyncGenerator[Cpg, None]:
     """Connect to the CPG service for the duration of the block, to query groups.
 
     Args:
-        endpoint: the daemon to connect to; by default the default endpoint.
+        endpoint: the daemon to connect to, or a node of a test cluster; by default the default endpoint.
 
     Raises:
         CorosyncUnavailableError: no daemon answers, or the library is missing.
+        AccessError: the daemon refuses this user; the message says how to allow it (uidgid.d, corosync.conf(5)).
         ConnectionLostError: the daemon died; the block was cancelled.
 
     Source: cpg_initialize(3).

@@ -11,7 +11,7 @@ import attrs
 from ._connection import Connection, open_connection
 from ._enums import QuorumType
 from ._raw import RawQuorum
-from ._services import QUORUM, Endpoint
+from ._services import QUORUM, Endpoint, HasEndpoint
 from ._stream import EventStream
 from ._tracking import Tracker
 from ._types import NodelistChange, QuorumChange, QuorumEvent
@@ -51,9 +51,27 @@ class Quorum:
 
         Source: quorum_trackstart(3).
         """
+        await self._wait_until(quorate=True)
+
+    async def wait_not_quorate(self) -> None:
+        """Wait until the partition of our node is not quorate. Returns at once if it is not.
+
+        A node that is cut off notices only after the token timeout, while others may be quorate without it already. So
+        this is for stopping soon, not for proving that no other node has taken over.
+
+        Raises:
+            ConnectionLostError: the daemon died.
+
+        Cancelled: there is no effect.
+
+        Source: quorum_trackstart(3).
+        """
+        await self._wait_until(quorate=False)
+
+    async def _wait_until(self, *, quorate: bool) -> None:
         async with self.track() as changes:
             async for change in changes:
-                if isinstance(change, QuorumChange) and change.quorate:
+                if isinstance(change, QuorumChange) and change.quorate is quorate:
                     return
 
     @asynccontextmanager
@@ -84,14 +102,15 @@ def _present_quorum(event: QuorumChange) -> QuorumChange:
 
 
 @asynccontextmanager
-async def open_quorum(*, endpoint: Endpoint | None = None) -> AsyncGenerator[Quorum, None]:
+async def open_quorum(*, endpoint: Endpoint | HasEndpoint | None = None) -> AsyncGenerator[Quorum, None]:
     """Connect to the quorum service for the duration of the block.
 
     Args:
-        endpoint: the daemon to connect to; by default the default endpoint.
+        endpoint: the daemon to connect to, or a node of a test cluster; by default the default endpoint.
 
     Raises:
         CorosyncUnavailableError: no daemon answers, or the library is missing.
+        AccessError: the daemon refuses this user; the message says how to allow it (uidgid.d, corosync.conf(5)).
         ConnectionLostError: the daemon died; the block was cancelled.
 
     Source: quorum_overview(3), quorum_model_initialize(3).

@@ -84,12 +84,22 @@ CFG: Final = CfgSpec()
 
 
 @runtime_checkable
+class HasEndpoint(Protocol):
+    """What may stand for an endpoint: an object with one, such as a node of a test cluster."""
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """The endpoint to connect to."""
+        ...
+
+
+@runtime_checkable
 class Endpoint(Protocol):
     """A daemon to connect to: the system's Corosync, or a node of a test cluster.
 
     Pass an endpoint to any `open_*` function, or make it the default with `default_endpoint`. Endpoints come from
-    `triocoro.testing`: each node of a cluster has one, and `History.endpoint` wraps another one. An endpoint looks its
-    daemon up at each connect, so it stays valid when the daemon restarts.
+    `triocoro.testing`: each node of a cluster has one, so `open_*` takes the node as well, and `History.endpoint` wraps
+    another one. An endpoint looks its daemon up at each connect, so it stays valid when the daemon restarts.
 
     This is a protocol, so a program can wrap an endpoint in a class of its own and pass the calls on. The handles that
     `connect` returns are not part of the public API.
@@ -124,6 +134,7 @@ class Endpoint(Protocol):
 
         Raises:
             LibraryError: no daemon answers.
+            AccessError: the daemon refuses this user.
             CorosyncUnavailableError: the client library or the extension module is missing.
             NotSupportedError: the client library is too old for an option.
             TryAgainError: the daemon is still starting.

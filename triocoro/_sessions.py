@@ -26,7 +26,8 @@ from ._cpg import DEFAULT_MAX_BUFFERED_BYTES, Group, open_group
 from ._errors import ConnectionLostError, TryAgainError
 from ._lifetime import Lifetime, lifetime_of, noting_lifetimes
 from ._requests import is_without_daemon
-from ._services import Endpoint
+from ._runs import require_trio
+from ._services import Endpoint, HasEndpoint
 
 if sys.version_info < (3, 11):
     # Trio depends on it there.
@@ -245,6 +246,7 @@ class _Sessions(AsyncIterator[Session[T_co]]):
 
     @trio.lowlevel.enable_ki_protection
     async def __anext__(self) -> Session[T_co]:
+        require_trio()
         previous = self._course
         if previous is not None:
             previous.check_over()
@@ -267,7 +269,7 @@ def sessions(
     totem_changes: bool = False,
     receive: bool = True,
     max_buffered_bytes: int = DEFAULT_MAX_BUFFERED_BYTES,
-    endpoint: Endpoint | None = None,
+    endpoint: Endpoint | HasEndpoint | None = None,
 ) -> AsyncIterator[Session[Group]]: ...
 
 

@@ -10,7 +10,7 @@ from . import _validate
 from ._connection import Connection, open_connection
 from ._enums import CsError
 from ._raw import RawVotequorum
-from ._services import VOTEQUORUM, Endpoint
+from ._services import VOTEQUORUM, Endpoint, HasEndpoint
 from ._stream import EventStream
 from ._tracking import Tracker
 from ._types import (
@@ -285,9 +285,27 @@ class Votequorum:
 
         Source: votequorum_trackstart(3).
         """
+        await self._wait_until(quorate=True)
+
+    async def wait_not_quorate(self) -> None:
+        """Wait until the partition of our node is not quorate. Returns at once if it is not.
+
+        A node that is cut off notices only after the token timeout, while others may be quorate without it already. So
+        this is for stopping soon, not for proving that no other node has taken over.
+
+        Raises:
+            ConnectionLostError: the daemon died.
+
+        Cancelled: there is no effect.
+
+        Source: votequorum_trackstart(3).
+        """
+        await self._wait_until(quorate=False)
+
+    async def _wait_until(self, *, quorate: bool) -> None:
         async with self.track() as changes:
             async for change in changes:
-                if isinstance(change, VotequorumChange) and change.quorate:
+                if isinstance(change, VotequorumChange) and change.quorate is quorate:
                     return
 
     @asynccontextmanager
@@ -310,14 +328,15 @@ class Votequorum:
 
 
 @asynccontextmanager
-async def open_votequorum(*, endpoint: Endpoint | None = None) -> AsyncGenerator[Votequorum, None]:
+async def open_votequorum(*, endpoint: Endpoint | HasEndpoint | None = None) -> AsyncGenerator[Votequorum, None]:
     """Connect to the votequorum service for the duration of the block.
 
     Args:
-        endpoint: the daemon to connect to; by default the default endpoint.
+        endpoint: the daemon to connect to, or a node of a test cluster; by default the default endpoint.
 
     Raises:
         CorosyncUnavailableError: no daemon answers, the library is missing, or the daemon runs without votequorum.
+        AccessError: the daemon refuses this user; the message says how to allow it (uidgid.d, corosync.conf(5)).
         ConnectionLostError: the daemon died; the block was cancelled.
 
     Source: votequorum_overview(3), votequorum_initialize(3).

@@ -45,13 +45,15 @@ async def test_what_is_recorded_is_a_node_or_an_endpoint(corosync_cluster: Clust
         await history.endpoint(node, client="client").connect(WRONG)
 
 
-async def test_an_endpoint_is_no_node_and_no_class(corosync_cluster: Cluster) -> None:
-    # A node is what one passes by mistake.
-    wrongs: list[Any] = [corosync_cluster[1], 7, b"", type(corosync_cluster[1].endpoint)]
+async def test_an_endpoint_is_no_cluster_and_no_class(corosync_cluster: Cluster) -> None:
+    node = corosync_cluster[1]
+
+    class Broken:
+        endpoint = 7
+
+    wrongs: list[Any] = [corosync_cluster, 7, b"", type(node), type(node.endpoint), Broken()]
     for wrong in wrongs:
-        with pytest.raises(
-            TypeError, match="an endpoint is needed, such as the attribute endpoint of a cluster's node"
-        ):
+        with pytest.raises(TypeError, match=r"an endpoint is needed, or a node of a cluster such as cluster\[1\]"):
             async with triocoro.open_group("group", endpoint=wrong):
                 pass
         with pytest.raises(TypeError, match="an endpoint is needed"):

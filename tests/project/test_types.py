@@ -63,6 +63,8 @@ async def _other_services() -> None:
         assert_type(await quorum.is_quorate(), bool)
     async with triocoro.open_cmap() as cmap:
         assert_type(await cmap.get("a.b"), CmapValue)
+        assert_type(await cmap.get("a.b", int), int)
+        assert_type(await cmap.get("a.b", kind=bytes), bytes)
         assert_type(await cmap.get_typed("a.b"), TypedValue)
         async with cmap.track("a.b") as changes:
             assert_type(changes, EventStream[CmapChange])

@@ -172,6 +172,32 @@ async def test_the_version_of_the_configuration_is_told_to_the_others(corosync_c
 
 
 @pytest.mark.usefixtures("corosync")
+async def test_a_value_of_another_kind_than_wanted() -> None:
+    values: list[tuple[CmapType, CmapValue]] = [
+        (U32, 7),
+        (CmapType.FLOAT, 1.5),
+        (STRING, "seven"),
+        (CmapType.BINARY, b"seven"),
+    ]
+    kinds: list[type[Any]] = [int, float, str, bytes]
+    async with triocoro.open_cmap() as cmap:
+        for type_, value in values:
+            await cmap.set("test.key", value, type_)
+            for kind in kinds:
+                if kind is type(value):
+                    assert await cmap.get("test.key", kind) == value
+                    continue
+                words = f"'test.key' is no {kind.__name__}: its type is {type_.name}, its value {value!r}"
+                await refused(TypeError, words, partial(cmap.get, "test.key", kind), cmap)
+        await refused(KeyNotFoundError, "'test.missing' is not in the map", lambda: cmap.get("test.missing", int), cmap)
+        wrongs: list[Any] = [bool, U32, "int", object]
+        for wrong in wrongs:
+            await refused(
+                TypeError, "kind must be int, float, str or bytes", partial(cmap.get, "test.key", wrong), cmap
+            )
+
+
+@pytest.mark.usefixtures("corosync")
 async def test_missing_keys() -> None:
     async with triocoro.open_cmap() as cmap:
         for call in (cmap.get, cmap.get_typed, cmap.delete, cmap.increment, cmap.decrement):

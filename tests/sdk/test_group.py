@@ -23,9 +23,10 @@ from triocoro import (
     MessageLost,
     Reason,
     _membership,
+    lowlevel,
 )
 from triocoro._raw import MulticastStatus
-from triocoro.testing import Cluster, FakeCluster, Node
+from triocoro.testing import Cluster, FakeCluster, Node, process_default_endpoint
 
 pytestmark = pytest.mark.deadline(20)
 
@@ -563,6 +564,29 @@ async def test_the_default_endpoint(corosync_cluster: Cluster) -> None:
             assert await cpg.local_nodeid() == 3
     async with triocoro.open_cpg() as cpg:
         assert await cpg.local_nodeid() == 1
+
+
+async def test_a_node_stands_for_its_endpoint(corosync_cluster: Cluster) -> None:
+    node = corosync_cluster[2]
+    async with triocoro.open_group("g", endpoint=node) as group:
+        assert group.address == Address(2, node.endpoint.pid)
+    openers = (triocoro.open_cpg, triocoro.open_votequorum, triocoro.open_quorum, triocoro.open_cmap, triocoro.open_cfg)
+    for opener in openers:
+        async with opener(endpoint=node) as connection:
+            assert node.endpoint.label in repr(connection)
+    async for session in triocoro.sessions("g", endpoint=node):
+        async with session as group:
+            assert group.address.nodeid == 2
+        break
+    for initialize in (lowlevel.cpg_initialize, lowlevel.cfg_initialize):
+        handle = await initialize(endpoint=node)
+        assert await handle.local_get() == 2
+        await handle.finalize()
+    for other in (lowlevel.votequorum_initialize, lowlevel.quorum_initialize, lowlevel.cmap_initialize):
+        await (await other(endpoint=node)).finalize()
+    with process_default_endpoint(node):
+        async with triocoro.open_cpg() as cpg:
+            assert await cpg.local_nodeid() == 2
 
 
 async def test_questions_about_groups(corosync_cluster: Cluster) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
-from typing import Any
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Protocol
 
 import pytest
 import trio
@@ -18,11 +18,13 @@ import triocoro
 from triocoro import (
     EventStream,
     NodelistChange,
+    Quorum,
     QuorumChange,
     QuorumEvent,
     QuorumType,
     RingId,
     TotemChange,
+    Votequorum,
     VotequorumNodelist,
     lowlevel,
 )
@@ -56,6 +58,10 @@ async def decision(
     return nodelist, change
 
 
+class Opener(Protocol):
+    def __call__(self, *, endpoint: Node) -> AbstractAsyncContextManager[Quorum | Votequorum]: ...
+
+
 # -- the service -------------------------------------------------------------------------------------------------------
 
 
@@ -65,6 +71,30 @@ async def test_each_node_says_whether_it_is_quorate(corosync_cluster: Cluster) -
             assert quorum.type is QuorumType.SET
             assert await quorum.is_quorate() is True
             await quorum.wait_quorate()
+
+
+@pytest.mark.parametrize("opener", [triocoro.open_votequorum, triocoro.open_quorum])
+async def test_the_loss_and_the_return_of_quorum(corosync_cluster: Cluster, opener: Opener) -> None:
+    """Each wait ends when it is so, and not before; and at once if it is so already."""
+    ended: list[str] = []
+
+    async def wait(name: str, function: Callable[[], Awaitable[None]]) -> None:
+        await function()
+        ended.append(name)
+
+    async with opener(endpoint=corosync_cluster[3]) as service:
+        await service.wait_quorate()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait, "not quorate", service.wait_not_quorate)
+            await wait_all_tasks_blocked()
+            assert ended == []
+            await corosync_cluster.isolate(3)
+        assert ended == ["not quorate"]
+        await service.wait_not_quorate()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait, "quorate", service.wait_quorate)
+            await corosync_cluster.heal()
+        await service.wait_quorate()
 
 
 async def test_trackers_through_a_death_and_a_return(corosync_cluster: Cluster) -> None:

@@ -168,7 +168,10 @@ def test_under_asyncio_each_entry_says_that_it_needs_trio(corosync_cluster: Clus
         "quorum_initialize": lambda: lowlevel.quorum_initialize(endpoint=endpoint),
         "cmap_initialize": lambda: lowlevel.cmap_initialize(endpoint=endpoint),
         "cfg_initialize": lambda: lowlevel.cfg_initialize(endpoint=endpoint),
+        "sessions": lambda: anext(triocoro.sessions("g", endpoint=endpoint)),
         "cluster": another.__aenter__,
+        "add_node": cluster.add_node,
+        "remove_node": lambda: cluster.remove_node(3),
         **verbs_of(cluster),
     }
 

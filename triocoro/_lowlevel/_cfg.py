@@ -9,7 +9,7 @@ from .. import _validate
 from .._connection import Connection, open_connection
 from .._enums import ShutdownFlag
 from .._raw import RawCfg
-from .._services import CFG, Endpoint
+from .._services import CFG, Endpoint, HasEndpoint
 from .._types import IPAddress, NodeStatus, RingStatus
 from ._handle import Callbacks, Handle
 
@@ -104,14 +104,14 @@ async def cfg_initialize(
     *,
     shutdown_callback: Callable[[ShutdownFlag], Awaitable[object]] | None = None,
     context: object = None,
-    endpoint: Endpoint | None = None,
+    endpoint: Endpoint | HasEndpoint | None = None,
 ) -> CfgHandle:
     """Connect to the cfg service (corosync_cfg_initialize).
 
     Args:
         shutdown_callback: async function, called when the daemon asks whether we agree to a shutdown.
         context: the initial value of the handle's `context`.
-        endpoint: the daemon to connect to; by default the default endpoint.
+        endpoint: the daemon to connect to, or a node of a test cluster; by default the default endpoint.
 
     Raises, Cancelled: as `cpg_initialize`.
     """

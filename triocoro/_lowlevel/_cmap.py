@@ -10,7 +10,7 @@ from .. import _validate
 from .._connection import Connection, open_connection
 from .._enums import CmapMap, CmapTrack, CmapType
 from .._raw import RawCmap
-from .._services import CmapSpec, Endpoint
+from .._services import CmapSpec, Endpoint, HasEndpoint
 from .._types import Buffer, CmapChange, CmapNotification, CmapValue, TypedValue
 from ._handle import Callback, Handle
 
@@ -142,14 +142,14 @@ async def cmap_initialize(
     map: CmapMap = CmapMap.ICMAP,  # noqa: A002 - as in C
     *,
     context: object = None,
-    endpoint: Endpoint | None = None,
+    endpoint: Endpoint | HasEndpoint | None = None,
 ) -> CmapHandle:
     """Connect to a map of a node (cmap_initialize_map(3)).
 
     Args:
         map: the map: configuration and run-time state, or statistics.
         context: the initial value of the handle's `context`.
-        endpoint: the daemon to connect to; by default the default endpoint.
+        endpoint: the daemon to connect to, or a node of a test cluster; by default the default endpoint.
 
     Raises, Cancelled: as `cpg_initialize`.
     """

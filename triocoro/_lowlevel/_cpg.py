@@ -15,7 +15,7 @@ from .._enums import FlowControlState, IterationType
 from .._errors import ExistError, LibraryError, NotExistError, TryAgainError
 from .._gathering import gather
 from .._raw import MulticastStatus, RawCpg
-from .._services import CpgSpec, Endpoint
+from .._services import CpgSpec, Endpoint, HasEndpoint
 from .._types import Address, Buffer, ConfigChange, CpgEvent, GroupMember, Message, TotemChange
 from ._handle import Callbacks, Handle
 
@@ -221,7 +221,7 @@ async def cpg_initialize(
     totem_confchg: Callable[[TotemChange], Awaitable[object]] | None = None,
     flags: CpgModelFlag = _NO_FLAGS,
     context: object = None,
-    endpoint: Endpoint | None = None,
+    endpoint: Endpoint | HasEndpoint | None = None,
 ) -> CpgHandle:
     """Connect to the CPG service (cpg_model_initialize(3)).
 
@@ -231,7 +231,7 @@ async def cpg_initialize(
         totem_confchg: async function, called with each `TotemChange`.
         flags: options, see `CpgModelFlag`.
         context: the initial value of the handle's `context`.
-        endpoint: the daemon to connect to; by default the default endpoint.
+        endpoint: the daemon to connect to, or a node of a test cluster; by default the default endpoint.
 
     Raises:
         CorosyncUnavailableError: no daemon answers, or the library is missing.

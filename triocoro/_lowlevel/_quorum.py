@@ -9,7 +9,7 @@ from .. import _validate
 from .._connection import Connection, open_connection
 from .._enums import QuorumType, Track
 from .._raw import RawQuorum
-from .._services import QUORUM, Endpoint
+from .._services import QUORUM, Endpoint, HasEndpoint
 from .._types import NodelistChange, QuorumChange, QuorumEvent
 from ._handle import Callbacks, Handle
 
@@ -54,7 +54,7 @@ async def quorum_initialize(
     quorum_notify: Callable[[QuorumChange], Awaitable[object]] | None = None,
     nodelist_notify: Callable[[NodelistChange], Awaitable[object]] | None = None,
     context: object = None,
-    endpoint: Endpoint | None = None,
+    endpoint: Endpoint | HasEndpoint | None = None,
 ) -> QuorumHandle:
     """Connect to the quorum service, with model v1 (quorum_model_initialize(3)).
 
@@ -62,7 +62,7 @@ async def quorum_initialize(
         quorum_notify: async function, called with each `QuorumChange`.
         nodelist_notify: async function, called with each `NodelistChange`.
         context: the initial value of the handle's `context`.
-        endpoint: the daemon to connect to; by default the default endpoint.
+        endpoint: the daemon to connect to, or a node of a test cluster; by default the default endpoint.
 
     Raises, Cancelled: as `cpg_initialize`.
     """

@@ -10,7 +10,7 @@ from .._connection import Connection, open_connection
 from .._enums import Track
 from .._errors import CorosyncError
 from .._raw import RawVotequorum
-from .._services import Endpoint, VotequorumSpec
+from .._services import Endpoint, HasEndpoint, VotequorumSpec
 from .._types import (
     Buffer,
     ExpectedVotesChange,
@@ -179,7 +179,7 @@ async def votequorum_initialize(
     nodelist_notify: Callable[[VotequorumNodelist], Awaitable[object]] | None = None,
     qdevice_extra_info: Callable[[QdeviceExtraInfo], Awaitable[object]] | None = None,
     context: object = None,
-    endpoint: Endpoint | None = None,
+    endpoint: Endpoint | HasEndpoint | None = None,
 ) -> VotequorumHandle:
     """Connect to the votequorum service (votequorum_initialize(3), or votequorum_model_initialize(3) where it exists).
 
@@ -189,7 +189,7 @@ async def votequorum_initialize(
         nodelist_notify: async function, called with each `VotequorumNodelist`.
         qdevice_extra_info: async function, called with each `QdeviceExtraInfo`, which only newer libraries deliver.
         context: the initial value of the handle's `context`.
-        endpoint: the daemon to connect to; by default the default endpoint.
+        endpoint: the daemon to connect to, or a node of a test cluster; by default the default endpoint.
 
     Raises:
         NotSupportedError: `qdevice_extra_info` was given, and the installed library does not support it.

@@ -9,7 +9,7 @@ import trio
 
 import triocoro
 from triocoro import CmapType, VotequorumNodelist
-from triocoro.testing import Cluster
+from triocoro.testing import Cluster, FakeCluster
 
 from . import Case, checked, entered_and_left, registrar
 
@@ -133,6 +133,15 @@ async def _(_: Cluster) -> None:
         await checked(votequorum.wait_quorate())
 
 
+@case("Votequorum.wait_not_quorate")
+async def _(_: Cluster) -> None:
+    """On a fake in any case: the node of the cluster is quorate by itself."""
+    async with FakeCluster(nodes=2) as cluster, triocoro.open_votequorum(endpoint=cluster[1]) as votequorum:
+        await cluster[2].kill()
+        await checked(votequorum.wait_not_quorate())
+        await checked(votequorum.wait_not_quorate())
+
+
 @case("Votequorum.track")
 async def _(_: Cluster) -> None:
     """Only entering must be one, as with Trio's own: leaving has nothing to wait for."""
@@ -225,6 +234,15 @@ async def _(_: Cluster) -> None:
     async with triocoro.open_quorum() as quorum:
         await checked(quorum.wait_quorate())
         await checked(quorum.wait_quorate())
+
+
+@case("Quorum.wait_not_quorate")
+async def _(_: Cluster) -> None:
+    """On a fake in any case: the node of the cluster is quorate by itself."""
+    async with FakeCluster(nodes=2) as cluster, triocoro.open_quorum(endpoint=cluster[1]) as quorum:
+        await cluster[2].kill()
+        await checked(quorum.wait_not_quorate())
+        await checked(quorum.wait_not_quorate())
 
 
 @case("Quorum.track")

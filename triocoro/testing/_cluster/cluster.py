@@ -145,6 +145,7 @@ class Cluster(AbstractContextManager["Cluster"], AbstractAsyncContextManager["Cl
             RuntimeError: the cluster does not run.
             ValueError: there is such a node, or the options exclude it.
         """
+        require_trio()
         self._check_runs()
         options = await self._reconfigure(lambda options: options.with_node(nodeid, votes))
         node = self[options.nodeids[-1]]
@@ -163,6 +164,7 @@ class Cluster(AbstractContextManager["Cluster"], AbstractAsyncContextManager["Cl
             RuntimeError: the cluster does not run.
             ValueError: there is no such node, or the options need it.
         """
+        require_trio()
         self._check_runs()
         self._options.without_node(nodeid)
         await self[nodeid].stop()
@@ -221,8 +223,8 @@ class Cluster(AbstractContextManager["Cluster"], AbstractAsyncContextManager["Cl
             trio.TooSlowError: this has taken 30 seconds, or longer if the token timeout is above 3 seconds; the message
                 says which members each node sees.
         """
-        self._check_runs()
         require_trio()
+        self._check_runs()
         watch = MembershipWatch(self, self._up)
         limit = stretched(_PATIENCE, self.options)
         with trio.move_on_after(limit) as patience:

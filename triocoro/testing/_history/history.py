@@ -9,7 +9,7 @@ from pathlib import Path
 import trio
 
 from ..._endpoint import check_endpoint
-from ..._services import Endpoint
+from ..._services import Endpoint, HasEndpoint
 from .._cluster.node import Node
 from . import json_lines
 from .entries import ENTRIES, Call, Entry, Fault
@@ -61,7 +61,7 @@ class History:  # noqa: PLW1641 - it changes, so it has no hash
             raise TypeError(f"an entry of a history is needed, not {type(entry).__name__}")
         self._entries.append(entry)
 
-    def endpoint(self, node: Node, *, client: str, via: Endpoint | None = None) -> RecordingEndpoint:
+    def endpoint(self, node: Node, *, client: str, via: Endpoint | HasEndpoint | None = None) -> RecordingEndpoint:
         """Return an endpoint of `node` that records everything that passes through it.
 
         Args:

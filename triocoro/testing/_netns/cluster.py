@@ -122,7 +122,16 @@ class NetnsCluster(Cluster):
 
     @property
     def how_to_enter(self) -> str:
-        """How to inspect the nodes from a shell: the commands, where the logs are, and how to end the cluster.
+        """How to inspect the nodes from a shell: text for people, of several lines.
+
+        The first line names the cluster. Then come, for each node, a command that runs corosync-quorumtool in it, which
+        may be replaced by any other program, and one that prints its log; at last, the command that ends the cluster.
+        Each is a line of its own, after a colon, and works as it is in the shell of the same user::
+
+            the cluster triocoro-4711-1:
+              look into node 1: nsenter --target 4714 --net --mount -- corosync-quorumtool -s
+              read its log: cat /proc/4714/fd/1
+              end all of it: kill -KILL 4713
 
         Empty until the cluster has been started. After the block it is of use only if the nodes were kept.
         """
