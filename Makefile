@@ -28,6 +28,8 @@
 # make elsewhere-smoke   there, the demonstration and a few real tests
 # make pythons      make fake, and a few real tests, on each of PYTHONS; fails if a supported version is not installed
 # make floors       the same with the oldest dependencies that pyproject.toml allows
+# make docs         build the documentation as a site, build/site/index.html; each warning and each dead link is an error
+# make docs-links   the links to other sites, too
 # make lock         pin the newest packages that development needs, on all of PYTHONS, in tools/constraints.txt
 #
 # PYTHON=python3.13 selects another interpreter, which gets a virtual environment of its own.
@@ -56,7 +58,7 @@ WITH_MATPLOTLIB = $(BIN)/python -c "import matplotlib" 2>/dev/null || \
 REAL_SMOKE := tests/sdk/test_death.py tests/plugin/test_downstream.py
 
 .PHONY: setup demo test lint ruff mypy pyright types flake8 fake real coverage bounds bench bench-smoke flake flake-smoke fuzz fuzz-smoke soak soak-smoke restarts sanitize sanitize-smoke hostile hostile-smoke recordings unprivileged \
-    elsewhere elsewhere-smoke pythons floors lock
+    elsewhere elsewhere-smoke pythons floors docs docs-links lock
 
 setup: $(READY)
 
@@ -186,6 +188,17 @@ floors:
 	@PYTHON=$(PYTHON) VENV=.venv-floors CONSTRAINTS=build/floors.txt tools/setup.sh
 	.venv-floors/bin/python -m pytest --corosync=fake --numprocesses=auto $(ARGS)
 	.venv-floors/bin/python -m pytest --corosync=real --numprocesses=auto $(REAL_SMOKE)
+
+docs: $(VENV)/.docs
+	$(BIN)/python -m sphinx --builder html --fail-on-warning --keep-going --quiet --jobs auto docs build/site $(ARGS)
+
+docs-links: $(VENV)/.docs
+	$(BIN)/python -m sphinx --builder linkcheck --keep-going --quiet docs build/links $(ARGS)
+
+$(VENV)/.docs: $(READY)
+	$(BIN)/python -m pip install --quiet --constraint=tools/constraints.txt \
+	    $$(sed -n 's/^docs = \[\(.*\)\].*/\1/p' pyproject.toml | tr -d '",')
+	@touch $@
 
 lock:
 	$(lastword $(PYTHONS)) tools/lock.py $(PYTHONS)
