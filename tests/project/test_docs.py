@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -45,3 +48,18 @@ def test_a_dead_reference_is_found(tmp_path: Path) -> None:
         encoding="utf-8",
     )
     assert dead_references(page) == ["tests/project/test_docs.py::test_gone", "triocoro/_gone.py", "gone.md"]
+
+
+def programs() -> Iterator[tuple[str, str]]:
+    """The programs in the pages, with their names."""
+    for page in _PAGES:
+        found = re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+        for number, program in enumerate(program for program in found if "\ntrio.run(" in program):
+            yield f"{page.relative_to(_ROOT)}-{number}", program
+
+
+@pytest.mark.parametrize("program", [pytest.param(program, id=name) for name, program in programs()])
+def test_programs_run(program: str) -> None:
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=30)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout
