@@ -6,12 +6,15 @@ Each kind of attempt has its numbers here: `Backoff.of_requests`, `Backoff.of_mu
 
 from __future__ import annotations
 
+import itertools
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
 from typing import TypeVar, final
 
 import trio
 
+from . import _log
 from ._errors import CorosyncError, TryAgainError
 
 T = TypeVar("T")
@@ -59,12 +62,35 @@ class Backoff:
         self._next = self._first
 
 
-async def retry(call: Callable[[], Awaitable[T]], passing: tuple[type[CorosyncError], ...] = (TryAgainError,)) -> T:
-    """Repeat `call` with capped back-off while it raises an error that may pass: by default, the daemon's try-again."""
+async def retry(
+    call: Callable[[], Awaitable[T]],
+    passing: tuple[type[CorosyncError], ...] = (TryAgainError,),
+    about: Mapping[str, object] = MappingProxyType({}),
+) -> T:
+    """Repeat `call` with capped back-off while it raises an error that may pass: by default, the daemon's try-again.
+
+    Args:
+        call: makes an attempt.
+        passing: the errors that may pass.
+        about: for the log, whose request it is.
+    """
     backoff = Backoff.of_requests()
-    while True:
+    for attempt in itertools.count(1):
         try:
             return await call()
-        except passing:
-            pass
-        await trio.sleep(backoff.next_pause())
+        except passing as exc:
+            error = exc
+        pause = backoff.next_pause()
+        _log.note(
+            _log.CONNECTION,
+            "retrying",
+            about,
+            "trying again in %g s: %s",
+            pause,
+            error,
+            error=str(error),
+            attempt=attempt,
+            pause=pause,
+        )
+        await trio.sleep(pause)
+    raise AssertionError("the attempts do not end")

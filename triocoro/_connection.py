@@ -54,17 +54,17 @@ async def open_connection(
     with naming_descriptors("connect"):  # which importing the C side needs as well
         endpoint = resolve_endpoint(endpoint)
         raw = await connect(service, endpoint, retrying=retrying)
-    return raw, Connection(cast("RawHandle[EventT]", raw), endpoint)
+    return raw, Connection(cast("RawHandle[EventT]", raw), endpoint, service.name)
 
 
 @final
 class Connection(Generic[EventT]):
     """Owns one raw handle: dispatches its events, and closes it when the user's block ends."""
 
-    def __init__(self, raw: RawHandle[EventT], endpoint: Endpoint) -> None:
+    def __init__(self, raw: RawHandle[EventT], endpoint: Endpoint, service: str) -> None:
         self.endpoint = endpoint
         self.label: str = endpoint.label
-        self.lifetime: Lifetime = Lifetime(raw, endpoint.label, endpoint.identity)
+        self.lifetime: Lifetime = Lifetime(raw, endpoint.label, endpoint.identity, service)
         self.requests: Requests = Requests(raw, self.lifetime)
         self.dispatched: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
         """Unparked after each dispatch, and when the connection ends: flow control may have opened."""

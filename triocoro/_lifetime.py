@@ -22,7 +22,7 @@ from then on the worker thread may close the fd at any time, and the kernel may 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Generator, Hashable
+from collections.abc import Callable, Generator, Hashable, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Final, NoReturn, final
@@ -30,7 +30,7 @@ from weakref import WeakKeyDictionary
 
 import trio
 
-from . import _forks
+from . import _forks, _log
 from ._errors import ConnectionLostError, CorosyncError, LibraryError, SlowConsumerError
 from ._raw import RawHandle
 from ._runs import Run, require_trio
@@ -77,13 +77,16 @@ class Lifetime:
         raw: the handle. It is closed through this class only.
         label: names the daemon in error messages.
         daemon: identifies the daemon, as `Endpoint.identity`.
+        service: the name of the service.
     """
 
-    def __init__(self, raw: RawHandle[object], label: str, daemon: Hashable) -> None:
+    def __init__(self, raw: RawHandle[object], label: str, daemon: Hashable, service: str) -> None:
         self.label = label
         self.daemon = daemon
         self.number: int = next(_numbers)
         """Those that were made later have greater ones."""
+        self.about: Mapping[str, object] = {"service": service, "daemon": label, "connection": self.number}
+        """The connection's attributes of records of the log."""
         self.block: trio.CancelScope = trio.CancelScope()
         """The scope of the user's block; cancelled when the connection is lost."""
         self.count_unconfirmed: Callable[[], int] = int
@@ -102,6 +105,7 @@ class Lifetime:
         note = _note.get()
         if note is not None:
             note(self)
+        _log.note(_log.CONNECTION, "connected", self.about, "connected to %s of %s", service, label)
 
     # -- state ---------------------------------------------------------------------------------------------------------
 
@@ -215,6 +219,7 @@ class Lifetime:
         else:
             text += str(cause) + doubt * bool(unconfirmed)
             self._make_loss = lambda: type(cause)(text, function=cause.function, code=cause.code)
+        _log.note(_log.CONNECTION, "lost", self.about, "%s", text, error=str(cause), unconfirmed=unconfirmed)
         self._end()
         self.block.cancel()
         self._wake()
@@ -231,6 +236,7 @@ class Lifetime:
         """Disconnect because a consumer is too slow. Events that it has buffered can still be received."""
         if self.ended:
             return
+        _log.note(_log.CONNECTION, "slow_consumer", self.about, "cut off from %s: %s", self.label, text)
         self._make_loss = lambda: SlowConsumerError(text)
         self._end()
         self._wake()
@@ -244,6 +250,7 @@ class Lifetime:
         """
         if self._closed:
             return
+        _log.note(_log.CONNECTION, "closed", self.about, "closed the connection to %s", self.label)
         self._closed = True
         self._end()
         self._wake()

@@ -13,6 +13,7 @@ from typing import Final, cast, final
 import attrs
 import trio
 
+from . import _log
 from ._backoff import retry
 from ._connection import Connection
 from ._enums import CsError
@@ -90,8 +91,11 @@ class Membership:
         self.stream: EventStream[GroupEvent] = EventStream(connection.lifetime, max_buffered_bytes)
         self.stream.on_receive = self._note_received
         self.outstanding: Outstanding = Outstanding(address)
-        self.sender: Sender = Sender(connection, raw, self.stream, self.outstanding)
-        self.settling: Settling = Settling(connection, raw, self.outstanding, order=order, report=self._report_settled)
+        self.about: dict[str, object] = {**connection.lifetime.about, "group": name.decode(errors="backslashreplace")}
+        self.sender: Sender = Sender(connection, raw, self.stream, self.outstanding, self.about)
+        self.settling: Settling = Settling(
+            connection, raw, self.outstanding, order=order, report=self._report_settled, about=self.about
+        )
         self._raw = raw
         self._totem_changes = totem_changes
         self._joined = trio.Event()
@@ -156,6 +160,19 @@ class Membership:
         out.append(event)
 
     def _report(self, lost: list[OwnMessage], out: list[GroupEvent]) -> None:
+        if lost:
+            count, size = len(lost), sum(len(own.payload) for own in lost)
+            _log.note(
+                _log.GROUP,
+                "dropped",
+                self.about,
+                "the daemon dropped %d messages of ours to group %r (%d bytes)",
+                count,
+                self.name,
+                size,
+                count=count,
+                bytes=size,
+            )
         for own in lost:
             report = MessageLost(own.payload)
             out.append(report)
@@ -199,6 +216,17 @@ class Membership:
         )
         with self.connection.lifetime.interruptible():
             await self._joined.wait()
+        members = len(self.view.members)
+        _log.note(
+            _log.GROUP,
+            "joined",
+            self.about,
+            "joined group %r as %s; members: %d",
+            self.name,
+            self.address,
+            members,
+            members=members,
+        )
 
     async def _join(self) -> None:
         # Asked before and after: the earlier membership may end before we hear of the refusal.
@@ -215,9 +243,10 @@ class Membership:
         self.sender.leaving = True
         self.stream.ending = True
         await self._assemble()
-        await self.connection.requests.run(lambda: retry(lambda: self._raw.leave(self.name), MAY_PASS))
+        await self.connection.requests.run(lambda: retry(lambda: self._raw.leave(self.name), MAY_PASS, self.about))
         with self.connection.lifetime.interruptible():
             await self._left.wait()
+        _log.note(_log.GROUP, "left", self.about, "left group %r", self.name)
 
     async def _assemble(self) -> None:  # noqa: ASYNC910 - the request that follows is a checkpoint
         """Wait until no message is under way in parts, which our leave would interrupt, for half of the grace."""

@@ -42,7 +42,10 @@ async def connect(service: ServiceSpec[RawT, object], endpoint: Endpoint, *, ret
         retrying: whether to try again while the daemon is starting.
     """
     try:
-        return await (retry(lambda: endpoint.connect(service)) if retrying else endpoint.connect(service))
+        if not retrying:
+            return await endpoint.connect(service)
+        about = {"service": service.name, "daemon": endpoint.label}
+        return await retry(lambda: endpoint.connect(service), about=about)
     except (LibraryError, NotExistError) as exc:
         # A daemon that is about to end has removed its files already: NotExistError.
         raise CorosyncUnavailableError(
@@ -98,7 +101,7 @@ class Requests:
         await self._lifetime.check_async()
         try:
             with self._lifetime.interruptible():
-                return await (retry(call) if retrying else call())
+                return await (retry(call, about=self._lifetime.about) if retrying else call())
         except LibraryError as exc:
             await self._lifetime.fail(exc)
         except CorosyncError as exc:
@@ -125,7 +128,7 @@ class Requests:
             try:
                 # Not `run`, which would count the end of the connection as told, though the user does not hear of it.
                 with lifetime.cancelled_at_end(trio.CancelScope()):
-                    await retry(call, MAY_PASS)
+                    await retry(call, MAY_PASS, lifetime.about)
             except LibraryError as exc:
                 lifetime.lose(exc)
             except CorosyncError:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, final
 
 import trio
 
+from . import _log
 from ._backoff import Backoff
 from ._connection import Connection
 from ._errors import CorosyncError, InterruptedSendError, InterruptError, LibraryError
@@ -29,10 +30,16 @@ class Sender:
         raw: its handle.
         stream: the stream of the same group. While it is filling up, sending waits for its receivers.
         outstanding: where to note what was sent.
+        about: for the log, the group.
     """
 
     def __init__(
-        self, connection: Connection[CpgEvent], raw: RawCpg, stream: EventStream[GroupEvent], outstanding: Outstanding
+        self,
+        connection: Connection[CpgEvent],
+        raw: RawCpg,
+        stream: EventStream[GroupEvent],
+        outstanding: Outstanding,
+        about: Mapping[str, object],
     ) -> None:
         self._lifetime = connection.lifetime
         self._requests = connection.requests
@@ -49,6 +56,9 @@ class Sender:
         self._lifetime.add_waiters(outstanding.room)
         # How often the stream had been received from when its receivers were found to make no progress.
         self._stuck_at = -1
+        self._about = about
+        # Since when the task that has the turn has been held up; `None` if it has not.
+        self._held_up: float | None = None
         self.leaving: bool = False
         """Whether the group is being left: nothing more can be sent."""
 
@@ -182,17 +192,20 @@ class Sender:
     async def _send(self, payloads: Sequence[bytes]) -> None:  # noqa: ASYNC910 - the caller is a checkpoint
         """Send messages; the caller has the turn. There is no checkpoint after the last one was sent."""
         done = 0
-        while done < len(payloads):
-            await self._check_async()
-            if len(payloads[done]) > self._max_atomic_size:
-                await self._send_fragmented(OwnMessage(payloads[done]))
-                done += 1
-                continue
-            burst = self._fitting(payloads, done) or await self._wait_for_room(payloads, done)
-            sent, status = await self._multicast(burst)
-            done += sent
-            if done < len(payloads):
-                await self._pause(status)
+        try:
+            while done < len(payloads):
+                await self._check_async()
+                if len(payloads[done]) > self._max_atomic_size:
+                    await self._send_fragmented(OwnMessage(payloads[done]))
+                    done += 1
+                    continue
+                burst = self._fitting(payloads, done) or await self._wait_for_room(payloads, done)
+                sent, status = await self._multicast(burst)
+                done += sent
+                if done < len(payloads):
+                    await self._pause(status)
+        finally:
+            self._note_resumed()
 
     async def _send_awaited(self, own: OwnMessage) -> None:  # noqa: ASYNC910 - the caller is a checkpoint
         """Send one message that is awaited; the caller has the turn."""
@@ -229,6 +242,7 @@ class Sender:
         while not (burst := self._fitting(payloads, start)):
             first = payloads[start : start + 1]
             if self._window.fitting(first) and not self._stream.empty:
+                self._note_held_up("receivers")
                 receives = self._stream.receives
                 # The more waits to be received, the longer receivers are given.
                 unparked = await self._wait_briefly(self._stream.drained, _STALL * self._stream.fullness)
@@ -236,9 +250,26 @@ class Sender:
                     self._stuck_at = receives
             else:
                 # What is under way must come back first; until then, receivers may have nothing to take.
+                self._note_held_up("window")
                 await self._outstanding.room.park()
             await self._check_async()
         return burst  # noqa: ASYNC910
+
+    def _note_held_up(self, reason: str) -> None:
+        """Note that the task that has the turn is held up by flow control: by our window, receivers, or the daemon."""
+        if self._held_up is None:
+            self._held_up = trio.current_time()
+            _log.note(
+                _log.GROUP, "flow_control", self._about, "sending is held up by flow control: %s", reason, reason=reason
+            )
+
+    def _note_resumed(self) -> None:
+        """Note that the task that has the turn is not held up any more, if it was."""
+        if self._held_up is not None:
+            seconds = trio.current_time() - self._held_up
+            self._held_up = None
+            text = "sending was held up by flow control for %.3f s"
+            _log.note(_log.GROUP, "flow_control_over", self._about, text, seconds, seconds=seconds)
 
     async def _wait_briefly(self, lot: trio.lowlevel.ParkingLot, seconds: float) -> bool:
         """Park for at most that long; whether another task has unparked us."""
@@ -265,6 +296,8 @@ class Sender:
 
     async def _pause(self, status: MulticastStatus) -> None:
         """Wait until it makes sense to go on after a burst."""
+        if status is not MulticastStatus.SENT:
+            self._note_held_up("daemon")
         if status is MulticastStatus.FULL:
             await self._lifetime.wait_writable()
         elif status is MulticastStatus.TRY_AGAIN:

@@ -21,6 +21,7 @@ from typing import Any, Final, ParamSpec, TypeVar, cast, final, overload
 import attrs
 import trio
 
+from . import _log
 from ._backoff import Backoff
 from ._cpg import DEFAULT_MAX_BUFFERED_BYTES, Group, open_group
 from ._errors import ConnectionLostError, TryAgainError
@@ -39,8 +40,6 @@ T_co = TypeVar("T_co", covariant=True)
 
 LASTING: Final = 1.0
 """Seconds: a session that was lost earlier makes the next one wait, and the longer, the more of them there are."""
-
-_log = logging.getLogger("triocoro")
 
 
 class _State(Enum):
@@ -148,13 +147,22 @@ class Session(AbstractAsyncContextManager[T_co]):
             except Exception as exc:
                 if not self._may_pass(exc):
                     raise
-                if not attempts:
-                    _log.warning("session %d waits for the daemon: %s", self.epoch, exc)
+                error = exc
             else:
                 self._manager = manager
+                if attempts:
+                    self._note("connected", "session %d has found the daemon", level=logging.INFO)
                 return value
+            if not attempts:
+                text = "session %d waits for the daemon: %s"
+                self._note("waiting", text, error, level=logging.WARNING, error=str(error))
             attempts += 1
-            await trio.sleep(self._backoff.next_pause())
+            pause = self._backoff.next_pause()
+            self._note("retrying", "session %d tries again in %.3f s", pause, attempt=attempts, pause=pause)
+            await trio.sleep(pause)
+
+    def _note(self, event: str, text: str, *args: object, level: int = logging.DEBUG, **details: object) -> None:
+        _log.note(_log.SESSIONS, event, {"epoch": self.epoch}, text, self.epoch, *args, level=level, **details)
 
     @trio.lowlevel.enable_ki_protection
     async def __aexit__(
@@ -175,6 +183,10 @@ class Session(AbstractAsyncContextManager[T_co]):
         self._course.lasted = trio.current_time() - self._opened
         absorbed, rest = self._absorb(outcome, exc)
         self._course.lost = self._loss(absorbed)
+        if self._course.lost is not None:
+            unconfirmed = self._course.lost.unconfirmed
+            text = "session %d lost its connection after %.3f s"
+            self._note("lost", text, self._course.lasted, level=logging.INFO, unconfirmed=unconfirmed)
         if rest is None:
             return exc is not None  # noqa: ASYNC910 - the manager's end is one
         if rest is exc:

@@ -20,13 +20,15 @@ What has not come back then is lost.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Hashable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
+from types import MappingProxyType
 from typing import Final, final
 from weakref import WeakValueDictionary
 
 import trio
 
+from . import _log
 from ._connection import Connection
 from ._errors import CorosyncError
 from ._outstanding import Outstanding, OwnMessage
@@ -54,6 +56,7 @@ class Settling:
         outstanding: its messages.
         order: joins and leaves a private group of the same daemon.
         report: takes the messages that are lost.
+        about: for the log, the group.
     """
 
     def __init__(
@@ -64,7 +67,9 @@ class Settling:
         *,
         order: Callable[[], Awaitable[None]],
         report: Callable[[list[OwnMessage]], None],
+        about: Mapping[str, object] = MappingProxyType({}),
     ) -> None:
+        self._about = about
         self._connection = connection
         self._raw = raw
         self._outstanding = outstanding
@@ -102,6 +107,15 @@ class Settling:
     async def _settle(self) -> None:
         outstanding = self._outstanding
         mark = outstanding.mark()
+        _log.note(
+            _log.GROUP,
+            "stalled",
+            self._about,
+            "none of %d messages of ours has come back for %g s: finding out whether they are lost",
+            len(outstanding),
+            STALL,
+            outstanding=len(outstanding),
+        )
         await self._round_trip()
         if outstanding.gone < mark:
             await self._order()

@@ -21,6 +21,7 @@ LAYERS: Final = (
         "triocoro._enums",
         "triocoro._errors",
         "triocoro._forks",
+        "triocoro._log",
         "triocoro._runs",
         "triocoro._types",
         "triocoro._validate",
