@@ -129,6 +129,24 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
 
 
 @pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
+    """Say what an async test lacks that no plugin runs; pytest alone fails or, before 8.4, skips it without saying."""
+    try:
+        return (yield)
+    except (pytest.fail.Exception, pytest.skip.Exception, Warning) as exc:
+        if LOANS not in pyfuncitem.stash or not str(exc).startswith("async def function"):
+            raise
+        installed = pyfuncitem.config.pluginmanager.hasplugin("trio")
+        first = "" if installed else " install pytest-trio (pip install 'triocoro[trio]'),"
+        pytest.fail(
+            f"this test is an async function, and no plugin of pytest has run it. To run it with Trio,{first}"
+            " put `trio_mode = true` into the ini file of pytest (in pyproject.toml: under [tool.pytest.ini_options]),"
+            " or mark the test with @pytest.mark.trio",
+            pytrace=False,
+        )
+
+
+@pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Add the daemons' logs to the report of a failure; with --corosync-keep, leave the clusters running."""
     report = yield

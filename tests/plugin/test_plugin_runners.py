@@ -48,6 +48,21 @@ def test_pytest_trio_without_trio_mode(run: Run) -> None:
     result.assert_outcomes(passed=2)
 
 
+@pytest.mark.parametrize("plugin", [True, False])
+def test_an_async_test_that_nothing_runs(run: Run, *, plugin: bool) -> None:
+    """Trio mode was forgotten, or pytest-trio is not installed. It says so, and fails with every pytest."""
+    without = [] if plugin else ["-p", "no:trio"]
+    result = run(f"{IMPORTS}async def test_one(corosync):{body(1)}", *without)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*no plugin of pytest has run it*`trio_mode = true`*pytest.mark.trio*"])
+    assert ("install pytest-trio" in result.stdout.str()) is not plugin
+
+
+def test_an_async_test_without_our_fixtures_is_pytests_own_matter(run: Run) -> None:
+    result = run("async def test_one(): pass")
+    result.stdout.no_fnmatch_line("*no plugin of pytest has run it*")
+
+
 def test_async_fixtures_of_pytest_trio(run: Run) -> None:
     """They may take ours, and have the default endpoint."""
     result = run(
