@@ -22,6 +22,7 @@
 # make hostile      call everything that is public with hostile arguments, CALLS times on a fake and on real nodes; takes
 #                   SEED=... and ARGS: docs/fuzzing.md
 # make hostile-smoke  a few of these calls, on the fake
+# make smoke        the documentation, and all smoke forms that may run side by side
 # make recordings   record N real clusters under random faults; the checkers must find nothing in the recordings
 # make unprivileged make real as an ordinary user, which root creates for it; ARGS goes to pytest
 # make elsewhere    make demo and make test in a bare Debian SUITE, which root creates for it; takes COMMAND="..."
@@ -54,10 +55,13 @@ REAL_WORKERS := $(shell echo $$(($$(nproc) + 2)))
 WITH_MATPLOTLIB = $(BIN)/python -c "import matplotlib" 2>/dev/null || \
     $(BIN)/python -m pip install --quiet --constraint=tools/constraints.txt matplotlib || true
 
+# These may run side by side: none of them judges times.
+SMOKES := docs fuzz-smoke hostile-smoke soak-smoke sanitize-smoke bench-smoke
+
 # These show in half a minute that the SDK and real clusters work.
 REAL_SMOKE := tests/sdk/test_death.py tests/plugin/test_downstream.py
 
-.PHONY: setup demo test lint ruff mypy pyright types flake8 fake real coverage bounds bench bench-smoke flake flake-smoke fuzz fuzz-smoke soak soak-smoke restarts sanitize sanitize-smoke hostile hostile-smoke recordings unprivileged \
+.PHONY: setup demo test lint ruff mypy pyright types flake8 fake real coverage bounds bench bench-smoke flake flake-smoke fuzz fuzz-smoke soak soak-smoke restarts sanitize sanitize-smoke smoke hostile hostile-smoke recordings unprivileged \
     elsewhere elsewhere-smoke pythons floors docs docs-links lock
 
 setup: $(READY)
@@ -141,6 +145,9 @@ soak: setup
 
 restarts: setup
 	@PYTHONPATH=tests $(BIN)/python -m support.restarts --number=$(N) $(ARGS)
+
+smoke: setup
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync --keep-going $(SMOKES)
 
 soak-smoke: setup
 	@PYTHONPATH=tests $(BIN)/python -m soak --minutes=0.1 --window=5 --folder=build/soak/smoke
