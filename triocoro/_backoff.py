@@ -6,7 +6,6 @@ Each kind of attempt has its numbers here: `Backoff.of_requests`, `Backoff.of_mu
 
 from __future__ import annotations
 
-import itertools
 import random
 from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
@@ -75,7 +74,9 @@ async def retry(
         about: for the log, whose request it is.
     """
     backoff = Backoff.of_requests()
-    for attempt in itertools.count(1):
+    attempt = 0
+    while True:
+        attempt += 1
         try:
             return await call()
         except passing as exc:
@@ -93,4 +94,3 @@ async def retry(
             pause=pause,
         )
         await trio.sleep(pause)
-    raise AssertionError("the attempts do not end")
