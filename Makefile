@@ -31,6 +31,9 @@
 # make floors       the same with the oldest dependencies that pyproject.toml allows
 # make docs         build the documentation as a site, build/site/index.html; each warning and each dead link is an error
 # make docs-links   the links to other sites, too
+# make package      build a source distribution and a wheel in build/package/dist, check both, and use them as a user would,
+#                   on each of PYTHONS: docs/releasing.md; PYTHON=python3.10 for a release
+# make package-smoke  build and check them, and use the wheel
 # make lock         pin the newest packages that development needs, on all of PYTHONS, in tools/constraints.txt
 #
 # PYTHON=python3.13 selects another interpreter, which gets a virtual environment of its own.
@@ -206,6 +209,12 @@ $(VENV)/.docs: $(READY)
 	$(BIN)/python -m pip install --quiet --constraint=tools/constraints.txt \
 	    $$(sed -n 's/^docs = \[\(.*\)\].*/\1/p' pyproject.toml | tr -d '",')
 	@touch $@
+
+package: setup
+	@BIN=$(BIN) PYTHONS="$(PYTHONS)" tools/package.sh
+
+package-smoke: setup
+	@BIN=$(BIN) tools/package.sh --smoke
 
 lock:
 	$(lastword $(PYTHONS)) tools/lock.py $(PYTHONS)
