@@ -200,10 +200,10 @@ floors:
 	.venv-floors/bin/python -m pytest --corosync=real --numprocesses=auto $(REAL_SMOKE)
 
 docs: $(VENV)/.docs
-	$(BIN)/python -m sphinx --builder html --fail-on-warning --keep-going --quiet --jobs auto docs build/site $(ARGS)
+	$(BIN)/python -m sphinx --builder html --fresh-env --fail-on-warning --keep-going --quiet --jobs auto docs build/site $(ARGS)
 
 docs-links: $(VENV)/.docs
-	$(BIN)/python -m sphinx --builder linkcheck --keep-going --quiet docs build/links $(ARGS)
+	$(BIN)/python -m sphinx --builder linkcheck --fresh-env --keep-going --quiet docs build/links $(ARGS)
 
 $(VENV)/.docs: $(READY)
 	$(BIN)/python -m pip install --quiet --constraint=tools/constraints.txt \
