@@ -13,10 +13,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import asynccontextmanager
 from itertools import count
 from types import MappingProxyType
-from typing import Any, NoReturn
+from typing import Any
 
 import trio
 
@@ -26,6 +27,17 @@ from triocoro import Address, ConfigChange, Message, MessageLost, QuorumChange, 
 
 class NoQuorumError(Exception):
     """This replica is not with a majority, and must not write."""
+
+
+@asynccontextmanager
+async def open_both(name: str) -> AsyncGenerator[tuple[triocoro.Group, triocoro.EventStream[QuorumEvent]], None]:
+    """Open what a replica needs: the group, and news of the quorum."""
+    async with (
+        triocoro.open_quorum() as quorum,
+        quorum.track() as changes,
+        triocoro.open_group(name, totem_changes=True) as group,
+    ):
+        yield group, changes
 
 
 class Store:
@@ -98,28 +110,20 @@ class Store:
         finally:
             del self._results[number]
 
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> NoReturn:
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Be a replica, until cancelled. It has started once it is up to date."""
-        while True:
+        async for session in triocoro.sessions(open_both, self._name):
             try:
-                async with (
-                    triocoro.open_quorum() as quorum,
-                    quorum.track() as changes,
-                    triocoro.open_group(self._name, totem_changes=True) as self._group,
-                    trio.open_nursery() as nursery,
-                ):
+                async with session as (self._group, changes), trio.open_nursery() as nursery:
                     nursery.start_soon(self._watch_quorum, changes)
                     nursery.start_soon(self._replicate, self._group)
                     await self.until(lambda: self._in_sync)
                     task_status.started()
                     task_status = trio.TASK_STATUS_IGNORED
-            except (triocoro.ConnectionLostError, triocoro.CorosyncUnavailableError):
-                pass  # the daemon is gone, or not back yet
-            finally:
+            finally:  # the daemon is gone, or we are cancelled
                 self._group = self._quorum = self._ring = None
                 self._members, self._in_sync = (), False
                 self._wake()
-            await trio.sleep(0.1)
 
     async def _watch_quorum(self, changes: trio.abc.ReceiveChannel[QuorumEvent]) -> None:
         async for change in changes:

@@ -1,0 +1,119 @@
+"""A key-value store with a replica on each node of a cluster."""
+
+import json
+from collections.abc import Callable, Mapping
+from itertools import count
+from types import MappingProxyType
+from typing import Any
+
+import trio
+
+import triocoro
+from triocoro import Address, ConfigChange, Message, MessageLost
+
+
+class Store:
+    """A replica. Start `run` in a nursery."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._data: dict[str, str] = {}
+        self._version = 0  # the number of writes
+        self._group: triocoro.Group | None = None
+        self._members: tuple[Address, ...] = ()
+        self._copies: dict[Address, dict[str, Any]] = {}
+        self._in_sync = False
+        self._numbers = count()
+        self._results: dict[int, list[str | None]] = {}  # what comes of our writes: None where one did not count
+        self._changed = trio.Event()
+
+    @property
+    def data(self) -> Mapping[str, str]:
+        """What this replica has."""
+        return MappingProxyType(self._data)
+
+    @property
+    def nodes(self) -> list[int]:
+        """The nodes with a replica that this one is in touch with, its own included."""
+        return [address.nodeid for address in self._members]
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        """Wait until `condition` holds; it is looked at whenever something has changed here."""
+        await trio.lowlevel.checkpoint()
+        while not condition():
+            await self._changed.wait()
+
+    async def set(self, key: str, value: str) -> None:
+        """Write a value."""
+        await self._write("set", key, value)
+
+    async def setdefault(self, key: str, value: str) -> str:
+        """Write a value if there is none, and return what there is: the same to all who ask."""
+        return await self._write("setdefault", key, value)
+
+    async def _write(self, *write: str) -> str:
+        assert self._group is not None
+        while True:
+            await self.until(lambda: self._in_sync)
+            if (result := await self._try_to_write(self._group, write)) is not None:
+                return result
+
+    async def _try_to_write(self, group: triocoro.Group, write: tuple[str, ...]) -> str | None:
+        number, results = next(self._numbers), list[str | None]()
+        self._results[number] = results
+        try:
+            await group.send_and_wait(self._encode(number=number, write=write))
+            await self.until(lambda: results)  # it has been delivered: `_replicate` comes to it
+            return results[0]
+        finally:
+            del self._results[number]
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Be a replica, until cancelled. It has started once it is up to date."""
+        async with triocoro.open_group(self._name) as self._group, trio.open_nursery() as nursery:
+            nursery.start_soon(self._replicate, self._group)
+            await self.until(lambda: self._in_sync)
+            task_status.started()
+
+    async def _replicate(self, group: triocoro.Group) -> None:
+        async for event in group:
+            if isinstance(event, Message):
+                self._handle(event.sender, json.loads(event.payload), ours=event.sender == group.address)
+            elif isinstance(event, MessageLost):
+                if not self._in_sync:  # it was our copy; the tasks that wait for a write are told of its loss
+                    await group.send(self._encode(version=self._version, data=self._data))
+            elif isinstance(event, ConfigChange):
+                self._members = event.members
+                self._copies, self._in_sync = {}, False
+                await group.send(self._encode(version=self._version, data=self._data))
+            self._wake()
+
+    @property
+    def _view(self) -> str:
+        return f"{self._members}"
+
+    def _encode(self, **message: object) -> bytes:
+        return json.dumps({"view": self._view, **message}).encode()
+
+    def _handle(self, sender: Address, message: dict[str, Any], *, ours: bool) -> None:
+        result = None
+        if message["view"] == self._view:
+            if "write" in message:
+                result = self._apply(*message["write"])
+            elif not self._in_sync:
+                self._copies[sender] = message
+                if self._copies.keys() == set(self._members):
+                    newest = max(self._copies.values(), key=lambda copy: copy["version"])
+                    self._version, self._data, self._in_sync = newest["version"], newest["data"], True
+        if ours and "write" in message:
+            self._results.get(message["number"], []).append(result)
+
+    def _apply(self, operation: str, key: str, value: str) -> str:
+        self._version += 1
+        if operation == "set":
+            self._data[key] = value
+        return self._data.setdefault(key, value)
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
