@@ -10,8 +10,17 @@ from support.production import messages_get_around, nodes_seen_by
 
 import triocoro
 from pytest_corosync.plugin import ClusterFactory, Mode
-from triocoro import CmapChange, CmapTrack, KeyNotFoundError
-from triocoro.testing import Cluster, FakeCluster, NetnsCluster, Node
+from triocoro import (
+    CmapChange,
+    CmapTrack,
+    CorosyncUnavailableError,
+    CsError,
+    EventStream,
+    InvalidParamError,
+    KeyNotFoundError,
+)
+from triocoro.testing import Cluster, ClusterOptions, FakeCluster, NetnsCluster, Node
+from triocoro.testing._cluster.addresses import Addresses
 
 pytestmark = pytest.mark.deadline(60)
 
@@ -142,3 +151,76 @@ async def test_a_node_that_there_is_not(make_corosync_cluster: ClusterFactory) -
     cluster = make_corosync_cluster(nodes=2)
     with pytest.raises(KeyError, match="there is no node 7 in this cluster; its nodes are 1, 2"):
         _ = cluster[7]
+
+
+# With a third node, the token timeout would wrap around to 10 ms, which every daemon refuses.
+_TWO_AT_MOST = {"totem": [f"token_coefficient: {2**32 - 490}"]}
+
+
+async def unchanged(cluster: Cluster, options: ClusterOptions) -> None:
+    """Check that a cluster of two nodes is as before: its options and network, its daemons, and their node lists."""
+    await cluster.settled()
+    assert cluster.options is options
+    assert list(cluster.nodes) == [1, 2]
+    assert cluster.network.nodeids == {1, 2}
+    for node in cluster.nodes.values():
+        assert await nodes_seen_by(node) == (1, 2)
+        assert await votes_seen_by(node) == (2, 2, 2, True)
+        async with triocoro.open_cmap(endpoint=node.endpoint) as cmap:
+            assert await cmap.get("nodelist.local_node_pos") == node.nodeid - 1
+            assert await cmap.items("nodelist.node.2.") == []
+    await messages_get_around(cluster)
+
+
+async def interesting(changes: EventStream[CmapChange]) -> tuple[str, object]:
+    """The next change of these two keys."""
+    while True:
+        change = await changes.receive()
+        if change.key in {"nodelist.local_node_pos", "config.reload_status"}:
+            return change.key, change.new
+
+
+@pytest.mark.corosync(nodes=2, extra=_TWO_AT_MOST)
+async def test_a_node_that_the_daemons_refuse_is_taken_out_again(corosync_cluster: Cluster) -> None:
+    options = corosync_cluster.options
+    async with triocoro.open_cmap() as cmap, cmap.track(prefix=True) as changes:
+        for _ in range(2):
+            with pytest.raises(InvalidParamError, match="node 1 refused"):
+                await corosync_cluster.add_node()
+            await unchanged(corosync_cluster, options)
+            # The refused list has cost the node its position already.
+            assert [await interesting(changes) for _ in range(4)] == [
+                ("nodelist.local_node_pos", None),
+                ("config.reload_status", CsError.INVALID_PARAM),
+                ("nodelist.local_node_pos", 0),
+                ("config.reload_status", CsError.OK),
+            ]
+    assert "Configuration is not valid: parse error in config: The token timeout parameter" in corosync_cluster[1].log
+
+
+@pytest.mark.corosync(nodes=2, extra=_TWO_AT_MOST)
+async def test_a_node_that_does_not_start_is_taken_out_again(corosync_cluster: Cluster) -> None:
+    options = corosync_cluster.options
+    for node in corosync_cluster.nodes.values():
+        await node.stop()
+    with pytest.raises(CorosyncUnavailableError, match="node 3"):
+        await corosync_cluster.add_node()
+    for node in corosync_cluster.nodes.values():
+        await node.start()
+    await unchanged(corosync_cluster, options)
+
+
+@pytest.mark.corosync(nodes=2)
+@pytest.mark.corosync_real_only(reason="the nodes of a fake have no network of their own")
+async def test_a_node_whose_network_is_half_made_is_taken_out_again(
+    corosync_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = corosync_cluster.options
+    with monkeypatch.context() as patch:
+        patch.setattr(Addresses, "interfaces", lambda *_: ["nonsense"])
+        with pytest.raises(CorosyncUnavailableError, match=r"node 3: .*nonsense"):
+            await corosync_cluster.add_node()
+    await unchanged(corosync_cluster, options)
+    await corosync_cluster.add_node()  # nothing is in its way
+    await corosync_cluster.settled()
+    assert await nodes_seen_by(corosync_cluster[3]) == (1, 2, 3)

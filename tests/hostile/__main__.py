@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import faulthandler
+import gc
 import json
 import os
 import random
@@ -26,6 +27,7 @@ _FOUND = 3
 
 async def _work(mode: str, calls: int, seed: int, findings: Findings, last: Path) -> None:
     number = 0
+    held: list[int] = []
     while findings.calls < calls:
         cluster = FakeCluster(nodes=2) if mode == "fake" else NetnsCluster(nodes=2, token=2000)
         async with cluster:
@@ -41,6 +43,11 @@ async def _work(mode: str, calls: int, seed: int, findings: Findings, last: Path
                     break
                 if one.spoilt or findings.calls >= calls:
                     break
+        gc.collect()
+        held.append(len(os.listdir("/proc/self/fd")))  # noqa: PTH208 - iterdir holds one itself
+    # The first cluster opens some for good.
+    if held[-1] > held[0]:
+        findings.add("file descriptors leak", f"held after each cluster: {held}")
 
 
 def _worker(mode: str, calls: int, seed: int, last: Path, report: Path | None) -> int:

@@ -83,9 +83,9 @@ class Target:
 def of_modules() -> Iterator[Target]:
     """The public functions and classes."""
     for module in MODULES:
-        for name in sorted(vars(module)):
+        for name in module.__all__:
             value = getattr(module, name)
-            if name.startswith("_") or name in LEFT_OUT or isinstance(value, ModuleType) or not callable(value):
+            if name in LEFT_OUT or not callable(value):
                 continue
             if inspect.isclass(value) and not _has_constructor(value):
                 continue

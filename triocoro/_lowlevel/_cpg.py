@@ -97,8 +97,8 @@ class CpgHandle(Handle[CpgEvent]):
     async def mcast_joined(self, *buffers: Buffer) -> None:
         """Send one message to the joined group, in agreed order (cpg_mcast_joined(3)).
 
-        If no group is joined, the daemon silently drops the message. Waits while the daemon reads no requests. Several
-        tasks send one after another.
+        If no group is joined, the daemon silently drops a message of up to `max_atomic_msgsize_get` bytes. Waits while
+        the daemon reads no requests. Several tasks send one after another.
 
         Args:
             buffers: the payload, in one or several pieces; as for `Group.send`.
@@ -106,6 +106,7 @@ class CpgHandle(Handle[CpgEvent]):
         Raises:
             TryAgainError: the daemon is under flow control.
             InterruptError: above `max_atomic_msgsize_get`, a membership change interrupted the message.
+            NotExistError: above `max_atomic_msgsize_get`, if no group is joined.
 
         Cancelled: the message was not sent. Above the atomic size it may have been sent.
         """

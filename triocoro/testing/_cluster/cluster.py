@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, suppress
 from types import TracebackType
 from typing import Final
 
 import trio
 
 from ..._cfg import open_cfg
+from ..._errors import CorosyncError
 from ..._runs import require_trio
 from .addresses import Addresses
 from .network import Network
@@ -144,13 +145,26 @@ class Cluster(AbstractContextManager["Cluster"], AbstractAsyncContextManager["Cl
         Raises:
             RuntimeError: the cluster does not run.
             ValueError: there is such a node, or the options exclude it.
+            CorosyncUnavailableError: the node cannot be created, or its daemon does not start. The node is out of the
+                list again, and gone.
+            InvalidParamError: a daemon refuses the new list. It is as before again.
         """
         require_trio()
         self._check_runs()
+        before = self._options
         options = await self._reconfigure(lambda options: options.with_node(nodeid, votes))
         node = self[options.nodeids[-1]]
-        await self._reload()
-        await node.start()
+        try:
+            await self._reload()
+            await node.start()
+        except Exception:
+            await node.stop()
+            await self._reconfigure(
+                lambda now: before if now is options else now.without_node(node.nodeid),  # others may have come
+            )
+            with suppress(CorosyncError):  # what has failed once may do so again
+                await self._reload()
+            raise
         return node
 
     async def remove_node(self, nodeid: int) -> None:

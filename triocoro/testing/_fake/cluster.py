@@ -115,10 +115,7 @@ class FakeCluster(Cluster):
         if self._used:
             raise RuntimeError("a cluster is used once; make another one")
         self._used = True
-        try:
-            self.read_configuration()
-        except coroparse.ConfigurationError as error:
-            raise CorosyncUnavailableError(f"every node: corosync would not start\n  it said: {error}") from None
+        self._check_configuration("every node")
         self._entered = True
         with self._totem.timers.lock:
             self._totem.timers.passes()  # in a run: it is its time
@@ -150,9 +147,13 @@ class FakeCluster(Cluster):
 
     def read_configuration(self) -> Icmap:
         """The contents of corosync.conf, which is the same on every node."""
-        configured = coroparse.parse(self._conf)
-        totemconfig.check(configured)
-        return configured
+        return coroparse.parse(self._conf)
+
+    def _check_configuration(self, who: str) -> None:
+        try:
+            totemconfig.check(self.read_configuration())
+        except coroparse.ConfigurationError as error:
+            raise CorosyncUnavailableError(f"{who}: corosync would not start\n  it said: {error}") from None
 
     async def _reconfigure(self, change: Callable[[ClusterOptions], ClusterOptions]) -> ClusterOptions:
         self.check_caller()
@@ -171,6 +172,7 @@ class FakeCluster(Cluster):
         if self._nodes.get(node.nodeid) is not node:
             raise removed(node.nodeid)
         if node.daemon is None:
+            self._check_configuration(f"node {node.nodeid}")
             node.boot()
             self._totem.reform()
 

@@ -275,16 +275,32 @@ class NetnsCluster(Cluster):
             added = [nodeid for nodeid in options.nodeids if nodeid not in self._nodes]
             removed = [nodeid for nodeid in self._nodes if nodeid not in options.nodeids]
             for nodeid in removed:
-                supervisor.request("remove", node=str(nodeid))
-                self._processes[nodeid].close()
-                self._processes = {other: node for other, node in self._processes.items() if other != nodeid}
-                self._nodes = {other: node for other, node in self._nodes.items() if other != nodeid}
+                self._remove(supervisor, nodeid)
+            before = self._options, self._network, self._addresses
             self._adopt(options)
-            self._add(supervisor, [self._make_node(nodeid) for nodeid in added])
-            supervisor.request("write", nodes=dict.fromkeys(map(str, self._nodes), self._files()))
-            # A new node may have the address of an earlier one.
-            self._apply_filters(self._network)
+            try:
+                self._add(supervisor, [self._make_node(nodeid) for nodeid in added])
+                self._write(supervisor)
+            except BaseException:
+                for nodeid in added:
+                    self._remove(supervisor, nodeid)
+                if not removed:
+                    self._options, self._network, self._addresses = before
+                    self._write(supervisor)
+                raise
             return options  # noqa: ASYNC910 - as above
+
+    def _remove(self, supervisor: SupervisorProcess, nodeid: int) -> None:
+        if self._processes[nodeid].holder is not None:
+            supervisor.request("remove", node=str(nodeid))
+        self._processes[nodeid].close()
+        self._processes = {other: node for other, node in self._processes.items() if other != nodeid}
+        self._nodes = {other: node for other, node in self._nodes.items() if other != nodeid}
+
+    def _write(self, supervisor: SupervisorProcess) -> None:
+        """Write the configuration of all nodes, and their packet filters: a new node may have an earlier address."""
+        supervisor.request("write", nodes=dict.fromkeys(map(str, self._nodes), self._files()))
+        self._apply_filters(self._network)
 
     def _create(self, supervisor: SupervisorProcess, programs: requirements.Programs) -> None:
         self._argv = [programs.corosync, "-f", "-c", _CONF]

@@ -35,6 +35,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, NoReturn, TypedDict, cast
 
@@ -203,6 +204,13 @@ def report_of(reader: int) -> str:
         return pipe.read().decode(errors="replace")
 
 
+def check_report(who: str, reader: int) -> None:
+    """Raise `SetupError` unless a child reports "ok"."""
+    report = report_of(reader)
+    if report != "ok":
+        raise SetupError(f"{who}: {report}")
+
+
 def run_daemon(node: ManagedNode, argv: list[str]) -> NoReturn:
     """Enter the node's namespaces and execute its daemon, in a forked child."""
     try:
@@ -299,26 +307,33 @@ class Supervisor:
         if len(logs) < len(specs):
             raise SetupError("it has too few file descriptors; raise the limit, which it inherits (ulimit -n)")
         network = self.created()
-        forked = {
-            nodeid: fork_reporting(partial(hold, nodeid, spec, network, log))
+        nodes = {
+            nodeid: ManagedNode(log, [port_name(spec["port"], link) for link in range(network["links"])])
             for (nodeid, spec), log in zip(specs.items(), logs, strict=True)
         }
-        links = range(network["links"])
-        for (nodeid, (pid, reader)), log in zip(forked.items(), logs, strict=True):
-            result = report_of(reader)
-            if result != "ok":
-                raise SetupError(f"node {nodeid}: {result}")
-            node = self.nodes[nodeid] = ManagedNode(log, [port_name(specs[nodeid]["port"], link) for link in links])
-            node.holder = pid
-            node.pidfd = os.pidfd_open(pid)
-        self.configure(
-            *(
-                f"link set {port} master bridge{link} up"
-                for nodeid in specs
-                for link, port in enumerate(self.nodes[nodeid].ports)
+        readers: list[int] = []
+        try:
+            for nodeid, node in nodes.items():
+                node.holder, reader = fork_reporting(partial(hold, nodeid, specs[nodeid], network, node.log))
+                readers.append(reader)
+            for nodeid, node in nodes.items():
+                check_report(f"node {nodeid}", readers.pop(0))
+                node.pidfd = os.pidfd_open(node.holder)
+            self.configure(
+                *(
+                    f"link set {port} master bridge{link} up"
+                    for node in nodes.values()
+                    for link, port in enumerate(node.ports)
+                )
             )
-        )
-        return [self.nodes[nodeid].pidfd for nodeid in specs]
+        except BaseException:
+            for reader in readers:
+                os.close(reader)
+            for node in nodes.values():
+                self.end(node)
+            raise
+        self.nodes.update(nodes)
+        return [node.pidfd for node in nodes.values()]
 
     def start(self, request: dict[str, Any]) -> list[int]:
         """Start daemons; returns their pidfds, which the caller closes."""
@@ -363,12 +378,20 @@ class Supervisor:
         if node.daemon:
             raise SetupError(f"node {nodeid}: its daemon runs")
         del self.nodes[nodeid]
-        # They would go with the namespace, but only after a moment.
-        self.configure(*(f"link delete {port}" for port in node.ports))
-        os.kill(node.holder, signal.SIGKILL)
-        os.waitpid(node.holder, 0)
-        os.close(node.pidfd)
-        os.close(node.log)
+        self.end(node)
+
+    def end(self, node: ManagedNode) -> None:
+        """End a node's holder, which may have failed half-way, and with it the node's namespaces."""
+        for port in node.ports:
+            # It would go with the namespace, but only after a moment.
+            with suppress(SetupError):  # there may be none yet
+                self.configure(f"link delete {port}")
+        if node.holder:
+            os.kill(node.holder, signal.SIGKILL)
+            os.waitpid(node.holder, 0)
+        for fd in (node.pidfd, node.log):
+            if fd >= 0:
+                os.close(fd)
 
     def reap(self) -> None:
         """Reap every child that has ended, orphans of the pid namespace included, and note how daemons ended."""

@@ -41,7 +41,8 @@ class _Shutdown:
 
 @attrs.frozen
 class _ReloadConfig:
-    pass
+    reply: Reply
+    """Called on the node that has sent this."""
 
 
 @attrs.define(eq=False)
@@ -125,16 +126,16 @@ class CfgService(Service):
 
     # Requests about the configuration.
 
-    def reload_config(self) -> None:
-        """Tell all daemons to reload their configuration."""
-        self.multicast(_ReloadConfig())
+    def reload_config(self, reply: Reply) -> None:
+        """Tell all daemons to reload their configuration. The reply comes once our own has."""
+        self.multicast(_ReloadConfig(reply))
 
     def reopen_log_files(self) -> None:
         """Log the request; the fake has no log files."""
         self.daemon.log("CFG", "Reopening logging files")
 
-    def _reload(self) -> None:
-        icmap = self.daemon.icmap
+    def _reload(self) -> CsError:
+        icmap, result = self.daemon.icmap, CsError.OK
         configured = self._read_configuration()
         icmap.set("config.totemconfig_reload_in_progress", CmapType.UINT8, 1)
         icmap.set("config.reload_in_progress", CmapType.UINT8, 1)
@@ -142,13 +143,21 @@ class CfgService(Service):
             for key, _ in icmap.items(prefix):
                 if configured.get(key) is None:
                     icmap.delete(key)
-        position = coroparse.own_position(configured, self.daemon.nodeid)
-        icmap.set("nodelist.local_node_pos", CmapType.UINT32, position)
-        for key, typed in sorted({**dict(configured.items()), **dict(totemconfig.runtime(configured))}.items()):
-            icmap.set(key, typed.type, typed.value)
-        icmap.set("config.reload_status", CmapType.INT32, CsError.OK.value)
+        try:
+            totemconfig.check(configured)
+        except coroparse.ConfigurationError as error:
+            # Too late for the keys that were deleted.
+            self.daemon.log("CFG", f"Configuration is not valid: {error}")
+            result = CsError.INVALID_PARAM
+        else:
+            position = coroparse.own_position(configured, self.daemon.nodeid)
+            icmap.set("nodelist.local_node_pos", CmapType.UINT32, position)
+            for key, typed in sorted({**dict(configured.items()), **dict(totemconfig.runtime(configured))}.items()):
+                icmap.set(key, typed.type, typed.value)
+        icmap.set("config.reload_status", CmapType.INT32, result.value)
         icmap.set("config.totemconfig_reload_in_progress", CmapType.UINT8, 0)
         icmap.set("config.reload_in_progress", CmapType.UINT8, 0)
+        return result
 
     # Requests about a shutdown.
 
@@ -256,9 +265,11 @@ class CfgService(Service):
                 daemon.log("CFG", f"Node {sender} was shut down by sysadmin")
                 if sender == daemon.nodeid:
                     daemon.totem.after_delivery(daemon.shut_down)
-            case _ReloadConfig():
+            case _ReloadConfig(reply):
                 daemon.log("CFG", f"Config reload requested by node {sender}")
-                self._reload()
+                result = self._reload()
+                if sender == daemon.nodeid:
+                    reply(None if result is CsError.OK else error_from_code(result, "corosync_cfg_reload_config"))
             case _:
                 raise AssertionError(message)
 

@@ -33,7 +33,7 @@ class FakeCfg(FakeHandle[ShutdownFlag, ShutdownFlag]):
         return await self._round_trip("corosync_cfg_get_node_addrs", lambda: self._service.node_addresses(nodeid))
 
     async def reload_config(self) -> None:
-        await self._round_trip("corosync_cfg_reload_config", self._service.reload_config)
+        await self._deferred_round_trip("corosync_cfg_reload_config", self._service.reload_config)
 
     async def reopen_log_files(self) -> None:
         await self._round_trip("corosync_cfg_reopen_log_files", self._service.reopen_log_files)
