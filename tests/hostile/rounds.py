@@ -83,6 +83,7 @@ class Round:
         self.spoilt = False
         """Whether the cluster should not be used any more."""
         self._closed: tuple[Any, ...] = ()
+        self._buffer: memoryview = memoryview(b"")
         self._is_hostile = False
         self._ending = False
 
@@ -113,6 +114,7 @@ class Round:
         )
 
     async def _call_all(self, subjects: dict[str, Any]) -> None:
+        self._buffer = subjects.pop("buffer")
         targets = list(of_modules())
         for name, subject in subjects.items():
             targets += of_object(name, subject)
@@ -191,6 +193,8 @@ class Round:
         return args, kwargs
 
     def _value(self, name: str, *, bad: bool) -> Any:
+        if not bad and name == "buffer":
+            return self._buffer
         if not bad and knows(name):
             return honest(name, self._chance)
         return self._hostile()

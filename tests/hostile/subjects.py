@@ -54,6 +54,8 @@ async def everything(cluster: Cluster) -> AsyncGenerator[dict[str, Any], None]:
             handle = await getattr(lowlevel, f"{service}_initialize")()
             subjects[f"{service}_handle"] = handle
             stack.push_async_callback(_finalize, handle)
+        subjects["buffer"] = await _shared_buffer(stack, subjects["cpg_handle"])
+        subjects["request"] = await _shutdown_request(stack)
         subjects |= {
             "session": await anext(triocoro.sessions("session")),
             "cluster": cluster,
@@ -70,6 +72,40 @@ async def everything(cluster: Cluster) -> AsyncGenerator[dict[str, Any], None]:
             "view": subjects["group"].view,
         }
         yield subjects
+
+
+async def _shared_buffer(stack: AsyncExitStack, handle: lowlevel.CpgHandle) -> memoryview:
+    """A buffer of `zcb_alloc`, or one like it where the library has none."""
+    try:
+        return await stack.enter_async_context(handle.zcb_alloc(64))
+    except triocoro.NotSupportedError:
+        return memoryview(bytearray(64))
+
+
+async def _shutdown_request(stack: AsyncExitStack) -> triocoro.ShutdownRequest:
+    """A request to agree to a shutdown, which is refused in the end."""
+
+    async def try_shutdown() -> None:
+        with contextlib.suppress(triocoro.CorosyncError):
+            async with triocoro.open_cfg() as cfg:
+                await cfg.try_shutdown()
+
+    async def refuse() -> None:
+        with trio.move_on_after(GRACE, shield=True), contextlib.suppress(*_OVER):
+            await request.reply(accept=False)
+
+    cfg = await stack.enter_async_context(triocoro.open_cfg())
+    requests = await stack.enter_async_context(cfg.track_shutdown())
+    nursery = await stack.enter_async_context(trio.open_nursery())
+    stack.callback(nursery.cancel_scope.cancel)  # a frozen daemon does not answer
+    nursery.start_soon(try_shutdown)
+    request = await requests.receive()
+    stack.push_async_callback(refuse)
+    return request
+
+
+_OVER = (RuntimeError, triocoro.CorosyncError, trio.ClosedResourceError)
+"""What a reply raises that comes too late."""
 
 
 async def use(result: Any, *, new: bool) -> None:

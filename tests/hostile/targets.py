@@ -6,7 +6,8 @@ import concurrent.futures
 import functools
 import inspect
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import asynccontextmanager
 from enum import Enum
 from types import ModuleType
 from typing import Any
@@ -25,7 +26,7 @@ LEFT_OUT = {
     **dict.fromkeys(("boot", "crash", "read_configuration", "check_caller"), "the side of a fake that its nodes use"),
 }
 """Public calls that are not made, and why."""
-SPOILING = frozenset(("kill_node", "try_shutdown", "add_node", "remove_node", "give_back"))
+SPOILING = frozenset(("kill_node", "try_shutdown", "reply", "replyto_shutdown", "add_node", "remove_node", "give_back"))
 """Calls after which the cluster is not used any more: a daemon may end later, or the nodes are others."""
 LAST = frozenset(
     (
@@ -81,7 +82,8 @@ class Target:
 
 
 def of_modules() -> Iterator[Target]:
-    """The public functions and classes."""
+    """The public functions and classes, and the public context variable."""
+    yield Target("triocoro.default_endpoint", _open_by_default, triocoro.open_cpg)
     for module in MODULES:
         for name in module.__all__:
             value = getattr(module, name)
@@ -91,6 +93,16 @@ def of_modules() -> Iterator[Target]:
                 continue
             call = _in_a_thread(value) if name in IN_A_THREAD else value
             yield Target(f"{module.__name__}.{name}", call, value)
+
+
+@asynccontextmanager
+async def _open_by_default(endpoint: Any) -> AsyncGenerator[None, None]:
+    token = triocoro.default_endpoint.set(endpoint)
+    try:
+        async with triocoro.open_cpg():
+            yield
+    finally:
+        triocoro.default_endpoint.reset(token)
 
 
 def _has_constructor(kind: type[Any]) -> bool:

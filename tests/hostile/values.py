@@ -226,7 +226,6 @@ _HONEST: dict[str, tuple[Any, ...]] = {
     "prefix": ("hostile.", ""),
     "value": (1, 2.5, "text", b"bytes"),
     "buffers": (b"payload",),
-    "buffer": (b"payload",),
     "messages": ([b"one", b"two"],),
     "nodeid": (1, 2),
     "node": (1,),

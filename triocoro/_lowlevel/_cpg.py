@@ -196,6 +196,7 @@ class CpgHandle(Handle[CpgEvent]):
         Raises:
             ValueError: it is not a buffer of this handle, or is shorter than `length`.
             TryAgainError: the daemon is under flow control.
+            NotExistError: no group is joined. Libraries without shared buffers drop the message instead.
 
         Cancelled: the message may have been sent.
         """
