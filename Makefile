@@ -191,7 +191,7 @@ pythons:
 
 floors:
 	@mkdir -p build
-	@sed -n 's/^\(dependencies\|trio\) = \[\(.*\)\]$$/\2/p' pyproject.toml | grep -o '[^", ]*>=[^", ]*' | \
+	@sed -n 's/^\(dependencies\|trio\|cli\) = \[\(.*\)\]$$/\2/p' pyproject.toml | grep -o '[^", ]*>=[^", ]*' | \
 	    sed 's/>=/==/' | tee build/floors.txt
 	@echo 'anyio<4.9 # the last one that works with this Trio' >> build/floors.txt
 	@grep -vE "^($$(sed 's/[=<].*//' build/floors.txt | paste -s -d '|'))==" tools/constraints.txt >> build/floors.txt

@@ -118,5 +118,5 @@ fi
 echo "setup: installing triocoro and what its checks need into $venv"
 # In the environment, since pip must pass it on to the build; newer versions of pip have a variable of its own for that.
 PIP_CONSTRAINT=$PWD/$constraints PIP_BUILD_CONSTRAINT=$PWD/$constraints \
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable ".[trio,$extras]"
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable ".[trio,cli,$extras]"
 if [ -n "$still" ]; then echo "$still" >"$venv/.missing"; else rm -f "$venv/.missing"; fi

@@ -1,7 +1,7 @@
-"""`python -m triocoro`."""
+"""`python -m triocoro`, which is the command `triocoro`."""
 
 import sys
 
-from ._cli.main import main
+from ._cli import main
 
 sys.exit(main())

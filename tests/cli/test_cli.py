@@ -8,26 +8,21 @@ import pty
 import re
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
+from importlib.util import find_spec
 from typing import TextIO, TypeAlias
 
 import pytest
 import trio
+from support.commands import COMMAND, ROOT, run
 
+import triocoro
+from triocoro import _cli
 from triocoro._cli import demo, transcript
 from triocoro._cli.demo import MAX_NODES, run_demo
 
 Figure: TypeAlias = Callable[[str, str], None]
-
-ROOT = Path(__file__).parent.parent.parent
-COMMAND = (sys.executable, "-m", "triocoro")
-
-
-def run(*args: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*COMMAND, *args], cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
 
 
 def lines_about(output: str, what: str) -> list[tuple[int, str]]:
@@ -86,13 +81,13 @@ def test_demo_where_no_real_node_can_run(monkeypatch: pytest.MonkeyPatch, others
     missing = ["the kernel forbids it: allow it", *others]
     monkeypatch.setattr(demo, "missing_requirements", lambda: missing)
     stream = io.StringIO()
-    assert run_demo(mode="auto", nodes=2, transcript=transcript.Transcript(stream)) == 0
+    assert trio.run(partial(run_demo, mode="auto", nodes=2, transcript=transcript.Transcript(stream))) == 0
     more = " (and 2 more, which --corosync=real lists)" if others else ""
     first, second, *_ = filter(None, stream.getvalue().splitlines())
     assert first == f"No real nodes can run here, so the fake shows the same. The kernel forbids it: allow it{more}."
     assert second == "A cluster of 2 fake nodes starts."
     stream = io.StringIO()
-    assert run_demo(mode="real", nodes=2, transcript=transcript.Transcript(stream)) == 2
+    assert trio.run(partial(run_demo, mode="real", nodes=2, transcript=transcript.Transcript(stream))) == 2
     assert "".join(f"\n  - {item}" for item in missing) in stream.getvalue()
 
 
@@ -102,13 +97,13 @@ def test_demo_where_no_real_node_can_run(monkeypatch: pytest.MonkeyPatch, others
         ("1", "it takes at least 2 nodes"),
         ("-3", "it takes at least 2 nodes"),
         (str(MAX_NODES + 1), f"more than {MAX_NODES} nodes"),
-        ("many", "'many' is not a number"),
+        ("many", "'many' is not a valid integer"),
     ],
 )
 def test_demo_refuses_numbers_that_make_no_sense(nodes: str, complaint: str) -> None:
     result = run("demo", f"--nodes={nodes}")
     assert result.returncode == 2
-    assert result.stderr.startswith("usage: python -m triocoro demo ")
+    assert result.stderr.startswith("Usage: triocoro demo ")
     assert complaint in result.stderr
 
 
@@ -125,13 +120,36 @@ def test_demo_whose_reader_has_seen_enough(corosync_mode: str) -> None:
 def test_a_command_is_needed() -> None:
     result = run()
     assert result.returncode == 2
-    assert "required: command" in result.stderr
+    assert "Usage: triocoro [OPTIONS] COMMAND" in result.stderr
+
+
+@pytest.mark.parametrize("missing", [["click"], ["rich"], ["click", "rich"]])
+def test_without_the_extra(
+    missing: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(_cli, "find_spec", lambda package: None if package in missing else find_spec(package))
+    assert _cli.main() == 2
+    stdout, stderr = capsys.readouterr()
+    assert stdout == ""
+    (line,) = stderr.splitlines()
+    assert line.startswith(f"triocoro: the command needs {' and '.join(missing)}, which cannot be found: pip install ")
+
+
+def test_version() -> None:
+    result = run("--version")
+    assert (result.returncode, result.stdout) == (0, f"triocoro, version {triocoro.__version__}\n")
+
+
+def test_an_unknown_command() -> None:
+    result = run("nonsense")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "No such command 'nonsense'" in result.stderr
 
 
 def test_help() -> None:
     result = run("demo", "--help")
     assert result.returncode == 0
-    assert "--corosync {real,fake,auto}" in result.stdout
+    assert "--corosync [real|fake|auto]" in result.stdout
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import signal
 import string
-from collections.abc import AsyncIterator, Awaitable, Callable
+import sys
+from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Final, Literal, TypeAlias
+from typing import Final
 
+import click
 import trio
 
 from .._errors import CorosyncUnavailableError
 from ..testing import Cluster, FakeCluster, NetnsCluster, missing_requirements
 from .chat import GROUP, ChatMember
+from .job import Job, Status
 from .transcript import Transcript
-
-Mode: TypeAlias = Literal["real", "fake", "auto"]
-"""The kind of cluster; "auto" is real where real daemons can run."""
 
 MIN_NODES: Final = 2
 MAX_NODES: Final = 16
@@ -26,10 +25,13 @@ _MESSAGES: Final = 3
 _LIMIT: Final = 90.0
 """Seconds that the whole demonstration may take."""
 
-_OK: Final = 0
-_FAILED: Final = 1
-_USAGE: Final = 2
-_INTERRUPTED: Final = 130
+
+def _check_nodes(_: click.Context, __: click.Parameter, number: int) -> int:
+    if number < MIN_NODES:
+        raise click.BadParameter(f"{number}: to agree on an order it takes at least {MIN_NODES} nodes")
+    if number > MAX_NODES:
+        raise click.BadParameter(f"{number}: a transcript of more than {MAX_NODES} nodes would be unreadable")
+    return number
 
 
 class _Demo:
@@ -112,42 +114,72 @@ class _Demo:
                 nursery.start_soon(wait, self._members[nodeid])
 
 
-def run_demo(*, mode: Mode, nodes: int, transcript: Transcript) -> int:
-    """Run the demonstration and return its exit status."""
+@click.command(
+    "demo",
+    short_help="Watch a cluster agree on an order, lose a node, and get it back.",
+    epilog="""\b
+Examples:
+  triocoro demo
+  triocoro demo --corosync=auto --nodes=5
+""",
+)
+@click.option(
+    "--corosync",
+    "mode",
+    type=click.Choice(["real", "fake", "auto"]),
+    default="fake",
+    show_default=True,
+    help="Real daemons in network namespaces, the in-memory fake, or real ones where they can run.",
+)
+@click.option(
+    "--nodes",
+    callback=_check_nodes,
+    type=int,
+    default=3,
+    show_default=True,
+    metavar="N",
+    help=f"How many, {MIN_NODES} to {MAX_NODES}.",
+)
+def command(mode: str, nodes: int) -> Job:
+    """Watch several applications agree on an order, lose a node, and get it back.
+
+    Starts a throwaway cluster with an application on each node. They join a process group and exchange messages; one
+    node is killed, comes back, and rejoins. The exit status is 0 only if every node saw the same messages in the same
+    order.
+    """
+    return partial(run_demo, mode=mode, nodes=nodes, transcript=Transcript(sys.stdout))
+
+
+async def run_demo(*, mode: str, nodes: int, transcript: Transcript) -> Status:
+    """Run the demonstration.
+
+    Args:
+        mode: the kind of cluster: "real", "fake", or "auto", which is real where real daemons can run.
+        nodes: how many nodes it has.
+        transcript: where to tell what happens.
+    """
     missing = [] if mode == "fake" else missing_requirements()
     if missing and mode == "real":
         transcript.failure("--corosync=real is not possible here:\n" + "\n".join(f"  - {item}" for item in missing))
-        return _USAGE
+        return Status.USAGE
     if missing:
         first, *others = missing
         more = f" (and {len(others)} more, which --corosync=real lists)" if others else ""
         transcript.title(f"No real nodes can run here, so the fake shows the same. {_sentence(first)}{more}.")
-    return trio.run(partial(_run, real=mode != "fake" and not missing, nodes=nodes, transcript=transcript))
+    try:
+        with trio.fail_after(_LIMIT):
+            agreed = await _play(real=mode != "fake" and not missing, nodes=nodes, transcript=transcript)
+    except trio.TooSlowError:
+        transcript.failure(f"it took longer than {_LIMIT:.0f} s")
+    except CorosyncUnavailableError as exc:
+        transcript.failure(str(exc))
+    else:
+        return Status.YES if agreed else Status.NO
+    return Status.NO
 
 
 def _sentence(text: str) -> str:
     return text[:1].upper() + text[1:]
-
-
-async def _run(*, real: bool, nodes: int, transcript: Transcript) -> int:
-    status = _INTERRUPTED
-    # Ctrl-C and termination become a cancellation, so that the cluster is shut down.
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_cancel_on_signal, signals, nursery.cancel_scope)
-            try:
-                with trio.fail_after(_LIMIT):
-                    agreed = await _play(real=real, nodes=nodes, transcript=transcript)
-            except trio.TooSlowError:
-                transcript.failure(f"it took longer than {_LIMIT:.0f} s")
-                status = _FAILED
-            except CorosyncUnavailableError as exc:
-                transcript.failure(str(exc))
-                status = _FAILED
-            else:
-                status = _OK if agreed else _FAILED
-            nursery.cancel_scope.cancel()
-    return status
 
 
 async def _play(*, real: bool, nodes: int, transcript: Transcript) -> bool:
@@ -163,8 +195,3 @@ async def _play(*, real: bool, nodes: int, transcript: Transcript) -> bool:
     else:
         transcript.failure("not every node saw the same messages in the same order")
     return demo.agreed
-
-
-async def _cancel_on_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
-    async for _ in signals:
-        scope.cancel()
