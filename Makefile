@@ -27,6 +27,7 @@
 # make unprivileged make real as an ordinary user, which root creates for it; ARGS goes to pytest
 # make elsewhere    make demo and make test in a bare Debian SUITE, which root creates for it; takes COMMAND="..."
 # make elsewhere-smoke   there, the demonstration and a few real tests
+# make debian       in a bare Debian SUITE: build Debian's package from contrib/debian, and test it as Debian does
 # make pythons      make fake, and a few real tests, on each of PYTHONS; fails if a supported version is not installed
 # make floors       the same with the oldest dependencies that pyproject.toml allows
 # make docs         build the documentation as a site, build/site/index.html; each warning and each dead link is an error
@@ -178,6 +179,9 @@ elsewhere:
 
 elsewhere-smoke:
 	@tools/elsewhere.sh $(SUITE) "make demo && make real ARGS=tests/sdk/test_death.py"
+
+debian:
+	@tools/elsewhere.sh $(SUITE) tools/debian.sh
 
 pythons:
 	@echo "pythons: $(or $(PYTHONS),none)"
