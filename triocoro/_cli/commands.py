@@ -30,6 +30,9 @@ if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
 
 _COMMANDS: Final = {
+    "groups": "groups",
+    "export": "export",
+    "history": "history",
     "demo": "demo",
     "wait-quorate": "wait_quorate",
 }
@@ -96,6 +99,9 @@ async def perform(job: Job, output: Output) -> Status:
     """Do a job. What Corosync does not allow, or this machine does not, becomes a line of text and a status."""
     try:
         return await job()
+    except click.ClickException as exc:
+        output.error(exc)
+        return Status.USAGE
     except (CorosyncError, BrokenPipeError, BaseExceptionGroup) as exc:
         leaves = list(_leaves(exc))
         if any(isinstance(leaf, BrokenPipeError) for leaf in leaves):

@@ -113,7 +113,7 @@ def json_option(*, version: int) -> Callable[[FunctionT], FunctionT]:
 
     def note(context: click.Context, _: click.Parameter, value: bool) -> None:  # noqa: FBT001 - click calls it
         output = context.ensure_object(Output)
-        output.json, output.schema, output.version = value, context.info_name or "", version
+        output.json, output.schema, output.version = value, "-".join(context.command_path.split()[1:]), version
 
     return click.option(
         "--json", is_flag=True, expose_value=False, callback=note, help="Print JSON: docs/command.md has the schema."

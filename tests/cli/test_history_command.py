@@ -1,0 +1,86 @@
+"""`triocoro history`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import attrs
+import pytest
+import trio
+from support.commands import Result, invoke
+
+import triocoro
+from triocoro import Message
+from triocoro.testing import Cluster, Delivery, History
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "history.jsonl"
+
+
+async def recorded(cluster: Cluster) -> History:
+    """What one member saw."""
+    history = History()
+    node = next(iter(cluster.nodes.values()))
+    async with triocoro.open_group("g", endpoint=history.endpoint(node, client="one")) as group:
+        await group.send_and_wait(b"hello")
+        await group.receive()
+    history.fault("kill", node=node.nodeid)
+    return history
+
+
+@pytest.mark.corosync(nodes=1)
+async def test_a_good_history(corosync_cluster: Cluster, file: Path) -> None:
+    history = await recorded(corosync_cluster)
+    history.save(file)
+    assert await invoke("history", "check", str(file), "--option=nodes=1") == Result(
+        0, f"{len(history)} entries, 0 violations\n", ""
+    )
+    done = await invoke("history", "show", str(file))
+    lines = done.stdout.splitlines()
+    assert len(lines) == len(history)
+    assert lines[0].startswith("     0.000  node 1 one.")
+    assert lines[-1].split(maxsplit=1)[1] == "cluster            kill(node=1)"
+    assert any("Message(sender=" in line for line in lines)
+    shown = (await invoke("history", "show", str(file), "--json")).envelopes
+    assert {(envelope["schema"], envelope["version"]) for envelope in shown} == {("triocoro.history-show", 1)}
+    assert len(shown) == len(history)
+
+
+@pytest.mark.corosync(nodes=1)
+async def test_a_bad_history(corosync_cluster: Cluster, file: Path) -> None:
+    history = await recorded(corosync_cluster)
+    History(
+        attrs.evolve(entry, event=Message(entry.event.sender, b"forged"))
+        if isinstance(entry, Delivery) and isinstance(entry.event, Message)
+        else entry
+        for entry in history
+    ).save(file)
+    done = await invoke("history", "check", str(file))
+    assert done.status == 1
+    assert done.stdout.startswith("integrity: ")
+    assert done.stdout.splitlines()[-1].startswith(f"{len(history)} entries, ")
+    (violation, *_) = (await invoke("history", "check", str(file), "--json")).result["violations"]
+    assert violation["rule"] == "integrity"
+    assert violation["evidence"]
+
+
+@pytest.fixture
+def no_history(file: Path) -> Path:
+    file.write_text("{}\n")
+    return file
+
+
+async def test_what_is_no_history(no_history: Path) -> None:
+    for command in ("show", "check"):
+        done = await invoke("history", command, str(no_history))
+        assert (done.status, done.stdout) == (2, "")
+        assert done.stderr.startswith(f"triocoro: {no_history} is no history: ")
+
+
+async def test_wrong_options(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    History(clock=trio.current_time).save(file)
+    for option in ("nodes=none", "no_such=1", "nodes"):
+        assert (await invoke("history", "check", str(file), f"--option={option}")).status == 2
+        assert "--option" in capsys.readouterr().err

@@ -1,0 +1,153 @@
+"""The command `history`: recorded histories, shown and checked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .job import Job, Status
+from .output import Output, json_option
+
+if TYPE_CHECKING:
+    from ..testing import ClusterOptions, Entry, History
+
+_file = click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+
+
+@click.group("history", short_help="Show or check the recorded history of a cluster.")
+def command() -> None:
+    """Show or check a history: what clients of a cluster did and were told, as `History.save` writes it."""
+
+
+@command.command(
+    "show",
+    short_help="Show a history, one entry a line.",
+    epilog="""\b
+Example:
+  triocoro history show failed.jsonl | less
+""",
+)
+@_file
+@json_option(version=1)
+@click.pass_obj
+def show(output: Output, file: Path) -> Job:
+    """Show a history, one entry a line: the time since its beginning, the node and the client, and what happened."""
+    return partial(_show, output, file)
+
+
+async def _show(output: Output, file: Path) -> Status:
+    from ..testing._history.json_lines import encode
+
+    history = _load(file)
+    began = history[0].time if len(history) else 0.0
+    for entry in history:
+        # One by one: the reader may be slow, or leave.
+        await output.event(json.loads(encode([entry])), partial(_line, entry, began))
+    return Status.YES
+
+
+def _line(entry: Entry, began: float) -> str:
+    from ..testing import Call, Cancellation, Delivery, Failure, Fault, Loss, Return
+
+    def arguments(values: Mapping[str, Any]) -> str:
+        return ", ".join(f"{name}={value!r}" for name, value in values.items())
+
+    match entry:
+        case Fault():
+            place, what = "cluster", f"{entry.verb}({arguments(entry.arguments)})"
+        case _:
+            place = f"node {entry.node} {entry.client}.{entry.handle}"
+            match entry:
+                case Call():
+                    what = f"#{entry.number} {entry.function}({arguments(entry.arguments)})"
+                case Return():
+                    what = f"#{entry.number} returns {entry.result!r}"
+                case Failure():
+                    what = f"#{entry.number} raises {entry.error}"
+                case Cancellation():
+                    what = f"#{entry.number} is cancelled"
+                case Delivery():
+                    what = repr(entry.event)
+                case Loss():
+                    what = "the connection is lost"
+    return f"{entry.time - began:10.3f}  {place:<18} {what}"
+
+
+@command.command(
+    "check",
+    short_help="Look for what Corosync could not have done.",
+    epilog="""\b
+Examples:
+  triocoro history check failed.jsonl
+  triocoro history check failed.jsonl --option nodes=2 --option two_node=true
+""",
+)
+@_file
+@click.option(
+    "--option",
+    "options",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="An option of the cluster, as in ClusterOptions. Without any, the rule of quorum is not checked.",
+)
+@json_option(version=1)
+@click.pass_obj
+def check(output: Output, file: Path, options: tuple[str, ...]) -> Job:
+    """Look for what Corosync could not have done. docs/histories.md has the rules.
+
+    The exit status is 0 if nothing is found, and 1 if something is.
+    """
+    return partial(_check, output, file, _options(options))
+
+
+async def _check(output: Output, file: Path, options: ClusterOptions | None) -> Status:
+    from ..testing import check as check_history
+    from ..testing._history.json_lines import encode
+
+    history = _load(file)
+    violations = check_history(history, options=options)
+    output.result(
+        {
+            "entries": len(history),
+            "violations": [
+                {
+                    "rule": violation.rule.value,
+                    "text": violation.text,
+                    "evidence": [json.loads(encode([entry])) for entry in violation.evidence],
+                }
+                for violation in violations
+            ],
+        },
+        lambda: "\n".join([*map(str, violations), f"{len(history)} entries, {len(violations)} violations"]),
+    )
+    return Status.NO if violations else Status.YES
+
+
+def _load(file: Path) -> History:
+    from ..testing import History
+
+    try:
+        return History.load(file)
+    except ValueError as exc:
+        raise click.ClickException(f"{file} is no history: {exc}") from exc
+
+
+def _options(settings: tuple[str, ...]) -> ClusterOptions | None:
+    from ..testing import ClusterOptions
+
+    given: dict[str, Any] = {}
+    for setting in settings:
+        name, _, value = setting.partition("=")
+        try:
+            given[name] = json.loads(value)
+        except ValueError:
+            given[name] = value
+    try:
+        return ClusterOptions(**given) if given else None
+    except (TypeError, ValueError) as exc:
+        raise click.BadParameter(str(exc), param_hint="--option") from exc
