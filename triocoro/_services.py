@@ -107,7 +107,7 @@ class Endpoint(Protocol):
 
     @property
     def label(self) -> str:
-        """Names the daemon in error messages, such as ``"the system's Corosync"`` or ``"node 2"``."""
+        """Names the daemon in error messages, such as ``"the system's Corosync"`` or ``"node 2 of fake-1"``."""
         ...
 
     @property

@@ -16,7 +16,8 @@ from support.fixtures.figures import Bound
 from trio.testing import MockClock
 
 import triocoro
-from triocoro import ConfigChange, MemberChange, Message, Reason, VotequorumNodelist
+from pytest_corosync.plugin import ClusterFactory
+from triocoro import ConfigChange, CorosyncUnavailableError, MemberChange, Message, Reason, VotequorumNodelist
 from triocoro.testing import Cluster, FakeCluster, NetnsCluster
 from triocoro.testing._cluster.network import Network
 
@@ -149,7 +150,7 @@ async def test_verbs_that_have_nothing_to_do(corosync_cluster: Cluster) -> None:
         await node.stop()
     await node.kill()
     await node.thaw()
-    with pytest.raises(RuntimeError, match="node 3 does not run, so it cannot be frozen"):
+    with pytest.raises(RuntimeError, match=rf"{re.escape(node.label)} does not run, so it cannot be frozen"):
         await node.freeze()
     await corosync_cluster.settled()
     assert await members_of(corosync_cluster) == {1: (1, 2), 2: (1, 2)}
@@ -426,3 +427,18 @@ async def test_many_partitions(corosync_cluster: Cluster, bound: Bound) -> None:
     for name, times, at_most in (("a cut of three nodes", cuts, 2.0), ("a network mended", heals, 1.5)):
         bound(f"{name}, seen by all: seconds, median", median(times), at_most)
         bound(f"{name}, seen by all: seconds, slowest", max(times), 3 * at_most)
+
+
+async def test_clusters_can_be_told_apart(make_corosync_cluster: ClusterFactory) -> None:
+    one, two = make_corosync_cluster(nodes=1), make_corosync_cluster(nodes=1)
+    labels = {cluster[1].endpoint.label for cluster in (one, two)}
+    assert labels == {cluster[1].label for cluster in (one, two)}
+    assert labels == {f"node 1 of {cluster.name}" for cluster in (one, two)}
+    assert len(labels) == 2
+    for cluster in (one, two):
+        assert repr(cluster) == f"<{type(cluster).__name__} {cluster.name!r}, 1 nodes>"
+        assert repr(cluster[1]) == f"<{type(cluster[1]).__name__} 1 of {cluster.name}>"
+        await cluster[1].stop()
+        with pytest.raises(CorosyncUnavailableError, match=f"^cannot connect to {cluster[1].label}: "):
+            async with triocoro.open_cpg(endpoint=cluster[1]):
+                pass

@@ -336,3 +336,11 @@ def test_a_thousand_seconds_are_soon_over(messages: int, latency: float, jitter:
     bound(name, cpu, LIMIT)
     assert received == 5 * messages
     assert took > 1000
+
+
+@pytest.mark.corosync_fake_only(reason="the names of real clusters have a process id")
+def test_clusters_have_the_same_names_in_each_run() -> None:
+    async def program() -> list[str]:
+        return [FakeCluster(nodes=1).name, FakeCluster(nodes=1).name]
+
+    assert seeded_run(program, seed=1) == seeded_run(program, seed=1) == ["fake-1", "fake-2"]

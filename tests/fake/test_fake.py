@@ -257,8 +257,8 @@ def test_entered_outside_of_a_run() -> None:
 
         assert trio.run(main) == 3
         assert trio.run(main) == 3
-        assert repr(cluster) == "<FakeCluster, 2 nodes>"
-        assert repr(cluster[1].endpoint) == f"<FakeEndpoint node 1 pid {cluster[1].endpoint.pid}>"
+        assert repr(cluster) == f"<FakeCluster {cluster.name!r}, 2 nodes>"
+        assert repr(cluster[1].endpoint) == f"<FakeEndpoint node 1 of {cluster.name} pid {cluster[1].endpoint.pid}>"
         assert cluster.nodes.keys() == {1, 2}
         assert cluster[1].pid is None
     assert not cluster[1].running

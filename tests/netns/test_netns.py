@@ -261,7 +261,7 @@ def test_a_bad_configuration_is_reported_at_once(monkeypatch: pytest.MonkeyPatch
 
 async def test_a_bad_configuration_is_reported_at_once_inside_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
     use_conf(monkeypatch, lambda conf: conf.replace("version: 2", "version: 3"))
-    with pytest.raises(triocoro.CorosyncUnavailableError, match="node 1: corosync ended during the start"):
+    with pytest.raises(triocoro.CorosyncUnavailableError, match=r"node 1 of \S+: corosync ended during the start"):
         async with NetnsCluster(nodes=1):
             pass
 
@@ -330,15 +330,15 @@ async def test_a_folder_that_the_daemon_needs_is_named(monkeypatch: pytest.Monke
 def test_a_daemon_that_does_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     use_program(monkeypatch, tmp_path, "exec sleep 60")
     monkeypatch.setattr(readiness, "LIMIT", 0.3)
-    with nothing_left(), pytest.raises(triocoro.CorosyncUnavailableError) as caught, NetnsCluster(nodes=1):
+    with nothing_left(), pytest.raises(triocoro.CorosyncUnavailableError) as caught, (cluster := NetnsCluster(nodes=1)):
         pass
     assert str(caught.value).splitlines() == [
         "not so after 0.3 seconds: every node is in a cluster of [1]",
         "node 1: no client can connect to it",
         (
-            "  the last attempt failed: cannot connect to node 1: no Corosync daemon answers there; start it, then"
-            " try again (votequorum_initialize: CS_ERR_LIBRARY: the connection to the daemon is broken, or the daemon"
-            " does not run)"
+            f"  the last attempt failed: cannot connect to {cluster[1].label}: no Corosync daemon answers there; start"
+            " it, then try again (votequorum_initialize: CS_ERR_LIBRARY: the connection to the daemon is broken, or the"
+            " daemon does not run)"
         ),
         "  its log is empty",
     ]
@@ -358,7 +358,9 @@ async def test_a_daemon_without_a_quorum_provider_is_told_apart(monkeypatch: pyt
     use_conf(monkeypatch, lambda conf: conf.replace("provider: corosync_votequorum", ""))
     monkeypatch.setattr(readiness.Readiness, "wait", connects)
     async with NetnsCluster(nodes=1) as cluster:
-        with pytest.raises(triocoro.CorosyncUnavailableError, match=r"^cannot connect to node 1:") as caught:
+        with pytest.raises(
+            triocoro.CorosyncUnavailableError, match=f"^cannot connect to {cluster[1].label}:"
+        ) as caught:
             async with triocoro.open_votequorum(endpoint=cluster[1].endpoint):
                 pass
         assert "runs without votequorum: its configuration lacks quorum { provider: corosync_v" in str(caught.value)
@@ -536,7 +538,7 @@ async def test_a_daemon_that_does_not_start_again_says_why() -> None:
         good = await conf.read_text()
         await conf.write_text(good.replace("knet", "pigeons"))
         with pytest.raises(
-            triocoro.CorosyncUnavailableError, match="node 1: corosync ended during the start"
+            triocoro.CorosyncUnavailableError, match=r"node 1 of \S+: corosync ended during the start"
         ) as caught:
             await node.start()
         assert not node.running

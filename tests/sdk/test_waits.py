@@ -25,7 +25,7 @@ async def test_a_daemon_that_does_not_stop_is_an_error_with_its_log(monkeypatch:
         with pytest.raises(trio.TooSlowError) as caught:
             await cluster[1].stop()
     first, second, *log = str(caught.value).splitlines()
-    assert first == "node 1: corosync has not ended within 0 seconds of SIGTERM and SIGCONT"
+    assert first == f"{cluster[1].label}: corosync has not ended within 0 seconds of SIGTERM and SIGCONT"
     assert second == "  its log ends:"
     assert log
 

@@ -12,6 +12,7 @@ import trio
 import trio.testing
 
 from .. import _validate
+from ._fake.cluster import numbering_anew
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVarTuple, Unpack  # in typing from Python 3.11 on
@@ -54,7 +55,8 @@ def seeded(seed: int) -> Generator[None, None, None]:
     order.seed(seed)
     random.seed(seed)
     try:
-        yield
+        with numbering_anew():
+            yield
     finally:
         order.setstate(states[0])
         random.setstate(states[1])

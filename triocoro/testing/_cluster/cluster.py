@@ -27,7 +27,9 @@ _PATIENCE: Final = 30.0
 class Cluster(AbstractContextManager["Cluster"], AbstractAsyncContextManager["Cluster"]):
     """A throwaway cluster. Use it with `async with`, or with a plain `with`, which blocks while it starts and stops."""
 
-    def __init__(self, options: ClusterOptions) -> None:
+    def __init__(self, options: ClusterOptions, name: str) -> None:
+        self.name: str = name
+        """Tells the cluster apart from others of this process, in messages and in the labels of its nodes."""
         self._options = options
         self._network = Network(frozenset(options.nodeids), options.links)
         self._addresses = Addresses(options.ip_versions).with_nodes(options.nodeids)
@@ -49,6 +51,9 @@ class Cluster(AbstractContextManager["Cluster"], AbstractAsyncContextManager["Cl
 
     __iter__ = None
     """Not iterable: without this, Python would iterate by `cluster[0]`, `cluster[1]` and so on. `nodes` is."""
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r}, {len(self.nodes)} nodes>"
 
     def __getitem__(self, nodeid: int) -> Node:
         return node_of(self.nodes, nodeid)

@@ -16,11 +16,14 @@ NodeT = TypeVar("NodeT", bound="Node")
 class Node(ABC):
     """One node of a cluster."""
 
-    def __init__(self, nodeid: int) -> None:
+    def __init__(self, nodeid: int, cluster_name: str) -> None:
         self.nodeid = nodeid
+        self.label: str = f"node {nodeid} of {cluster_name}"
+        """Names the node and its cluster in messages."""
+        self._cluster_name = cluster_name
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.nodeid}>"
+        return f"<{type(self).__name__} {self.nodeid} of {self._cluster_name}>"
 
     @property
     @abstractmethod
@@ -89,9 +92,9 @@ class Node(ABC):
         """Let a frozen daemon go on (SIGCONT)."""
 
 
-def removed(nodeid: int) -> RuntimeError:
+def removed(label: str) -> RuntimeError:
     """The error for a node that its cluster has no longer."""
-    return RuntimeError(f"node {nodeid} was removed from its cluster; `add_node` makes another one")
+    return RuntimeError(f"{label} was removed from its cluster; `add_node` makes another one")
 
 
 def node_of(nodes: Mapping[int, NodeT], nodeid: int) -> NodeT:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import contextmanager
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Final
 
@@ -30,7 +31,21 @@ if TYPE_CHECKING:
 
 
 _CLUSTER_NAME: Final = "triocoro"
-"""The name of every fake cluster; they never meet, so one name is enough."""
+"""The name of every fake cluster in its corosync.conf; they never meet, so one name is enough."""
+
+_numbers: Final = [itertools.count(1)]
+"""The last one gives the names of clusters their numbers."""
+
+
+@contextmanager
+def numbering_anew() -> Generator[None, None, None]:
+    """Within a `with` block, the names of clusters begin again, so that a run that is repeated has the same names."""
+    anew = itertools.count(1)
+    _numbers.append(anew)
+    try:
+        yield
+    finally:
+        _numbers.remove(anew)
 
 
 class FakeCluster(Cluster):
@@ -68,7 +83,7 @@ class FakeCluster(Cluster):
         seed: int = 0,
         **settings: Unpack[ClusterSettings],
     ) -> None:
-        super().__init__(merge(options, nodes, settings))
+        super().__init__(merge(options, nodes, settings), f"fake-{next(_numbers[-1])}")
         self._origin = Origin()
         self._used = False
         self._entered = False
@@ -106,9 +121,6 @@ class FakeCluster(Cluster):
         """Raise `RuntimeError` in a forked child, and outside of a task of Trio."""
         self.check_process()
         require_trio()
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__}, {len(self._nodes)} nodes>"
 
     def __enter__(self) -> FakeCluster:  # noqa: PYI034 - typing has Self from Python 3.11 on
         self.check_process()
@@ -170,7 +182,7 @@ class FakeCluster(Cluster):
     def _start_one(self, node: FakeNode) -> None:
         self._check_runs()
         if self._nodes.get(node.nodeid) is not node:
-            raise removed(node.nodeid)
+            raise removed(node.label)
         if node.daemon is None:
             self._check_configuration(f"node {node.nodeid}")
             node.boot()
@@ -199,7 +211,7 @@ class FakeNode(Node):
         pids: Iterable[int],
         start: Callable[[FakeNode], None],
     ) -> None:
-        super().__init__(nodeid)
+        super().__init__(nodeid, cluster.name)
         self._start = start
         self._cluster = cluster
         self._totem = totem
@@ -276,7 +288,7 @@ class FakeNode(Node):
         await trio.lowlevel.checkpoint()
         with self._totem.timers.lock:
             if self.daemon is None:
-                raise RuntimeError(f"node {self.nodeid} does not run, so it cannot be frozen")
+                raise RuntimeError(f"{self.label} does not run, so it cannot be frozen")
             if not self.daemon.frozen:
                 self.daemon.freeze()
                 self._totem.reform()
@@ -300,7 +312,7 @@ class FakeNode(Node):
             self.daemon.die()
 
     def _endpoint_of(self, pid: int) -> FakeEndpoint:
-        return FakeEndpoint(self.nodeid, self._daemon_to_connect_to, pid, identity=self)
+        return FakeEndpoint(self.label, self._daemon_to_connect_to, pid, identity=self)
 
     def _daemon_to_connect_to(self) -> Daemon | None:
         self._cluster.check_process()

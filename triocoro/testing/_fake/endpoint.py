@@ -52,13 +52,13 @@ class FakeEndpoint:
     """The `Endpoint` of a node of a `FakeCluster`.
 
     Args:
-        nodeid: the id of the node.
+        label: names the node in messages.
         daemon: returns the node's daemon; `None` if none is running. Its exceptions come out of `connect`.
         pid: the process id of its clients.
     """
 
-    def __init__(self, nodeid: int, daemon: Callable[[], Daemon | None], pid: int, *, identity: Hashable) -> None:
-        self._nodeid = nodeid
+    def __init__(self, label: str, daemon: Callable[[], Daemon | None], pid: int, *, identity: Hashable) -> None:
+        self._label = label
         self._identity = identity
         self._daemon = daemon
         self._pid = pid
@@ -69,7 +69,7 @@ class FakeEndpoint:
     @property
     def label(self) -> str:
         """The name of the daemon in error messages."""
-        return f"node {self._nodeid}"
+        return self._label
 
     @property
     def identity(self) -> Hashable:

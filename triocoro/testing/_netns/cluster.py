@@ -67,8 +67,7 @@ class NetnsCluster(Cluster):
     def __init__(
         self, *, options: ClusterOptions | None = None, nodes: int | None = None, **settings: Unpack[ClusterSettings]
     ) -> None:
-        super().__init__(merge(options, nodes, settings))
-        self.name: str = f"triocoro-{os.getpid()}-{next(_numbers)}"
+        super().__init__(merge(options, nodes, settings), f"triocoro-{os.getpid()}-{next(_numbers)}")
         self._origin = Origin()
         self._processes: dict[int, NodeProcesses] = {}
         self._nodes: dict[int, NetnsNode] = {}
@@ -88,14 +87,11 @@ class NetnsCluster(Cluster):
 
     def _make_node(self, nodeid: int) -> NodeProcesses:
         processes = NodeProcesses(nodeid, self.name)
-        node = NetnsNode(processes, self._start_one, self._note_disturbance, self._check_caller)
+        node = NetnsNode(processes, self.name, self._start_one, self._note_disturbance, self._check_caller)
         # Not in place, as another thread may be going through the nodes.
         self._processes = {**self._processes, nodeid: processes}
         self._nodes = {**self._nodes, nodeid: node}
         return processes
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.name!r}, {len(self._nodes)} nodes>"
 
     @property
     def nodes(self) -> Mapping[int, NetnsNode]:
@@ -232,7 +228,7 @@ class NetnsCluster(Cluster):
 
     async def _start_one(self, node: NodeProcesses) -> None:  # noqa: ASYNC910 - starting daemons waits for them
         if self._processes.get(node.nodeid) is not node:
-            raise removed(node.nodeid)
+            raise removed(node.label)
         # Each call is in a thread of its own. Another one that starts this node may take long, and ends by itself.
         while not node.starting.acquire(blocking=False):  # noqa: ASYNC110 - other runs cannot set an event here
             await trio.sleep(_START_POLL)

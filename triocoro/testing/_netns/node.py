@@ -25,11 +25,12 @@ class NetnsNode(Node):
     def __init__(
         self,
         processes: NodeProcesses,
+        cluster_name: str,
         start: Callable[[NodeProcesses], Awaitable[None]],
         note_freeze: Callable[[], None],
         check_caller: Callable[[], None],
     ) -> None:
-        super().__init__(processes.nodeid)
+        super().__init__(processes.nodeid, cluster_name)
         self._processes = processes
         self._start = start
         self._note_freeze = note_freeze
@@ -120,7 +121,7 @@ class NetnsNode(Node):
             await daemon.ended()
         if patience.cancelled_caught:
             raise trio.TooSlowError(
-                f"node {self.nodeid}: corosync has not ended within {_PATIENCE:g} seconds of {signals}\n"
+                f"{self.label}: corosync has not ended within {_PATIENCE:g} seconds of {signals}\n"
                 f"{describe_log(self._processes.latest_log)}"
             )
 
@@ -137,7 +138,7 @@ class NetnsNode(Node):
         await trio.lowlevel.checkpoint()
         daemon = self._processes.daemon
         if daemon is None or not daemon.running:
-            raise RuntimeError(f"node {self.nodeid} does not run, so it cannot be frozen")
+            raise RuntimeError(f"{self.label} does not run, so it cannot be frozen")
         self._note_freeze()
         daemon.send(signal.SIGSTOP)
         await BackgroundRun(lambda: self._frozen(daemon)).run()
@@ -148,7 +149,7 @@ class NetnsNode(Node):
                 await trio.sleep(_FREEZE_POLL)
         if patience.cancelled_caught:
             raise trio.TooSlowError(
-                f"node {self.nodeid}: corosync has not stood still within {_PATIENCE:g} seconds of SIGSTOP;"
+                f"{self.label}: corosync has not stood still within {_PATIENCE:g} seconds of SIGSTOP;"
                 f" its threads are in these states: {daemon.states}"
             )
 

@@ -79,6 +79,8 @@ class NodeProcesses:
         """Held by the thread that starts the daemon."""
         self.daemon: DaemonProcess | None = None
         self.holder: int | None = None
+        self.label: str = f"node {nodeid} of {cluster_name}"
+        """Names the node and its cluster in messages."""
         self._log_name = f"{cluster_name}-node{nodeid}"
         self._log_fd: int | None = None
         self._log_start = 0
@@ -107,19 +109,19 @@ class NodeProcesses:
             # Imported late: without the extension module, `requirements` must still be able to report that.
             from ..._corosync import CorosyncEndpoint
 
-            self._endpoint = CorosyncEndpoint(f"node {self.nodeid}", namespaces=self._namespaces)
+            self._endpoint = CorosyncEndpoint(self.label, namespaces=self._namespaces)
         return self._endpoint
 
     def _namespaces(self) -> int:
         clock = trio.lowlevel.current_clock()
         if isinstance(clock, MockClock) and clock.autojump_threshold < math.inf:
             raise RuntimeError(
-                f"node {self.nodeid}: a clock with an autojump_threshold does not go with real daemons: it jumps"
+                f"{self.label}: a clock with an autojump_threshold does not go with real daemons: it jumps"
                 " whenever all tasks wait, as they do for the daemons, whose time is not ours. Use a FakeCluster"
                 " (with pytest, mark the test corosync_fake_only), or no such clock"
             )
         if self.holder is None:
-            raise CorosyncUnavailableError(f"node {self.nodeid}: its cluster does not run")
+            raise CorosyncUnavailableError(f"{self.label}: its cluster does not run")
         return self.holder
 
     @property

@@ -137,7 +137,7 @@ class Readiness:
                     return
 
     def _fail_node(self, node: NodeProcesses, text: str, everything: trio.CancelScope) -> None:
-        self._fail(f"node {node.nodeid}: {text}\n{describe_log(node.latest_log)}", everything)
+        self._fail(f"{node.label}: {text}\n{describe_log(node.latest_log)}", everything)
 
     def _fail(self, text: str, everything: trio.CancelScope) -> None:
         self._failures[text] = None
