@@ -30,6 +30,7 @@ if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
 
 _COMMANDS: Final = {
+    "status": "status",
     "groups": "groups",
     "export": "export",
     "history": "history",

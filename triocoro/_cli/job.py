@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
 from enum import IntEnum
-from typing import TypeAlias
+from typing import Final, TypeAlias
+
+import click
+import trio
+
+from .._errors import CorosyncTimeoutError
 
 
 class Status(IntEnum):
@@ -26,3 +32,29 @@ class Status(IntEnum):
 
 Job: TypeAlias = Callable[[], Awaitable[Status]]
 """The work of a command, an async function."""
+
+timeout_option: Final = click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=3.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long Corosync may take to answer.",
+)
+
+
+@contextmanager
+def answering(seconds: float) -> Generator[None, None, None]:
+    """Limit the time that the daemon may take for what the block asks it.
+
+    Raises:
+        CorosyncTimeoutError: it has taken longer.
+    """
+    try:
+        with trio.fail_after(seconds):
+            yield
+    except trio.TooSlowError:
+        raise CorosyncTimeoutError(
+            f"Corosync has not answered within {seconds:g} s: its process may be stopped (kill -CONT continues it) or"
+            " the machine overloaded; `triocoro doctor` tells more, and --timeout waits longer"
+        ) from None

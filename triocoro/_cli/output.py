@@ -11,7 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 import click
 import trio
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 JsonValue: TypeAlias = "Mapping[str, JsonValue] | Sequence[JsonValue] | str | int | float | bool | None"
 """A value that JSON has."""
+
+UNLIMITED: Final = 10_000
+"""More columns than any line has."""
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
@@ -32,12 +35,19 @@ class Output:
         write: writes bytes to stdout, and may block.
         write_error: writes bytes to stderr.
         is_terminal: whether stdout is one.
+        width: the columns that text for people may take; those of the terminal, or so many that no line is broken.
     """
 
     def __init__(
-        self, write: Callable[[bytes], object], write_error: Callable[[bytes], object], *, is_terminal: bool = False
+        self,
+        write: Callable[[bytes], object],
+        write_error: Callable[[bytes], object],
+        *,
+        is_terminal: bool = False,
+        width: int = UNLIMITED,
     ) -> None:
         self.is_terminal = is_terminal
+        self.width = width
         self.json = False
         """Whether results are JSON."""
         self.schema = ""
@@ -93,10 +103,12 @@ class Output:
             return f"{renderable}\n".encode(errors="backslashreplace")
         from rich.console import Console
 
-        console = Console(force_terminal=self.is_terminal, highlight=False, emoji=False, markup=False)
+        console = Console(force_terminal=self.is_terminal, width=self.width, highlight=False, emoji=False, markup=False)
         with console.capture() as capture:
             console.print(renderable)
-        return capture.get().encode(errors="backslashreplace")
+        # Tables fill their last column with spaces.
+        lines = [line.rstrip() for line in capture.get().splitlines()]
+        return "".join(f"{line}\n" for line in lines).encode(errors="backslashreplace")
 
     def _envelope(self, key: str, value: JsonValue) -> bytes:
         envelope = {"schema": f"triocoro.{self.schema}", "version": self.version, key: value}
