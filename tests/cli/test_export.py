@@ -35,7 +35,7 @@ async def test_what_the_cluster_does(corosync_cluster: Cluster) -> None:
         assert before["corosync_votes"] == before["corosync_expected_votes"] == 3
         assert before[f'corosync_node_member{{node="{last.nodeid}"}}'] == 1
         assert before[f'corosync_link_connected{{node="{last.nodeid}",link="0"}}'] == 1
-        assert before[r'corosync_group_members{group="a \"b\"\\n"}'] == 1
+        assert before[r'corosync_group_members{group="a \"b\"\\x0a"}'] == 1
         await last.kill()
         await corosync_cluster.settled()
         after = samples((await invoke("export")).stdout)

@@ -22,7 +22,7 @@ async def test_groups_with_their_members(corosync_cluster: Cluster) -> None:
             await ours.receive()
         done = await invoke("groups")
         assert [line.split() for line in done.stdout.splitlines()] == [
-            ["group", "members", "node:", "pids"],
+            ["Group", "Members", "Node:", "pids"],
             [r"C\x00\xff\\", "1", f"{two.nodeid}:", f"{other.address.pid}"],
             ["grüße", "2", f"{one.nodeid}:", f"{ours.address.pid},", f"{two.nodeid}:", f"{theirs.address.pid}"],
         ]

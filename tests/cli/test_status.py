@@ -14,7 +14,7 @@ from support.commands import invoke, run, run_inside
 import triocoro
 from triocoro import Address, LinkStatus, NodeState, RingId, VotequorumFlag, VotequorumInfo
 from triocoro._cli.output import Output
-from triocoro._cli.snapshot import GroupSnapshot, NodeSnapshot, Snapshot, take_snapshot
+from triocoro._cli.snapshot import NodeSnapshot, Snapshot, take_snapshot
 from triocoro._cli.status import as_json, reason, screen
 from triocoro.testing import Cluster, Node
 
@@ -63,10 +63,7 @@ SNAPSHOT = Snapshot(
         ),
         NodeSnapshot(3, "", None, None, reachable=False, links=(link(0, "192.0.2.3", enabled=False, connected=False),)),
     ),
-    groups=(
-        GroupSnapshot(b"chat\0", (Address(1, 4711), Address(2, 12))),
-        GroupSnapshot("grüße".encode(), (Address(2, 12),)),
-    ),
+    groups={b"chat\0": [Address(1, 4711), Address(2, 12)], "grüße".encode(): [Address(2, 12)]},
 )
 
 
@@ -81,17 +78,17 @@ def test_the_screen() -> None:
         "                               1 2001:db8::2 DOWN\n"
         "3                  never seen  0 192.0.2.3 disabled\n"
         "\n"
-        "Group     Members (node:pid)\n"
-        "chat\\x00  1:4711 2:12\n"
-        "grüße     2:12\n"
+        "Group     Members  Node: pids\n"
+        "chat\\x00  2        1: 4711, 2: 12\n"
+        "grüße     1        2: 12\n"
     )
 
 
 @pytest.mark.parametrize("width", [40, 80, 120])
 def test_no_screen_is_wider_than_the_terminal(width: int) -> None:
     """And nothing is cut off: what does not fit goes on in the next line."""
-    many = GroupSnapshot(b"z" * 127, tuple(Address(nodeid, 4_000_000) for nodeid in range(1, 60)))
-    text = shown(attrs.evolve(SNAPSHOT, groups=(many,)), width=width)
+    many = {b"z" * 127: [Address(nodeid, 4_000_000) for nodeid in range(1, 60)]}
+    text = shown(attrs.evolve(SNAPSHOT, groups=many), width=width)
     assert max(map(len, text.splitlines())) <= width
     assert text.count("4000000") == 59
     assert text.count("z") == 127
@@ -165,7 +162,7 @@ async def test_what_a_node_sees(corosync_cluster: Cluster) -> None:
     ]
     assert [len(node.links) for node in snapshot.nodes] == [0, *(1 for _ in others)]
     assert all(link.connected for node in snapshot.nodes for link in node.links)
-    assert snapshot.groups == (GroupSnapshot(b"chat", tuple(sorted(addresses))),)
+    assert snapshot.groups == {b"chat": sorted(addresses)}
 
     assert (done.status, done.stderr) == (0, "")
     (envelope,) = done.envelopes
@@ -197,10 +194,29 @@ async def test_a_node_alone(corosync_cluster: Cluster) -> None:
         assert re.search(rf"^{nodeid} +node{nodeid} +1 +dead +0 ", done.stdout, re.MULTILINE)
 
 
-async def test_a_frozen_daemon(corosync: Node) -> None:
+async def test_a_node_that_has_seen_no_other(corosync_cluster: Cluster) -> None:
+    """Votequorum knows nothing of the others, nor does a daemon without a quorum provider."""
+    first, second, *_ = corosync_cluster.nodes
+    for node in corosync_cluster.nodes.values():
+        await node.stop()
+    await corosync_cluster[first].start()
+    with corosync_cluster[first].as_default():
+        done = await invoke("status", "--json")
+        exported = await invoke("export")
+    assert [(node["state"], node["votes"]) for node in done.result["nodes"]] == [
+        ("member", 1),
+        *((None, None) for _ in done.result["nodes"][1:]),
+    ]
+    assert f'\ncorosync_node_member{{node="{second}"}} 0\n' in exported.stdout
+    assert f'\ncorosync_node_votes{{node="{first}"}} 1\n' in exported.stdout
+    assert f'corosync_node_votes{{node="{second}"}}' not in exported.stdout
+
+
+@pytest.mark.parametrize("command", ["status", "groups", "export"])
+async def test_a_frozen_daemon(command: str, corosync: Node) -> None:
     await corosync.freeze()
     started = trio.current_time()
-    done = await invoke("status", "--timeout=0.5", "--json")
+    done = await invoke(command, "--timeout=0.5", "--json")
     assert trio.current_time() - started < 3
     assert done.status == 3
     (envelope,) = done.envelopes

@@ -15,17 +15,16 @@ import click
 import trio
 
 from .._cmap import open_cmap
-from .._cpg import open_cpg
-from .._enums import CmapMap, NodeState, VotequorumFlag
+from .._enums import CmapMap
 from .._errors import CorosyncError
-from .._types import CmapValue, VotequorumInfo
-from .._votequorum import open_votequorum
-from .groups import Groups, members_by_group, shown
-from .job import Job, Status
+from .._types import CmapValue
+from .groups import Groups
+from .job import Job, Status, answering, timeout_option
+from .names import escape
 from .output import JsonValue, Output, json_option
+from .snapshot import Snapshot, take_snapshot
 
 _LINK: Final = re.compile(r"stats\.knet\.node(\d+)\.link(\d+)\.(\w+)")
-_NODE: Final = re.compile(r"nodelist\.node\.\d+\.nodeid")
 
 _OF_LINKS: Final = {
     "enabled": ("link_enabled", "gauge", "Whether the link to the node is configured and in use.", 1.0),
@@ -79,22 +78,26 @@ Examples:
     metavar="PATH",
     help="Write to this file, for node_exporter's textfile collector. It is replaced at once, never half-written.",
 )
+@timeout_option
 @json_option(version=1)
 @click.pass_obj
-def command(output: Output, textfile: Path | None) -> Job:
+def command(output: Output, textfile: Path | None, timeout: float) -> Job:
     """Print quorum, votes, nodes, links, groups and totem's counters in Prometheus's text format.
 
     If the daemon cannot be used, the one metric is `corosync_up 0`, and the exit status is 3.
     """
-    return partial(_export, output, textfile)
+    return partial(_export, output, textfile, timeout)
 
 
-async def _export(output: Output, textfile: Path | None) -> Status:
+async def _export(output: Output, textfile: Path | None, timeout: float) -> Status:  # noqa: ASYNC109 - an option of the user's
     status = Status.YES
     try:
-        metrics = await gather()
+        with answering(timeout):
+            metrics = await gather()
     except CorosyncError as exc:
         output.error(exc)
+        if output.json and textfile is None:
+            return Status.UNAVAILABLE
         metrics = [_up(0)]
         status = Status.UNAVAILABLE
     text = as_text(metrics)
@@ -110,40 +113,43 @@ async def _export(output: Output, textfile: Path | None) -> Status:
 
 async def gather() -> list[Metric]:
     """Ask the daemon for everything that is exported."""
-    async with open_cmap() as cmap:
-        nodeids = [cast("int", value) for key, value in await cmap.items("nodelist.") if _NODE.fullmatch(key)]
-    async with open_votequorum() as votequorum:
-        info = await votequorum.info()
-        infos = [await votequorum.info(nodeid) for nodeid in nodeids]
-    async with open_cpg() as cpg:
-        groups = await members_by_group(cpg)
+    snapshot = await take_snapshot()
     async with open_cmap(CmapMap.STATS) as statistics:
         links = dict(await statistics.items("stats.knet."))
         totem = dict(await statistics.items("stats.srp."))
-    return [_up(1), *_of_quorum(info), *_of_nodes(infos), *_of_links(links), *_of_groups(groups), *_of_totem(totem)]
+    return [
+        _up(1),
+        *_of_quorum(snapshot),
+        *_of_nodes(snapshot),
+        *_of_links(links),
+        *_of_groups(snapshot.groups),
+        *_of_totem(totem),
+    ]
 
 
 def _up(up: int) -> Metric:
     return Metric("up", "gauge", "Whether the Corosync daemon of this machine answers.", [({}, up)])
 
 
-def _of_quorum(info: VotequorumInfo) -> Iterable[Metric]:
+def _of_quorum(snapshot: Snapshot) -> Iterable[Metric]:
     def gauge(name: str, text: str, value: int) -> Metric:
         return Metric(name, "gauge", text, [({}, float(value))])
 
-    yield gauge("quorate", "Whether the partition of this node is quorate.", bool(info.flags & VotequorumFlag.QUORATE))
-    yield gauge("votes", "The votes that are present.", info.total_votes)
-    yield gauge("expected_votes", "The votes that are expected.", info.expected_votes)
-    yield gauge("quorum_votes", "The votes that are needed.", info.quorum)
-    yield gauge("qdevice_votes", "The votes of the quorum device.", info.qdevice_votes)
+    yield gauge("quorate", "Whether the partition of this node is quorate.", snapshot.quorate)
+    votes = snapshot.votes
+    if votes is not None:
+        yield gauge("votes", "The votes that are present.", votes.total_votes)
+        yield gauge("expected_votes", "The votes that are expected.", votes.expected_votes)
+        yield gauge("quorum_votes", "The votes that are needed.", votes.quorum)
+        yield gauge("qdevice_votes", "The votes of the quorum device.", votes.qdevice_votes)
 
 
-def _of_nodes(infos: Iterable[VotequorumInfo]) -> Iterable[Metric]:
-    labelled = [({"node": str(info.nodeid)}, info) for info in infos]
-    member = [(labels, float(info.state is NodeState.MEMBER)) for labels, info in labelled]
+def _of_nodes(snapshot: Snapshot) -> Iterable[Metric]:
+    member = [({"node": str(node.nodeid)}, float(node.nodeid in snapshot.members)) for node in snapshot.nodes]
     yield Metric("node_member", "gauge", "Whether a node of the node list is in the partition of this node.", member)
-    votes = [(labels, float(info.votes)) for labels, info in labelled]
-    yield Metric("node_votes", "gauge", "The votes of a node.", votes)
+    votes = [({"node": str(node.nodeid)}, float(node.votes)) for node in snapshot.nodes if node.votes is not None]
+    if votes:
+        yield Metric("node_votes", "gauge", "The votes of a node, once it has been seen.", votes)
 
 
 def _of_links(statistics: Mapping[str, CmapValue]) -> Iterable[Metric]:
@@ -159,7 +165,7 @@ def _of_links(statistics: Mapping[str, CmapValue]) -> Iterable[Metric]:
 
 def _of_groups(groups: Groups) -> Iterable[Metric]:
     yield Metric("groups", "gauge", "The number of process groups.", [({}, len(groups))])
-    members = [({"group": shown(name)}, float(len(members))) for name, members in groups.items()]
+    members = [({"group": escape(name)}, float(len(members))) for name, members in groups.items()]
     if members:
         yield Metric("group_members", "gauge", "The members of a process group, on all nodes.", members)
 

@@ -10,8 +10,9 @@ import click
 
 from .._cpg import Cpg, open_cpg
 from .._types import Address
-from .job import Job, Status
-from .output import JsonValue, Output, json_bytes, json_option
+from .job import Job, Status, answering, timeout_option
+from .names import escape
+from .output import JsonValue, Output, json_bytes, json_option, table_of
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -29,19 +30,22 @@ Examples:
   triocoro groups --json | jq '.result.groups[].name.text'
 """,
 )
+@timeout_option
 @json_option(version=1)
 @click.pass_obj
-def command(output: Output) -> Job:
-    """List the process groups of the cluster, with their members by node.
+def command(output: Output, timeout: float) -> Job:
+    r"""List the process groups of the cluster, with their members by node.
 
-    Names are shown as they are. What cannot be printed, such as the NUL that C programs often send along, is escaped.
+    Names are shown as they are. What cannot be printed, such as the NUL that C programs often send along, is written as
+    \x00, and so can be given to other commands.
     """
-    return partial(_list, output)
+    return partial(_list, output, timeout)
 
 
-async def _list(output: Output) -> Status:
-    async with open_cpg() as cpg:
-        groups = await members_by_group(cpg)
+async def _list(output: Output, timeout: float) -> Status:  # noqa: ASYNC109 - an option of the user's
+    with answering(timeout):
+        async with open_cpg() as cpg:
+            groups = await members_by_group(cpg)
     output.result({"groups": groups_as_json(groups)}, lambda: groups_as_table(groups))
     return Status.YES
 
@@ -53,17 +57,6 @@ async def members_by_group(cpg: Cpg) -> Groups:
         if member.address is not None:
             groups.setdefault(member.group, []).append(member.address)
     return {name: sorted(groups[name]) for name in sorted(groups)}
-
-
-def shown(name: bytes) -> str:
-    """Return the name of a group for people: what cannot be printed, and a backslash, are escaped."""
-    return "".join(map(_shown, name.decode(errors="surrogateescape")))
-
-
-def _shown(character: str) -> str:
-    if "\udc80" <= character <= "\udcff":  # a byte that is no UTF-8
-        return f"\\x{ord(character) & 0xFF:02x}"
-    return character if character.isprintable() and character != "\\" else ascii(character)[1:-1]
 
 
 def groups_as_json(groups: Groups) -> JsonValue:
@@ -81,16 +74,13 @@ def groups_as_table(groups: Groups) -> RenderableType:
     """Return groups for people: a line for each, with the pids by node."""
     if not groups:
         return "no process groups"
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False)
-    for title in ("group", "members", "node: pids"):
-        table.add_column(title, overflow="fold")
+    table = table_of("Group", "Members", "Node: pids")
     for name, members in groups.items():
         pids: dict[int, list[str]] = {}
         for member in members:
             pids.setdefault(member.nodeid, []).append(str(member.pid))
         places = ", ".join(f"{nodeid}: {' '.join(found)}" for nodeid, found in pids.items())
-        table.add_row(Text(shown(name)), str(len(members)), places)
+        table.add_row(Text(escape(name)), str(len(members)), places)
     return table

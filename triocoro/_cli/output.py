@@ -18,6 +18,7 @@ import trio
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.table import Table
 
 JsonValue: TypeAlias = "Mapping[str, JsonValue] | Sequence[JsonValue] | str | int | float | bool | None"
 """A value that JSON has."""
@@ -130,6 +131,16 @@ def json_option(*, version: int) -> Callable[[FunctionT], FunctionT]:
     return click.option(
         "--json", is_flag=True, expose_value=False, callback=note, help="Print JSON: docs/command.md has the schema."
     )
+
+
+def table_of(*columns: str) -> Table:
+    """Return an empty table. A cell that is too wide goes on in the next line."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
 
 
 def json_bytes(data: bytes) -> JsonValue:

@@ -12,8 +12,9 @@ from .._cpg import open_cpg
 from .._enums import NodeState, QuorumType
 from .._errors import FailedOperationError, NotExistError
 from .._quorum import Quorum, open_quorum
-from .._types import Address, CmapValue, LinkStatus, NodeStatus, QuorumChange, RingId, VotequorumInfo
+from .._types import CmapValue, LinkStatus, NodeStatus, QuorumChange, RingId, VotequorumInfo
 from .._votequorum import Votequorum, open_votequorum
+from .groups import Groups, members_by_group
 
 
 @attrs.frozen
@@ -31,14 +32,6 @@ class NodeSnapshot:
     """Whether any link to it is connected; true for our own node."""
     links: tuple[LinkStatus, ...]
     """The links from our node to it; none for our own."""
-
-
-@attrs.frozen
-class GroupSnapshot:
-    """A process group."""
-
-    name: bytes
-    members: tuple[Address, ...]
 
 
 @attrs.frozen
@@ -64,8 +57,8 @@ class Snapshot:
     """What votequorum knows; `None` if it is not the provider."""
     nodes: tuple[NodeSnapshot, ...]
     """The nodes of the node list and of the ring, by their ids."""
-    groups: tuple[GroupSnapshot, ...]
-    """The groups that have members, by their names."""
+    groups: Groups
+    """The members of each process group."""
 
     @property
     def local_name(self) -> str:
@@ -79,7 +72,13 @@ async def take_snapshot() -> Snapshot:
     Raises:
         CorosyncError: it cannot be asked.
     """
-    async with open_cmap() as cmap, open_cfg() as cfg, open_quorum() as quorum, AsyncExitStack() as stack:
+    async with (
+        open_cmap() as cmap,
+        open_cfg() as cfg,
+        open_cpg() as cpg,
+        open_quorum() as quorum,
+        AsyncExitStack() as stack,
+    ):
         nodeid = await cfg.local_nodeid()
         totem = dict(await cmap.items("totem."))
         provider = dict(await cmap.items("quorum.provider"))
@@ -96,18 +95,8 @@ async def take_snapshot() -> Snapshot:
             members=change.members,
             votes=await votequorum.info() if votequorum else None,
             nodes=tuple([await _take_node(number, names[number], nodeid, cfg, votequorum) for number in sorted(names)]),
-            groups=await take_groups(),
+            groups=await members_by_group(cpg),
         )
-
-
-async def take_groups() -> tuple[GroupSnapshot, ...]:
-    """Ask the daemon of the default endpoint for all groups that have members, by their names."""
-    async with open_cpg() as cpg:
-        found: dict[bytes, list[Address]] = {}
-        for member in await cpg.groups():
-            if member.address is not None:
-                found.setdefault(member.group, []).append(member.address)
-    return tuple(GroupSnapshot(name, tuple(sorted(found[name]))) for name in sorted(found))
 
 
 async def _quorum_state(quorum: Quorum) -> QuorumChange:

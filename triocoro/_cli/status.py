@@ -10,10 +10,10 @@ import click
 
 from .._enums import NodeState, VotequorumFlag
 from .._types import LinkStatus, RingId, VotequorumInfo
+from .groups import groups_as_json, groups_as_table
 from .job import Job, Status, answering, timeout_option
-from .names import escape
-from .output import JsonValue, Output, json_bytes, json_option
-from .snapshot import GroupSnapshot, NodeSnapshot, Snapshot, take_snapshot
+from .output import JsonValue, Output, json_option, table_of
+from .snapshot import NodeSnapshot, Snapshot, take_snapshot
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -127,14 +127,6 @@ def votes_as_json(votes: VotequorumInfo | None) -> JsonValue:
     }
 
 
-def groups_as_json(groups: tuple[GroupSnapshot, ...]) -> JsonValue:
-    """Return groups for JSON."""
-    return [
-        {"name": json_bytes(group.name), "members": [attrs.asdict(member) for member in group.members]}
-        for group in groups
-    ]
-
-
 # -- for people ----------------------------------------------------------------------------------------------------
 
 
@@ -142,7 +134,7 @@ def screen(snapshot: Snapshot) -> RenderableType:
     """Return the whole state for people."""
     from rich.console import Group
 
-    return Group(headline(snapshot), "", nodes_table(snapshot), "", groups_table(snapshot.groups))
+    return Group(headline(snapshot), "", nodes_table(snapshot), "", groups_as_table(snapshot.groups))
 
 
 def headline(snapshot: Snapshot) -> Text:
@@ -168,7 +160,7 @@ def headline(snapshot: Snapshot) -> Text:
 
 def nodes_table(snapshot: Snapshot) -> Table:
     """Return a line for each node and link."""
-    table = _table("Node", "Name", "Votes", "State", "Links")
+    table = table_of("Node", "Name", "Votes", "State", "Links")
     for node in snapshot.nodes:
         state, style = _state(node)
         table.add_row(
@@ -178,25 +170,6 @@ def nodes_table(snapshot: Snapshot) -> Table:
             _styled(state, style),
             _links(node, snapshot),
         )
-    return table
-
-
-def groups_table(groups: tuple[GroupSnapshot, ...]) -> RenderableType:
-    """Return a line for each group."""
-    if not groups:
-        return "no process groups"
-    table = _table("Group", "Members (node:pid)")
-    for group in groups:
-        table.add_row(escape(group.name), " ".join(map(str, group.members)))
-    return table
-
-
-def _table(*columns: str) -> Table:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
     return table
 
 
