@@ -200,7 +200,8 @@ def test_the_setting_that_forbids_namespaces_is_named(
 ) -> None:
     use_settings({**_HARMLESS, setting: value})
     assert requirements._remedy(reason, root=False) == (
-        f"{setting} is {value}, which forbids it: sysctl {setting}={remedy}; or run as root"
+        "user-namespaces-forbidden",
+        f"{setting} is {value}, which forbids it: sysctl {setting}={remedy}; or run as root",
     )
 
 
@@ -208,15 +209,22 @@ def test_where_no_setting_forbids_it_the_other_causes_are_named(
     use_settings: Callable[[dict[str, str]], None],
 ) -> None:
     use_settings(_HARMLESS)
-    assert "seccomp" in requirements._remedy(_FORBIDDEN, root=False)
-    assert "too many" in requirements._remedy(_TOO_MANY, root=False)
-    assert "modprobe" in requirements._remedy("RTNETLINK answers: Not supported", root=False)
+    for reason, kind, words in [
+        (_FORBIDDEN, "user-namespaces-forbidden", "seccomp"),
+        (_TOO_MANY, "namespace-limit", "too many"),
+        ("RTNETLINK answers: Not supported", "no-devices", "modprobe"),
+    ]:
+        found, remedy = requirements._remedy(reason, root=False)
+        assert (found, words in remedy) == (kind, True)
 
 
 def test_settings_for_users_are_no_matter_for_root(use_settings: Callable[[dict[str, str]], None]) -> None:
     forbidding = {"kernel.unprivileged_userns_clone": "0", "user.max_user_namespaces": "0"}
     use_settings({**forbidding, "user.max_net_namespaces": "7"})
-    assert "CAP_SYS_ADMIN" in requirements._remedy(_FORBIDDEN, root=True)
+    kind, remedy = requirements._remedy(_FORBIDDEN, root=True)
+    assert kind == "no-capability"
+    assert "CAP_SYS_ADMIN" in remedy
     assert requirements._remedy(_TOO_MANY, root=True) == (
-        "user.max_net_namespaces is 7, which may be too low: sysctl user.max_net_namespaces=10000"
+        "namespace-limit",
+        "user.max_net_namespaces is 7, which may be too low: sysctl user.max_net_namespaces=10000",
     )

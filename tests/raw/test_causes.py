@@ -8,12 +8,14 @@ import subprocess
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 import trio
-from support.c_libraries import of_the_libraries, open_fds
-from support.confined import in_child
+from support.c_libraries import of_the_libraries, open_fds, poll_until
+from support.confined import as_user, in_child, only_root
 from support.external_programs import inside, running
+from support.traces import names_in
 
 import triocoro
 from triocoro import CorosyncError, CorosyncUnavailableError, NoMemoryError, NoResourcesError, NoSpaceError
@@ -50,8 +52,11 @@ async def test_a_full_shared_memory(corosync: Node) -> None:
         command = ["mount", "--options-mode=ignore", "-o", f"remount,size={size}", "/dev/shm"]
         await trio.run_process([*inside(corosync), *command])
 
+    shared = Path(f"/proc/{corosync.pid}/root/dev/shm")
+    before = names_in(shared)
     async with triocoro.open_group("g"):
         pass
+    await poll_until(lambda: names_in(shared) == before)  # the daemon removes the files of a client later
     lines = await trio.run_process([*inside(corosync), "df", "--output=used", "/dev/shm"], capture_stdout=True)
     await remount(f"{int(lines.stdout.split()[-1]) + 512}k")
     error = await refusal()
@@ -89,28 +94,59 @@ import trio, triocoro, triocoro.lowlevel
 async def main():
     try:
         await triocoro.lowlevel.cpg_initialize()
-    except triocoro.CorosyncUnavailableError as error:
+    except triocoro.CorosyncError as error:
         print(error)
 
 trio.run(main)
 """
 
 
+async def refusal_inside(node: Node, *command: str, before: str = "") -> str:
+    """What a program is told that connects on a node, run by a command."""
+    line = [*inside(node), *command, sys.executable, "-c", before + CONNECT]
+    result = await trio.run_process(line, capture_stdout=True, stderr=subprocess.STDOUT, check=False)
+    return str(result.stdout.decode())
+
+
+@only_root
+async def test_another_user(corosync: Node) -> None:
+    assert await refusal_inside(corosync, *as_user(33)) == (
+        "cpg_model_initialize: CS_ERR_ACCESS: permission denied: the daemon refuses user www-data (33): run as root or"
+        " with group root, or allow this user with a file, as root (uidgid in corosync.conf(5)): printf 'uidgid {\\n "
+        " uid: www-data\\n}\\n' > /etc/corosync/uidgid.d/www-data && corosync-cfgtool -R\n"
+    )
+
+
+BECOME_ROOT = """
+import ctypes, encodings.ascii, os
+import triocoro.lowlevel, triocoro._corosync._services  # not later: the folder may be closed to this user
+
+user = os.geteuid()
+assert ctypes.CDLL(None).unshare(0x10000000) == 0  # CLONE_NEWUSER
+with open("/proc/self/uid_map", "w") as file:
+    file.write(f"0 {user} 1")
+"""
+
+
+@only_root
+async def test_another_user_who_is_root_of_a_container(corosync: Node) -> None:
+    """The message names the user that the daemon sees."""
+    said = await refusal_inside(corosync, *as_user(4321), before=BECOME_ROOT)
+    assert "the daemon refuses user 4321: " in said
+    assert "uid: 4321\\n" in said
+    assert "> /etc/corosync/uidgid.d/4321 && " in said
+
+
 async def test_another_network_namespace(corosync: Node) -> None:
     """With the daemon among our processes, and without."""
 
-    async def connect(*command: str) -> str:
-        line = [*inside(corosync), "unshare", "--net", *command, sys.executable, "-c", CONNECT]
-        result = await trio.run_process(line, capture_stdout=True, stderr=subprocess.STDOUT)
-        return str(result.stdout.decode())
-
-    visible = await connect()
+    visible = await refusal_inside(corosync, "unshare", "--net")
     assert visible.startswith(
         "cannot connect to the system's Corosync: no Corosync daemon listens in our network namespace, but process "
     )
     assert "(corosync) runs in another one" in visible
     assert "nsenter --target" in visible
-    hidden = await connect("--pid", "--fork", "--mount", "--mount-proc")
+    hidden = await refusal_inside(corosync, "unshare", "--net", "--pid", "--fork", "--mount", "--mount-proc")
     assert "no Corosync daemon listens in our network namespace, but /dev/shm has the files of one" in hidden
     assert "docker run --network=host" in hidden
 

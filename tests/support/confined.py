@@ -9,11 +9,16 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 import trio
 
 from support.traces import names_in
 from triocoro.testing import Node
 from triocoro.testing._netns.node import NetnsNode
+
+only_root = pytest.mark.skipif(
+    os.geteuid() != 0, reason="only root can become another user whom the daemon sees as one"
+)
 
 _PRELUDE = """
 import os, resource, socket, sys, threading
@@ -45,6 +50,12 @@ def descriptors_left(count: int) -> Generator[None, None, None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
         for fd in held:
             os.close(fd)
+
+
+def as_user(uid: int) -> list[str]:
+    """What to put before a command so that it runs as an ordinary user, who may read what root may: our own files."""
+    reading = [f"--{kind}-caps=+dac_read_search" for kind in ("inh", "ambient")]
+    return ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", *reading, "--"]
 
 
 async def in_child(node: Node, script: str) -> str:

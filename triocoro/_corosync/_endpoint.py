@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar, cast, final
 import trio
 
 from .._errors import CorosyncUnavailableError
+from .._problem import Problem, reporting
 from .._services import ServiceSpec
 from .._workers import in_background
 from ._namespaces import Namespaces
@@ -76,11 +77,15 @@ class CorosyncEndpoint:
         return kind(connection, lane, self._namespaces)
 
 
-HOW_TO_GET_THE_EXTENSION = (
-    "install a wheel for this platform; or a C compiler and Python's headers (Debian: gcc, libc6-dev and python3-dev),"
-    " and then build triocoro again (pip install --force-reinstall --no-deps --no-cache-dir --no-binary triocoro"
-    " triocoro)"
-)
+def no_extension(error: ImportError) -> Problem:
+    """Describe that the extension module cannot be imported."""
+    return Problem(
+        "no-extension",
+        "triocoro was installed without its extension module triocoro._corosync._shim, which real connections need",
+        "install a wheel for this platform; or a C compiler and Python's headers (Debian: gcc, libc6-dev and"
+        " python3-dev), and then build triocoro again (pip install --force-reinstall --no-deps --no-cache-dir"
+        f" --no-binary triocoro triocoro); the import says: {error}",
+    )
 
 
 def _require_extension() -> None:
@@ -88,10 +93,8 @@ def _require_extension() -> None:
         from . import _shim
     except ImportError as error:
         os.close(os.open(os.devnull, os.O_RDONLY))  # raises the error to report, if there are no more fds
-        raise CorosyncUnavailableError(
-            "triocoro was installed without its extension module triocoro._corosync._shim, which real connections need:"
-            f" {HOW_TO_GET_THE_EXTENSION}; the import says: {error}"
-        ) from error
+        problem = no_extension(error)
+        raise reporting(CorosyncUnavailableError(str(problem)), problem) from error
     del _shim
 
 

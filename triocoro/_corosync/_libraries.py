@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, final
 
 from .._enums import CsError
@@ -18,7 +19,8 @@ from .._errors import (
     NotSupportedError,
     error_from_code,
 )
-from ._causes import FULL, lack, why_unanswered
+from .._problem import Problem, reporting
+from ._causes import FULL, lack, why_refused, why_unanswered
 from ._shim import ffi, lib
 
 if TYPE_CHECKING:
@@ -39,21 +41,24 @@ class Library:
 
     def load(self) -> None:
         """Load the library if it is not loaded yet. Reads the disk: to be called on a worker thread."""
+        reason = self.try_to_load()
+        if reason is not None:
+            missing = absence([self], reason)
+            raise reporting(CorosyncUnavailableError(str(missing), function="dlopen"), missing)
+
+    def try_to_load(self) -> str | None:
+        """Like `load`, but return what the loader says if it does not find the library."""
         with self._lock:
             if self._loaded:
-                return
+                return None
             problem = lib.tc_load(self.index, os.fsencode(self.soname))
             if problem:
                 number = lib.tc_no_descriptor()
                 if number:
                     raise lack(number, "dlopen")
-                reason = ffi.string(problem).decode(errors="replace")
-                raise CorosyncUnavailableError(
-                    f"the client library {self.soname} cannot be loaded: install the package {self.package} (Debian,"
-                    f" Ubuntu) or corosynclib (Fedora, RHEL); the loader says: {reason}",
-                    function="dlopen",
-                )
+                return ffi.string(problem).decode(errors="replace")
             self._loaded = True
+            return None
 
     def connect(self, pidfd: int, flags: int) -> LibraryConnection:
         """On a worker: connect in the namespaces of `pidfd`, or in our own if that is -1."""
@@ -63,10 +68,14 @@ class Library:
         code = lib.tc_connect(self.index, pidfd, connection)
         if code != CsError.OK:
             error = failure_inside(code, connection)
+            if code == CsError.ACCESS:
+                problem = why_refused()
+                raise reporting(error_from_code(code, error.function, str(problem)), problem)
             if isinstance(error, (LibraryError, NotExistError)):
                 cause = why_unanswered(self.service, pidfd, error)
                 if cause is not None:
-                    raise CorosyncUnavailableError(f"{cause} ({error})", function=error.function) from error
+                    lacking = CorosyncUnavailableError(f"{cause} ({error})", function=error.function)
+                    raise reporting(lacking, cause) from error
             raise error
         return connection
 
@@ -81,6 +90,24 @@ QUORUM = Library(lib.TC_LIBQUORUM, "libquorum.so.5", "libquorum5")
 CMAP = Library(lib.TC_LIBCMAP, "libcmap.so.4", "libcmap4")
 CFG = Library(lib.TC_LIBCFG, "libcfg.so.7", "libcfg7")
 LIBRARIES = (CPG, VOTEQUORUM, QUORUM, CMAP, CFG)
+
+
+def absence(libraries: Sequence[Library], reason: str) -> Problem:
+    """Describe that libraries are missing.
+
+    Args:
+        libraries: at least one.
+        reason: what the loader says, of the first one.
+    """
+    several = len(libraries) > 1
+    sonames = ", ".join(library.soname for library in libraries)
+    packages = ", ".join(library.package for library in libraries)
+    return Problem(
+        "no-library",
+        f"the client {'libraries' if several else 'library'} {sonames} cannot be loaded",
+        f"install the package{'s' * several} {packages} (Debian, Ubuntu) or corosynclib (Fedora, RHEL); the loader"
+        f" says: {reason}",
+    )
 
 
 def failure(code: int, function: str) -> CorosyncError:
@@ -103,7 +130,7 @@ def failure_inside(code: int, call: LibraryConnection | Allocation) -> CorosyncE
     if code == lib.TC_LACKING:
         return lack(number, function)
     if code == CsError.NO_SPACE:
-        return error_from_code(code, function, FULL)
+        return reporting(error_from_code(code, function, str(FULL)), FULL)
     if code != lib.TC_UNREACHABLE:
         return failure(code, function)
     if number in (errno.ENOMEM, errno.EAGAIN):

@@ -27,7 +27,7 @@ from ._history.entries import (
 from ._history.history import History
 from ._history.recording import RecordingEndpoint
 from ._netns.cluster import NetnsCluster
-from ._netns.installation import describe_daemon, describe_libraries
+from ._netns.installation import describe_daemon, describe_libraries, describe_user
 from ._netns.requirements import missing_requirements
 from ._netns.supervisor_process import end_with_parent
 from ._pool.pool import NetnsClusterPool
@@ -64,6 +64,7 @@ __all__ = [
     "check",
     "describe_daemon",
     "describe_libraries",
+    "describe_user",
     "end_with_parent",
     "missing_requirements",
     "process_default_endpoint",

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..._errors import CorosyncUnavailableError
 from . import requirements
 
 if TYPE_CHECKING:
@@ -39,22 +39,44 @@ def describe_libraries() -> str:
     libraries do not tell their version, and several versions of Corosync share a file name.
     """
     try:
-        from ..._corosync._libraries import LIBRARIES
+        found = find_libraries()
     except ImportError:
         return "none, since triocoro's extension module cannot be loaded"
     folders: dict[str, list[str]] = {}
-    for library in LIBRARIES:
-        folder, name = _found(library)
-        folders.setdefault(folder, []).append(name)
+    for soname, path in found.items():
+        folder = str(path.parent) if path is not None and path.is_absolute() else ""
+        folders.setdefault(folder, []).append(f"no {soname}" if path is None else path.name)
     return "; ".join(", ".join(names) + (folder and f" in {folder}") for folder, names in folders.items())
 
 
-def _found(library: Library) -> tuple[str, str]:
-    """The folder and the name of the file that the loader finds for a library; no folder if it finds none."""
-    try:
-        library.load()
-    except CorosyncUnavailableError:
-        return "", f"no {library.soname}"
+def find_libraries() -> dict[str, Path | None]:
+    """The file that the loader finds for each of Corosync's client libraries; `None` if it finds none.
+
+    Raises:
+        ImportError: our extension module cannot be loaded.
+    """
+    from ..._corosync._libraries import LIBRARIES
+
+    return {library.soname: _file_of(library) for library in LIBRARIES}
+
+
+def describe_user() -> str:
+    """As whom a `NetnsCluster` would run: "root", or an ordinary user.
+
+    An example is "user alice (1000) in a user namespace".
+    """
+    from ..._corosync._causes import user_name
+
+    uid = os.geteuid()
+    if uid == 0:
+        return "root"
+    name = user_name(uid)
+    return f"user {name if name == str(uid) else f'{name} ({uid})'} in a user namespace"
+
+
+def _file_of(library: Library) -> Path | None:
+    if library.try_to_load() is not None:
+        return None
     mapped = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace")
-    found = re.search(rf" (/.*)/({re.escape(library.soname)}[\d.]*)$", mapped, re.MULTILINE)
-    return (found[1], found[2]) if found else ("", library.soname)
+    found = re.search(rf" (/.*/{re.escape(library.soname)}[\d.]*)$", mapped, re.MULTILINE)
+    return Path(found[1] if found else library.soname)

@@ -11,6 +11,7 @@ from pathlib import Path
 import attrs
 
 from ..._errors import CorosyncUnavailableError
+from ..._problem import Problem, ProblemKind
 
 _SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 _PACKAGES = {
@@ -102,8 +103,17 @@ def find_programs() -> Programs:
 
 def missing_requirements() -> list[str]:
     """What this machine lacks to run real clusters, each with what to do about it; empty if nothing."""
+    return [str(problem) for problem in find_problems()]
+
+
+def find_problems() -> list[Problem]:
+    """What this machine lacks to run real clusters."""
     absent = [
-        f"the program {name} is neither on PATH nor in {', '.join(_SBIN)}: install the package {package}"
+        Problem(
+            "no-program",
+            f"the program {name} is neither on PATH nor in {', '.join(_SBIN)}",
+            f"install the package {package}",
+        )
         for name, package in _PACKAGES.items()
         if find_program(name) is None
     ]
@@ -130,14 +140,15 @@ def describe_corosync(program: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=_DESCRIBE_LIMIT).stdout
 
 
-def _missing_folder(programs: Programs) -> list[str]:
+def _missing_folder(programs: Programs) -> list[Problem]:
     folder = programs.lock_folder()
     if folder is None or folder.is_dir():
         return []
-    return [f"the folder {folder}, where {programs.corosync} keeps its lock file, is not there: mkdir -p {folder}"]
+    reason = f"the folder {folder}, where {programs.corosync} keeps its lock file, is not there"
+    return [Problem("no-folder", reason, command=f"mkdir -p {folder}")]
 
 
-def _missing_permissions(programs: Programs) -> list[str]:
+def _missing_permissions(programs: Programs) -> list[Problem]:
     """Try to create the namespaces and devices that a cluster needs."""
     command = programs.in_namespaces(programs.ip, "-batch", "-")
     english = {**os.environ, "LC_ALL": "C"}
@@ -146,7 +157,7 @@ def _missing_permissions(programs: Programs) -> list[str]:
             command, input=_DEVICES, env=english, capture_output=True, text=True, timeout=30, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        return [f"namespaces cannot be created: {error}"]
+        return [Problem("other", f"namespaces cannot be created: {error}")]
     if result.returncode == 0:
         return []
     reason = " ".join(result.stderr.split())
@@ -155,9 +166,10 @@ def _missing_permissions(programs: Programs) -> list[str]:
         name = "ip" if _knows_its_options(programs) else "unshare"
         lacking = f"{getattr(programs, name)} does not know all options that a cluster needs, as old ones and BusyBox's"
         remedy = f"install the package {_PACKAGES[name]}, so that its {name} comes first on PATH"
-        return [f"{lacking} ({reason[:_EXCERPT]}): {remedy}"]
+        return [Problem("no-program", f"{lacking} ({reason[:_EXCERPT]})", remedy)]
     symptom = "namespaces cannot be created" if "unshare" in reason else "the kernel makes no bridge or veth devices"
-    return [f"{symptom} ({reason}): {_remedy(reason, root=os.geteuid() == 0)}"]
+    kind, remedy = _remedy(reason, root=os.geteuid() == 0)
+    return [Problem(kind, f"{symptom} ({reason})", remedy)]
 
 
 def _knows_its_options(programs: Programs) -> bool:
@@ -167,26 +179,29 @@ def _knows_its_options(programs: Programs) -> bool:
     return not _OPTION_UNKNOWN.search(result.stderr)
 
 
-def _remedy(reason: str, *, root: bool) -> str:
-    """What to do about namespaces or devices that the kernel refuses."""
+def _remedy(reason: str, *, root: bool) -> tuple[ProblemKind, str]:
+    """What it means that the kernel refuses namespaces or devices, and what to do about it."""
     if "No space left on device" in reason:
         return _remedy_for_limits(root=root)
     if "unshare" not in reason and re.search("not permitted|denied", reason) is None:
-        return "modprobe bridge veth"
+        return "no-devices", "modprobe bridge veth"
     if root:
-        return "give this container CAP_SYS_ADMIN and CAP_NET_ADMIN (docker run --privileged)"
+        return "no-capability", "give this container CAP_SYS_ADMIN and CAP_NET_ADMIN (docker run --privileged)"
     found = [
         f"{name} is {forbidding}, which forbids it: sysctl {name}={allowing}"
         for name, forbidding, allowing in _SWITCHES
         if _sysctl(name) == forbidding
     ]
     if found:
-        return "; ".join(found) + "; or run as root"
+        return "user-namespaces-forbidden", "; ".join(found) + "; or run as root"
     names = ", ".join(name for name, _, _ in _SWITCHES)
-    return f"run as root, or allow it; it is not {names}, but may be a container's seccomp filter or a security module"
+    return (
+        "user-namespaces-forbidden",
+        f"run as root, or allow it; it is not {names}, but may be a container's seccomp filter or a security module",
+    )
 
 
-def _remedy_for_limits(*, root: bool) -> str:
+def _remedy_for_limits(*, root: bool) -> tuple[ProblemKind, str]:
     """What to do when a limit of namespaces is reached."""
     limits = _LIMITS if root else (*_LIMITS, _LIMIT_FOR_USERS)
     values = {name: int(_sysctl(name) or _ENOUGH) for name in limits}
@@ -197,7 +212,8 @@ def _remedy_for_limits(*, root: bool) -> str:
         for name, value in values.items()
         if value < _ENOUGH
     ]
-    return "; ".join(found) or f"there are too many; see sysctl {' '.join(limits)}, also outside of a container"
+    remedy = "; ".join(found) or f"there are too many; see sysctl {' '.join(limits)}, also outside of a container"
+    return "namespace-limit" if values.get(_LIMIT_FOR_USERS) != 0 else "user-namespaces-forbidden", remedy
 
 
 def _sysctl(name: str) -> str | None:
@@ -208,18 +224,14 @@ def _sysctl(name: str) -> str | None:
         return None
 
 
-def _missing_client() -> list[str]:
+def _missing_client() -> list[Problem]:
     """Look for our own extension module, and for the libraries that it loads."""
     try:
         from ..._corosync import _libraries
     except ImportError as error:
-        from ..._corosync._endpoint import HOW_TO_GET_THE_EXTENSION
+        from ..._corosync._endpoint import no_extension
 
-        return [f"triocoro's extension module cannot be loaded ({error}): {HOW_TO_GET_THE_EXTENSION}"]
-    found: list[str] = []
-    for library in _libraries.LIBRARIES:
-        try:
-            library.load()
-        except CorosyncUnavailableError as error:
-            found.append(str(error))
-    return found
+        return [no_extension(error)]
+    reasons = {library: library.try_to_load() for library in _libraries.LIBRARIES}
+    absent = {library: reason for library, reason in reasons.items() if reason is not None}
+    return [_libraries.absence(list(absent), next(iter(absent.values())))] if absent else []
