@@ -14,25 +14,22 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.confined import ANOTHER_UID, where_limited
 
 from triocoro.testing._netns import requirements
 
 pytestmark = pytest.mark.corosync_real_only(reason="the fake needs no privileges")
 
-_UID = 1000
-_ELSEWHERE = ["unshare", "--user", f"--map-user={_UID}", f"--map-group={_UID}"]
-
 
 def run_as_user(script: str, *arguments: str) -> str:
     """Run a Python program as an ordinary user; what it has printed."""
-    user = [*_ELSEWHERE, "--", "setpriv", "--inh-caps=-all", "--no-new-privs"]
+    user = [*ANOTHER_UID, "--", "setpriv", "--inh-caps=-all", "--no-new-privs"]
     return output_of([*(user if os.geteuid() == 0 else []), sys.executable, "-c", script, *arguments])
 
 
 def run_where_limited(setting: str, limit: int, script: str) -> str:
     """Run a Python program as an ordinary user in a user namespace with a limit of its own; what it has printed."""
-    forbid = f'echo {limit} > /proc/sys/{setting.replace(".", "/")} && exec setpriv --inh-caps=-all "$@"'
-    return output_of([*_ELSEWHERE, "--keep-caps", "--", "sh", "-c", forbid, "sh", sys.executable, "-c", script])
+    return output_of([*where_limited(setting, limit), sys.executable, "-c", script])
 
 
 def run_as_root_without(capability: str, script: str) -> str:

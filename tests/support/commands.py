@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,9 +66,9 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
     )
 
 
-async def run_inside(node: Node, *arguments: str) -> Result:
-    """Run a command as a process inside a node of a real cluster."""
+async def run_inside(node: Node, *arguments: str, by: Sequence[str] = ()) -> Result:
+    """Run a command as a process inside a node of a real cluster; `by` is what to put before it, such as unshare."""
     done = await trio.run_process(
-        [*inside(node), *COMMAND, *arguments], cwd=ROOT, capture_stdout=True, capture_stderr=True, check=False
+        [*inside(node), *by, *COMMAND, *arguments], cwd=ROOT, capture_stdout=True, capture_stderr=True, check=False
     )
     return Result(done.returncode, done.stdout.decode(), done.stderr.decode())

@@ -16,6 +16,9 @@ from support.traces import names_in
 from triocoro.testing import Node
 from triocoro.testing._netns.node import NetnsNode
 
+ANOTHER_UID = ("unshare", "--user", "--map-user=1000", "--map-group=1000")
+"""What to put before a command so that it runs as an ordinary user, but in a user namespace of its own."""
+
 only_root = pytest.mark.skipif(
     os.geteuid() != 0, reason="only root can become another user whom the daemon sees as one"
 )
@@ -56,6 +59,12 @@ def as_user(uid: int) -> list[str]:
     """What to put before a command so that it runs as an ordinary user, who may read what root may: our own files."""
     reading = [f"--{kind}-caps=+dac_read_search" for kind in ("inh", "ambient")]
     return ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", *reading, "--"]
+
+
+def where_limited(setting: str, limit: int) -> list[str]:
+    """What to put before a command so that it runs as an ordinary user in a user namespace with a limit of its own."""
+    forbid = f'echo {limit} > /proc/sys/{setting.replace(".", "/")} && exec setpriv --inh-caps=-all "$@"'
+    return [*ANOTHER_UID, "--keep-caps", "--", "sh", "-c", forbid, "sh"]
 
 
 async def in_child(node: Node, script: str) -> str:

@@ -35,6 +35,7 @@ _COMMANDS: Final = {
     "export": "export",
     "history": "history",
     "demo": "demo",
+    "doctor": "doctor",
     "wait-quorate": "wait_quorate",
 }
 """The commands, each with its module in this package."""

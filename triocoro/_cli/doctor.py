@@ -1,221 +1,83 @@
-"""What `triocoro doctor` looks at: whether an application can use Corosync here, and if not, why and what to do.
-
-The causes are found where errors are made, in `_corosync` and in the test clusters: this module only asks. It needs
-neither the C libraries nor the extension module.
-"""
+"""The command `doctor`."""
 
 from __future__ import annotations
 
-import os
-import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Final, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Final
 
 import attrs
-import trio
+import click
 
-from .._backoff import retry
-from .._corosync._causes import user_name, why_silent
-from .._endpoint import resolve_endpoint
-from .._errors import CorosyncError, LibraryError, NotExistError, TryAgainError
-from .._problem import Problem, ProblemKind, problem_of
-from .._raw import RawHandle
-from .._services import CFG, CPG, ICMAP, QUORUM, VOTEQUORUM, Endpoint, ServiceSpec
-from .._version import __version__
-from ..testing import describe_daemon, describe_libraries, describe_user
-from ..testing._netns.requirements import find_problems, find_program
+from .job import Job, Status
+from .output import JsonValue, Output, json_option
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
-Check: TypeAlias = Literal[
-    "triocoro", "extension", "libraries", "shared memory", "daemon", "permission", "test clusters"
-]
-Status: TypeAlias = Literal["ok", "warning", "failure", "skipped"]
+    from .diagnosis import Finding
 
-PATIENCE: Final = 3.0
-"""Seconds that the daemon may take to answer."""
+_MARKS: Final = {"ok": ("ok", "green"), "warning": ("warn", "yellow"), "failure": ("FAIL", "red"), "skipped": ("-", "")}
+"""What stands for each status, and its colour."""
+_MARK_WIDTH: Final = 6
+_CHECK_WIDTH: Final = 15
 
-_SERVICES: Final[tuple[ServiceSpec[RawHandle[object], object], ...]] = (CPG, VOTEQUORUM, QUORUM, ICMAP, CFG)
 
-_HOMES: Final[Mapping[ProblemKind, Check]] = {
-    "no-extension": "extension",
-    "no-library": "libraries",
-    "no-shared-memory": "shared memory",
-    "other-shared-memory": "shared memory",
-    "shared-memory-full": "shared memory",
-    "no-permission": "permission",
-}
-"""The checks that find a problem of a connection; "daemon" finds the others."""
-_PATH: Final[tuple[Check, ...]] = ("extension", "libraries", "shared memory", "daemon", "permission")
-"""The checks that a connection passes, in this order."""
-_OF_CLIENT: Final = ("no-extension", "no-library")
-"""Problems that a real test cluster shares with a connection."""
-_PARTIAL: Final = ("no-votequorum",)
-"""Problems that leave an application something to use."""
-
-_STARTING: Final = Problem(
-    "starting",
-    f"a Corosync daemon answers, but has admitted no client for {PATIENCE:g} seconds: it is starting, or cannot finish",
-    "wait, or look at its log",
-    "journalctl -u corosync",
+@click.command(
+    "doctor",
+    short_help="Find out whether Corosync can be used here, and if not, why.",
+    epilog="""\b
+Examples:
+  triocoro doctor
+  sudo -u app triocoro doctor               (as the user who runs the application)
+  triocoro doctor --json | jq -r '.result.findings[] | select(.problem).command'
+""",
 )
+@json_option(version=1)
+@click.pass_obj
+def command(output: Output) -> Job:
+    """Check what a connection to the Corosync daemon needs, as this user and in these namespaces.
 
+    That is the extension module, Corosync's libraries, /dev/shm, the daemon and its permission; and for tests, whether
+    real clusters can run here. Each failure and warning comes with its remedy. A daemon that does not answer is given
+    up after 3 seconds.
 
-@attrs.frozen
-class Finding:
-    """What one check has found."""
-
-    check: Check
-    """What was looked at."""
-    status: Status
-    """A failure keeps an application from using Corosync, a warning does not. "skipped": an earlier check failed."""
-    found: str
-    """What there is, or what is wrong."""
-    problem: ProblemKind | None = None
-    """What is wrong, for programs."""
-    remedy: str = ""
-    """What to do about it."""
-    command: str = ""
-    """A shell command that does so, if there is one."""
-
-
-def usable(findings: Sequence[Finding]) -> bool:
-    """Whether an application can use Corosync here."""
-    return all(finding.status != "failure" for finding in findings)
-
-
-async def examine(endpoint: Endpoint | None = None) -> list[Finding]:
-    """Look at everything that connections and real test clusters need here.
-
-    Args:
-        endpoint: the daemon; by default the one that applications use.
-
-    Returns:
-        at least one finding for each check, in the order in which a connection needs them. If the daemon does not
-        answer, that takes `PATIENCE` seconds.
+    The exit status is 0 if an application can use Corosync here, and 1 if it cannot. A warning leaves it at 0.
     """
-    daemon = resolve_endpoint(endpoint)
-    outcomes: dict[str, Problem | None] = {}
-    missing: list[Problem] = []
-
-    async def look_for_missing() -> None:
-        missing.extend(await _on_thread(find_problems))
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(look_for_missing)
-        for service in _SERVICES:
-            nursery.start_soon(_connect, daemon, service, outcomes)
-    in_order = {service.name: outcomes[service.name] for service in _SERVICES}
-    return await _on_thread(lambda: [_of_versions(), *_of_connections(in_order, missing), *_of_test_clusters(missing)])
+    return partial(_examine, output)
 
 
-async def _on_thread(call: Callable[[], T]) -> T:
-    return await trio.to_thread.run_sync(call, abandon_on_cancel=True)
+async def _examine(output: Output) -> Status:
+    from .diagnosis import examine, usable
+
+    findings = await examine()
+    fine = usable(findings)
+    of_checks: list[JsonValue] = [attrs.asdict(finding) for finding in findings]
+    output.result({"usable": fine, "findings": of_checks}, lambda: _text(findings, usable=fine))
+    return Status.YES if fine else Status.NO
 
 
-async def _connect(
-    endpoint: Endpoint, service: ServiceSpec[RawHandle[object], object], outcomes: dict[str, Problem | None]
-) -> None:
-    """Connect to a service, and note the problem under its name, or `None`."""
-    starting = False
+def _text(findings: Sequence[Finding], *, usable: bool) -> RenderableType:
+    """One line for each check; below a failure or a warning, what to do."""
+    from rich.console import Group
+    from rich.padding import Padding
+    from rich.table import Table
+    from rich.text import Text
 
-    async def attempt() -> RawHandle[object]:
-        nonlocal starting
-        try:
-            return await endpoint.connect(service)
-        except TryAgainError:
-            starting = True
-            raise
-
-    with trio.move_on_after(PATIENCE):
-        try:
-            handle = await retry(attempt)
-        except CorosyncError as error:
-            outcomes[service.name] = await _on_thread(partial(_problem, error))
-            return
-        outcomes[service.name] = None
-        handle.close()
-        await handle.wait_closed()
-    if service.name not in outcomes:
-        outcomes[service.name] = _STARTING if starting else await _on_thread(partial(why_silent, PATIENCE))
-
-
-def _problem(error: CorosyncError) -> Problem:
-    """Which problem the error of a connect reports."""
-    problem = problem_of(error)
-    if problem is not None:
-        return problem
-    if not isinstance(error, (LibraryError, NotExistError)):
-        return Problem("other", str(error))
-    remedy = "start it"
-    if find_program("corosync") is None:
-        remedy = "install the package corosync, write its configuration (corosync.conf(5)), and start it"
-    return Problem("no-daemon", "no Corosync daemon answers", remedy, "systemctl start corosync")
-
-
-def _of_versions() -> Finding:
-    return Finding("triocoro", "ok", f"{__version__}, Python {platform.python_version()}, Trio {trio.__version__}")
-
-
-def _of_connections(outcomes: Mapping[str, Problem | None], missing: Sequence[Problem]) -> Iterator[Finding]:
-    """The findings of the checks that a connection passes.
-
-    Args:
-        outcomes: by service.
-        missing: what a real test cluster would lack.
-    """
-    # What a connect says of the client is about one service; these are about all of them.
-    affected: dict[Problem, list[str]] = {problem: [] for problem in missing if problem.kind in _OF_CLIENT}
-    for service, problem in outcomes.items():
-        if problem is not None and problem.kind not in _OF_CLIENT:
-            affected.setdefault(problem, []).append(service)
-    for level, check in enumerate(_PATH):
-        passed = [service for service, problem in outcomes.items() if _level(problem) > level]
-        here = {problem: services for problem, services in affected.items() if _level(problem) == level}
-        if passed and (check == "daemon" or not here):
-            yield Finding(check, "ok", _found(check, passed))
-        for problem, services in here.items():
-            status: Status = "warning" if problem.kind in _PARTIAL else "failure"
-            yield _finding(check, status, problem, ", ".join(services) if len(services) < len(outcomes) else "")
-        if not passed and not here:
-            yield Finding(check, "skipped", "not known")
-
-
-def _level(problem: Problem | None) -> int:
-    """How far along `_PATH` a connection gets."""
-    return len(_PATH) if problem is None else _PATH.index(_HOMES.get(problem.kind, "daemon"))
-
-
-def _found(check: Check, services: Sequence[str]) -> str:
-    """What there is, where a check has found no problem of some services."""
-    if check == "extension":
-        from .._corosync import _shim
-
-        return str(_shim.__file__)
-    if check == "libraries":
-        return describe_libraries()
-    if check == "shared memory":
-        room = os.statvfs("/dev/shm")
-        return f"/dev/shm, {room.f_bavail * room.f_frsize / 2**20:.0f} MiB free"
-    if check == "daemon":
-        return f"answers: {', '.join(services)}"
-    return f"{user_name(os.geteuid())} is admitted"
-
-
-def _of_test_clusters(missing: Sequence[Problem]) -> Iterator[Finding]:
-    """Whether real test clusters can run here, and as whom."""
-    own = [problem for problem in missing if problem.kind not in _OF_CLIENT]
-    for problem in own:
-        yield _finding("test clusters", "warning", problem)
-    if own:
-        return
-    if missing:
-        yield Finding("test clusters", "skipped", "not possible, because of the above; the fake needs none of it")
-    else:
-        yield Finding("test clusters", "ok", f"possible as {describe_user()}, with {describe_daemon()}")
-
-
-def _finding(check: Check, status: Status, problem: Problem, about: str = "") -> Finding:
-    reason = f"{about}: {problem.reason}" if about else problem.reason
-    return Finding(check, status, reason, problem.kind, problem.remedy, problem.command)
+    parts: list[RenderableType] = []
+    for finding in findings:
+        mark, colour = _MARKS[finding.status]
+        line = Table.grid()
+        line.add_column(width=_MARK_WIDTH)
+        line.add_column(width=_CHECK_WIDTH)
+        line.add_column(overflow="fold")
+        line.add_row(Text(mark, colour), finding.check.replace("-", " "), finding.found)
+        parts.append(line)
+        if finding.remedy:
+            remedy = f"{finding.remedy}:" if finding.command else finding.remedy
+            parts.append(Padding(remedy, (0, 0, 0, _MARK_WIDTH), expand=False))
+        if finding.command:
+            # Not wrapped: it is to be pasted.
+            parts.append(Text(f"{' ' * (_MARK_WIDTH + 2)}{finding.command}", "bold", no_wrap=True, overflow="ignore"))
+    verdict = "An application can use Corosync here." if usable else "No application can use Corosync here."
+    return Group(*parts, verdict)
