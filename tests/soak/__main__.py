@@ -14,13 +14,14 @@ import traceback
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import attrs
 import trio
 from support.external_programs import Child, running
 
-from triocoro.testing import NetnsCluster, describe_daemon, missing_requirements
+import triocoro
+from triocoro.testing import NetnsCluster, Node, describe_daemon, missing_requirements
 
 from .faults import Faults
 from .judge import prepare
@@ -55,8 +56,8 @@ class Soak:
         self._began = time.monotonic()
         self._clients: dict[int, Child] = {}
         self._counted: dict[str, Any] = {}
-        self._ended: dict[int, int] = {}
-        """The clients that have ended the window, each with the number of its threads that are not idle."""
+        self._ended: dict[int, dict[str, Any]] = {}
+        """The clients that have ended the window, each with what it says of itself."""
         self._change = trio.Event()
         self._faults_scope = trio.CancelScope()
         self._stopping = self._crashed = False
@@ -96,6 +97,7 @@ class Soak:
             await faults.run()
         with trio.fail_after(PATIENCE):
             await faults.mend()
+            rings = {nodeid: await _rings(node) for nodeid, node in self._cluster.nodes.items()}
             for nodeid in self._clients:
                 await self._tell(nodeid, "end")
             while not self._crashed and len(self._ended) < len(self._clients):
@@ -107,7 +109,9 @@ class Soak:
         sample = self._sample()
         # Trio keeps threads for its next calls: these are no leak.
         usages = [
-            attrs.evolve(found, threads=self._ended[found.node]) if found.kind == "client" else found
+            attrs.evolve(found, **{name: self._ended[found.node][name] for name in ("threads", "python", "other")})
+            if found.kind == "client"
+            else attrs.evolve(found, rings=rings[found.node])
             for found in sample.usages
         ]
         self._run.rests.append(attrs.evolve(sample, usages=usages))
@@ -154,7 +158,7 @@ class Soak:
             for name, value in report["counters"].items():
                 self._counted[name] = self._counted[name] + value if name in self._counted else value
             if report["kind"] == "ended":
-                self._ended[nodeid] = report["threads"]
+                self._ended[nodeid] = report
                 self._wake()
 
     async def _sample_now_and_then(self) -> None:
@@ -202,6 +206,12 @@ class Soak:
             shutil.rmtree(folder)
 
 
+async def _rings(node: Node) -> int:
+    """How many rings the node's daemon has entered."""
+    async with triocoro.open_cmap(map=triocoro.CmapMap.STATS, endpoint=node.endpoint) as statistics:
+        return cast("int", await statistics.get("stats.srp.operational_entered"))
+
+
 async def _soak(folder: Path, run: Run, options: argparse.Namespace) -> None:
     async with NetnsCluster(**SETTINGS) as cluster:
         soak = Soak(cluster, folder, run, roles=options.roles, calm=options.calm)
@@ -218,6 +228,7 @@ def main() -> int:
         "--roles", default="", metavar="NAMES", help="what clients do, with commas between (everything)"
     )
     parser.add_argument("--calm", action="store_true", help="without faults")
+    parser.add_argument("--patched", action="store_true", help="Corosync has the patches for facts 106 and 113")
     parser.add_argument("--folder", type=Path, help="where the report goes (build/soak/ and the time)")
     options = parser.parse_args()
     if missing := missing_requirements():
@@ -228,9 +239,11 @@ def main() -> int:
     folder = folder.absolute()
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    run = Run(seed, f"{describe_daemon()}, Python {sys.version.split()[0]}, Trio {trio.__version__}, {SETTINGS}.")
+    conditions = f"{describe_daemon()}, Python {sys.version.split()[0]}, Trio {trio.__version__}, {SETTINGS}."
+    run = Run(seed, conditions, patched=options.patched)
     print(f"soak: --seed={seed}, for {options.minutes:g} minutes; see {folder}", flush=True)
     os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])  # clients start in another folder
+    os.environ["PYTHONMALLOC"] = "malloc"  # they count what is in use; see memory.py
     status = 0
     try:
         trio.run(_soak, folder, run, options)

@@ -6,8 +6,6 @@ JSON: one when it is ready, a report every few seconds, and one after each windo
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import hashlib
 import json
 import os
@@ -25,6 +23,7 @@ import attrs
 import trio
 from support.traces import busy_threads
 
+from soak import memory
 from soak.roles import ROLES, Counters, Life, again
 from triocoro import Message, MessageLost
 from triocoro._corosync import SYSTEM
@@ -101,7 +100,8 @@ class Client:
                 _, number, path = line.split(maxsplit=2)
                 await self._window(int(number), Path(path))
                 await _rest()
-                self._report("ended", threads=len(busy_threads()))
+                python = memory.of_objects()
+                self._report("ended", threads=len(busy_threads()), python=python, other=memory.in_use() - python)
             nursery.cancel_scope.cancel()
 
     async def _window(self, number: int, path: Path) -> None:
@@ -130,15 +130,7 @@ async def _rest() -> None:
     with trio.move_on_after(_REST):  # noqa: ASYNC912 - nothing may be under way
         while len(busy_threads()) > 1:  # noqa: ASYNC110 - no event reports the end of a thread
             await trio.sleep(0.05)
-    gc.collect()
-    _trim()
-
-
-def _trim() -> None:
-    """Give memory back that is free, but kept by malloc(3): what is left is in use. musl has no such function."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
+    memory.clear()
 
 
 def write(kind: str, **fields: Any) -> None:

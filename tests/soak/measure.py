@@ -10,6 +10,8 @@ import attrs
 
 BOUNDS: Final = {"client": 64.0, "daemon": 128.0}
 """The KiB a minute by which the memory of such a process may grow over the second half of a run."""
+RING: Final = 300.0
+"""The KiB that a daemon may lose with each ring that it enters: see fact 113."""
 LEAST_SECONDS: Final = 600.0
 """A shorter run says nothing about memory: its half is warm-up."""
 _LEAST_WINDOWS = 3
@@ -31,6 +33,12 @@ class Usage:
     threads: int
     shared: int
     """The connections in its node's /dev/shm."""
+    python: int | None = None
+    """What a client's Python objects take, in KiB; between windows."""
+    other: int | None = None
+    """All else that a client has allocated, in KiB: what is in use for Trio's and our C code, and the libraries."""
+    rings: int | None = None
+    """How many rings a daemon has entered; between windows."""
 
     @property
     def process(self) -> str:
@@ -75,6 +83,17 @@ def slope(points: Sequence[tuple[float, float]]) -> float:
     mean_y = sum(y for _, y in points) / len(points)
     spread = sum((x - mean_x) ** 2 for x, _ in points)
     return sum((x - mean_x) * (y - mean_y) for x, y in points) / spread if spread else 0.0
+
+
+def without_parts(values: Sequence[float], size: float) -> list[float]:
+    """The values without those steps between them that are multiples of a size."""
+    parts = 0
+    rest: list[float] = []
+    for value in values:
+        if rest:
+            parts += round((value - parts * size - rest[-1]) / size)
+        rest.append(value - parts * size)
+    return rest
 
 
 def second_half(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

@@ -20,8 +20,8 @@ T = TypeVar("T")
 PACE = 30.0
 """How many things a role does in a second, on average."""
 SIZES = (64, 64, 64, 64, 500, 500, 4_000, 30_000, 200_000)
-"""The sizes of messages in bytes; the large ones of `_LARGE` come in between."""
-_LARGE = 2_000_000
+"""The sizes of messages in bytes; the large ones of `LARGE` come in between."""
+LARGE = 2_000_000
 """More than a message of one piece can have, so that the library sends it in fragments."""
 _LARGE_SHARE = 0.01
 _CANCELLED_SHARE = 0.15
@@ -68,7 +68,7 @@ class Life:
 
     def payload(self) -> bytes:
         """The next payload; no two are alike."""
-        size = _LARGE if self.chance.random() < _LARGE_SHARE else self.chance.choice(SIZES)
+        size = LARGE if self.chance.random() < _LARGE_SHARE else self.chance.choice(SIZES)
         return f"{self.node} {next(self.numbers)} ".encode().ljust(size, b".")
 
     async def pause(self) -> None:
