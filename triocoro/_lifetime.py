@@ -211,14 +211,14 @@ class Lifetime:
         unconfirmed = self.count_unconfirmed()
         doubt = f"; {unconfirmed} of our messages had not come back: each may or may not have been delivered"
         text = f"the connection to {self.label} is lost: "
+        # Not the cause itself: its traceback leads to messages.
+        kind, function, code = type(cause), cause.function, cause.code
         if isinstance(cause, LibraryError):
             text += f"the daemon died or cut us off; connect again once it runs ({cause})" + doubt * bool(unconfirmed)
-            self._make_loss = lambda: ConnectionLostError(
-                text, function=cause.function, code=cause.code, unconfirmed=unconfirmed
-            )
+            self._make_loss = lambda: ConnectionLostError(text, function=function, code=code, unconfirmed=unconfirmed)
         else:
             text += str(cause) + doubt * bool(unconfirmed)
-            self._make_loss = lambda: type(cause)(text, function=cause.function, code=cause.code)
+            self._make_loss = lambda: kind(text, function=function, code=code)
         _log.note(_log.CONNECTION, "lost", self.about, "%s", text, error=str(cause), unconfirmed=unconfirmed)
         self._end()
         self.block.cancel()
