@@ -114,7 +114,9 @@ class Soak:
             else attrs.evolve(found, rings=rings[found.node])
             for found in sample.usages
         ]
-        self._run.rests.append(attrs.evolve(sample, usages=usages))
+        rest = attrs.evolve(sample, usages=usages)
+        self._run.rests.append(rest)
+        self._write("between.jsonl", rest)
         print(f"soak: {self._time() / 60:.1f} min: window {number}, {faults.count} faults", flush=True)
 
     async def _tell(self, nodeid: int, line: str) -> None:
@@ -170,9 +172,12 @@ class Soak:
         sample = Sample(self._time(), list(self._usages()), **self._counted)
         self._counted = {}
         self._run.samples.append(sample)
-        with (self._folder / "samples.jsonl").open("a", encoding="ascii") as file:
-            file.write(json.dumps(attrs.asdict(sample)) + "\n")
+        self._write("samples.jsonl", sample)
         return sample
+
+    def _write(self, name: str, sample: Sample) -> None:
+        with (self._folder / name).open("a", encoding="ascii") as file:
+            file.write(json.dumps(attrs.asdict(sample)) + "\n")
 
     def _usages(self) -> Iterator[Usage]:
         for nodeid, node in self._cluster.nodes.items():
