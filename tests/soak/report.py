@@ -9,7 +9,7 @@ from typing import Any
 
 import attrs
 
-from .measure import BOUNDS, LEAST_SECONDS, RING, Usage, grows, second_half, slope, without_parts
+from .measure import BOUNDS, LEAST_SECONDS, Usage, grows, lost_with_rings, second_half, slope, without_parts
 from .roles import LARGE
 
 
@@ -116,17 +116,17 @@ def _growths(run: Run, process: str) -> list[Growth]:
     """What is known of the memory of a process that was not restarted."""
     memory = _series(run.rests, process, "anonymous")
     if process.startswith("daemon"):
-        rings = _series(run.rests, process, "rings")
-        a_minute = 60 * slope(second_half(rings))
-        bound = BOUNDS["daemon"] + (0 if run.patched else RING * a_minute)
-        return [Growth("memory", memory, f"{a_minute:.1f} rings a minute", bound)]
+        rings = second_half(_series(run.rests, process, "rings")) or [(0.0, 0.0)]
+        seconds, count = rings[-1][0] - rings[0][0], rings[-1][1] - rings[0][1]
+        lost = 60 * lost_with_rings(count) / seconds if seconds and not run.patched else 0
+        return [Growth("memory", memory, f"{count:.0f} rings", BOUNDS["daemon"] + lost)]
     other = _series(run.rests, process, "other")
     rest = without_parts([value for _, value in other], LARGE / 1024)
     parts = round((other[-1][1] - rest[-1]) / (LARGE / 1024)) if other else 0
     if not run.patched:
         other = [(time, value) for (time, _), value in zip(other, rest, strict=True)]
     return [
-        Growth("Python objects", _series(run.rests, process, "python"), "", BOUNDS["client"]),
+        Growth("memory of Python objects", _series(run.rests, process, "python"), "", BOUNDS["client"]),
         Growth("other memory in use", other, f"{parts} messages in libcpg", BOUNDS["client"]),
         Growth("memory", memory),
     ]
