@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import trio
 
@@ -17,12 +16,7 @@ from triocoro.testing._netns.requirements import find_program
 def inside(node: Node) -> list[str]:
     """What to put before a command so that it runs in the namespaces of a real node."""
     assert isinstance(node, NetnsNode)
-    pid = node.namespace_pid
-    assert pid is not None, "the cluster has ended"
-    # An ordinary user's nodes are in a user namespace too, in which that user is root.
-    foreign = Path(f"/proc/{pid}/ns/user").readlink() != Path("/proc/self/ns/user").readlink()
-    user = ["--user", "--preserve-credentials"] if foreign else []
-    return ["nsenter", "--target", str(pid), *user, "--net", "--mount", "--"]
+    return node.inside()
 
 
 def program(name: str) -> str:

@@ -32,8 +32,11 @@ if sys.version_info < (3, 11):
 _COMMANDS: Final = {
     "status": "status",
     "groups": "groups",
+    "send": "send",
+    "listen": "listen",
     "export": "export",
     "history": "history",
+    "cluster": "cluster",
     "demo": "demo",
     "doctor": "doctor",
     "wait-quorate": "wait_quorate",
@@ -97,7 +100,7 @@ def parse(arguments: Sequence[str] | None = None, *, output: Output) -> Job | St
     return Status(done or 0) if done is None or isinstance(done, int) else done
 
 
-async def perform(job: Job, output: Output) -> Status:
+async def perform(job: Job, output: Output) -> int:
     """Do a job. What Corosync does not allow, or this machine does not, becomes a line of text and a status."""
     try:
         return await job()
@@ -128,7 +131,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     output = Output.of_process()
     try:
         job = parse(arguments, output=output)
-        status = job if isinstance(job, Status) else trio.run(_interruptible, job, output)
+        status: int = job if isinstance(job, Status) else trio.run(_interruptible, job, output)
         sys.stdout.flush()
     except KeyboardInterrupt:
         status = Status.INTERRUPTED
@@ -140,9 +143,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
-async def _interruptible(job: Job, output: Output) -> Status:
+async def _interruptible(job: Job, output: Output) -> int:
     """Do a job until it ends or a signal ends it. A signal becomes a cancellation, so that blocks are left properly."""
-    status = Status.INTERRUPTED
+    status: int = Status.INTERRUPTED
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_cancel_on_signal, signals, nursery.cancel_scope)

@@ -30,8 +30,8 @@ class Status(IntEnum):
     """The reader of the output has closed it."""
 
 
-Job: TypeAlias = Callable[[], Awaitable[Status]]
-"""The work of a command, an async function."""
+Job: TypeAlias = Callable[[], Awaitable[int]]
+"""The work of a command, an async function that returns the exit status: a `Status`, or that of another program."""
 
 timeout_option: Final = click.option(
     "--timeout",

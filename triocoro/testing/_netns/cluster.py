@@ -304,7 +304,7 @@ class NetnsCluster(Cluster):
         self._enforces_encryption = programs.enforces_encryption()
         supervisor.request("create", ip=programs.ip, private=programs.private_directories(), links=self.options.links)
         self._add(supervisor, list(self._processes.values()))
-        self._how_to_enter = "\n".join(self._directions(supervisor, programs))
+        self._how_to_enter = "\n".join(self._directions(supervisor))
 
     def _add(self, supervisor: SupervisorProcess, nodes: list[NodeProcesses]) -> None:
         """Create nodes with all of their files."""
@@ -335,12 +335,12 @@ class NetnsCluster(Cluster):
             files[KEY_FILE] = self._key
         return files
 
-    def _directions(self, supervisor: SupervisorProcess, programs: requirements.Programs) -> Iterator[str]:
+    def _directions(self, supervisor: SupervisorProcess) -> Iterator[str]:
         tool = requirements.find_program("corosync-quorumtool") or "corosync-quorumtool", "-s"
         yield f"the cluster {self.name}:"
         for node in self._processes.values():
             pid = node.holder_pid or -1
-            yield f"  look into node {node.nodeid}: {shlex.join(programs.entering(pid, *tool))}"
+            yield f"  look into node {node.nodeid}: {shlex.join(requirements.entering(pid, *tool))}"
             yield f"  read its log: cat /proc/{pid}/fd/1"
         yield f"  end all of it: kill -KILL {supervisor.pid}"
 

@@ -13,6 +13,7 @@ from .._cluster.node import Node
 from .background import BackgroundRun
 from .node_processes import DaemonProcess, NodeProcesses
 from .readiness import describe_log
+from .requirements import entering
 
 _FREEZE_POLL = 0.001
 _PATIENCE = 30.0
@@ -51,6 +52,20 @@ class NetnsNode(Node):
     def namespace_pid(self) -> int | None:
         """A process in the node's namespaces that outlives its daemons, for nsenter(1); `None` outside the block."""
         return self._processes.holder_pid
+
+    def inside(self, *command: str) -> list[str]:
+        """Return the command that runs another one in the node's namespaces, for `trio.run_process` or `subprocess`.
+
+        Args:
+            command: the other one, such as ``"corosync-quorumtool", "-s"``.
+
+        Raises:
+            RuntimeError: the cluster does not run.
+        """
+        pid = self.namespace_pid
+        if pid is None:
+            raise RuntimeError(f"node {self.nodeid}: the cluster does not run")
+        return entering(pid, *command)
 
     @property
     def log(self) -> str:

@@ -58,11 +58,6 @@ class Programs:
         kinds = ("--net", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child")
         return [self.unshare, *user, *kinds, "--", *command]
 
-    def entering(self, pid: int, *command: str) -> list[str]:
-        """The command that runs another one in the namespaces of a node's process, as root of the node."""
-        user = () if os.geteuid() == 0 else ("--user", "--preserve-credentials")
-        return ["nsenter", "--target", str(pid), *user, "--net", "--mount", "--", *command]
-
     def enforces_encryption(self) -> bool:
         """Whether the daemon refuses to run without encryption, which is decided when it is built."""
         try:
@@ -84,6 +79,12 @@ class Programs:
         if folder is not None and not folder.is_dir():
             raise unavailable("no real Corosync cluster can be started")
         return ["/run", _SHARED_MEMORY, *([] if folder is None else [str(folder)])]
+
+
+def entering(pid: int, *command: str) -> list[str]:
+    """The command that runs another one in the namespaces of a node's process, as root of the node."""
+    user = () if os.geteuid() == 0 else ("--user", "--preserve-credentials")
+    return ["nsenter", "--target", str(pid), *user, "--net", "--mount", "--", *command]
 
 
 def find_program(name: str) -> str | None:
