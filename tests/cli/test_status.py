@@ -231,7 +231,7 @@ async def test_no_daemon(corosync: Node) -> None:
     done = await invoke("status")
     assert (done.status, done.stdout) == (3, "")
     assert done.stderr.count("\n") == 1
-    assert done.stderr.startswith("triocoro: cannot connect to node 1: ")
+    assert done.stderr.startswith("triocoro: cannot connect to node 1")
 
 
 @pytest.mark.corosync_real_only(reason="a process of its own needs a real node")
