@@ -10,11 +10,12 @@ import attrs
 import pytest
 import trio
 from support.commands import invoke, run, run_inside
+from support.snapshots import SNAPSHOT, VOTES
 
 import triocoro
-from triocoro import Address, LinkStatus, NodeState, RingId, VotequorumFlag, VotequorumInfo
+from triocoro import Address, NodeState, VotequorumFlag
 from triocoro._cli.output import Output
-from triocoro._cli.snapshot import NodeSnapshot, Snapshot, take_snapshot
+from triocoro._cli.snapshot import Snapshot, take_snapshot
 from triocoro._cli.status import as_json, reason, screen
 from triocoro.testing import Cluster, Node
 
@@ -22,49 +23,6 @@ from triocoro.testing import Cluster, Node
 def shown(snapshot: Snapshot, *, width: int = 80) -> str:
     output = Output(print, print, width=width)
     return output.render(screen(snapshot)).decode()
-
-
-def link(number: int, destination: str, **fields: bool) -> LinkStatus:
-    values = {"enabled": True, "connected": True, "dynconnected": False, **fields}
-    return LinkStatus(number=number, mtu=1446, source="", destination=destination, **values)
-
-
-VOTES = VotequorumInfo(
-    nodeid=1,
-    state=NodeState.MEMBER,
-    votes=1,
-    expected_votes=3,
-    highest_expected=3,
-    total_votes=2,
-    quorum=2,
-    flags=VotequorumFlag.QUORATE,
-    qdevice_votes=0,
-    qdevice_name="",
-)
-LINKS = (link(0, "192.0.2.2"), link(1, "2001:db8::2", connected=False))
-SNAPSHOT = Snapshot(
-    cluster_name="shop",
-    transport="knet",
-    nodeid=1,
-    provider="corosync_votequorum",
-    quorate=True,
-    ring_id=RingId(1, 0x2C),
-    members=(1, 2),
-    votes=VOTES,
-    nodes=(
-        NodeSnapshot(1, "anna", NodeState.MEMBER, 1, reachable=True, links=()),
-        NodeSnapshot(
-            2,
-            "bert",
-            NodeState.MEMBER,
-            1,
-            reachable=True,
-            links=(link(0, "192.0.2.2"), link(1, "2001:db8::2", connected=False)),
-        ),
-        NodeSnapshot(3, "", None, None, reachable=False, links=(link(0, "192.0.2.3", enabled=False, connected=False),)),
-    ),
-    groups={b"chat\0": [Address(1, 4711), Address(2, 12)], "grüße".encode(): [Address(2, 12)]},
-)
 
 
 def test_the_screen() -> None:

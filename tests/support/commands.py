@@ -6,9 +6,11 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from math import inf
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import attrs
 import trio
@@ -21,6 +23,9 @@ from triocoro.testing import Node
 
 ROOT = Path(__file__).parents[2]
 COMMAND = (sys.executable, "-m", "triocoro")
+
+_LIMIT: Final = 30.0
+"""Seconds that a result may take."""
 
 
 @attrs.frozen
@@ -72,3 +77,38 @@ async def run_inside(node: Node, *arguments: str, by: Sequence[str] = ()) -> Res
         [*inside(node), *by, *COMMAND, *arguments], cwd=ROOT, capture_stdout=True, capture_stderr=True, check=False
     )
     return Result(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+class Following:
+    """A command that runs on, and the JSON that it prints meanwhile."""
+
+    def __init__(self, envelopes: trio.MemoryReceiveChannel[dict[str, Any]]) -> None:
+        self._envelopes = envelopes
+
+    async def until(self, **fields: object) -> dict[str, Any]:
+        """Wait for the next result that has these fields among others, and return it."""
+        with trio.fail_after(_LIMIT):
+            async for envelope in self._envelopes:
+                result: dict[str, Any] = envelope["result"]
+                if fields.items() <= result.items():
+                    return result
+        raise AssertionError(f"it has ended without {fields}")
+
+
+@asynccontextmanager
+async def following(*arguments: str) -> AsyncGenerator[Following, None]:
+    """Run a command with --json beside the block, which sees its results, and cancel it at the end."""
+    send, receive = trio.open_memory_channel[dict[str, Any]](inf)
+    token = trio.lowlevel.current_trio_token()
+
+    def write(data: bytes) -> None:
+        # Called in a worker thread.
+        trio.from_thread.run_sync(send.send_nowait, json.loads(data), trio_token=token)
+
+    output = Output(write, write)
+    job = parse([*arguments, "--json"], output=output)
+    assert not isinstance(job, Status)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(perform, job, output)
+        yield Following(receive)
+        nursery.cancel_scope.cancel()

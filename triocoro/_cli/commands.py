@@ -31,6 +31,7 @@ if sys.version_info < (3, 11):
 
 _COMMANDS: Final = {
     "status": "status",
+    "watch": "watch",
     "groups": "groups",
     "send": "send",
     "listen": "listen",

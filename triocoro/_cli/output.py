@@ -57,6 +57,7 @@ class Output:
         """The version of that schema."""
         self._write = write
         self._write_error = write_error
+        self._writing = trio.Lock()
 
     @classmethod
     def of_process(cls) -> Output:
@@ -89,7 +90,8 @@ class Output:
         written once the reader goes on, if the process lives that long.
         """
         data = self._envelope("result", value) if self.json else self.render(text())
-        await trio.to_thread.run_sync(self._write, data, abandon_on_cancel=True)
+        async with self._writing:
+            await trio.to_thread.run_sync(self._write, data, abandon_on_cancel=True)
 
     def error(self, exc: BaseException) -> None:
         """Report in one line why the command failed, on stderr; with `--json` on stdout as well."""

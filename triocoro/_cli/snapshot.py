@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack, suppress
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import attrs
 
 from .._cfg import Cfg, open_cfg
-from .._cmap import open_cmap
-from .._cpg import open_cpg
+from .._cmap import Cmap, open_cmap
+from .._cpg import Cpg, open_cpg
 from .._enums import NodeState, QuorumType
 from .._errors import FailedOperationError, NotExistError
 from .._quorum import Quorum, open_quorum
@@ -66,11 +67,61 @@ class Snapshot:
         return next(node.name for node in self.nodes if node.nodeid == self.nodeid)
 
 
-async def take_snapshot() -> Snapshot:
-    """Ask the daemon of the default endpoint.
+@attrs.frozen
+class Sources:
+    """Connections to all services of a daemon."""
+
+    cmap: Cmap
+    cfg: Cfg
+    cpg: Cpg
+    quorum: Quorum
+    votequorum: Votequorum | None
+    """`None` if votequorum is not the provider."""
+
+    async def take_snapshot(self) -> Snapshot:
+        """Ask for everything."""
+        local = await self.cfg.local_nodeid()
+        totem = dict(await self.cmap.items("totem."))
+        provider = dict(await self.cmap.items("quorum.provider"))
+        change = await _quorum_state(self.quorum)
+        names = {**dict.fromkeys((local, *change.members), ""), **_names(await self.cmap.items("nodelist.node."))}
+        return Snapshot(
+            cluster_name=str(totem.get("totem.cluster_name", "")),
+            transport=str(totem.get("totem.transport", "")),
+            nodeid=local,
+            provider=str(provider.get("quorum.provider", "")),
+            quorate=change.quorate,
+            ring_id=change.ring_id,
+            members=change.members,
+            votes=await self.votequorum.info() if self.votequorum else None,
+            nodes=tuple([await self._take_node(nodeid, names[nodeid], local) for nodeid in sorted(names)]),
+            groups=await members_by_group(self.cpg),
+        )
+
+    async def _take_node(self, nodeid: int, name: str, local: int) -> NodeSnapshot:
+        info: VotequorumInfo | None = None
+        status: NodeStatus | None = None
+        with suppress(NotExistError):  # votequorum has never seen it
+            info = await self.votequorum.info(nodeid) if self.votequorum else None
+        if nodeid != local:
+            with suppress(FailedOperationError):  # totem does not know it yet, or any more
+                status = await self.cfg.node_status(nodeid)
+        return NodeSnapshot(
+            nodeid=nodeid,
+            name=name,
+            state=info.state if info else None,
+            votes=info.votes if info else None,
+            reachable=status.reachable if status else nodeid == local,
+            links=status.links if status else (),
+        )
+
+
+@asynccontextmanager
+async def open_sources() -> AsyncGenerator[Sources, None]:
+    """Connect to all services of the default endpoint's daemon for the duration of the block.
 
     Raises:
-        CorosyncError: it cannot be asked.
+        CorosyncError: as the `open_*` functions.
     """
     async with (
         open_cmap() as cmap,
@@ -79,24 +130,18 @@ async def take_snapshot() -> Snapshot:
         open_quorum() as quorum,
         AsyncExitStack() as stack,
     ):
-        nodeid = await cfg.local_nodeid()
-        totem = dict(await cmap.items("totem."))
-        provider = dict(await cmap.items("quorum.provider"))
         votequorum = await stack.enter_async_context(open_votequorum()) if quorum.type is QuorumType.SET else None
-        change = await _quorum_state(quorum)
-        names = {**dict.fromkeys((nodeid, *change.members), ""), **_names(await cmap.items("nodelist.node."))}
-        return Snapshot(
-            cluster_name=str(totem.get("totem.cluster_name", "")),
-            transport=str(totem.get("totem.transport", "")),
-            nodeid=nodeid,
-            provider=str(provider.get("quorum.provider", "")),
-            quorate=change.quorate,
-            ring_id=change.ring_id,
-            members=change.members,
-            votes=await votequorum.info() if votequorum else None,
-            nodes=tuple([await _take_node(number, names[number], nodeid, cfg, votequorum) for number in sorted(names)]),
-            groups=await members_by_group(cpg),
-        )
+        yield Sources(cmap, cfg, cpg, quorum, votequorum)
+
+
+async def take_snapshot() -> Snapshot:
+    """Ask the daemon of the default endpoint for everything.
+
+    Raises:
+        CorosyncError: it cannot be asked.
+    """
+    async with open_sources() as sources:
+        return await sources.take_snapshot()
 
 
 async def _quorum_state(quorum: Quorum) -> QuorumChange:
@@ -114,21 +159,3 @@ def _names(nodelist: list[tuple[str, CmapValue]]) -> dict[int, str]:
         _, _, position, field = key.split(".", 3)
         entries.setdefault(position, {})[field] = value
     return {int(entry["nodeid"]): str(entry.get("name", "")) for entry in entries.values() if "nodeid" in entry}
-
-
-async def _take_node(nodeid: int, name: str, local: int, cfg: Cfg, votequorum: Votequorum | None) -> NodeSnapshot:
-    info: VotequorumInfo | None = None
-    status: NodeStatus | None = None
-    with suppress(NotExistError):  # votequorum has never seen it
-        info = await votequorum.info(nodeid) if votequorum else None
-    if nodeid != local:
-        with suppress(FailedOperationError):  # totem does not know it yet, or any more
-            status = await cfg.node_status(nodeid)
-    return NodeSnapshot(
-        nodeid=nodeid,
-        name=name,
-        state=info.state if info else None,
-        votes=info.votes if info else None,
-        reachable=status.reachable if status else nodeid == local,
-        links=status.links if status else (),
-    )
