@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,12 +24,16 @@ author = "The triocoro authors"
 copyright = "the triocoro authors"  # noqa: A001 - Sphinx's name for it
 version = release = triocoro.__version__
 
+sys.path.insert(0, str(HERE))
+
 extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinxcontrib_trio",
     "sphinx_copybutton",
+    "docstrings",
+    "tables",
 ]
 exclude_patterns = ["_build"]
 html_theme = "furo"
@@ -45,8 +50,14 @@ copybutton_prompt_text = "$ "
 copybutton_only_copy_prompt_lines = True
 
 autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+maximum_signature_line_length = 90
+python_use_unqualified_type_names = True
+autodoc_use_legacy_class_based = True  # which sphinxcontrib-trio extends
+manpages_url = "https://manpages.debian.org/{page}.{section}"
 autodoc_member_order = "bysource"
 nitpicky = True
+suppress_warnings = ["ref.python"]  # it takes the builtin `type` for an attribute of that name
 # Other projects' names: without a connection to their sites, they lead nowhere.
 nitpick_ignore_regex = [(r"py:.*", r"(?!triocoro|pytest_corosync).*")]
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import json
+from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import trio
-from support.checkpoint_cases import checked, clusters, lowlevel, services
+from support.checkpoint_cases import checked, clusters, lowlevel, on_loop_only, on_worker, services
 
 import triocoro
 import triocoro.lowlevel
@@ -19,18 +22,38 @@ from triocoro.testing._netns.node import NetnsNode
 _CASES = services.CASES | lowlevel.CASES | clusters.CASES
 
 
+_RUNS = Path(__file__).parents[2] / "docs/reference/runs.json"
+"""Where each function runs: on the event loop, on a worker thread, or either, as the reference has it."""
+
+
 @pytest.mark.corosync(nodes=1, votes={1: 2}, qdevice_votes=1)
 @pytest.mark.deadline(300)  # there are many
-async def test_every_public_async_function_is_a_checkpoint(corosync_cluster: Cluster) -> None:
+async def test_every_public_async_function_is_a_checkpoint(
+    corosync_cluster: Cluster, corosync_mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """All on one cluster, since the order of the cases lets each find a daemon at work."""
+    run_sync = trio.to_thread.run_sync
+
+    async def noting_run_sync(*args: Any, **options: Any) -> Any:
+        on_worker.append(trio.lowlevel.current_task())
+        return await run_sync(*args, **options)
+
+    monkeypatch.setattr(trio.to_thread, "run_sync", noting_run_sync)
     failed: list[str] = []
+    runs: dict[str, str] = {}
     for name, function in _CASES.items():
+        on_loop_only.clear()
         with trio.fail_after(20):  # noqa: ASYNC912 - whether it is one is the question
             try:
                 await function(corosync_cluster)
             except AssertionError as exc:
                 failed.append(f"{name}: {exc}")
+        if on_loop_only and not name.startswith("testing."):
+            runs[name] = "either" if len(set(on_loop_only)) > 1 else "loop" if on_loop_only[0] else "thread"
     assert failed == []
+    if corosync_mode == "real":
+        documented = json.loads(_RUNS.read_text(encoding="utf-8"))
+        assert [item for item in runs.items() if documented.get(item[0]) != item[1]] == []
 
 
 def _is_async(function: object) -> bool:

@@ -1,0 +1,31 @@
+"""The reference has everything that is public, and what it says of it is complete."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import triocoro
+import triocoro.lowlevel
+import triocoro.testing
+
+_FOLDER = Path(__file__).parents[2] / "docs/reference"
+_MODULES = (triocoro, triocoro.lowlevel, triocoro.testing)
+
+
+def documented() -> list[str]:
+    """The full names that the pages of the reference have."""
+    found: list[str] = []
+    for page in sorted(_FOLDER.glob("*.md")):
+        module = ""
+        for directive, name in re.findall(r"^\.\. (currentmodule|auto\w+):: (\S+)", page.read_text(), re.MULTILINE):
+            if directive == "currentmodule":
+                module = name
+            else:
+                found.append(f"{module}.{name}")
+    return found
+
+
+def test_each_public_name_is_documented_once() -> None:
+    public = [f"{module.__name__}.{name}" for module in _MODULES for name in module.__all__]
+    assert sorted(documented()) == sorted(public)
