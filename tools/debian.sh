@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Build Debian's package from contrib/debian, and test it as Debian does. It installs packages, and writes into the
+# Build Debian's package from contrib/debian, and test it as Debian does. It installs packages and writes into the
 # project's folder and the one above it: run it where nothing else lives, as `make debian` does.
 set -euo pipefail
 cd "$(dirname "$0")/.."
