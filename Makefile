@@ -215,7 +215,7 @@ $(VENV)/.docs: $(READY)
 	@touch $@
 
 package: setup
-	@BIN=$(BIN) PYTHONS="$(PYTHONS)" tools/package.sh
+	@BIN=$(BIN) PYTHONS="$(PYTHONS)" tools/package.sh $(ARGS)
 
 package-smoke: setup
 	@BIN=$(BIN) tools/package.sh --smoke

@@ -1,22 +1,22 @@
 #!/usr/bin/env bash
 # Build the files of a release in build/package/dist, a source distribution and a wheel for Linux, check both, and use
 # them as a user would.
-#   tools/package.sh [--smoke]
+#   tools/package.sh [--smoke | ARGUMENT OF PYTEST...]
 #   BIN      the virtual environment's programs (.venv/bin). Its interpreter builds; releases are built with Python 3.10
 #            (docs/platforms.md)
 #   PYTHONS  the interpreters that the wheel is installed for (that of BIN)
 # --smoke installs the wheel for the first of these alone, and leaves out the source distribution's own tests and the
-# build without a compiler.
+# build without a compiler. The arguments are for the former, which otherwise are all tests on the fake.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 project=$PWD
 bin=$(realpath --no-symlinks "${BIN:-.venv/bin}")
 pythons=${PYTHONS:-$bin/python}
 smoke=
-case "${1:-}" in
-    --smoke) smoke=1 pythons=${pythons%% *} ;;
-    ?*) echo "usage: tools/package.sh [--smoke], or make package" >&2; exit 2 ;;
-esac
+if [ "${1:-}" = --smoke ]; then
+    smoke=1
+    pythons=${pythons%% *}
+fi
 export PIP_CONSTRAINT=$project/tools/constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONDONTWRITEBYTECODE=1
 # The time of the last commit, so that two builds of it are equal.
 SOURCE_DATE_EPOCH=$(git -c safe.directory='*' log -1 --format=%ct 2>/dev/null || echo 315532800)
@@ -150,5 +150,5 @@ step "built and used the source distribution without a compiler"
 cd "$(basename "$sdist" .tar.gz)"
 offline "${pip[@]}" --editable .
 offline "$folder/users/sdist/bin/python" -m pytest -q -p no:cacheprovider --corosync=fake --numprocesses=auto \
-    --dist=worksteal
+    --dist=worksteal "$@"
 step "ran the source distribution's tests against the fake"

@@ -13,5 +13,4 @@ python3 -m venv "$folder/tools"
 "$folder/tools/bin/python" -m pip install --quiet --constraint="$project/tools/constraints.txt" cyclonedx-bom
 python3 -m venv --without-pip "$folder/installed"
 "$folder/tools/bin/python" -m pip --python "$folder/installed/bin/python" install --quiet "$1"
-"$folder/tools/bin/cyclonedx-py" environment --pyproject "$project/pyproject.toml" --output-reproducible \
-    --output-file "$2" "$folder/installed/bin/python"
+"$folder/tools/bin/cyclonedx-py" environment --output-reproducible --output-file "$2" "$folder/installed/bin/python"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -109,3 +110,12 @@ def test_without_a_compiler_there_is_a_wheel_of_the_fake(copy: Path) -> None:
         names = set(archive.namelist())
     assert not [name for name in names if name.endswith((".so", ".c", ".h"))]
     assert {"triocoro/testing/_fake/cluster.py", "pytest_corosync/plugin.py"} <= names
+
+
+@pytest.mark.parametrize("workflow", ["ci", "release"])
+def test_the_workflows_test_each_supported_python(workflow: str) -> None:
+    classifiers = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    supported = re.findall(r'"Programming Language :: Python :: (3\.\d+)"', classifiers)
+    text = (ROOT / f".github/workflows/{workflow}.yml").read_text(encoding="utf-8")
+    (matrix,) = re.findall(r"^ +python: \[(.*)\]$", text, re.MULTILINE)
+    assert re.findall(r'"(.*?)"', matrix) == supported
