@@ -7,6 +7,7 @@
 # make coverage     branch coverage of the fake and the real tests together; fails below the gate in pyproject.toml
 # make bounds       measure what has a limit of time or CPU, and fail if one is exceeded; needs a quiet machine
 # make bench        measure beside C and Trio: docs/benchmarks.md; takes ROUNDS=5, ONLY="64 B", BASE=<commit>, SAVE=1
+# make browser      look at the example of a web page in Chromium (apt install chromium); SCREENSHOTS=folder keeps pictures
 # make bench-smoke  a few short workloads, to see that the benchmarks work
 # make flake        the tests ten times in both modes, on a busy machine; takes N=3 and ARGS
 # make flake-smoke  one such round of a few tests, in a minute
@@ -65,7 +66,7 @@ SMOKES := docs fuzz-smoke hostile-smoke soak-smoke sanitize-smoke bench-smoke pa
 # These show in half a minute that the SDK and real clusters work.
 REAL_SMOKE := tests/sdk/test_death.py tests/plugin/test_downstream.py
 
-.PHONY: setup demo test lint ruff mypy pyright types flake8 fake real coverage bounds bench bench-smoke flake flake-smoke fuzz fuzz-smoke soak soak-smoke restarts sanitize sanitize-smoke smoke hostile hostile-smoke recordings unprivileged \
+.PHONY: setup demo test lint ruff mypy pyright types flake8 fake real coverage bounds bench bench-smoke browser flake flake-smoke fuzz fuzz-smoke soak soak-smoke restarts sanitize sanitize-smoke smoke hostile hostile-smoke recordings unprivileged \
     elsewhere elsewhere-smoke pythons floors docs docs-links lock
 
 setup: $(READY)
@@ -127,6 +128,9 @@ bench: setup
 	@$(WITH_MATPLOTLIB)
 	@PYTHONPATH=tests $(BIN)/python -m benchmarks $(if $(ROUNDS),--rounds=$(ROUNDS)) $(if $(ONLY),--only="$(ONLY)") \
 	    $(if $(BASE),--base=$(BASE)) $(if $(SAVE),--save) $(ARGS)
+
+browser: setup
+	@TRIOCORO_SCREENSHOTS="$(SCREENSHOTS)" $(BIN)/python -m pytest --corosync=real tests/examples/test_cluster_page.py -k browser
 
 bench-smoke: setup
 	@PYTHONPATH=tests $(BIN)/python -m benchmarks --smoke --rounds=1

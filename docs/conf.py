@@ -65,6 +65,7 @@ STUBS = {
     "CHANGELOG.md": "docs/project/changelog.md",
     "CONTRIBUTING.md": "docs/project/contributing.md",
     "SECURITY.md": "docs/project/security.md",
+    "examples/README.md": "docs/project/examples.md",
     "tests/downstream/README.md": "docs/project/replicated-store.md",
 }
 """Pages outside of docs/, and their stubs."""

@@ -29,7 +29,9 @@ from trio.testing import MockClock
 from triocoro.testing import FakeCluster
 
 ROOT: Final = Path(__file__).parents[2]
-PAGES: Final = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("tests/*/README.md")])
+PAGES: Final = sorted(
+    [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("tests/*/README.md"), *ROOT.glob("examples/*.md")]
+)
 """The pages of the documentation."""
 
 _BLOCK: Final = re.compile(

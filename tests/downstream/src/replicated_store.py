@@ -8,12 +8,16 @@
   so by then everybody has.
 - Only a majority writes, and the copy with the latest write is the newest, so a majority's writes stay. (Corosync's
   order is agreed, not safe: a node that is cut off may take a last write of its own that the others never hear of.)
+
+`python replicated_store.py NAME` is a replica that takes commands from standard input: `set KEY VALUE`, `get KEY` and
+`show`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Callable, Mapping
+import sys
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from itertools import count
 from types import MappingProxyType
@@ -177,3 +181,39 @@ class Store:
     def _wake(self) -> None:
         self._changed.set()
         self._changed = trio.Event()
+
+
+async def obey(store: Store, commands: AsyncIterable[str], show: Callable[[object], object]) -> None:
+    """Carry out commands from a user of the store."""
+    async for command in commands:
+        match command.strip().split(maxsplit=2):
+            case ["set", key, value]:
+                try:
+                    await store.set(key, value)
+                except NoQuorumError as exc:
+                    show(exc)
+            case ["get", key]:
+                show(store.data.get(key))
+            case ["show"]:
+                show(f"{dict(store.data)} on nodes {store.nodes}, {'' if store.writable else 'not '}writable")
+            case _:
+                show("commands: set KEY VALUE, get KEY, show")
+
+
+async def typed_lines() -> AsyncIterator[str]:
+    """The lines of standard input. A thread reads them, so that the store goes on meanwhile."""
+    while line := await trio.to_thread.run_sync(sys.stdin.readline, abandon_on_cancel=True):
+        yield line
+
+
+async def main(name: str) -> None:
+    """Run a replica, with commands from standard input until that ends."""
+    store = Store(name)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(store.run)
+        await obey(store, typed_lines(), print)
+        nursery.cancel_scope.cancel()
+
+
+if __name__ == "__main__":
+    trio.run(main, sys.argv[1] if sys.argv[1:] else "settings")
