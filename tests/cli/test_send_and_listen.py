@@ -8,12 +8,12 @@ from functools import partial
 
 import pytest
 import trio
-from support.commands import COMMAND, ROOT, Result, invoke
+from support.commands import COMMAND, ROOT, Result, following, invoke
 from support.external_programs import inside
 
 import triocoro
 from triocoro import Message
-from triocoro.testing import Cluster
+from triocoro.testing import Cluster, Node
 
 
 async def payloads(group: triocoro.Group, count: int) -> list[bytes]:
@@ -97,8 +97,27 @@ async def test_listening_goes_on_when_the_daemon_is_back(corosync_cluster: Clust
                 await reach(group, 2)
                 await group.send_and_wait(b"back\n")
     lines = heard[0].stdout.splitlines()
-    assert any(line.startswith("connection lost: ") for line in lines)
+    assert any(line == "the daemon is gone, or has cut us off; connecting again" for line in lines)
     assert lines[-1].endswith(r": back\x0a")
+
+
+async def test_a_daemon_that_does_not_run_yet(corosync: Node) -> None:
+    await corosync.stop()
+    async with following("listen", "chat") as events:
+        assert "no Corosync daemon" in (await events.until(event="daemon", state="unavailable"))["text"]
+        await corosync.start()
+        assert len((await events.until(event="members"))["members"]) == 1
+    await corosync.stop()
+    done = await invoke("send", "chat", "x")
+    assert (done.status, done.stdout) == (3, "")
+
+
+async def test_a_frozen_daemon(corosync: Node) -> None:
+    await corosync.freeze()
+    done = await invoke("send", "chat", "x", "--timeout=0.3")
+    assert (done.status, done.stdout) == (3, "")
+    assert "has not answered within 0.3 s" in done.stderr
+    await corosync.thaw()
 
 
 @pytest.mark.corosync_real_only(reason="a process of its own needs a real node")

@@ -34,16 +34,25 @@ SNAPSHOT = Snapshot(
     members=(1, 2),
     votes=VOTES,
     nodes=(
-        NodeSnapshot(1, "anna", NodeState.MEMBER, 1, reachable=True, links=()),
+        NodeSnapshot(1, "anna", NodeState.MEMBER, 1, VotequorumFlag.QUORATE, reachable=True, links=()),
         NodeSnapshot(
             2,
             "bert",
             NodeState.MEMBER,
             1,
+            VotequorumFlag.QUORATE,
             reachable=True,
             links=(link(0, "192.0.2.2"), link(1, "2001:db8::2", connected=False)),
         ),
-        NodeSnapshot(3, "", None, None, reachable=False, links=(link(0, "192.0.2.3", enabled=False, connected=False),)),
+        NodeSnapshot(
+            3,
+            "",
+            None,
+            None,
+            VotequorumFlag(0),
+            reachable=False,
+            links=(link(0, "192.0.2.3", enabled=False, connected=False),),
+        ),
     ),
     groups={b"chat\0": [Address(1, 4711), Address(2, 12)], "grüße".encode(): [Address(2, 12)]},
 )

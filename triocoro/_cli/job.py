@@ -44,17 +44,19 @@ timeout_option: Final = click.option(
 
 
 @contextmanager
-def answering(seconds: float) -> Generator[None, None, None]:
+def answering(seconds: float) -> Generator[trio.CancelScope, None, None]:
     """Limit the time that the daemon may take for what the block asks it.
+
+    Yields:
+        the cancel scope of the block, whose deadline can be moved while the daemon is not asked.
 
     Raises:
         CorosyncTimeoutError: it has taken longer.
     """
-    try:
-        with trio.fail_after(seconds):
-            yield
-    except trio.TooSlowError:
+    with trio.move_on_after(seconds) as scope:
+        yield scope
+    if scope.cancelled_caught:
         raise CorosyncTimeoutError(
             f"Corosync has not answered within {seconds:g} s: its process may be stopped (kill -CONT continues it) or"
             " the machine overloaded; `triocoro doctor` tells more, and --timeout waits longer"
-        ) from None
+        )

@@ -14,6 +14,7 @@ from .._types import Address, ConfigChange, GroupEvent, MemberChange, Message, M
 from .job import Job, Status
 from .names import escape, group_argument
 from .output import JsonValue, Output, json_bytes, json_option
+from .watching import Happening, look_for_daemon, loss
 
 _FOREVER: Final = 0
 
@@ -42,18 +43,20 @@ def command(output: Output, group: bytes, messages: int | None, totem: bool) -> 
 
 
 async def _listen(output: Output, name: bytes, limit: int, *, totem: bool) -> Status:
+    async def report(happening: Happening) -> None:
+        state, text = happening.about["state"], happening.about["text"]
+        await output.event({"event": "daemon", "state": state, "text": text}, lambda: f"the daemon {text}")
+
     numbers = count(1)
+    if (unavailable := await look_for_daemon()) is not None:
+        await report(unavailable)
     async for session in sessions(name, totem_changes=totem):
         async with session as group:
             async for event in group:
                 await output.event(event_as_json(event), partial(event_as_text, event))
                 if isinstance(event, Message) and next(numbers) == limit:
                     return Status.YES
-        if session.lost is not None:
-            loss = str(session.lost)
-            await output.event(
-                {"event": "connection_lost", "reason": loss}, partial("connection lost: {}".format, loss)
-            )
+        await report(loss())
     raise AssertionError("sessions do not end")
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator
 from functools import partial
+from math import inf
 
 import click
 import trio
 
 from .._cpg import open_group
 from .._errors import MessageLostError
-from .job import Job, Status
+from .job import Job, Status, answering, timeout_option
 from .names import group_argument, unescape
 from .output import Output, json_option
 
@@ -31,9 +32,10 @@ Examples:
 @group_argument
 @click.argument("messages", nargs=-1)
 @click.option("--nul", is_flag=True, help="Append a NUL to each message, as C programs may expect.")
+@timeout_option
 @json_option(version=1)
 @click.pass_obj
-def command(output: Output, group: bytes, messages: tuple[str, ...], nul: bool) -> Job:  # noqa: FBT001 - click calls it
+def command(output: Output, group: bytes, messages: tuple[str, ...], nul: bool, timeout: float) -> Job:  # noqa: FBT001 - click calls it
     r"""Join GROUP, send each of MESSAGES, and leave. Without MESSAGES, each line of the standard input is one.
 
     A backslash is written twice in GROUP and MESSAGES, and \xNN is any byte; lines of the standard input are sent as
@@ -46,20 +48,30 @@ def command(output: Output, group: bytes, messages: tuple[str, ...], nul: bool) 
         payloads = [unescape(message) for message in messages]
     except ValueError as exc:
         raise click.BadParameter(str(exc), param_hint="MESSAGES") from None
-    return partial(_send, output, group, payloads, b"\0" if nul else b"")
+    return partial(_send, output, group, payloads, b"\0" if nul else b"", timeout)
 
 
-async def _send(output: Output, name: bytes, payloads: list[bytes], end: bytes) -> Status:
+async def _send(
+    output: Output,
+    name: bytes,
+    payloads: list[bytes],
+    end: bytes,
+    timeout: float,  # noqa: ASYNC109 - an option of the user's
+) -> Status:
     sent = lost = 0
-    async with open_group(name, receive=False) as group:
-        source = _each(payloads) if payloads else _lines()
-        async for payload in source:
-            try:
-                await group.send_and_wait(payload, end)
-                sent += 1
-            except MessageLostError:
-                lost += 1
-        members = len(group.view.members) - 1
+    with answering(timeout) as scope:
+        async with open_group(name, receive=False) as group:
+            source = _each(payloads) if payloads else _lines()
+            scope.deadline = inf  # stdin may take as long as it likes
+            async for payload in source:
+                scope.deadline = trio.current_time() + timeout
+                try:
+                    await group.send_and_wait(payload, end)
+                    sent += 1
+                except MessageLostError:
+                    lost += 1
+                scope.deadline = inf
+            members = len(group.view.members) - 1
     output.result(
         {"sent": sent, "lost": lost, "other_members": members},
         lambda: f"sent {sent} messages to {members} other members; {lost} were dropped by the daemon",

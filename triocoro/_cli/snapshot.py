@@ -10,7 +10,7 @@ import attrs
 from .._cfg import Cfg, open_cfg
 from .._cmap import Cmap, open_cmap
 from .._cpg import Cpg, open_cpg
-from .._enums import NodeState, QuorumType
+from .._enums import NodeState, QuorumType, VotequorumFlag
 from .._errors import FailedOperationError, NotExistError
 from .._quorum import Quorum, open_quorum
 from .._types import CmapValue, LinkStatus, NodeStatus, QuorumChange, RingId, VotequorumInfo
@@ -29,6 +29,8 @@ class NodeSnapshot:
     """Its state in votequorum; `None` if that has never seen it, or does not run."""
     votes: int | None
     """Its votes; `None` as above."""
+    flags: VotequorumFlag
+    """Its flags in votequorum, of which those of the quorum device are its own; none as above."""
     reachable: bool
     """Whether any link to it is connected; true for our own node."""
     links: tuple[LinkStatus, ...]
@@ -111,6 +113,7 @@ class Sources:
             name=name,
             state=info.state if info else None,
             votes=info.votes if info else None,
+            flags=info.flags if info else VotequorumFlag(0),
             reachable=status.reachable if status else nodeid == local,
             links=status.links if status else (),
         )

@@ -66,9 +66,8 @@ def reason(snapshot: Snapshot) -> str:
     return f"{counted}, but votequorum has not decided so yet"
 
 
-def flag_names(votes: VotequorumInfo | None) -> list[str]:
+def flag_names(flags: VotequorumFlag) -> list[str]:
     """Return the names of votequorum's flags in lower case, without that for being quorate."""
-    flags = votes.flags if votes else VotequorumFlag(0)
     return [flag.name.lower() for flag in VotequorumFlag if flag in flags & ~VotequorumFlag.QUORATE and flag.name]
 
 
@@ -102,6 +101,7 @@ def as_json(snapshot: Snapshot) -> JsonValue:
                 "local": node.nodeid == snapshot.nodeid,
                 "state": node.state.name.lower() if node.state else None,
                 "votes": node.votes,
+                "flags": flag_names(node.flags),
                 "reachable": node.reachable,
                 "links": [attrs.asdict(link) for link in node.links],
             }
@@ -120,7 +120,7 @@ def votes_as_json(votes: VotequorumInfo | None) -> JsonValue:
         "needed": votes.quorum,
         "expected": votes.expected_votes,
         "highest_expected": votes.highest_expected,
-        "flags": flag_names(votes),
+        "flags": flag_names(votes.flags),
         "qdevice": {"name": votes.qdevice_name, "votes": votes.qdevice_votes}
         if VotequorumFlag.QDEVICE_REGISTERED in votes.flags
         else None,
@@ -148,7 +148,7 @@ def headline(snapshot: Snapshot) -> Text:
     text.append("quorate" if snapshot.quorate else "NOT QUORATE", "bold green" if snapshot.quorate else "bold red")
     text.append(f": {reason(snapshot)}")
     votes = snapshot.votes
-    flags = [flag for flag in flag_names(votes) if not flag.startswith("qdevice")]
+    flags = [flag for flag in flag_names(votes.flags if votes else VotequorumFlag(0)) if not flag.startswith("qdevice")]
     if flags:
         text.append(f"\noptions: {' '.join(flags)}")
     if votes and VotequorumFlag.QDEVICE_REGISTERED in votes.flags:

@@ -70,11 +70,8 @@ async def follow(report: Report, show: Show, *, prefixes: Sequence[str], interva
     Raises:
         CorosyncError: Corosync cannot be used, and waiting for the daemon would not change that.
     """
-    try:
-        async with open_cmap():
-            pass
-    except CorosyncUnavailableError as exc:
-        await report(_daemon("unavailable", f"cannot be used yet: {' '.join(str(exc).split())}"))
+    if (unavailable := await look_for_daemon()) is not None:
+        await report(unavailable)
     async for session in sessions(open_sources):
         async with session as sources:
             await report(_daemon("connected", "is connected"))
@@ -83,7 +80,25 @@ async def follow(report: Report, show: Show, *, prefixes: Sequence[str], interva
                 for prefix in prefixes:
                     nursery.start_soon(_follow_keys, sources, prefix, report)
                 await _take_snapshots(sources, report, show, interval)
-        await report(_daemon("lost", "is gone, or has cut us off; connecting again"))
+        await report(loss())
+
+
+async def look_for_daemon() -> Happening | None:
+    """Return why the daemon cannot be used yet; `None` if it can.
+
+    Raises:
+        CorosyncError: waiting for it would not change that.
+    """
+    try:
+        async with open_cmap():
+            return None
+    except CorosyncUnavailableError as exc:
+        return _daemon("unavailable", f"cannot be used yet: {' '.join(str(exc).split())}")
+
+
+def loss() -> Happening:
+    """Return that a connection was lost, just now."""
+    return _daemon("lost", "is gone, or has cut us off; connecting again")
 
 
 async def _follow_quorum(quorum: Quorum, report: Report) -> None:
