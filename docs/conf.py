@@ -39,6 +39,8 @@ exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = "triocoro"
 html_copy_source = False
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 pygments_style = "friendly"
 pygments_dark_style = "github-dark"
 

@@ -23,10 +23,11 @@ import triocoro.testing
 MODULES = (triocoro, triocoro.lowlevel, triocoro.testing)
 
 _CODE = re.compile(r"(?<![`:\w])`([^`\n]+)`(?![`_])")
-_SECTION = re.compile(r"^(Cancelled|Source|Raises): (?=\S)", re.MULTILINE)
+_OPTION = re.compile(r"(?<![\w`-])(--[a-z]+[\w=-]*|-x)(?![\w`])")
+_SECTION = re.compile(r"^(Cancelled|Source|Raises|Raises, Cancelled): (?=\S)", re.MULTILINE)
 _ATTRIBUTES = ("attribute", "data", "property")
 _attributes: dict[str, list[str]] = {}
-_MANUAL = re.compile(r"\b([a-z_]+(?:\.conf)?)\(([1-9])\)")
+_MANUAL = re.compile(r"\b([a-z_-]+(?:\.conf)?)\(([1-9])\)")
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
@@ -99,7 +100,8 @@ def linked(line: str, scope: str) -> str:
         path = public_path(match[1], scope)
         return f":py:obj:`{match[1]} <{path}>`" if path else f"``{match[1]}``"
 
-    return _MANUAL.sub(r":manpage:`\1(\2)`", _CODE.sub(role, line))
+    line = _OPTION.sub(r"``\1``", _CODE.sub(role, line))
+    return _MANUAL.sub(r":manpage:`\1(\2)`", line)
 
 
 def public_path(name: str, scope: str) -> str | None:
@@ -108,7 +110,7 @@ def public_path(name: str, scope: str) -> str | None:
         return None
     for prefix in (scope, scope.rpartition(".")[0], *(module.__name__ for module in MODULES), ""):
         path = documented(f"{prefix}.{name}".strip("."))
-        if path and path != scope:
+        if path and (path != scope or name == scope.rpartition(".")[2]):
             return path
     return None
 

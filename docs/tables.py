@@ -66,7 +66,7 @@ class AsyncFunctions(Table):
             scope = path.rpartition(".")[0]
             doc = inspect.getdoc(function) or ""
             cancelled = field("Cancelled", doc) or default_when_cancelled(cls)
-            pages = dict.fromkeys(re.findall(r"\b[a-z_]+\([1-9]\)", field("Source", doc) or doc))
+            pages = dict.fromkeys(re.findall(r"\b[a-z_-]+\([1-9]\)", field("Source", doc) or doc))
             yield (
                 f":py:obj:`{name} <{path}>`",
                 WHERE.get(RUNS.get(short, ""), "\\-"),
@@ -100,7 +100,7 @@ def is_async(function: object) -> bool:
 
 def field(name: str, doc: str) -> str:
     """The text of a section of a docstring that has it in the same line."""
-    found = re.search(rf"^{name}: (.*?)(?:\n\n|\Z)", doc, re.MULTILINE | re.DOTALL)
+    found = re.search(rf"^(?:Raises, )?{name}: (.*?)(?:\n\n|\Z)", doc, re.MULTILINE | re.DOTALL)
     return " ".join(found[1].split()) if found else ""
 
 
@@ -120,13 +120,12 @@ class Errors(Table):
         for name in triocoro.__all__:
             cls = vars(triocoro)[name]
             if inspect.isclass(cls) and issubclass(cls, triocoro.CorosyncError) and cls is not triocoro.CorosyncError:
-                doc = inspect.getdoc(cls) or ""
-                cause = " ".join(doc.partition("\n\n")[0].split())
-                yield (
-                    f":py:exc:`{name} <triocoro.{name}>`",
-                    linked(cause, f"triocoro.{name}"),
-                    linked(field("Remedy", doc), f"triocoro.{name}"),
-                )
+                doc = " ".join((inspect.getdoc(cls) or "").partition("\n\nAttributes:")[0].split())
+                remedy = re.search(r" ?Remedy: (.*?\.)(?= |$)", doc)
+                if remedy is None:
+                    raise ValueError(f"{name} has no remedy in its documentation")
+                cause = doc.replace(remedy[0], "")
+                yield tuple(linked(cell, f"triocoro.{name}") for cell in (f"`{name}`", cause, remedy[1]))
 
 
 class PluginOptions(Table):

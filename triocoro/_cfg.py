@@ -59,7 +59,10 @@ class ShutdownRequest:
 
 @final
 class Cfg:
-    """A connection to the cfg service. Objects of this class come from `open_cfg`."""
+    """A connection to the cfg service. Objects of this class come from `open_cfg`.
+
+    Cancelled: no effect, unless a method says otherwise.
+    """
 
     def __init__(
         self, raw: RawCfg, connection: Connection[ShutdownFlag], streams: list[EventStream[ShutdownRequest]]
@@ -140,6 +143,8 @@ class Cfg:
 
     async def reopen_log_files(self) -> None:
         """Reopen the daemon's log files, after they were rotated.
+
+        Cancelled: the files may have been reopened.
 
         Source: corosync-cfgtool(8), -L.
         """
@@ -239,6 +244,8 @@ async def open_cfg(*, endpoint: Endpoint | HasEndpoint | None = None) -> AsyncGe
         CorosyncUnavailableError: no daemon answers, or the library is missing.
         AccessError: the daemon refuses this user; the message says how to allow it (uidgid.d, corosync.conf(5)).
         ConnectionLostError: the daemon died; the block was cancelled.
+
+    Cancelled: no connection is left open. If the block is cancelled, the connection closes in the background.
 
     Source: corosync/cfg.h, corosync_cfg_initialize.
     """

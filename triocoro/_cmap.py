@@ -36,6 +36,8 @@ class Cmap:
 
     Each node has maps of its own: a change to a map is not visible on other nodes. Keys have 3 to 255 characters:
     letters, digits and ``. _ - : /``.
+
+    Cancelled: no effect, unless a method says otherwise.
     """
 
     def __init__(
@@ -85,7 +87,10 @@ class Cmap:
         return typed.value
 
     async def get_typed(self, key: str) -> TypedValue:
-        """Return the value of a key with its type; otherwise like `get`."""
+        """Return the value of a key with its type; otherwise like `get`.
+
+        Source: cmap_get(3).
+        """
         return await self._request(self._raw.get, _validate.cmap_key(key))
 
     async def set(self, key: str, value: CmapValue | Buffer, type: CmapType | None = None) -> None:  # noqa: A002 - as in C
@@ -149,6 +154,8 @@ class Cmap:
     async def decrement(self, key: str) -> None:
         """Atomically subtract 1 from an integer key; otherwise like `increment`.
 
+        Cancelled: the key may have been decremented.
+
         Source: cmap_dec(3).
         """
         await self._request(self._raw.decrement, _validate.cmap_key(key), _NO_INTEGER)
@@ -166,7 +173,10 @@ class Cmap:
         return [(key, typed.value) for key, typed in await self.items_typed(prefix)]
 
     async def items_typed(self, prefix: str = "") -> list[tuple[str, TypedValue]]:
-        """Like `items`, each value with its type."""
+        """Like `items`, each value with its type.
+
+        Source: cmap_iter_init(3), cmap_iter_next(3).
+        """
         _validate.cmap_prefix(prefix)
         return await self._connection.requests.run(lambda: self._raw.items(prefix))
 
@@ -243,6 +253,8 @@ async def open_cmap(
         CorosyncUnavailableError: no daemon answers, or the library is missing.
         AccessError: the daemon refuses this user; the message says how to allow it (uidgid.d, corosync.conf(5)).
         ConnectionLostError: the daemon died; the block was cancelled.
+
+    Cancelled: no connection is left open. If the block is cancelled, the connection closes in the background.
 
     Source: cmap_overview(3), cmap_initialize_map(3); cmap_keys(7) explains the keys.
     """

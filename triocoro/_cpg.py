@@ -193,6 +193,8 @@ class Group(trio.abc.ReceiveChannel[GroupEvent]):
 
         Other tasks get `trio.ClosedResourceError`. Messages of ours that have not been delivered back stay outstanding
         in `statistics`. The end of the `async with` block is gentler: it waits for them and for the leave.
+
+        Cancelled: the group is closed nevertheless.
         """
         self._membership.connection.lifetime.enter()
         self._membership.close()
@@ -291,7 +293,10 @@ async def _join_and_leave(address: Address, endpoint: Endpoint) -> None:
 
 @final
 class Cpg:
-    """Queries about process groups, without joining one. Objects of this class come from `open_cpg`."""
+    """Queries about process groups, without joining one. Objects of this class come from `open_cpg`.
+
+    Cancelled: no effect, unless a method says otherwise.
+    """
 
     def __init__(self, raw: RawCpg, connection: Connection[CpgEvent]) -> None:
         self._raw = raw
@@ -349,6 +354,8 @@ async def open_cpg(*, endpoint: Endpoint | HasEndpoint | None = None) -> AsyncGe
         CorosyncUnavailableError: no daemon answers, or the library is missing.
         AccessError: the daemon refuses this user; the message says how to allow it (uidgid.d, corosync.conf(5)).
         ConnectionLostError: the daemon died; the block was cancelled.
+
+    Cancelled: no connection is left open. If the block is cancelled, the connection closes in the background.
 
     Source: cpg_initialize(3).
     """

@@ -38,35 +38,41 @@ class CorosyncError(Exception):
 
 
 class LibraryError(CorosyncError):
-    """`CS_ERR_LIBRARY`: no daemon answers, it does not know the request, or shared memory failed."""
+    """`CS_ERR_LIBRARY`: no daemon answers, it does not know the request, or shared memory failed.
+
+    Remedy: start Corosync, or connect again; the message names the cause.
+    """
 
 
 class VersionError(CorosyncError):
-    """`CS_ERR_VERSION`: the versions of the library and the daemon are incompatible."""
+    """`CS_ERR_VERSION`: the versions of the library and the daemon are incompatible.
+
+    Remedy: install both from one release.
+    """
 
     default_code = CsError.VERSION
 
 
 class InitError(CorosyncError):
-    """`CS_ERR_INIT`: the service is not initialised."""
+    """`CS_ERR_INIT`: the service is not initialised. Remedy: load the service in corosync.conf(5)."""
 
     default_code = CsError.INIT
 
 
 class CorosyncTimeoutError(CorosyncError):
-    """`CS_ERR_TIMEOUT`: the daemon did not get an answer in time."""
+    """`CS_ERR_TIMEOUT`: the daemon did not get an answer in time. Remedy: see the daemon's log, and call again."""
 
     default_code = CsError.TIMEOUT
 
 
 class TryAgainError(CorosyncError):
-    """`CS_ERR_TRY_AGAIN`: the daemon is busy for now. Only `triocoro.lowlevel` raises it; the rest retries."""
+    """`CS_ERR_TRY_AGAIN`: the daemon is busy. Only `triocoro.lowlevel` raises it, others retry. Remedy: call again."""
 
     default_code = CsError.TRY_AGAIN
 
 
 class InvalidParamError(CorosyncError):
-    """`CS_ERR_INVALID_PARAM`: the daemon refused an argument."""
+    """`CS_ERR_INVALID_PARAM`: the daemon refused an argument. Remedy: see the manual page of `function`."""
 
     default_code = CsError.INVALID_PARAM
 
@@ -75,20 +81,20 @@ class NoMemoryError(CorosyncError):
     """`CS_ERR_NO_MEMORY`: this process or the daemon ran out of memory, or the stack of a thread is too small.
 
     If that happened while events were dispatched, the connection is lost, and the block raises this and not
-    `ConnectionLostError`.
+    `ConnectionLostError`. Remedy: free memory or raise the limit; for a thread, `threading.stack_size`.
     """
 
     default_code = CsError.NO_MEMORY
 
 
 class BadHandleError(CorosyncError):
-    """`CS_ERR_BAD_HANDLE`: the handle was finalized."""
+    """`CS_ERR_BAD_HANDLE`: the handle was finalized. Remedy: open another."""
 
     default_code = CsError.BAD_HANDLE
 
 
 class BusyError(CorosyncError):
-    """`CS_ERR_BUSY`: the resource is in use."""
+    """`CS_ERR_BUSY`: the resource is in use. Remedy: wait until it is free, and call again."""
 
     default_code = CsError.BUSY
 
@@ -96,134 +102,143 @@ class BusyError(CorosyncError):
 class AccessError(CorosyncError):
     """`CS_ERR_ACCESS`: permission denied, or the object is read-only.
 
-    Root, members of group root and users in a `uidgid` section of corosync.conf(5) may connect.
+    Remedy: run as root or with group root, or allow the user in a `uidgid` section of corosync.conf(5).
     """
 
     default_code = CsError.ACCESS
 
 
 class NotExistError(CorosyncError):
-    """`CS_ERR_NOT_EXIST`: the named object does not exist."""
+    """`CS_ERR_NOT_EXIST`: the named object does not exist. Remedy: check the name or id; join before you send."""
 
     default_code = CsError.NOT_EXIST
 
 
 class NameTooLongError(CorosyncError):
-    """`CS_ERR_NAME_TOO_LONG`: a name is too long."""
+    """`CS_ERR_NAME_TOO_LONG`: a name is too long. Remedy: shorten it."""
 
     default_code = CsError.NAME_TOO_LONG
 
 
 class ExistError(CorosyncError):
-    """`CS_ERR_EXIST`: the object exists already."""
+    """`CS_ERR_EXIST`: the object exists already. Remedy: use it, or another name."""
 
     default_code = CsError.EXIST
 
 
 class NoSpaceError(CorosyncError):
-    """`CS_ERR_NO_SPACE`: there is no space left, in most cases in /dev/shm."""
+    """`CS_ERR_NO_SPACE`: there is no space left, in most cases in /dev/shm. Remedy: make room there."""
 
     default_code = CsError.NO_SPACE
 
 
 class InterruptError(CorosyncError):
-    """`CS_ERR_INTERRUPT`: the operation was interrupted."""
+    """`CS_ERR_INTERRUPT`: the operation was interrupted. Remedy: call again."""
 
     default_code = CsError.INTERRUPT
 
 
 class NameNotFoundError(CorosyncError):
-    """`CS_ERR_NAME_NOT_FOUND`: the name is unknown."""
+    """`CS_ERR_NAME_NOT_FOUND`: the name is unknown. Remedy: check the name."""
 
     default_code = CsError.NAME_NOT_FOUND
 
 
 class NoResourcesError(CorosyncError):
-    """`CS_ERR_NO_RESOURCES`: the daemon or this process lacks a resource, such as file descriptors or threads."""
+    """`CS_ERR_NO_RESOURCES`: the daemon or this process lacks a resource, such as file descriptors or threads.
+
+    Remedy: free some, or raise the limit that the message names.
+    """
 
     default_code = CsError.NO_RESOURCES
 
 
 class NotSupportedError(CorosyncError):
-    """`CS_ERR_NOT_SUPPORTED`, or a function that the installed library does not have."""
+    """`CS_ERR_NOT_SUPPORTED`, or a function that the installed library does not have.
+
+    Remedy: use a newer Corosync, or do without.
+    """
 
     default_code = CsError.NOT_SUPPORTED
 
 
 class BadOperationError(CorosyncError):
-    """`CS_ERR_BAD_OPERATION`: the operation is invalid in the present state."""
+    """`CS_ERR_BAD_OPERATION`: it is invalid in the present state. Remedy: see the manual page of `function`."""
 
     default_code = CsError.BAD_OPERATION
 
 
 class FailedOperationError(CorosyncError):
-    """`CS_ERR_FAILED_OPERATION`: the daemon tried the operation, and failed."""
+    """`CS_ERR_FAILED_OPERATION`: the daemon tried the operation, and failed. Remedy: see the daemon's log."""
 
     default_code = CsError.FAILED_OPERATION
 
 
 class MessageError(CorosyncError):
-    """`CS_ERR_MESSAGE_ERROR`: the message is invalid, or out of date."""
+    """`CS_ERR_MESSAGE_ERROR`: the message is invalid, or out of date. Remedy: use the present ring id."""
 
     default_code = CsError.MESSAGE_ERROR
 
 
 class QueueFullError(CorosyncError):
-    """`CS_ERR_QUEUE_FULL`: a queue is full."""
+    """`CS_ERR_QUEUE_FULL`: a queue is full. Remedy: call again later."""
 
     default_code = CsError.QUEUE_FULL
 
 
 class QueueNotAvailableError(CorosyncError):
-    """`CS_ERR_QUEUE_NOT_AVAILABLE`: a queue is not available."""
+    """`CS_ERR_QUEUE_NOT_AVAILABLE`: a queue is not available. Remedy: call again later."""
 
     default_code = CsError.QUEUE_NOT_AVAILABLE
 
 
 class BadFlagsError(CorosyncError):
-    """`CS_ERR_BAD_FLAGS`: the flags are invalid."""
+    """`CS_ERR_BAD_FLAGS`: the flags are invalid. Remedy: see the manual page of `function`."""
 
     default_code = CsError.BAD_FLAGS
 
 
 class TooBigError(CorosyncError):
-    """`CS_ERR_TOO_BIG`: the object is too large for Corosync."""
+    """`CS_ERR_TOO_BIG`: the object is too large for Corosync. Remedy: send less at once."""
 
     default_code = CsError.TOO_BIG
 
 
 class NoSectionsError(CorosyncError):
-    """`CS_ERR_NO_SECTIONS`: the iteration has reached its end."""
+    """`CS_ERR_NO_SECTIONS`: the iteration has reached its end. Remedy: stop iterating."""
 
     default_code = CsError.NO_SECTIONS
 
 
 class ContextNotFoundError(CorosyncError):
-    """`CS_ERR_CONTEXT_NOT_FOUND`: no such context."""
+    """`CS_ERR_CONTEXT_NOT_FOUND`: no such context. Remedy: set the context first."""
 
     default_code = CsError.CONTEXT_NOT_FOUND
 
 
 class TooManyGroupsError(CorosyncError):
-    """`CS_ERR_TOO_MANY_GROUPS`: the daemon's table of groups is full."""
+    """`CS_ERR_TOO_MANY_GROUPS`: the daemon's table of groups is full. Remedy: use fewer groups."""
 
     default_code = CsError.TOO_MANY_GROUPS
 
 
 class SecurityError(CorosyncError):
-    """`CS_ERR_SECURITY`: refused for security reasons."""
+    """`CS_ERR_SECURITY`: refused for security reasons. Remedy: see the daemon's log."""
 
     default_code = CsError.SECURITY
 
 
 class CorosyncUnavailableError(CorosyncError):
-    """There is no Corosync to talk to: no daemon answers, or a library is missing. Caused by the environment."""
+    """There is no Corosync to talk to: no daemon answers, or a library is missing. Caused by the environment.
+
+    Remedy: start Corosync, or install what the message names.
+    """
 
 
 class ConnectionLostError(CorosyncError, trio.BrokenResourceError):
     """The connection to the daemon broke: the daemon died or disconnected us. Caused by the environment.
 
-    A new connection mends it, once the daemon runs again. If a connection broke because this process lacks something,
+    Remedy: connect again, as `sessions` does. If a connection broke because this process lacks something,
     such as memory, another error names that.
 
     Attributes:
@@ -237,7 +252,7 @@ class ConnectionLostError(CorosyncError, trio.BrokenResourceError):
 
 
 class KeyNotFoundError(NotExistError, KeyError):
-    """The map has no such key. Caused by the caller, or by another program that deleted the key."""
+    """The map has no such key. Caused by the caller, or by another program that deleted it. Remedy: set the key."""
 
     def __str__(self) -> str:
         # KeyError shows the repr of its argument, which is ugly for a sentence.
@@ -248,7 +263,7 @@ class SlowConsumerError(CorosyncError):
     """The caller received events more slowly than they arrived, until they exceeded `max_buffered_bytes`.
 
     The connection is closed. Events that fitted can still be received; after them, this is raised.
-    Caused by the caller.
+    Caused by the caller. Remedy: receive in a task of its own and hand slow work to another, or raise the bound.
     """
 
     default_code = CsError.NO_SPACE
@@ -257,7 +272,7 @@ class SlowConsumerError(CorosyncError):
 class MessageLostError(CorosyncError):
     """The daemon dropped a message of ours that it had accepted: no member has received it. Send it again.
 
-    Caused by load on the daemon.
+    Caused by load on the daemon. Remedy: send the payloads again, if they still matter.
 
     Attributes:
         payloads: the messages that were lost, oldest first.
@@ -275,7 +290,8 @@ class MessageLostError(CorosyncError):
 class InterruptedSendError(InterruptError):
     """A membership change interrupted a message above the atomic size: no member receives it. Send it again.
 
-    Caused by the environment. Messages up to `Cpg.max_atomic_message_size` cannot be interrupted.
+    Caused by the environment. Remedy: send it again, in parts if that goes on: messages up to
+    `Cpg.max_atomic_message_size` cannot be interrupted.
     """
 
 

@@ -19,7 +19,10 @@ from ._types import NodelistChange, QuorumChange, QuorumEvent
 
 @final
 class Quorum:
-    """A connection to the quorum service. Objects of this class come from `open_quorum`."""
+    """A connection to the quorum service. Objects of this class come from `open_quorum`.
+
+    Cancelled: no effect, unless a method says otherwise.
+    """
 
     def __init__(self, raw: RawQuorum, connection: Connection[QuorumEvent], tracker: Tracker[QuorumEvent]) -> None:
         self._raw = raw
@@ -112,6 +115,8 @@ async def open_quorum(*, endpoint: Endpoint | HasEndpoint | None = None) -> Asyn
         CorosyncUnavailableError: no daemon answers, or the library is missing.
         AccessError: the daemon refuses this user; the message says how to allow it (uidgid.d, corosync.conf(5)).
         ConnectionLostError: the daemon died; the block was cancelled.
+
+    Cancelled: no connection is left open. If the block is cancelled, the connection closes in the background.
 
     Source: quorum_overview(3), quorum_model_initialize(3).
     """

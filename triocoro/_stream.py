@@ -195,7 +195,10 @@ class EventStream(trio.abc.ReceiveChannel[T], Generic[T]):
             self.drained.unpark_all()
 
     async def aclose(self) -> None:
-        """Stop receiving and drop the buffered events. Tasks in `receive` get `trio.ClosedResourceError`."""
+        """Stop receiving and drop the buffered events. Tasks in `receive` get `trio.ClosedResourceError`.
+
+        Cancelled: the stream is closed nevertheless.
+        """
         self._lifetime.enter()
         self.close()
         await trio.lowlevel.checkpoint()

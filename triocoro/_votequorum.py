@@ -57,7 +57,10 @@ _STATE: Final = (
 
 @final
 class Votequorum:
-    """A connection to the votequorum service. Objects of this class come from `open_votequorum`."""
+    """A connection to the votequorum service. Objects of this class come from `open_votequorum`.
+
+    Cancelled: no effect, unless a method says otherwise.
+    """
 
     def __init__(
         self, raw: RawVotequorum, connection: Connection[VotequorumEvent], tracker: Tracker[VotequorumEvent]
@@ -338,6 +341,8 @@ async def open_votequorum(*, endpoint: Endpoint | HasEndpoint | None = None) -> 
         CorosyncUnavailableError: no daemon answers, the library is missing, or the daemon runs without votequorum.
         AccessError: the daemon refuses this user; the message says how to allow it (uidgid.d, corosync.conf(5)).
         ConnectionLostError: the daemon died; the block was cancelled.
+
+    Cancelled: no connection is left open. If the block is cancelled, the connection closes in the background.
 
     Source: votequorum_overview(3), votequorum_initialize(3).
     """

@@ -29,3 +29,10 @@ def documented() -> list[str]:
 def test_each_public_name_is_documented_once() -> None:
     public = [f"{module.__name__}.{name}" for module in _MODULES for name in module.__all__]
     assert sorted(documented()) == sorted(public)
+
+
+def test_each_error_has_a_remedy() -> None:
+    errors = [value for value in vars(triocoro).values() if isinstance(value, type) and issubclass(value, Exception)]
+    assert len(errors) > 30
+    without = [cls.__name__ for cls in errors if not re.search(r"Remedy: .*?\.", cls.__doc__ or "", re.DOTALL)]
+    assert without == ["CorosyncError"]

@@ -19,6 +19,8 @@ class CfgHandle(Handle[ShutdownFlag]):
     """A handle of libcfg. Objects of this class come from `cfg_initialize`.
 
     Only some functions have manual pages; corosync/cfg.h declares all of them.
+
+    Cancelled: the request may have taken effect, unless a method says otherwise.
     """
 
     def __init__(

@@ -17,7 +17,10 @@ from ._handle import Callback, Handle
 
 @final
 class CmapHandle(Handle[CmapNotification]):
-    """A handle of libcmap. Objects of this class come from `cmap_initialize`."""
+    """A handle of libcmap. Objects of this class come from `cmap_initialize`.
+
+    Cancelled: the request may have taken effect, unless a method says otherwise.
+    """
 
     def __init__(
         self,

@@ -35,6 +35,8 @@ class CpgHandle(Handle[CpgEvent]):
     """A handle of libcpg. Objects of this class come from `cpg_initialize`.
 
     A handle can join one group, once: the daemon does not let it join again after it has left.
+
+    Cancelled: the request may have taken effect, unless a method says otherwise.
     """
 
     def __init__(

@@ -16,7 +16,10 @@ from ._handle import Callbacks, Handle
 
 @final
 class QuorumHandle(Handle[QuorumEvent]):
-    """A handle of libquorum. Objects of this class come from `quorum_initialize`."""
+    """A handle of libquorum. Objects of this class come from `quorum_initialize`.
+
+    Cancelled: the request may have taken effect, unless a method says otherwise.
+    """
 
     def __init__(
         self, raw: RawQuorum, connection: Connection[QuorumEvent], callbacks: Callbacks, context: object

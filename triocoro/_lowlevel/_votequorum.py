@@ -26,7 +26,10 @@ from ._handle import Callbacks, Handle
 
 @final
 class VotequorumHandle(Handle[VotequorumEvent]):
-    """A handle of libvotequorum. Objects of this class come from `votequorum_initialize`."""
+    """A handle of libvotequorum. Objects of this class come from `votequorum_initialize`.
+
+    Cancelled: the request may have taken effect, unless a method says otherwise.
+    """
 
     def __init__(
         self,
