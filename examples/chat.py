@@ -8,6 +8,7 @@ typed meanwhile is sent then.
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import AsyncIterator, Callable
 
@@ -81,6 +82,7 @@ def main() -> None:
     """Run the program."""
     if len(sys.argv) not in (2, 3):
         sys.exit(__doc__)
+    logging.basicConfig(format="* %(message)s")  # such as that it waits for the daemon
     name, *group = sys.argv[1:]
     trio.run(Chat(name, typed_lines(), print, *group).run)
 

@@ -10,6 +10,7 @@ Corosync does not announce, are looked at every second. The server is an ASGI ap
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -192,6 +193,7 @@ class ClusterPage:
 def main() -> None:
     """Run the program."""
     address = sys.argv[1] if sys.argv[1:] else "127.0.0.1:8642"
+    logging.basicConfig(format="* %(message)s")  # such as that it waits for the daemon
     trio.run(ClusterPage().serve, address)
 
 

@@ -12,6 +12,7 @@ nodes whose clocks and processes run. Where two leaders would do harm, fence the
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -126,6 +127,7 @@ def main() -> None:
     """Run the program."""
     if len(sys.argv) < 2:  # noqa: PLR2004
         sys.exit(__doc__)
+    logging.basicConfig(format="* %(message)s")  # such as that it waits for the daemon
     trio.run(Candidate(run_command).run)
 
 

@@ -13,11 +13,14 @@ from typing import Any
 
 import pytest
 import trio
-from cluster_page import ClusterPage
 from support.browser import open_page
 
 import triocoro
 from triocoro.testing import Cluster
+
+pytest.importorskip("hypercorn", reason="examples/cluster_page.py needs it")
+
+from cluster_page import ClusterPage
 
 pytestmark = pytest.mark.deadline(30)
 

@@ -16,6 +16,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -216,4 +217,5 @@ async def main(name: str) -> None:
 
 
 if __name__ == "__main__":
+    logging.basicConfig(format="* %(message)s")  # such as that it waits for the daemon
     trio.run(main, sys.argv[1] if sys.argv[1:] else "settings")
