@@ -210,7 +210,8 @@ class Membership:
             explain={
                 CsError.EXIST: (
                     f"process {self.address.pid} is a member of group {self.name!r} on node {self.address.nodeid}"
-                    " already; a process can be in a group once on each node"
+                    " already; a process can be in a group once on each node (a container has pids of its own: run it"
+                    " with docker run --pid=host)"
                 )
             },
         )

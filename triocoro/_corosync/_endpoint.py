@@ -83,8 +83,8 @@ def no_extension(error: ImportError) -> Problem:
         "no-extension",
         "triocoro was installed without its extension module triocoro._corosync._shim, which real connections need",
         "install a wheel for this platform; or a C compiler and Python's headers (Debian: gcc, libc6-dev and"
-        " python3-dev), and then build triocoro again (pip install --force-reinstall --no-deps --no-cache-dir"
-        f" --no-binary triocoro triocoro); the import says: {error}",
+        " python3-dev), and then build triocoro again: pip install --force-reinstall --no-deps --no-cache-dir, followed"
+        f" by what it was installed from (its git URL, folder or source distribution); the import says: {error}",
     )
 
 
