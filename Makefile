@@ -36,6 +36,7 @@
 # make package      build a source distribution and a wheel in build/package/dist, check both, and use them as a user would,
 #                   on each of PYTHONS: docs/releasing.md; PYTHON=python3.10 for a release
 # make package-smoke  build and check them, and use the wheel
+# make man          write the manual page of the command, docs/man/triocoro.1
 # make lock         pin the newest packages that development needs, on all of PYTHONS, in tools/constraints.txt
 #
 # PYTHON=python3.13 selects another interpreter, which gets a virtual environment of its own.
@@ -67,7 +68,7 @@ SMOKES := docs fuzz-smoke hostile-smoke soak-smoke sanitize-smoke bench-smoke pa
 REAL_SMOKE := tests/sdk/test_death.py tests/plugin/test_downstream.py
 
 .PHONY: setup demo test lint ruff mypy pyright types flake8 fake real coverage bounds bench bench-smoke browser flake flake-smoke fuzz fuzz-smoke soak soak-smoke restarts sanitize sanitize-smoke smoke hostile hostile-smoke recordings unprivileged \
-    elsewhere elsewhere-smoke pythons floors docs docs-links lock
+    elsewhere elsewhere-smoke pythons floors docs docs-links lock man
 
 setup: $(READY)
 
@@ -223,6 +224,9 @@ package: setup
 
 package-smoke: setup
 	@BIN=$(BIN) tools/package.sh --smoke
+
+man: setup
+	@$(BIN)/python tools/man.py
 
 lock:
 	$(lastword $(PYTHONS)) tools/lock.py $(PYTHONS)

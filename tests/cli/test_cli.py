@@ -10,6 +10,7 @@ import signal
 import subprocess
 from collections.abc import Callable
 from functools import partial
+from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from typing import TextIO, TypeAlias
 
@@ -127,7 +128,10 @@ def test_a_command_is_needed() -> None:
 def test_without_the_extra(
     missing: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(_cli, "find_spec", lambda package: None if package in missing else find_spec(package))
+    def find(package: str) -> ModuleSpec | None:
+        return None if package in missing else find_spec(package)
+
+    monkeypatch.setattr(_cli, "find_spec", find)
     assert _cli.main() == 2
     stdout, stderr = capsys.readouterr()
     assert stdout == ""
