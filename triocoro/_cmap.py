@@ -79,7 +79,7 @@ class Cmap:
 
         Source: cmap_get(3).
         """
-        if kind is not None and kind not in _KINDS:
+        if kind is not None and not any(kind is known for known in _KINDS):
             raise TypeError(f"kind must be int, float, str or bytes, not {kind!r}")
         typed = await self.get_typed(key)
         if kind is not None and type(typed.value) is not kind:

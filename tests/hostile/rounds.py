@@ -30,6 +30,8 @@ CALLS = 60
 """How many calls a round has."""
 _PATIENCE = 0.05
 """Seconds that a call may wait before it is cancelled, as many rightly wait for ever."""
+_ASKS = 0.2
+"""How many rounds have a request to agree to a shutdown of node 1."""
 _STUCK = 120
 """Seconds of real time after which a call that lets nothing else run ends the process."""
 
@@ -92,7 +94,7 @@ class Round:
         with trio.fail_after(10 * GRACE):
             self._closed = await closed_objects(self._cluster)
             try:
-                async with everything(self._cluster) as subjects:
+                async with everything(self._cluster, asks=self._chance.random() < _ASKS) as subjects:
                     await self._call_all(subjects)
             except triocoro.CorosyncError as error:
                 # The last calls may end the daemon; before, only messages may have been lost.
@@ -117,7 +119,9 @@ class Round:
         self._buffer = subjects.pop("buffer")
         targets = list(of_modules())
         for name, subject in subjects.items():
-            targets += of_object(name, subject)
+            # A tracker that leaves while a shutdown is negotiated agrees to it.
+            if not ("request" in subjects and name in {"cfg", "cfg_handle"}):
+                targets += of_object(name, subject)
         target = targets[0]
         first = [target for target in targets if target.last_name not in LAST]
         chosen = self._chance.choices(first, [target.weight for target in first], k=CALLS)

@@ -31,8 +31,13 @@ _Handle: TypeAlias = (
 
 
 @asynccontextmanager
-async def everything(cluster: Cluster) -> AsyncGenerator[dict[str, Any], None]:
-    """Open every kind of object on node 1, which is the default endpoint."""
+async def everything(cluster: Cluster, *, asks: bool) -> AsyncGenerator[dict[str, Any], None]:
+    """Open every kind of object on node 1, which is the default endpoint.
+
+    Args:
+        cluster: a cluster that runs.
+        asks: whether a shutdown of node 1 is being negotiated.
+    """
     node = cluster[1]
     history = History()
     async with AsyncExitStack() as stack:
@@ -55,7 +60,8 @@ async def everything(cluster: Cluster) -> AsyncGenerator[dict[str, Any], None]:
             subjects[f"{service}_handle"] = handle
             stack.push_async_callback(_finalize, handle)
         subjects["buffer"] = await _shared_buffer(stack, subjects["cpg_handle"])
-        subjects["request"] = await _shutdown_request(stack)
+        if asks:
+            subjects["request"] = await _shutdown_request(stack)
         subjects |= {
             "session": await anext(triocoro.sessions("session")),
             "cluster": cluster,
