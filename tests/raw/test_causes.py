@@ -83,6 +83,10 @@ async def test_no_shared_memory(corosync: Node) -> None:
     mount = "mount -t tmpfs none /dev && echo && exec sleep 60"
     async with beside(corosync, "unshare", "--mount", "sh", "-c", mount) as endpoint:
         error = await refusal(endpoint)
+        with trio.fail_after(10), pytest.raises(CorosyncUnavailableError, match="there is no /dev/shm"):
+            async for session in triocoro.sessions("g", endpoint=endpoint):  # to wait for a daemon would not help
+                async with session:
+                    pass
     assert type(error) is CorosyncUnavailableError
     assert str(error).startswith("cannot connect to another place: there is no /dev/shm")
     assert "mount -t tmpfs" in str(error)

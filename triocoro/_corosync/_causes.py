@@ -26,7 +26,7 @@ FULL: Final = Problem(
     "/dev/shm is full, through which the daemon and its clients share memory, 3 MB for each connection",
     "free some (df /dev/shm), or make it larger (mount -o remount,size=)",
 )
-_NO_DIRECTORY: Final = Problem(
+NO_DIRECTORY: Final = Problem(
     "no-shared-memory",
     "there is no /dev/shm, through which the daemon and its clients share memory",
     "mount a tmpfs there",
@@ -83,7 +83,7 @@ def lack(number: int, function: str) -> CorosyncError:
 
 def shared_memory_problem(shared: Path = Path("/dev/shm")) -> Problem | None:
     """Look whether there is a folder for shared memory."""
-    return None if shared.is_dir() else _NO_DIRECTORY
+    return None if shared.is_dir() else NO_DIRECTORY
 
 
 def why_unanswered(service: str, pidfd: int, error: CorosyncError) -> Problem | None:

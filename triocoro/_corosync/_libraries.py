@@ -20,7 +20,7 @@ from .._errors import (
     error_from_code,
 )
 from .._problem import Problem, reporting
-from ._causes import FULL, lack, why_refused, why_unanswered
+from ._causes import FULL, NO_DIRECTORY, lack, why_refused, why_unanswered
 from ._shim import ffi, lib
 
 if TYPE_CHECKING:
@@ -75,7 +75,8 @@ class Library:
                 cause = why_unanswered(self.service, pidfd, error)
                 if cause is not None:
                     lacking = CorosyncUnavailableError(f"{cause} ({error})", function=error.function)
-                    raise reporting(lacking, cause) from error
+                    # The library's error as the cause says that a daemon may come: that would not help here.
+                    raise reporting(lacking, cause) from (None if cause is NO_DIRECTORY else error)
             raise error
         return connection
 
