@@ -81,6 +81,7 @@ PATTERNS = {
 }
 """Pages that belong to a section of the first page even if it has no link to them."""
 
+FOLDER = re.compile(r"(?<!!)\[([^\]\n]*)\]\((?!\w+:|#)([^)#\s]+)\)")
 LINK = re.compile(r"(?<=\]\()(?!\w+:|#)([^)#\s]+)")
 
 
@@ -94,6 +95,8 @@ def read_page(_: Sphinx, docname: str, source: list[str]) -> None:
         target = posixpath.normpath(posixpath.join(posixpath.dirname(path), match[1]))
         return posixpath.relpath(PLACES.get(target, target), posixpath.dirname(place))
 
+    # The site has no folders to show.
+    text = FOLDER.sub(lambda match: match[1] if (ROOT / path).parent.joinpath(match[2]).is_dir() else match[0], text)
     text = LINK.sub(moved, text)
     if posixpath.basename(docname) == "index":
         text += "".join(contents(text))

@@ -55,7 +55,7 @@ class AsyncFunctions(Table):
 
     required_arguments = 1
     columns = ("function", "runs on", "if cancelled", "manual page")
-    widths = (30, 14, 36, 20)
+    widths = (27, 13, 32, 28)
 
     def rows(self) -> Iterator[tuple[str, ...]]:
         """The cells of each row."""
