@@ -68,7 +68,7 @@ SMOKES := docs fuzz-smoke hostile-smoke soak-smoke sanitize-smoke bench-smoke pa
 REAL_SMOKE := tests/sdk/test_death.py tests/plugin/test_downstream.py
 
 .PHONY: setup demo test lint ruff mypy pyright types flake8 fake real coverage bounds bench bench-smoke browser flake flake-smoke fuzz fuzz-smoke soak soak-smoke restarts sanitize sanitize-smoke smoke hostile hostile-smoke recordings unprivileged \
-    elsewhere elsewhere-smoke pythons floors docs docs-links lock man
+    elsewhere elsewhere-smoke debian pythons floors package package-smoke docs docs-links lock man
 
 setup: $(READY)
 
