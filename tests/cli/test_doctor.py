@@ -19,6 +19,8 @@ from support.installed import path
 
 from triocoro import LibraryError, NotSupportedError, TryAgainError
 from triocoro._cli.diagnosis import PATIENCE, Finding, examine, usable
+from triocoro._cli.doctor import as_text
+from triocoro._cli.output import Output
 from triocoro._problem import Problem, ProblemKind, reporting
 from triocoro._services import Endpoint
 from triocoro.testing import Node, describe_user
@@ -91,6 +93,17 @@ async def test_a_frozen_daemon(
     assert done.status == 1
     assert wrong(done)["daemon"] == ("failure", "frozen", "systemctl restart corosync")
     assert "has not answered within 3 seconds" in finding_of(done, "daemon")["found"]
+
+
+def test_it_fits_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    problem = Finding("daemon", "failure", "word " * 20, "no-daemon", "word " * 20, "a-command " * 20)
+    shown = Output.of_process().render(as_text([problem], usable=False)).decode()
+    lines = [re.sub("\x1b[^m]*m", "", line) for line in shown.splitlines()]
+    assert [line.split() for line in lines if "a-command" in line] == [["a-command"] * 20]  # to be pasted
+    assert max(len(line) for line in lines if "a-command" not in line) == 40
+    assert {line[:6].strip() for line in lines} == {"FAIL", "", "No app"}
 
 
 # --- real places ------------------------------------------------------------------------------------------------------

@@ -53,12 +53,12 @@ async def _examine(output: Output) -> Status:
     findings = await examine()
     fine = usable(findings)
     of_checks: list[JsonValue] = [attrs.asdict(finding) for finding in findings]
-    output.result({"usable": fine, "findings": of_checks}, lambda: _text(findings, usable=fine))
+    output.result({"usable": fine, "findings": of_checks}, lambda: as_text(findings, usable=fine))
     return Status.YES if fine else Status.NO
 
 
-def _text(findings: Sequence[Finding], *, usable: bool) -> RenderableType:
-    """One line for each check; below a failure or a warning, what to do."""
+def as_text(findings: Sequence[Finding], *, usable: bool) -> RenderableType:
+    """Return one line for each check; below a failure or a warning, what to do."""
     from rich.console import Group
     from rich.padding import Padding
     from rich.table import Table

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
@@ -69,7 +70,9 @@ class Output:
             while view:
                 view = view[os.write(fd, view) :]
 
-        return cls(lambda data: write_to(1, data), lambda data: write_to(2, data), is_terminal=sys.stdout.isatty())
+        is_terminal = sys.stdout.isatty()
+        width = shutil.get_terminal_size().columns if is_terminal else UNLIMITED
+        return cls(lambda data: write_to(1, data), lambda data: write_to(2, data), is_terminal=is_terminal, width=width)
 
     def result(self, value: JsonValue, text: Callable[[], RenderableType]) -> None:
         """Report the result of the command.
@@ -108,7 +111,7 @@ class Output:
 
         console = Console(force_terminal=self.is_terminal, width=self.width, highlight=False, emoji=False, markup=False)
         with console.capture() as capture:
-            console.print(renderable)
+            console.print(renderable, crop=False)  # what must not be broken, such as a command, may be longer
         # Tables fill their last column with spaces.
         lines = [line.rstrip() for line in capture.get().splitlines()]
         return "".join(f"{line}\n" for line in lines).encode(errors="backslashreplace")
