@@ -17,10 +17,12 @@ from support.confined import as_user, only_root, where_limited
 from support.external_programs import inside
 from support.installed import path
 
-from triocoro import LibraryError, NotSupportedError, TryAgainError
+from triocoro import LibraryError, NoSpaceError, NotSupportedError, TryAgainError
+from triocoro._cli import diagnosis
 from triocoro._cli.diagnosis import PATIENCE, Finding, examine, usable
 from triocoro._cli.doctor import as_text
 from triocoro._cli.output import Output
+from triocoro._corosync._causes import FULL
 from triocoro._problem import Problem, ProblemKind, reporting
 from triocoro._services import Endpoint
 from triocoro.testing import Node, describe_user
@@ -233,9 +235,31 @@ class Failing:
 
 
 ALL = ("cpg", "votequorum", "quorum", "cmap", "cfg")
+made_up = pytest.mark.corosync_fake_only(reason="the errors are made up")
 
 
-@pytest.mark.corosync_fake_only(reason="the errors are made up")
+@made_up
+async def test_what_concerns_all_services_is_told_once(corosync: Node) -> None:
+    errors: dict[str, Exception] = {name: reporting(NoSpaceError("it is full"), FULL) for name in ALL}
+    findings = await examine(Failing(corosync.endpoint, errors))
+    assert [(finding.check, finding.problem) for finding in findings if finding.status == "failure"] == [
+        ("shared-memory", "shared-memory-full")
+    ]
+    assert {finding.check for finding in findings if finding.status == "skipped"} >= {"daemon", "permission"}
+
+
+@made_up
+async def test_corosync_is_not_installed(corosync: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    def find_none(_: str) -> None: ...
+
+    monkeypatch.setattr(diagnosis, "find_program", find_none)
+    await corosync.stop()
+    (found,) = (finding for finding in await examine() if finding.check == "daemon")
+    assert found.problem == "no-daemon"
+    assert found.remedy.startswith("install the package corosync")
+
+
+@made_up
 @pytest.mark.parametrize(
     "errors,expected",
     [

@@ -30,7 +30,7 @@ NO_DIRECTORY: Final = Problem(
     "no-shared-memory",
     "there is no /dev/shm, through which the daemon and its clients share memory",
     "mount a tmpfs there",
-    "mount -t tmpfs tmpfs /dev/shm",
+    "mkdir -p /dev/shm && mount -t tmpfs tmpfs /dev/shm",
 )
 _OTHER_DIRECTORY: Final = Problem(
     "other-shared-memory",
