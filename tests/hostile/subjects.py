@@ -77,6 +77,7 @@ async def everything(cluster: Cluster, *, asks: bool) -> AsyncGenerator[dict[str
             "error": triocoro.TryAgainError("text", function="function"),
             "view": subjects["group"].view,
         }
+        stack.callback(subjects["source"].close)  # a pool watches the clusters that it has lent
         yield subjects
 
 
