@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import re
 import signal
 import subprocess
+from pathlib import Path
 
 import pytest
 from support.commands import COMMAND, ROOT, invoke, run
@@ -20,6 +23,21 @@ def test_a_program_in_a_node() -> None:
 
 def test_the_status_is_that_of_the_program() -> None:
     assert run("cluster", "--nodes=1", "--shell=1", "--", "sh", "-c", "exit 7").returncode == 7
+
+
+def test_a_program_runs_where_the_command_does(tmp_path: Path) -> None:
+    """In its folder, so that relative paths lead to the same files, and only what it prints is printed."""
+    (tmp_path / "here").write_text("it is", encoding="utf-8")
+    command = [*COMMAND, "cluster", "--nodes=1", "--shell=1", "--", "cat", "here"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "it is", "")
+
+
+def test_a_shell_is_told_where_it_is() -> None:
+    done = run("cluster", "--nodes=1", "--shell=1", SHELL="/bin/true")
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(r"A shell in node 1 of the cluster \S+, which ends with it\.\n", done.stdout)
 
 
 def test_it_runs_until_it_is_interrupted() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from functools import partial
+from pathlib import Path
 
 import click
 import trio
@@ -40,10 +41,10 @@ def command(nodes: int, shell: int | None, program: tuple[str, ...]) -> Job:
         raise click.UsageError("PROGRAM needs --shell NODE: in which node?")
     if shell is not None and shell > nodes:
         raise click.BadParameter(f"{shell}: the nodes are 1 to {nodes}", param_hint="--shell")
-    return partial(_run, nodes, shell, list(program) or [os.environ.get("SHELL", "/bin/sh")])
+    return partial(_run, nodes, shell, program)
 
 
-async def _run(nodes: int, shell: int | None, program: list[str]) -> int:
+async def _run(nodes: int, shell: int | None, program: tuple[str, ...]) -> int:
     from ..testing import NetnsCluster, missing_requirements
 
     if missing := missing_requirements():
@@ -54,5 +55,10 @@ async def _run(nodes: int, shell: int | None, program: list[str]) -> int:
             click.echo(cluster.how_to_enter)
             click.echo("It runs until this command is interrupted (Ctrl-C).")
             await trio.sleep_forever()
-        done = await trio.run_process(cluster[shell].inside(*program), stdin=None, check=False)
+        if not program:
+            click.echo(f"A shell in node {shell} of the cluster {cluster.name}, which ends with it.")
+            program = (os.environ.get("SHELL", "/bin/sh"),)
+        # Entering a node leads to the root folder.
+        command = cluster[shell].inside("env", f"--chdir={Path.cwd()}", *program)
+        done = await trio.run_process(command, stdin=None, check=False)
         return done.returncode if done.returncode >= 0 else 128 - done.returncode
