@@ -113,7 +113,7 @@ class Errors(Table):
     """Every error, with the code in C, the cause and the remedy."""
 
     columns = ("error", "what it means", "what to do")
-    widths = (24, 38, 38)
+    widths = (30, 36, 34)
 
     def rows(self) -> Iterator[tuple[str, ...]]:
         """The cells of each row."""
