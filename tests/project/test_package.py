@@ -90,7 +90,9 @@ def test_wheel(copy: Path, tmp_path: Path) -> None:
         archive.extract("triocoro/_corosync/_shim.abi3.so", tmp_path)
     assert {"triocoro/py.typed", "pytest_corosync/py.typed", "triocoro/_corosync/_shim.pyi"} <= names
     assert {path.partition("/")[0].partition("-")[0] for path in names} == {"triocoro", "pytest_corosync"}
-    modules = {path for path in names if ".dist-info/" not in path}
+    (manual,) = {path for path in names if ".data/" in path}
+    assert re.fullmatch(r"triocoro-[^/]+\.data/data/share/man/man1/triocoro\.1", manual)
+    modules = {path for path in names - {manual} if ".dist-info/" not in path}
     assert {PurePosixPath(path).suffix for path in modules} == {".py", ".pyi", ".so", ".typed"}
 
     needed = subprocess.run(
