@@ -99,7 +99,7 @@ class Page:
         for block in blocks(page):
             try:
                 self._run(block)
-            except BaseException as exc:
+            except (Exception, SystemExit, pytest.fail.Exception) as exc:
                 raise AssertionError(f"the block in line {block.line}: {exc!r}") from exc
         if list(self._folder.glob("**/test_*.py")):
             if not (self._folder / "pyproject.toml").exists():
