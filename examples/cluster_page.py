@@ -19,7 +19,7 @@ from typing import Any
 import attrs
 import trio
 from hypercorn.config import Config
-from hypercorn.trio import serve
+from hypercorn.trio import serve  # pyright: ignore[reportUnknownVariableType]
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPResponseStartEvent, Scope
 
 import triocoro
@@ -186,7 +186,8 @@ class ClusterPage:
         config.bind = [address]
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.watch)
-            task_status.started(await nursery.start(serve, self, config))
+            serving: Any = serve
+            task_status.started(await nursery.start(serving, self, config))
             await trio.sleep_forever()
 
 

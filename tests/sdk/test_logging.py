@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import trio
-import trio.testing
 from support.proxy import FaultyEndpoint
 
 import triocoro

@@ -35,7 +35,7 @@ class Page:
         session = {} if self._session is None else {"sessionId": self._session}
         request = {"id": number, "method": method, "params": parameters, **session}
         await self._commands.send_all(json.dumps(request).encode() + b"\0")
-        while True:
+        while True:  # noqa: ASYNC913 - a reply needs no wait if it has come with an earlier one
             while b"\0" not in self._received:
                 self._received += await self._events.receive_some()
             text, _, self._received = self._received.partition(b"\0")

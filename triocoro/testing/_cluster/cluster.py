@@ -32,7 +32,7 @@ class Cluster(AbstractContextManager["Cluster"], AbstractAsyncContextManager["Cl
         """Tells the cluster apart from others of this process, in messages and in the labels of its nodes."""
         self._options = options
         self._network = Network(frozenset(options.nodeids), options.links)
-        self._addresses = Addresses(options.ip_versions).with_nodes(options.nodeids)
+        self._addresses: Addresses = Addresses(options.ip_versions).with_nodes(options.nodeids)
 
     @property
     def options(self) -> ClusterOptions:
