@@ -170,7 +170,7 @@ async def test_on_a_terminal(corosync_cluster: Cluster) -> None:
     """Live until ctrl-C, which restores the screen, and is quiet."""
     node = next(iter(corosync_cluster.nodes.values()))
     ours, theirs = pty.openpty()
-    with os.fdopen(ours, "rb", buffering=0) as screen:
+    with os.fdopen(ours, "rb", buffering=0) as screen:  # noqa: ASYNC231 - it is read on a worker thread
         process = await trio.lowlevel.open_process(
             [*inside(node), *COMMAND, "watch"],
             cwd=ROOT,

@@ -130,7 +130,7 @@ async def _connect(
             raise
 
     failure: CorosyncError | None = None
-    with trio.move_on_after(PATIENCE) as patience:
+    with trio.move_on_after(PATIENCE) as patience:  # noqa: ASYNC912 - retry waits for the daemon
         try:
             handle = await retry(attempt)
         except CorosyncError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import Awaitable, Callable
 from functools import partial
 from math import inf
 
@@ -61,16 +61,23 @@ async def _send(
     sent = lost = 0
     with answering(timeout) as scope:
         async with open_group(name, receive=False) as group:
-            source = _each(payloads) if payloads else _lines()
-            scope.deadline = inf  # stdin may take as long as it likes
-            async for payload in source:
+
+            async def send(payload: bytes) -> None:
+                nonlocal sent, lost
                 scope.deadline = trio.current_time() + timeout
                 try:
                     await group.send_and_wait(payload, end)
                     sent += 1
                 except MessageLostError:
                     lost += 1
-                scope.deadline = inf
+                scope.deadline = inf  # stdin may take as long as it likes
+
+            scope.deadline = inf
+            if payloads:
+                for payload in payloads:
+                    await send(payload)
+            else:
+                await _each_line(send)
             members = len(group.view.members) - 1
     output.result(
         {"sent": sent, "lost": lost, "other_members": members},
@@ -79,22 +86,13 @@ async def _send(
     return Status.NO if lost else Status.YES
 
 
-async def _each(payloads: list[bytes]) -> AsyncIterator[bytes]:
-    for payload in payloads:
-        await trio.lowlevel.checkpoint()
-        yield payload
-
-
-async def _lines() -> AsyncIterator[bytes]:
-    """The lines of stdin, without their ends, as soon as they are there."""
+async def _each_line(use: Callable[[bytes], Awaitable[None]]) -> None:
+    """Use the lines of stdin, without their ends, as soon as they are there."""
     rest = b""
-    while True:
-        # Not by sys.stdin, whose lock a thread that is left behind would hold at the end of the process.
-        block = await trio.to_thread.run_sync(os.read, 0, _BLOCK, abandon_on_cancel=True)
+    # Not by sys.stdin, whose lock a thread that is left behind would hold at the end of the process.
+    while block := await trio.to_thread.run_sync(os.read, 0, _BLOCK, abandon_on_cancel=True):
         *lines, rest = (rest + block).split(b"\n")
         for line in lines:
-            yield line
-        if not block:
-            break
+            await use(line)
     if rest:
-        yield rest
+        await use(rest)
