@@ -116,7 +116,7 @@ done
 
 # The source distribution, in an environment with what it needs, and without a network.
 mapfile -t packages < <(required requires dependencies trio test)
-empty "$folder/users/sdist" "$bin/python"
+"$bin/python" -m venv "$folder/users/sdist" # with pip, which some of the tests call
 install "$folder/users/sdist" "${packages[@]}"
 tar xzf "$sdist"
 cd "$(basename "$sdist" .tar.gz)"
