@@ -14,7 +14,7 @@ import logging
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import attrs
 import trio
@@ -186,8 +186,7 @@ class ClusterPage:
         config.bind = [address]
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.watch)
-            serving: Any = serve
-            task_status.started(await nursery.start(serving, self, config))
+            task_status.started(await nursery.start(cast("Any", serve), self, config))
             await trio.sleep_forever()
 
 

@@ -129,7 +129,10 @@ async def use(result: Any, *, new: bool) -> None:
             await _call_callbacks(result)
         finally:
             await _finalize(result)
-    elif isinstance(result, ClusterLoan) and isinstance(result.cluster, Cluster):
+    elif isinstance(result, ClusterLoan) and isinstance(
+        result.cluster,
+        Cluster,  # pyright: ignore[reportUnnecessaryIsInstance] - it may have been given something else
+    ):
         FakeClusterSource().give_back(result.cluster)
     elif (isinstance(result, FakeCluster) and new) or (
         isinstance(result, contextlib.AbstractAsyncContextManager) and not isinstance(result, Cluster)

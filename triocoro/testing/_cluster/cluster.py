@@ -162,15 +162,17 @@ class Cluster(AbstractContextManager["Cluster"], AbstractAsyncContextManager["Cl
         try:
             await self._reload()
             await node.start()
-        except Exception:
-            await node.stop()
-            await self._reconfigure(
-                lambda now: before if now is options else now.without_node(node.nodeid),  # others may have come
-            )
-            with suppress(CorosyncError):  # what has failed once may do so again
-                await self._reload()
-            raise
-        return node
+        except Exception as exc:  # noqa: BLE001 - it is raised below
+            failure = exc
+        else:
+            return node
+        await node.stop()
+        await self._reconfigure(
+            lambda now: before if now is options else now.without_node(node.nodeid),  # others may have come
+        )
+        with suppress(CorosyncError):  # what has failed once may do so again
+            await self._reload()
+        raise failure
 
     async def remove_node(self, nodeid: int) -> None:
         """Remove a node at run time: stop it, take it out of the node list on all others, and reload the list.
