@@ -38,7 +38,8 @@ async def test_freezing_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
             await cluster[1].freeze()
     text, _, states = str(caught.value).rpartition(": ")
     assert text == (
-        "node 1: corosync has not stood still within 0.1 seconds of SIGSTOP; its threads are in these states"
+        f"node 1 of {cluster.name}: corosync has not stood still within 0.1 seconds of SIGSTOP;"
+        " its threads are in these states"
     )
     assert set(states) == {"T"}
 

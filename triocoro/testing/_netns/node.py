@@ -64,7 +64,7 @@ class NetnsNode(Node):
         """
         pid = self.namespace_pid
         if pid is None:
-            raise RuntimeError(f"node {self.nodeid}: the cluster does not run")
+            raise RuntimeError(f"{self.label}: the cluster does not run")
         return entering(pid, *command)
 
     @property
