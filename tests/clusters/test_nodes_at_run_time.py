@@ -185,7 +185,7 @@ async def test_a_node_that_the_daemons_refuse_is_taken_out_again(corosync_cluste
     options = corosync_cluster.options
     async with triocoro.open_cmap() as cmap, cmap.track(prefix=True) as changes:
         for _ in range(2):
-            with pytest.raises(InvalidParamError, match="node 1 of .* refused"):
+            with pytest.raises(InvalidParamError, match=r"node 1 of .* refused"):
                 await corosync_cluster.add_node()
             await unchanged(corosync_cluster, options)
             # The refused list has cost the node its position already.
