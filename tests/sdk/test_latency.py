@@ -340,10 +340,12 @@ def test_messages_in_transit_arrive_at_the_end_of_the_run(*, frozen: bool) -> No
     told = "Config reload requested by node 1"
 
     async def ask() -> None:
-        async with triocoro.open_cfg(endpoint=cluster[1].endpoint) as cfg:
-            await cfg.reload_config()
+        async with triocoro.open_cfg(endpoint=cluster[1].endpoint) as cfg, trio.open_nursery() as nursery:
+            nursery.start_soon(cfg.reload_config)
+            await trio.testing.wait_all_tasks_blocked()
             if frozen:
                 await cluster[1].freeze()
+            nursery.cancel_scope.cancel()
         assert told not in cluster[1].log
 
     async def thaw() -> None:

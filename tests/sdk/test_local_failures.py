@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import trio
 import trio.testing
@@ -17,7 +19,7 @@ from triocoro.testing import Node
 pytestmark = pytest.mark.deadline(20)
 
 LACKING = NoMemoryError("cpg_dispatch: CS_ERR_NO_MEMORY: no memory", function="cpg_dispatch")
-WORDS = "^the connection to node 1 is lost: cpg_dispatch: CS_ERR_NO_MEMORY: no memory"
+WORDS = r"^the connection to node 1 of \S+ is lost: cpg_dispatch: CS_ERR_NO_MEMORY: no memory"
 
 
 async def test_the_block_raises_what_this_process_lacks(corosync: Node) -> None:
@@ -102,7 +104,9 @@ thread.join()
 @of_the_libraries
 async def test_a_loop_in_a_thread_with_a_small_stack_ends(corosync: Node) -> None:
     text = await in_child(corosync, RECONNECTING)
-    assert text.startswith("the connection to node 1 is lost: cpg_dispatch: the stack of this thread is too small")
+    assert re.match(
+        r"the connection to node 1 of \S+ is lost: cpg_dispatch: the stack of this thread is too small", text
+    )
     assert "threading.stack_size" in text
 
 
@@ -129,6 +133,6 @@ except triocoro.NoMemoryError as error:
 async def test_out_of_memory_in_dispatch(corosync: Node) -> None:
     text = await in_child(corosync, OUT_OF_MEMORY)
     assert text.startswith(
-        "the connection to node 1 is lost: cpg_dispatch: CS_ERR_NO_MEMORY: this process, or the daemon"
+        r"the connection to node 1 of \S+ is lost: cpg_dispatch: CS_ERR_NO_MEMORY: this process, or the daemon"
     )
     assert "ulimit -v" in text
