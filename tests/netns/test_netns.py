@@ -270,10 +270,11 @@ def test_another_program_can_be_tried_and_its_crash_is_reported(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     use_program(monkeypatch, tmp_path, "echo 'no life in me' >&2; kill -SEGV $$")
-    with nothing_left(), pytest.raises(triocoro.CorosyncUnavailableError) as caught, NetnsCluster(nodes=1):
+    cluster = NetnsCluster(nodes=1)
+    with nothing_left(), pytest.raises(triocoro.CorosyncUnavailableError) as caught, cluster:
         pass
     assert str(caught.value).splitlines() == [
-        "node 1: corosync ended during the start, by SIGSEGV",
+        f"node 1 of {cluster.name}: corosync ended during the start, by SIGSEGV",
         "  its log ends:",
         "    no life in me",
     ]

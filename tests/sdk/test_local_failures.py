@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 import pytest
 import trio
 import trio.testing
@@ -104,9 +102,7 @@ thread.join()
 @of_the_libraries
 async def test_a_loop_in_a_thread_with_a_small_stack_ends(corosync: Node) -> None:
     text = await in_child(corosync, RECONNECTING)
-    assert re.match(
-        r"the connection to node 1 of \S+ is lost: cpg_dispatch: the stack of this thread is too small", text
-    )
+    assert text.startswith("the connection to node 1 is lost: cpg_dispatch: the stack of this thread is too small")
     assert "threading.stack_size" in text
 
 
@@ -133,6 +129,6 @@ except triocoro.NoMemoryError as error:
 async def test_out_of_memory_in_dispatch(corosync: Node) -> None:
     text = await in_child(corosync, OUT_OF_MEMORY)
     assert text.startswith(
-        r"the connection to node 1 of \S+ is lost: cpg_dispatch: CS_ERR_NO_MEMORY: this process, or the daemon"
+        "the connection to node 1 is lost: cpg_dispatch: CS_ERR_NO_MEMORY: this process, or the daemon"
     )
     assert "ulimit -v" in text

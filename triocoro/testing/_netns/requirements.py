@@ -32,8 +32,10 @@ _DESCRIBE_LIMIT = 10.0
 """Seconds that `corosync -v` may take."""
 
 _SYSCTL = Path("/proc/sys")
-# The limits of namespaces for each user. Beyond a limit, the kernel says that no space is left on the device.
+# The limits of namespaces for each user.
 _LIMITS = ("user.max_net_namespaces", "user.max_mnt_namespaces", "user.max_pid_namespaces")
+_LIMIT_REACHED = "No space left on device"
+"""What the kernel says then."""
 _LIMIT_FOR_USERS = "user.max_user_namespaces"  # root makes none of that kind
 _ENOUGH = 10000
 # Settings that can forbid namespaces to ordinary users: the value that forbids, and the one that allows.
@@ -127,7 +129,11 @@ def find_problems() -> list[Problem]:
 def unavailable(symptom: str) -> CorosyncUnavailableError:
     """The error for a cluster that cannot be started, with what is missing."""
     # Looking takes longer than trying, so this is done only when something has failed.
-    return CorosyncUnavailableError("\n".join([symptom, *(f"- {item}" for item in missing_requirements())]))
+    problems = find_problems()
+    if not problems and _LIMIT_REACHED in symptom:
+        # What has failed has given its namespaces back by now, so there is room for others again.
+        problems = [_no_namespaces(_LIMIT_REACHED)]
+    return CorosyncUnavailableError("\n".join([symptom, *(f"- {problem}" for problem in problems)]))
 
 
 def describe_corosync(program: str) -> str:
@@ -168,9 +174,15 @@ def _missing_permissions(programs: Programs) -> list[Problem]:
         lacking = f"{getattr(programs, name)} does not know all options that a cluster needs, as old ones and BusyBox's"
         remedy = f"install the package {_PACKAGES[name]}, so that its {name} comes first on PATH"
         return [Problem("no-program", f"{lacking} ({reason[:_EXCERPT]})", remedy)]
-    symptom = "namespaces cannot be created" if "unshare" in reason else "the kernel makes no bridge or veth devices"
+    if "unshare" in reason:
+        return [_no_namespaces(reason)]
     kind, remedy = _remedy(reason, root=os.geteuid() == 0)
-    return [Problem(kind, f"{symptom} ({reason})", remedy)]
+    return [Problem(kind, f"the kernel makes no bridge or veth devices ({reason})", remedy)]
+
+
+def _no_namespaces(reason: str) -> Problem:
+    kind, remedy = _remedy(reason, root=os.geteuid() == 0)
+    return Problem(kind, f"namespaces cannot be created ({reason})", remedy)
 
 
 def _knows_its_options(programs: Programs) -> bool:
@@ -182,7 +194,7 @@ def _knows_its_options(programs: Programs) -> bool:
 
 def _remedy(reason: str, *, root: bool) -> tuple[ProblemKind, str]:
     """What it means that the kernel refuses namespaces or devices, and what to do about it."""
-    if "No space left on device" in reason:
+    if _LIMIT_REACHED in reason:
         return _remedy_for_limits(root=root)
     if "unshare" not in reason and re.search("not permitted|denied", reason) is None:
         return "no-devices", "modprobe bridge veth"
