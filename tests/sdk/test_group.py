@@ -507,7 +507,7 @@ async def test_the_messages_of_a_group_that_has_ended_are_freed(corosync: Node, 
 
     async def be_member() -> None:
         async with triocoro.open_group("g") as group:
-            await group.send_and_wait(payload)  # nobody receives it: it waits in the buffer
+            await group.send_and_wait(payload)  # it is not received: it waits in the buffer
             if end == "lost":
                 await corosync.kill()
                 await trio.sleep_forever()

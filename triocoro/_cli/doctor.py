@@ -77,7 +77,7 @@ def as_text(findings: Sequence[Finding], *, usable: bool) -> RenderableType:
             remedy = f"{finding.remedy}:" if finding.command else finding.remedy
             parts.append(Padding(remedy, (0, 0, 0, _MARK_WIDTH), expand=False))
         if finding.command:
-            # Not wrapped: it is to be pasted.
+            # Not wrapped, so that it can be pasted.
             parts.append(Text(f"{' ' * (_MARK_WIDTH + 2)}{finding.command}", "bold", no_wrap=True, overflow="ignore"))
     verdict = "An application can use Corosync here." if usable else "No application can use Corosync here."
     return Group(*parts, verdict)
