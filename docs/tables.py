@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -29,15 +30,15 @@ WHERE = {"loop": "loop", "thread": "thread", "either": "loop or thread"}
 NOT_LISTED = ("Cluster", "Node", "RecordingEndpoint")
 
 
-class Table(SphinxDirective):
+class Table(SphinxDirective, ABC):
     """A table of rows of reStructuredText."""
 
     columns: tuple[str, ...]
     widths: tuple[int, ...]
 
+    @abstractmethod
     def rows(self) -> Iterator[tuple[str, ...]]:
         """The cells of each row."""
-        raise NotImplementedError
 
     def run(self) -> list[nodes.Node]:
         """Called by Sphinx."""
