@@ -35,9 +35,12 @@ async def test_what_happens(corosync_cluster: Cluster) -> None:
     with corosync_cluster[first].as_default():
         async with following("watch", "--interval=0.1", "--cmap=runtime.force") as events:
             assert (await events.until())["state"] == "connected"
-            assert (await events.until(event="nodes"))["members"] == everyone
-            assert (await events.until(event="quorum", quorate=True))["members"] == everyone
-            assert (await events.until(event="link", nodeid=second))["connected"] is True
+            # The quorum and the links are asked for side by side.
+            nodes, quorum, link = await events.until_each(
+                {"event": "nodes"}, {"event": "quorum", "quorate": True}, {"event": "link", "nodeid": second}
+            )
+            assert nodes["members"] == quorum["members"] == everyone
+            assert link["connected"] is True
 
             async with triocoro.open_group("chat\0", endpoint=corosync_cluster[second]) as group:
                 found = await events.until(event="group")

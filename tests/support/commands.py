@@ -87,12 +87,22 @@ class Following:
 
     async def until(self, **fields: object) -> dict[str, Any]:
         """Wait for the next result that has these fields among others, and return it."""
+        (found,) = await self.until_each(fields)
+        return found
+
+    async def until_each(self, *wanted: dict[str, object]) -> list[dict[str, Any]]:
+        """Wait until there is a result for each of these sets of fields, in whatever order, and return the results."""
+        found: dict[int, dict[str, Any]] = {}
         with trio.fail_after(_LIMIT):
             async for envelope in self._envelopes:
                 result: dict[str, Any] = envelope["result"]
-                if fields.items() <= result.items():
-                    return result
-        raise AssertionError(f"it has ended without {fields}")
+                for number, fields in enumerate(wanted):
+                    if number not in found and fields.items() <= result.items():
+                        found[number] = result
+                        break
+                if len(found) == len(wanted):
+                    return [found[number] for number in range(len(wanted))]
+        raise AssertionError(f"it has ended, and of {wanted} there was only {found}")
 
 
 @asynccontextmanager
