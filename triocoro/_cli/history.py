@@ -14,7 +14,7 @@ from .job import Job, Status
 from .output import Output, json_option
 
 if TYPE_CHECKING:
-    from ..testing import ClusterOptions, Entry, History
+    from ..testing import Call, Cancellation, ClusterOptions, Delivery, Entry, Failure, History, Loss, Return
 
 _file = click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 
@@ -52,30 +52,43 @@ async def _show(output: Output, file: Path) -> Status:
 
 
 def _line(entry: Entry, began: float) -> str:
-    from ..testing import Call, Cancellation, Delivery, Failure, Fault, Loss, Return
-
-    def arguments(values: Mapping[str, Any]) -> str:
-        return ", ".join(f"{name}={value!r}" for name, value in values.items())
+    from ..testing import Fault, Invocation, Note, Outcome
 
     match entry:
         case Fault():
-            place, what = "cluster", f"{entry.verb}({arguments(entry.arguments)})"
+            place, what = "cluster", f"{entry.verb}({_arguments(entry.arguments)})"
+        case Note():
+            place, what = "test" if entry.node is None else f"node {entry.node}", entry.text
+        case Invocation():
+            place, what = entry.client, f"*{entry.number} {entry.name}({', '.join(map(repr, entry.arguments))})"
+        case Outcome():
+            ending = f"returns {entry.result!r}" if entry.error is None else f"is {entry.status.value}: {entry.error}"
+            place, what = entry.client, f"*{entry.number} {ending}"
         case _:
-            place = f"node {entry.node} {entry.client}.{entry.handle}"
-            match entry:
-                case Call():
-                    what = f"#{entry.number} {entry.function}({arguments(entry.arguments)})"
-                case Return():
-                    what = f"#{entry.number} returns {entry.result!r}"
-                case Failure():
-                    what = f"#{entry.number} raises {entry.error}"
-                case Cancellation():
-                    what = f"#{entry.number} is cancelled"
-                case Delivery():
-                    what = repr(entry.event)
-                case Loss():
-                    what = "the connection is lost"
+            place, what = f"node {entry.node} {entry.client}.{entry.handle}", _of_client(entry)
     return f"{entry.time - began:10.3f}  {place:<18} {what}"
+
+
+def _of_client(entry: Call | Return | Failure | Cancellation | Delivery | Loss) -> str:
+    from ..testing import Call, Cancellation, Delivery, Failure, Return
+
+    match entry:
+        case Call():
+            return f"#{entry.number} {entry.function}({_arguments(entry.arguments)})"
+        case Return():
+            return f"#{entry.number} returns {entry.result!r}"
+        case Failure():
+            return f"#{entry.number} raises {entry.error}"
+        case Cancellation():
+            return f"#{entry.number} is cancelled"
+        case Delivery():
+            return repr(entry.event)
+        case _:
+            return "the connection is lost"
+
+
+def _arguments(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in values.items())
 
 
 @command.command(

@@ -21,10 +21,15 @@ from ._history.entries import (
     Entry,
     Failure,
     Fault,
+    Invocation,
     Loss,
+    Note,
+    Outcome,
+    OutcomeStatus,
     Return,
 )
 from ._history.history import History
+from ._history.operations import Operation, OperationResult
 from ._history.recording import RecordingEndpoint
 from ._netns.cluster import NetnsCluster
 from ._netns.installation import describe_daemon, describe_libraries, describe_user
@@ -53,10 +58,16 @@ __all__ = [
     "FakeClusterSource",
     "Fault",
     "History",
+    "Invocation",
     "Loss",
     "NetnsCluster",
     "NetnsClusterPool",
     "Node",
+    "Note",
+    "Operation",
+    "OperationResult",
+    "Outcome",
+    "OutcomeStatus",
     "RecordingEndpoint",
     "Return",
     "Rule",

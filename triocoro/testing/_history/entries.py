@@ -1,8 +1,9 @@
-"""The entries of a history: what a client called, how the call ended, what it was told, and injected faults."""
+"""The entries of a history: what a client called, how the call ended, what it was told, faults, and what tests add."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from enum import Enum
 from typing import Any, Final, TypeAlias
 
 import attrs
@@ -11,7 +12,7 @@ from .values import show
 
 
 @attrs.frozen(kw_only=True)
-class _ClientEntry:
+class ClientEntry:
     """What all entries of a client have in common."""
 
     time: float
@@ -25,7 +26,7 @@ class _ClientEntry:
 
 
 @attrs.frozen(kw_only=True)
-class Call(_ClientEntry):
+class Call(ClientEntry):
     """A client called a function. The `Return`, `Failure` or `Cancellation` with the same number says how it ended."""
 
     number: int
@@ -37,7 +38,7 @@ class Call(_ClientEntry):
 
 
 @attrs.frozen(kw_only=True)
-class Return(_ClientEntry):
+class Return(ClientEntry):
     """A call returned."""
 
     number: int
@@ -49,7 +50,7 @@ class Return(_ClientEntry):
 
 
 @attrs.frozen(kw_only=True)
-class Failure(_ClientEntry):
+class Failure(ClientEntry):
     """A call raised an error."""
 
     number: int
@@ -59,7 +60,7 @@ class Failure(_ClientEntry):
 
 
 @attrs.frozen(kw_only=True)
-class Cancellation(_ClientEntry):
+class Cancellation(ClientEntry):
     """A call was cancelled."""
 
     number: int
@@ -67,7 +68,7 @@ class Cancellation(_ClientEntry):
 
 
 @attrs.frozen(kw_only=True)
-class Delivery(_ClientEntry):
+class Delivery(ClientEntry):
     """A client took an event from a connection."""
 
     event: Any
@@ -78,7 +79,7 @@ class Delivery(_ClientEntry):
 
 
 @attrs.frozen(kw_only=True)
-class Loss(_ClientEntry):
+class Loss(ClientEntry):
     """A client found its connection broken."""
 
 
@@ -94,6 +95,65 @@ class Fault:
     """The arguments of `History.fault`."""
 
 
-ENTRIES: Final = (Call, Return, Failure, Cancellation, Delivery, Loss, Fault)
-Entry: TypeAlias = "Call | Return | Failure | Cancellation | Delivery | Loss | Fault"
+@attrs.frozen(kw_only=True)
+class _ApplicationEntry:
+    """What the entries of an application's own operations have in common."""
+
+    time: float
+    """When it happened, in seconds of the history's clock."""
+    client: str
+    """Who carries out the operation."""
+    node: int | None = None
+    """The id of the node that the client uses, if the application has said so."""
+    number: int
+    """Tells the operations of a client apart; a history counts them from 1."""
+
+
+@attrs.frozen(kw_only=True)
+class Invocation(_ApplicationEntry):
+    """The application began an operation of its own. The `Outcome` with the same number says how it ended."""
+
+    name: str
+    """What it does, such as ``put``."""
+    arguments: tuple[Any, ...] = attrs.field(default=(), repr=show)
+    """The arguments."""
+
+
+class OutcomeStatus(Enum):
+    """How an application's operation ended."""
+
+    RETURNED = "returned"
+    """It took effect, and has a result."""
+    REFUSED = "refused"
+    """It never took effect, and never will."""
+    UNKNOWN = "unknown"
+    """It may have taken effect, and may yet do so: it was cancelled, or its error does not tell."""
+
+
+@attrs.frozen(kw_only=True)
+class Outcome(_ApplicationEntry):
+    """An operation of the application ended."""
+
+    status: OutcomeStatus
+    """Whether it took effect."""
+    result: Any = attrs.field(default=None, repr=show)
+    """What it returned."""
+    error: str | None = None
+    """The name of the class of the exception that ended it."""
+
+
+@attrs.frozen(kw_only=True)
+class Note:
+    """A line that a test, or the application, has added for readers."""
+
+    time: float
+    """When it was noted, in seconds of the history's clock."""
+    text: str
+    """What happened."""
+    node: int | None = None
+    """The id of the node that it is about."""
+
+
+ENTRIES: Final = (Call, Return, Failure, Cancellation, Delivery, Loss, Fault, Invocation, Outcome, Note)
+Entry: TypeAlias = "Call | Return | Failure | Cancellation | Delivery | Loss | Fault | Invocation | Outcome | Note"
 """One line of a history."""

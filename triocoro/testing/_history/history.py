@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import heapq
+import itertools
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import trio
 
+from ... import _validate
 from ..._endpoint import check_endpoint
 from ..._services import Endpoint, HasEndpoint
 from .._cluster.node import Node
 from . import json_lines
-from .entries import ENTRIES, Call, Entry, Fault
+from .entries import ENTRIES, Call, ClientEntry, Entry, Fault, Invocation, Note
 from .normalising import normalised
+from .operations import Operation, OperationResult, operations, recorded
 from .recording import RecordingEndpoint
 from .values import immutable
 
@@ -34,6 +38,9 @@ class History:  # noqa: PLW1641 - it changes, so it has no hash
         for entry in entries:
             self.append(entry)
         self._clients: set[str] = set()
+        self._numbers = itertools.count(
+            1 + max((entry.number for entry in self._entries if isinstance(entry, Invocation)), default=0)
+        )
         self.clock = clock
 
     def __repr__(self) -> str:
@@ -78,8 +85,8 @@ class History:  # noqa: PLW1641 - it changes, so it has no hash
         if not isinstance(client, str):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"client must be a str, not {type(client).__name__}")
         endpoint = node.endpoint if via is None else check_endpoint(via)
-        recorded = {entry.client for entry in self._entries if not isinstance(entry, Fault)}
-        if client in self._clients | recorded:
+        known = {entry.client for entry in self._entries if isinstance(entry, ClientEntry)}
+        if client in self._clients | known:
             raise ValueError(f"this history has a client {client!r} already; each needs a name of its own")
         self._clients.add(client)
         return RecordingEndpoint(
@@ -99,6 +106,68 @@ class History:  # noqa: PLW1641 - it changes, so it has no hash
         """
         self.append(Fault(time=self.clock(), verb=verb, arguments=immutable(arguments)))
 
+    def note(self, text: str, *, node: int | None = None) -> None:
+        """Add a line for readers of the history; `check` does not need it.
+
+        Args:
+            text: what happened.
+            node: the id of the node that it is about.
+
+        Raises:
+            TypeError: the text is no str.
+        """
+        _validate.instance(text, str, "text")
+        self.append(Note(time=self.clock(), text=text, node=node))
+
+    def operation(
+        self,
+        name: str,
+        *arguments: object,
+        client: str | None = None,
+        node: int | None = None,
+        refused: type[BaseException] | tuple[type[BaseException], ...] = (),
+    ) -> AbstractContextManager[OperationResult]:
+        """Record an operation of the application, which takes place within a `with` block.
+
+        The block sets `result` of what it gets. An operation whose block raises has no result. If the exception says
+        that it never took effect (it is one of `refused`, `NotCommittedError` or `NotPrimaryError`), it is REFUSED;
+        else it is UNKNOWN. The exception propagates.
+
+        ::
+
+            with history.operation("put", "key", 1, client="one") as operation:
+                operation.result = await store.put("key", 1)
+
+        Args:
+            name: what it does, such as ``put``.
+            arguments: its arguments: plain values, as in JSON, bytes, and values of triocoro. Lists and sets become
+                tuples.
+            client: who carries it out; by default the name of the current task.
+            node: the id of the node that the client uses.
+            refused: exceptions that say that the operation never took effect.
+
+        Raises:
+            TypeError: an argument or the result cannot be kept, or the name is no str.
+        """
+        _validate.instance(name, str, "name")
+        return recorded(
+            self.append,
+            self.clock,
+            Invocation(
+                time=self.clock(),
+                client=trio.lowlevel.current_task().name if client is None else client,
+                node=node,
+                number=next(self._numbers),
+                name=name,
+                arguments=immutable(arguments),
+            ),
+            refused if isinstance(refused, tuple) else (refused,),
+        )
+
+    def operations(self) -> list[Operation]:
+        """Return the application's operations in the order in which they began, without those that were refused."""
+        return operations(self._entries)
+
     @classmethod
     def merge(cls, histories: Iterable[History]) -> History:
         """Merge several histories by time. The order of the entries within each history is kept.
@@ -107,23 +176,24 @@ class History:  # noqa: PLW1641 - it changes, so it has no hash
         connections and calls were numbered continuously.
 
         Raises:
-            ValueError: clients of the same name opened the same handle in two histories, so they are two clients.
+            ValueError: clients of the same name opened the same handle, or began the same operation, in two histories,
+                so they are two clients.
             TypeError: one of them is no history.
         """
         parts = list(histories)
         for part in parts:
             check_history(part)
-        connected: set[tuple[str, int]] = set()
+        begun: set[tuple[str, str, int]] = set()
         for part in parts:
             own = {
-                (entry.client, entry.handle)
+                ("connection", entry.client, entry.handle)
                 for entry in part
                 if isinstance(entry, Call) and entry.function.startswith("connect_")
-            }
-            if own & connected:
-                client, _ = min(own & connected)
+            } | {("operation", entry.client, entry.number) for entry in part if isinstance(entry, Invocation)}
+            if own & begun:
+                _, client, _ = min(own & begun)
                 raise ValueError(f"two histories have a client {client!r} each; give them names of their own")
-            connected |= own
+            begun |= own
         return cls(heapq.merge(*parts, key=lambda entry: entry.time))
 
     def normalised(self) -> History:

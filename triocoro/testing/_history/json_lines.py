@@ -16,12 +16,12 @@ from typing import Any, cast
 import attrs
 
 from ... import _enums, _types  # pyright: ignore[reportPrivateUsage]  # of our own package
-from .entries import ENTRIES, Entry
+from .entries import ENTRIES, Entry, OutcomeStatus
 
 _TYPES: Mapping[str, Any] = MappingProxyType(
     {
         **{name: value for name, value in (vars(_enums) | vars(_types)).items() if isinstance(value, type)},
-        **{cls.__name__: cls for cls in (*ENTRIES, IPv4Address, IPv6Address, float)},
+        **{cls.__name__: cls for cls in (*ENTRIES, OutcomeStatus, IPv4Address, IPv6Address, float)},
     }
 )
 
@@ -33,6 +33,11 @@ def encode(entries: Iterable[Entry]) -> str:
         TypeError: an entry holds a value that no recording produces, such as a list.
     """
     return "".join(f"{json.dumps(_encoded(entry), separators=(',', ':'))}\n" for entry in entries)
+
+
+def check(value: object) -> None:
+    """Raise `TypeError` for a value that cannot be written."""
+    _encoded(value)
 
 
 def decode(text: str) -> list[Entry]:
