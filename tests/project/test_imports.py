@@ -52,6 +52,7 @@ LAYERS: Final = (
     ("what clusters share", "triocoro.testing._cluster"),
     ("histories", "triocoro.testing._history"),
     ("checkers", "triocoro.testing._checkers"),
+    ("timelines", "triocoro.testing._timeline"),
     ("clusters", "triocoro.testing._fake", "triocoro.testing._netns"),
     ("reuse of clusters", "triocoro.testing._pool"),
     ("testing", "triocoro.testing"),

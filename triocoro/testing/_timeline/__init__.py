@@ -1,0 +1,1 @@
+"""Timelines: what a history says happened, for people."""

@@ -1,0 +1,353 @@
+"""`tell`: reads a history, and makes a `Story` of it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import Final
+
+import attrs
+
+from ..._types import (
+    ConfigChange,
+    MessageLost,
+    NodelistChange,
+    QuorumChange,
+    RingId,
+    TotemChange,
+    VotequorumChange,
+    VotequorumInfo,
+    VotequorumNodelist,
+)
+from .._checkers.electorate import Electorate
+from .._cluster.options import ClusterOptions
+from .._history.entries import (
+    Call,
+    Cancellation,
+    ClientEntry,
+    Delivery,
+    Entry,
+    Failure,
+    Fault,
+    Invocation,
+    Loss,
+    Note,
+    Outcome,
+    OutcomeStatus,
+    Return,
+)
+from .._history.history import History
+from . import words
+from .network import network_after
+from .sendings import Sendings
+from .story import Condition, Event, GroupSpan, Kind, NodeSpan, NodeState, OperationSpan, Sending, Story
+
+_LONG: Final = 0.05
+"""Seconds after which it is worth a line that a call was given up."""
+
+_CHANGES: Final = frozenset(
+    {
+        "set",
+        "delete",
+        "increment",
+        "decrement",
+        "set_expected",
+        "set_votes",
+        "qdevice_register",
+        "qdevice_unregister",
+        "qdevice_master_wins",
+        "kill_node",
+        "try_shutdown",
+        "reload_config",
+    }
+)
+"""Calls that change more than the client's own state."""
+
+_QUIET: Final = frozenset({"TryAgainError"})
+"""Errors after which the SDK tries again."""
+
+_AFTER: Final = {
+    "kill": Condition.DOWN,
+    "stop": Condition.DOWN,
+    "remove_node": Condition.DOWN,
+    "start": Condition.UP,
+    "restart": Condition.UP,
+    "add_node": Condition.UP,
+    "thaw": Condition.UP,
+    "freeze": Condition.FROZEN,
+}
+"""The condition of a node after each verb."""
+
+
+def tell(history: History, options: ClusterOptions | None = None) -> Story:
+    """What a history says happened.
+
+    Args:
+        history: the history.
+        options: how the cluster was configured. With them, quorum is derived from the votes where no client asked.
+    """
+    return _Teller(list(history), getattr(history, "dropped", 0), options).story()
+
+
+class _Teller:
+    def __init__(self, entries: list[Entry], dropped: int, options: ClusterOptions | None) -> None:
+        self._entries = entries
+        self._dropped = dropped
+        self._electorate = None if options is None else Electorate(options)
+        self._began = entries[0].time if entries else 0.0
+        self._now = 0.0
+        self._index = 0
+        self._events: list[Event] = []
+        self._nodes = _nodes(entries, () if options is None else options.nodeids)
+        self._states = dict.fromkeys(self._nodes, NodeState())
+        self._since = dict.fromkeys(self._nodes, 0.0)
+        self._node_spans: list[NodeSpan] = []
+        self._views: dict[tuple[str, int], GroupSpan] = {}
+        self._group_spans: list[GroupSpan] = []
+        self._sendings = Sendings(self._began)
+        self._calls: dict[tuple[str, int], Call] = {}
+        self._operations: dict[tuple[str, int], OperationSpan] = {}
+
+    def story(self) -> Story:
+        clients: dict[str, int | None] = {}
+        for index, entry in enumerate(self._entries):
+            self._index, self._now = index, entry.time - self._began
+            client: str | None = getattr(entry, "client", None)
+            if client is not None and clients.get(client) is None:
+                clients[client] = getattr(entry, "node", None)
+            view = self._views.get((entry.client, entry.handle)) if isinstance(entry, ClientEntry) else None
+            self._sendings.read(index, entry, () if view is None else view.members)
+            self._read(entry)
+        views = tuple(attrs.evolve(view, ended=self._now) for view in self._views.values())
+        for node in self._nodes:
+            self._end_span(node)
+        for span in self._operations.values():
+            if span.outcome is None:
+                self._say_unfinished(span)
+        sendings = tuple(self._sendings.result())
+        events = [*self._events, *map(_event, sendings)]
+        return Story(
+            duration=self._now,
+            dropped=self._dropped,
+            nodes=self._nodes,
+            clients=clients,
+            events=tuple(sorted(events, key=lambda event: event.index)),
+            node_spans=tuple(self._node_spans),
+            group_spans=(*self._group_spans, *views),
+            sendings=sendings,
+            operations=tuple(
+                span if span.outcome is not None else attrs.evolve(span, ended=self._now)
+                for span in self._operations.values()
+            ),
+            pending=tuple(self._calls.values()),
+            states=self._states,
+            views=views,
+            network=network_after(self._nodes, self._entries),
+        )
+
+    def _say(self, kind: Kind, text: str, *nodes: int | None, client: str | None = None) -> None:
+        at = tuple(node for node in nodes if node is not None)
+        self._events.append(Event(index=self._index, time=self._now, kind=kind, nodes=at, text=text, client=client))
+
+    def _read(self, entry: Entry) -> None:
+        match entry:
+            case Call():
+                self._read_call(entry)
+            case Return() | Failure() | Cancellation():
+                self._read_end(entry)
+            case Delivery():
+                self._read_delivery(entry)
+            case Loss():
+                self._views_end(entry.client, entry.handle)
+                self._say(Kind.LOSS, "the connection to the daemon is lost", entry.node, client=entry.client)
+            case Fault():
+                self._read_fault(entry)
+            case Note():
+                self._say(Kind.NOTE, entry.text, entry.node)
+            case Invocation():
+                key = (entry.client, entry.number)
+                self._operations[key] = OperationSpan(
+                    invocation=entry, outcome=None, began=self._now, ended=self._now, index=self._index
+                )
+            case Outcome():
+                self._read_outcome(entry)
+
+    def _read_call(self, call: Call) -> None:
+        if self._electorate is not None:
+            self._electorate.note(call)
+        if call.function != "close":
+            self._calls[call.client, call.number] = call
+            return
+        self._views_end(call.client, call.handle)
+        for key, pending in [*self._calls.items()]:
+            if (pending.client, pending.handle) == (call.client, call.handle):
+                del self._calls[key]
+
+    def _read_end(self, end: Return | Failure | Cancellation) -> None:
+        call = self._calls.pop((end.client, end.number), None)
+        if call is None:
+            return
+        text = words.call_in_words(call.function, call.arguments)
+        waited = end.time - call.time
+        match end:
+            case Return():
+                if call.function in _CHANGES:
+                    self._say(Kind.CALL, text, end.node, client=end.client)
+                elif call.function == "is_quorate" and isinstance(end.result, bool):
+                    self._note_quorum(end.node, end.result)
+                elif isinstance(end.result, VotequorumInfo) and end.result.nodeid == end.node:
+                    self._note_quorum(end.node, end.result.quorate)
+                elif call.function == "leave":
+                    self._views_end(end.client, end.handle)
+            case Failure() if end.error not in _QUIET:
+                self._say(Kind.CALL, f"{text} raises {end.error}", end.node, client=end.client)
+            case Cancellation() if waited >= _LONG:
+                given_up = f"{text} is given up after {waited:.3f} s without an answer"
+                self._say(Kind.CALL, given_up, end.node, client=end.client)
+            case _:
+                pass
+
+    def _read_delivery(self, entry: Delivery) -> None:
+        match entry.event:
+            case TotemChange(ring_id, members) | VotequorumNodelist(ring_id, members):
+                self._note_ring(entry.node, ring_id, members)
+            case NodelistChange(ring_id, members):
+                self._note_ring(entry.node, ring_id, members)
+            case QuorumChange(quorate, ring_id, members):
+                self._note_ring(entry.node, ring_id, members, quorate=quorate)
+            case VotequorumChange(quorate):
+                self._note_quorum(entry.node, quorate)
+            case ConfigChange():
+                self._note_view(entry, entry.event)
+            case MessageLost(payload):
+                text = f"a message was lost: {words.value_in_words(payload)}"
+                self._say(Kind.LOSS, text, entry.node, client=entry.client)
+            case _:
+                pass
+
+    def _read_fault(self, fault: Fault) -> None:
+        node = words.node_of_fault(fault)
+        self._say(Kind.FAULT, words.fault_in_words(fault), node)
+        condition = _AFTER.get(fault.verb)
+        if node is None or condition is None:
+            return
+        before = self._states[node]
+        if condition is Condition.DOWN or fault.verb in {"start", "restart"} or before.condition is Condition.DOWN:
+            self._change(node, NodeState(condition))
+        else:
+            self._change(node, attrs.evolve(before, condition=condition))
+
+    def _read_outcome(self, outcome: Outcome) -> None:
+        span = self._operations.get((outcome.client, outcome.number))
+        if span is None:
+            return
+        self._operations[outcome.client, outcome.number] = attrs.evolve(span, outcome=outcome, ended=self._now)
+        text = words.operation_in_words(span.invocation)
+        match outcome.status:
+            case OutcomeStatus.RETURNED:
+                text += f" returns {words.value_in_words(outcome.result)}"
+            case OutcomeStatus.REFUSED:
+                text += f" is refused: {outcome.error}"
+            case OutcomeStatus.UNKNOWN:
+                text += f" fails, and may have happened: {outcome.error}"
+        if self._now - span.began >= _LONG:
+            text += f" (after {self._now - span.began:.3f} s)"
+        self._say(Kind.OPERATION, text, outcome.node, client=outcome.client)
+
+    def _say_unfinished(self, span: OperationSpan) -> None:
+        invocation = span.invocation
+        self._index, now, self._now = span.index, self._now, span.began
+        text = f"{words.operation_in_words(invocation)} begins, and has not ended"
+        self._say(Kind.OPERATION, text, invocation.node, client=invocation.client)
+        self._now = now
+
+    def _note_ring(self, node: int, ring_id: RingId, members: tuple[int, ...], *, quorate: bool | None = None) -> None:
+        state = self._states[node]
+        if state.ring_id is not None and ring_id.seq < state.ring_id.seq:
+            return  # a slow reader
+        if state.ring_id == ring_id:
+            if quorate is not None:
+                self._note_quorum(node, quorate)
+            return
+        if quorate is None and self._electorate is not None:
+            quorate = self._electorate.verdict(members, None)
+        self._change(node, attrs.evolve(state, ring_id=ring_id, members=tuple(sorted(members)), quorate=quorate))
+        known = {True: ", quorate", False: ", NOT quorate", None: ""}[quorate]
+        alone = f"ring of {words.nodes_in_words(sorted(members))}" if len(members) > 1 else "alone in its ring"
+        self._say(Kind.RING, f"{alone}{known}", node)
+
+    def _note_quorum(self, node: int, quorate: bool) -> None:  # noqa: FBT001 - it is what is noted
+        state = self._states[node]
+        if state.quorate != quorate:
+            self._change(node, attrs.evolve(state, quorate=quorate))
+            self._say(Kind.QUORUM, "quorate" if quorate else "NOT quorate", node)
+
+    def _note_view(self, entry: Delivery, change: ConfigChange) -> None:
+        key = (entry.client, entry.handle)
+        group = self._sendings.group_of(*key)
+        self._views_end(*key)
+        own = self._sendings.address_of(*key)
+        if own is None or own in change.members:
+            self._views[key] = GroupSpan(
+                client=entry.client,
+                node=entry.node,
+                handle=entry.handle,
+                group=group,
+                members=change.members,
+                began=self._now,
+                ended=self._now,
+            )
+        text = f"{words.group_in_words(group)}: {words.members_in_words(change.members)}"
+        changes = words.changes_in_words((*change.joined, *change.left))
+        self._say(Kind.GROUP, f"{text} ({changes})" if changes else text, entry.node, client=entry.client)
+
+    def _views_end(self, client: str, handle: int) -> None:
+        view = self._views.pop((client, handle), None)
+        if view is not None:
+            self._group_spans.append(attrs.evolve(view, ended=self._now))
+
+    def _change(self, node: int, state: NodeState) -> None:
+        self._end_span(node)
+        self._states[node] = state
+        self._since[node] = self._now
+
+    def _end_span(self, node: int) -> None:
+        if self._now > self._since[node]:
+            span = NodeSpan(node=node, began=self._since[node], ended=self._now, state=self._states[node])
+            self._node_spans.append(span)
+
+
+def _nodes(entries: Collection[Entry], configured: Collection[int]) -> tuple[int, ...]:
+    """All nodes that are named anywhere."""
+
+    def named() -> Iterator[int]:
+        yield from configured
+        for entry in entries:
+            match entry:
+                case Fault():
+                    node = words.node_of_fault(entry)
+                    yield from () if node is None else (node,)
+                    yield from (node for side in entry.arguments.get("sides", ()) for node in side)
+                case Delivery(event=TotemChange(_, members)):
+                    yield from members
+                case _:
+                    node = entry.node
+                    yield from () if node is None else (node,)
+
+    return tuple(sorted(set(named())))
+
+
+def _event(sending: Sending) -> Event:
+    """A message as an event, with its fate."""
+    receivers = [words.client_in_words(receipt.client) for receipt in sending.receipts]
+    fate = f"received by {', '.join(receivers)}" if receivers else "received by no recorded client"
+    if sending.missed:
+        fate += f", not by {words.numbers(sending.missed)}"
+    text = f"sends {words.value_in_words(sending.payload)} to {words.group_in_words(sending.group)}"
+    return Event(
+        index=sending.index,
+        time=sending.time,
+        kind=Kind.MESSAGE,
+        nodes=(sending.node,),
+        text=f"{text}: {'LOST' if sending.lost else fate}",
+        client=sending.client,
+    )
