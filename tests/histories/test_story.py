@@ -126,3 +126,11 @@ async def test_operations_and_notes(autojump_clock: trio.testing.MockClock) -> N
     assert texts(story, Kind.NOTE) == ["a takeover"]
     assert story.nodes == (1, 2)
     assert story.clients == {"one": 1, "two": None}
+
+
+def test_states_that_last_no_time_keep_their_place() -> None:
+    history = History(clock=lambda: 1.0)
+    for verb in ("freeze", "thaw", "kill"):
+        history.fault(verb, node=1)
+    spans = [(span.first, span.end, span.state.condition) for span in tell(history).node_spans]
+    assert spans == [(0, 1, Condition.FROZEN), (1, 2, Condition.UP), (2, 3, Condition.DOWN)]

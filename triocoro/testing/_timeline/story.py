@@ -83,6 +83,10 @@ class NodeSpan:
     node: int
     began: float
     ended: float
+    first: int
+    """The place of the entry that the span begins with. Much can happen at one time."""
+    end: int
+    """The place of the entry after the span."""
     state: NodeState
 
 
@@ -98,6 +102,10 @@ class GroupSpan:
     members: tuple[Address, ...]
     began: float
     ended: float
+    first: int
+    """The place of the entry that the span begins with."""
+    end: int
+    """The place of the entry after the span."""
 
 
 @attrs.frozen(kw_only=True)

@@ -99,7 +99,7 @@ class _Teller:
         self._events: list[Event] = []
         self._nodes = _nodes(entries, () if options is None else options.nodeids)
         self._states = dict.fromkeys(self._nodes, NodeState())
-        self._since = dict.fromkeys(self._nodes, 0.0)
+        self._since = dict.fromkeys(self._nodes, (0, 0.0))
         self._node_spans: list[NodeSpan] = []
         self._views: dict[tuple[str, int], GroupSpan] = {}
         self._group_spans: list[GroupSpan] = []
@@ -117,7 +117,8 @@ class _Teller:
             view = self._views.get((entry.client, entry.handle)) if isinstance(entry, ClientEntry) else None
             self._sendings.read(index, entry, () if view is None else view.members)
             self._read(entry)
-        views = tuple(attrs.evolve(view, ended=self._now) for view in self._views.values())
+        self._index = len(self._entries)
+        views = tuple(attrs.evolve(view, ended=self._now, end=self._index) for view in self._views.values())
         for node in self._nodes:
             self._end_span(node)
         for span in self._operations.values():
@@ -295,6 +296,8 @@ class _Teller:
                 members=change.members,
                 began=self._now,
                 ended=self._now,
+                first=self._index,
+                end=self._index,
             )
         text = f"{words.group_in_words(group)}: {words.members_in_words(change.members)}"
         changes = words.changes_in_words((*change.joined, *change.left))
@@ -303,16 +306,18 @@ class _Teller:
     def _views_end(self, client: str, handle: int) -> None:
         view = self._views.pop((client, handle), None)
         if view is not None:
-            self._group_spans.append(attrs.evolve(view, ended=self._now))
+            self._group_spans.append(attrs.evolve(view, ended=self._now, end=self._index))
 
     def _change(self, node: int, state: NodeState) -> None:
         self._end_span(node)
         self._states[node] = state
-        self._since[node] = self._now
+        self._since[node] = self._index, self._now
 
     def _end_span(self, node: int) -> None:
-        if self._now > self._since[node]:
-            span = NodeSpan(node=node, began=self._since[node], ended=self._now, state=self._states[node])
+        first, began = self._since[node]
+        if self._index > first:
+            state = self._states[node]
+            span = NodeSpan(node=node, began=began, ended=self._now, first=first, end=self._index, state=state)
             self._node_spans.append(span)
 
 
