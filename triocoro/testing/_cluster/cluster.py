@@ -13,10 +13,13 @@ import trio
 from ..._cfg import open_cfg
 from ..._errors import CorosyncError
 from ..._runs import require_trio
+from .._history.history import History, check_history
+from .._history.recording import not_recorded
 from .addresses import Addresses
 from .network import Network
 from .node import Node, node_of
 from .options import ClusterOptions
+from .recording import Recording
 from .settling import MembershipWatch
 from .waits import stretched
 
@@ -32,6 +35,7 @@ class Cluster(AbstractContextManager["Cluster"], AbstractAsyncContextManager["Cl
         """Tells the cluster apart from others of this process, in messages and in the labels of its nodes."""
         self._options = options
         self._network = Network(frozenset(options.nodeids), options.links)
+        self._recording = Recording()
         self._addresses: Addresses = Addresses(options.ip_versions).with_nodes(options.nodeids)
 
     @property
@@ -48,6 +52,29 @@ class Cluster(AbstractContextManager["Cluster"], AbstractAsyncContextManager["Cl
     def network(self) -> Network:
         """The cuts and the packet loss that are in force."""
         return self._network
+
+    @property
+    def history(self) -> History | None:
+        """The history that the cluster is recorded into; `None` if it is not recorded."""
+        return self._recording.history
+
+    def record(self, history: History | None) -> None:
+        """Record the cluster into a history of its own, from now on.
+
+        The history gets what is done to the cluster: each of the methods that change the network, the nodes, or one
+        node, once it has taken effect. And it gets what clients do and are told, over connections that are made from
+        now on with an endpoint of one of the nodes. Those of a node's own endpoint are the client ``node 1`` in it, for
+        node 1. Endpoints of `History.endpoint` are clients with their own names, and recorded once.
+
+        Args:
+            history: where to record; it replaces an earlier one. `None` ends the recording.
+
+        Raises:
+            TypeError: it is no history.
+        """
+        if history is not None:
+            check_history(history)
+        self._recording.record(history)
 
     __iter__ = None
     """Not iterable: without this, Python would iterate by `cluster[0]`, `cluster[1]` and so on. `nodes` is."""
@@ -87,14 +114,17 @@ class Cluster(AbstractContextManager["Cluster"], AbstractAsyncContextManager["Cl
 
         Cancelled: it may have been cut.
         """
-        await self._rewire(lambda network: network.partition(sides))
+        sets = [frozenset(side) for side in sides]
+        with self._recording.fault("partition", sides=sets):
+            await self._rewire(lambda network: network.partition(sets))
 
     async def isolate(self, nodeid: int) -> None:
         """Cut one node off from all others; other cuts stay as they are.
 
         Cancelled: it may have been cut off.
         """
-        await self._rewire(lambda network: network.isolate(nodeid))
+        with self._recording.fault("isolate", nodeid=nodeid):
+            await self._rewire(lambda network: network.isolate(nodeid))
 
     async def cut(self, source: int, target: int, *, link: int | None = None) -> None:
         """Drop everything that node `source` sends to node `target`; the other direction, and other cuts, stay as is.
@@ -110,7 +140,9 @@ class Cluster(AbstractContextManager["Cluster"], AbstractAsyncContextManager["Cl
 
         Cancelled: it may have been cut.
         """
-        await self._rewire(lambda network: network.cut_off(source, target, link))
+        on_link = {} if link is None else {"link": link}
+        with self._recording.fault("cut", source=source, target=target, **on_link):
+            await self._rewire(lambda network: network.cut_off(source, target, link))
 
     async def lose(self, percent: float, *, nodes: Iterable[int] | None = None) -> None:
         """Drop packets at random on their way to nodes. This replaces the earlier loss at these nodes.
@@ -126,14 +158,16 @@ class Cluster(AbstractContextManager["Cluster"], AbstractAsyncContextManager["Cl
         Cancelled: it may be in force.
         """
         nodeids = frozenset(self.nodes if nodes is None else nodes)
-        await self._rewire(lambda network: network.lose(percent, nodeids))
+        with self._recording.fault("lose", percent=percent, nodes=nodeids):
+            await self._rewire(lambda network: network.lose(percent, nodeids))
 
     async def heal(self) -> None:
         """Remove all cuts and all packet loss.
 
         Cancelled: they may have been removed.
         """
-        await self._rewire(lambda network: network.healed())
+        with self._recording.fault("heal"):
+            await self._rewire(lambda network: network.healed())
 
     async def add_node(self, nodeid: int | None = None, *, votes: int = 1) -> Node:
         """Add a node at run time: put it into the node list on all nodes, reload the list, and start the node.
@@ -156,6 +190,12 @@ class Cluster(AbstractContextManager["Cluster"], AbstractAsyncContextManager["Cl
         """
         require_trio()
         self._check_runs()
+        with self._recording.fault("add_node", nodeid=nodeid, votes=votes) as arguments:
+            node = await self._add_node(nodeid, votes)
+            arguments["nodeid"] = node.nodeid
+            return node
+
+    async def _add_node(self, nodeid: int | None, votes: int) -> Node:
         before = self._options
         options = await self._reconfigure(lambda options: options.with_node(nodeid, votes))
         node = self[options.nodeids[-1]]
@@ -188,9 +228,10 @@ class Cluster(AbstractContextManager["Cluster"], AbstractAsyncContextManager["Cl
         require_trio()
         self._check_runs()
         self._options.without_node(nodeid)
-        await self[nodeid].stop()
-        await self._reconfigure(lambda options: options.without_node(nodeid))
-        await self._reload()
+        with self._recording.fault("remove_node", nodeid=nodeid):
+            await self[nodeid].stop()
+            await self._reconfigure(lambda options: options.without_node(nodeid))
+            await self._reload()
 
     @abstractmethod
     async def _reconfigure(self, change: Callable[[ClusterOptions], ClusterOptions]) -> ClusterOptions:
@@ -215,8 +256,9 @@ class Cluster(AbstractContextManager["Cluster"], AbstractAsyncContextManager["Cl
         left = set(self._up())
         while left:
             nodeid = min(left)
-            async with open_cfg(endpoint=self[nodeid].endpoint) as cfg:
-                await cfg.reload_config()
+            with not_recorded():
+                async with open_cfg(endpoint=self[nodeid].endpoint) as cfg:
+                    await cfg.reload_config()
             left -= self.reachable(nodeid) | {nodeid}
 
     @abstractmethod
@@ -248,7 +290,7 @@ class Cluster(AbstractContextManager["Cluster"], AbstractAsyncContextManager["Cl
         self._check_runs()
         watch = MembershipWatch(self, self._up)
         limit = stretched(_PATIENCE, self.options)
-        with trio.move_on_after(limit) as patience:
+        with not_recorded(), trio.move_on_after(limit) as patience:
             async with trio.open_nursery() as nursery:
                 await watch.settled(nursery)
                 nursery.cancel_scope.cancel()

@@ -20,6 +20,7 @@ from .._cluster.corosync_conf import corosync_conf
 from .._cluster.network import Network
 from .._cluster.node import Node, node_of, removed
 from .._cluster.options import ClusterOptions, ClusterSettings, merge
+from .._cluster.recording import NodeEndpoint, Recording
 from .endpoint import FakeEndpoint, services
 from .exec import coroparse, totemconfig
 from .exec.daemon import Daemon
@@ -93,7 +94,7 @@ class FakeCluster(Cluster):
         self._nodes = {nodeid: self._make_node(nodeid) for nodeid in self.options.nodeids}
 
     def _make_node(self, nodeid: int) -> FakeNode:
-        return FakeNode(nodeid, self, self._totem, self._pids, self._start_one)
+        return FakeNode(nodeid, self, self._recording, totem=self._totem, pids=self._pids, start=self._start_one)
 
     @property
     def nodes(self) -> Mapping[int, FakeNode]:
@@ -207,17 +208,19 @@ class FakeNode(Node):
         self,
         nodeid: int,
         cluster: FakeCluster,
+        recording: Recording,
+        *,
         totem: Totem,
         pids: Iterable[int],
         start: Callable[[FakeNode], None],
     ) -> None:
-        super().__init__(nodeid, cluster.name)
-        self._start = start
+        super().__init__(nodeid, cluster.name, recording)
+        self._start_daemon = start
         self._cluster = cluster
         self._totem = totem
         self._pids = iter(pids)
         self._daemon: Daemon | None = None
-        self._endpoint = self._endpoint_of(os.getpid())
+        self._endpoint = self._endpoint_of(os.getpid(), f"node {nodeid}")
         self._log: list[str] = []
 
     @property
@@ -230,7 +233,8 @@ class FakeNode(Node):
 
         With it, several clients of one node can be members of the same group.
         """
-        return self._endpoint_of(next(self._pids))
+        pid = next(self._pids)
+        return self._endpoint_of(pid, f"node {self.nodeid} pid {pid}")
 
     @property
     def daemon(self) -> Daemon | None:
@@ -259,31 +263,27 @@ class FakeNode(Node):
         daemon = self.daemon
         return daemon is not None and daemon.frozen
 
-    async def start(self) -> None:
-        """Start the daemon, unless it is running."""
+    async def _start(self) -> None:
         self._cluster.check_caller()
         await trio.lowlevel.checkpoint()
         with self._totem.timers.lock:
-            self._start(self)
+            self._start_daemon(self)
 
-    async def stop(self) -> None:
-        """Shut the daemon down cleanly: it disconnects its clients, then leaves its ring. A frozen one thaws first."""
+    async def _stop(self) -> None:
         self._cluster.check_caller()
         await trio.lowlevel.checkpoint()
         with self._totem.timers.lock:
             if self.daemon is not None:
                 self.daemon.shut_down()
 
-    async def kill(self) -> None:
-        """Kill the daemon, frozen or not: its connections break, and the other nodes lose it."""
+    async def _kill(self) -> None:
         self._cluster.check_caller()
         await trio.lowlevel.checkpoint()
         with self._totem.timers.lock:
             self.crash()
             self._totem.reform()
 
-    async def freeze(self) -> None:
-        """Freeze the daemon: it does nothing until `thaw`. The other nodes of its ring lose it at once."""
+    async def _freeze(self) -> None:
         self._cluster.check_caller()
         await trio.lowlevel.checkpoint()
         with self._totem.timers.lock:
@@ -293,8 +293,7 @@ class FakeNode(Node):
                 self.daemon.freeze()
                 self._totem.reform()
 
-    async def thaw(self) -> None:
-        """Let a frozen daemon go on: it handles what has come in, then learns of the rings that it has missed."""
+    async def _thaw(self) -> None:
         self._cluster.check_caller()
         await trio.lowlevel.checkpoint()
         with self._totem.timers.lock:
@@ -311,8 +310,9 @@ class FakeNode(Node):
         if self.daemon is not None:
             self.daemon.die()
 
-    def _endpoint_of(self, pid: int) -> FakeEndpoint:
-        return FakeEndpoint(self.label, self._daemon_to_connect_to, pid, identity=self)
+    def _endpoint_of(self, pid: int, client: str) -> Endpoint:
+        endpoint = FakeEndpoint(self.label, self._daemon_to_connect_to, pid, identity=self)
+        return NodeEndpoint(self, endpoint, self._recording, client)
 
     def _daemon_to_connect_to(self) -> Daemon | None:
         self._cluster.check_process()

@@ -7,19 +7,29 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import trio
 
 from ... import _validate
 from ..._endpoint import check_endpoint
 from ..._services import Endpoint, HasEndpoint
-from .._cluster.node import Node
 from . import json_lines
 from .entries import ENTRIES, Call, ClientEntry, Entry, Fault, Invocation, Note
 from .normalising import normalised
 from .operations import Operation, OperationResult, operations, recorded
 from .recording import RecordingEndpoint
 from .values import immutable
+
+
+@runtime_checkable
+class RecordedNode(HasEndpoint, Protocol):
+    """A node of a cluster."""
+
+    @property
+    def nodeid(self) -> int:
+        """Its id."""
+        ...
 
 
 class History:  # noqa: PLW1641 - it changes, so it has no hash
@@ -68,7 +78,9 @@ class History:  # noqa: PLW1641 - it changes, so it has no hash
             raise TypeError(f"an entry of a history is needed, not {type(entry).__name__}")
         self._entries.append(entry)
 
-    def endpoint(self, node: Node, *, client: str, via: Endpoint | HasEndpoint | None = None) -> RecordingEndpoint:
+    def endpoint(
+        self, node: RecordedNode, *, client: str, via: Endpoint | HasEndpoint | None = None
+    ) -> RecordingEndpoint:
         """Return an endpoint of `node` that records everything that passes through it.
 
         Args:
@@ -80,7 +92,7 @@ class History:  # noqa: PLW1641 - it changes, so it has no hash
             ValueError: the history already has a client of that name, or entries of one.
             TypeError: the node, the name or the endpoint is none.
         """
-        if not isinstance(node, Node):  # pyright: ignore[reportUnnecessaryIsInstance]  # callers need not be typed
+        if isinstance(node, type) or not isinstance(node, RecordedNode):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"node must be a node of a cluster, not {type(node).__name__}")
         if not isinstance(client, str):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"client must be a str, not {type(client).__name__}")

@@ -8,6 +8,7 @@ import math
 import select
 from collections.abc import Awaitable, Callable, Generator, Hashable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial, wraps
 from typing import Any, TypeVar, cast
 
@@ -27,7 +28,30 @@ T = TypeVar("T")
 RawT = TypeVar("RawT")
 
 
-@attrs.define
+_under_way: ContextVar[tuple[Callable[[Entry], None], ...] | None] = ContextVar("triocoro.testing.recorded", default=())
+"""For a connection that this context makes, the `append` of the histories that record it already.
+
+`None`: it is not to be recorded.
+"""
+
+
+@contextmanager
+def not_recorded() -> Generator[None, None, None]:
+    """Within a `with` block, clusters do not record the connections that this context makes."""
+    token = _under_way.set(None)
+    try:
+        yield
+    finally:
+        _under_way.reset(token)
+
+
+def is_to_record(append: Callable[[Entry], None]) -> bool:
+    """Whether the history with this `append` is to record a connection that this context makes through a cluster."""
+    under_way = _under_way.get()
+    return under_way is not None and append not in under_way
+
+
+@attrs.define(eq=False)
 class _Recorder:
     """Writes the entries of one client."""
 
@@ -37,6 +61,30 @@ class _Recorder:
     node: int
     handles: Iterator[int] = attrs.field(factory=lambda: itertools.count(1))
     numbers: Iterator[int] = attrs.field(factory=lambda: itertools.count(1))
+
+    async def connect(self, endpoint: Endpoint, service: ServiceSpec[object, object]) -> object:
+        """Connect to a service, and record all that passes through the handle."""
+        if isinstance(service, CpgSpec):
+            # The history needs the ring that a member starts in, even if the client has not asked for it.
+            raw = await self._connect(endpoint, attrs.evolve(service, initial_totem_conf=True))
+            return raw if service.initial_totem_conf else _WithoutInitialTotem(raw)
+        return await self._connect(endpoint, service)
+
+    async def _connect(self, endpoint: Endpoint, service: ServiceSpec[object, object]) -> object:
+        handle = next(self.handles)
+        raws: list[object] = []
+
+        async def action() -> Address:
+            under_way = _under_way.get()
+            token = _under_way.set(None if under_way is None else (*under_way, self.append))
+            try:
+                raws.append(await endpoint.connect(service))
+            finally:
+                _under_way.reset(token)
+            return Address(self.node, endpoint.pid)
+
+        await self.call(handle, f"connect_{service.name}", attrs.asdict(service), action)
+        return _RecordingHandle(raws[0], self, handle)
 
     def write(self, kind: Callable[..., Entry], handle: int, *, time: float | None = None, **fields: object) -> None:
         time = self.clock() if time is None else time
@@ -134,23 +182,7 @@ class RecordingEndpoint:
         )
         if not isinstance(service, ServiceSpec):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"service must be a ServiceSpec, not {type(service).__name__}")
-        if isinstance(service, CpgSpec):
-            # The history needs the ring that a member starts in, even if the client has not asked for it.
-            raw = await self._connect(attrs.evolve(service, initial_totem_conf=True))
-            return cast("RawT", raw if service.initial_totem_conf else _WithoutInitialTotem(raw))
-        return cast("RawT", await self._connect(service))
-
-    async def _connect(self, service: ServiceSpec[object, object]) -> object:
-        recorder = self._recorder
-        handle = next(recorder.handles)
-        raws: list[object] = []
-
-        async def action() -> Address:
-            raws.append(await self._endpoint.connect(service))
-            return Address(recorder.node, self.pid)
-
-        await recorder.call(handle, f"connect_{service.name}", attrs.asdict(service), action)
-        return _RecordingHandle(raws[0], recorder, handle)
+        return cast("RawT", await self._recorder.connect(self._endpoint, service))
 
 
 class _RecordingHandle:

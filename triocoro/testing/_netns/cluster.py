@@ -87,7 +87,14 @@ class NetnsCluster(Cluster):
 
     def _make_node(self, nodeid: int) -> NodeProcesses:
         processes = NodeProcesses(nodeid, self.name)
-        node = NetnsNode(processes, self.name, self._start_one, self._note_disturbance, self._check_caller)
+        node = NetnsNode(
+            processes,
+            self.name,
+            self._recording,
+            start=self._start_one,
+            note_freeze=self._note_disturbance,
+            check_caller=self._check_caller,
+        )
         # Not in place, as another thread may be going through the nodes.
         self._processes = {**self._processes, nodeid: processes}
         self._nodes = {**self._nodes, nodeid: node}

@@ -10,6 +10,7 @@ import trio
 from ..._services import Endpoint
 from ..._validate import integer
 from .._cluster.node import Node
+from .._cluster.recording import NodeEndpoint, Recording
 from .background import BackgroundRun
 from .node_processes import DaemonProcess, NodeProcesses
 from .readiness import describe_log
@@ -27,20 +28,25 @@ class NetnsNode(Node):
         self,
         processes: NodeProcesses,
         cluster_name: str,
+        recording: Recording,
+        *,
         start: Callable[[NodeProcesses], Awaitable[None]],
         note_freeze: Callable[[], None],
         check_caller: Callable[[], None],
     ) -> None:
-        super().__init__(processes.nodeid, cluster_name)
+        super().__init__(processes.nodeid, cluster_name, recording)
         self._processes = processes
-        self._start = start
+        self._start_daemon = start
+        self._endpoint: Endpoint | None = None
         self._note_freeze = note_freeze
         self._check_caller = check_caller
 
     @property
     def endpoint(self) -> Endpoint:
         """The `endpoint=` of clients of this node's daemon; it stays valid when the daemon is restarted."""
-        return self._processes.endpoint
+        if self._endpoint is None:
+            self._endpoint = NodeEndpoint(self, self._processes.endpoint, self._recording, f"node {self.nodeid}")
+        return self._endpoint
 
     @property
     def pid(self) -> int | None:
@@ -91,33 +97,15 @@ class NetnsNode(Node):
         """Whether the daemon runs; a frozen one does."""
         return self._processes.running
 
-    async def start(self) -> None:
-        """Start the daemon; returns once clients can connect to it. Nothing happens if it runs.
-
-        Cancelled: the daemon may have been started.
-
-        Raises:
-            CorosyncUnavailableError: the daemon ended, or no client could connect to it; the message has its log.
-        """
+    async def _start(self) -> None:
         self._check_caller()
-        await BackgroundRun(lambda: self._start(self._processes)).run()
+        await BackgroundRun(lambda: self._start_daemon(self._processes)).run()
 
-    async def stop(self) -> None:
-        """Shut the daemon down cleanly (SIGTERM: it leaves the cluster), and wait for its end.
-
-        A frozen daemon is thawed for that. Cancelled: the daemon still ends.
-
-        Raises:
-            trio.TooSlowError: it has not ended within 30 seconds; the message has the end of its log.
-        """
+    async def _stop(self) -> None:
         # As systemd does: a stopped process handles SIGTERM only after SIGCONT.
         await self._end(signal.SIGTERM, signal.SIGCONT)
 
-    async def kill(self) -> None:
-        """Kill the daemon (SIGKILL: the other nodes detect the loss), and wait for its end.
-
-        Cancelled: the daemon still ends.
-        """
+    async def _kill(self) -> None:
         await self._end(signal.SIGKILL)
 
     async def _end(self, *signals: signal.Signals) -> None:
@@ -140,15 +128,7 @@ class NetnsNode(Node):
                 f"{describe_log(self._processes.latest_log)}"
             )
 
-    async def freeze(self) -> None:
-        """Stop the daemon in its tracks (SIGSTOP) until `thaw`; returns once all of its threads have stopped.
-
-        Cancelled: it may be frozen.
-
-        Raises:
-            RuntimeError: no daemon runs.
-            trio.TooSlowError: it has not stopped within 30 seconds; the message has the states of its threads.
-        """
+    async def _freeze(self) -> None:
         self._check_caller()
         await trio.lowlevel.checkpoint()
         daemon = self._processes.daemon
@@ -168,8 +148,7 @@ class NetnsNode(Node):
                 f" its threads are in these states: {daemon.states}"
             )
 
-    async def thaw(self) -> None:
-        """Let a frozen daemon go on (SIGCONT)."""
+    async def _thaw(self) -> None:
         self._check_caller()
         await trio.lowlevel.checkpoint_if_cancelled()
         if self._processes.daemon is not None:

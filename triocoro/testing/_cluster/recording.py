@@ -1,0 +1,121 @@
+"""Record what the clients of a cluster do and see, and what is done to its nodes and its network."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Hashable
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TypeVar
+
+import trio
+
+from ..._forks import Origin
+from ..._services import Endpoint, ServiceSpec
+from .._history.entries import Fault
+from .._history.history import History, RecordedNode
+from .._history.recording import RecordingEndpoint, is_to_record
+from .._history.values import immutable
+
+RawT = TypeVar("RawT")
+
+_parts: ContextVar[list[Fault] | None] = ContextVar("triocoro.testing.parts_of_a_fault", default=None)
+"""Collects the faults that the one under way consists of."""
+
+
+class Recording:
+    """Records one cluster, while it has a history to do so."""
+
+    def __init__(self) -> None:
+        self._origin = Origin()
+        self._history: History | None = None
+        self._endpoints: dict[str, RecordingEndpoint] = {}
+
+    @property
+    def history(self) -> History | None:
+        """The history that the cluster is recorded into."""
+        return self._history
+
+    def record(self, history: History | None) -> None:
+        """Record into this history from now on; `None` ends it."""
+        if history is not self._history:
+            self._endpoints = {}
+            self._history = history
+
+    def endpoint(self, node: RecordedNode, endpoint: Endpoint, client: str) -> Endpoint:
+        """The endpoint for a connection that a client makes now with `endpoint`: one that records, or itself."""
+        history = self._history
+        # A forked child has a copy of the history, which its parent never sees.
+        if history is None or not is_to_record(history.append) or self._origin.forked:
+            return endpoint
+        if client not in self._endpoints:
+            self._endpoints[client] = history.endpoint(node, client=client, via=endpoint)
+        return self._endpoints[client]
+
+    @contextmanager
+    def fault(self, verb: str, **arguments: object) -> Generator[dict[str, object], None, None]:
+        """Record the fault that takes effect within the block, which may change its arguments.
+
+        If others are injected in the block, they are its parts: they are recorded only if it fails. A fault that is
+        cancelled may have taken effect, or may yet do so: it has the argument ``cancelled``.
+        """
+        outer = _parts.get()
+        parts: list[Fault] = []
+        token = _parts.set(parts)
+        try:
+            yield arguments
+        except BaseException as error:
+            if not parts and isinstance(error, (trio.Cancelled, KeyboardInterrupt)):
+                parts = self._faults(verb, {**arguments, "cancelled": True})
+            raise
+        else:
+            parts = self._faults(verb, arguments)
+        finally:
+            _parts.reset(token)
+            if outer is not None:
+                outer += parts
+            elif self._history is not None:
+                for fault in parts:
+                    self._history.append(fault)
+
+    def _faults(self, verb: str, arguments: dict[str, object]) -> list[Fault]:
+        history = self._history
+        return [] if history is None else [Fault(time=history.clock(), verb=verb, arguments=immutable(arguments))]
+
+
+class NodeEndpoint:
+    """An endpoint of a node, whose clients are recorded while its cluster is.
+
+    Args:
+        node: the node.
+        endpoint: leads to its daemon.
+        recording: that of the cluster.
+        client: the name of its clients in histories.
+    """
+
+    def __init__(self, node: RecordedNode, endpoint: Endpoint, recording: Recording, client: str) -> None:
+        self._node = node
+        self._endpoint = endpoint
+        self._recording = recording
+        self._client = client
+
+    def __repr__(self) -> str:
+        return repr(self._endpoint)
+
+    @property
+    def label(self) -> str:
+        """The name of the daemon in error messages."""
+        return self._endpoint.label
+
+    @property
+    def identity(self) -> Hashable:
+        """Equal for all endpoints of the same node of the same cluster."""
+        return self._endpoint.identity
+
+    @property
+    def pid(self) -> int:
+        """The pid of this endpoint's clients, as it appears in groups."""
+        return self._endpoint.pid
+
+    async def connect(self, service: ServiceSpec[RawT, object]) -> RawT:
+        """Connect to one of the daemon's services."""
+        return await self._recording.endpoint(self._node, self._endpoint, self._client).connect(service)
