@@ -11,7 +11,7 @@ from support.commands import Result, invoke
 
 import triocoro
 from triocoro import Message
-from triocoro.testing import Cluster, Delivery, History
+from triocoro.testing import Cluster, Delivery, History, timeline
 
 
 @pytest.fixture
@@ -38,6 +38,11 @@ async def test_a_good_history(corosync_cluster: Cluster, file: Path) -> None:
         0, f"{len(history)} entries, 0 violations\n", ""
     )
     done = await invoke("history", "show", str(file))
+    assert done.stdout == f"{timeline(history)}\n"
+    assert "group g: 1 (1 joined)" in done.stdout
+    assert "is killed" in done.stdout
+    assert len((await invoke("history", "show", "--limit=10", str(file))).stdout.splitlines()) <= 10
+    done = await invoke("history", "show", "--entries", str(file))
     lines = done.stdout.splitlines()
     assert len(lines) == len(history)
     assert lines[0].startswith("     0.000  node 1 one.")

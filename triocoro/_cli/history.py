@@ -26,21 +26,38 @@ def command() -> None:
 
 @command.command(
     "show",
-    short_help="Show a history, one entry a line.",
+    short_help="Show what happened according to a history.",
     epilog="""\b
-Example:
-  triocoro history show failed.jsonl | less
+Examples:
+  triocoro history show failed.jsonl
+  triocoro history show --limit=200 failed.jsonl
+  triocoro history show --entries failed.jsonl | less
 """,
 )
 @_file
+@click.option("--entries", is_flag=True, help="Show all of it, one entry a line, as --json does.")
+@click.option(
+    "--limit", type=click.IntRange(10), default=40, show_default=True, metavar="LINES", help="Show at most that much."
+)
 @json_option(version=1)
 @click.pass_obj
-def show(output: Output, file: Path) -> Job:
-    """Show a history, one entry a line: the time since its beginning, the node and the client, and what happened."""
-    return partial(_show, output, file)
+def show(output: Output, file: Path, limit: int, *, entries: bool) -> Job:
+    """Show what happened: faults, rings and quorum, views of groups, messages and losses, in order for all nodes.
+
+    It is the text that the report of a failed test has. It says what it leaves out.
+    """
+    return partial(_show_entries if entries or output.json else _show_timeline, output, file, limit)
 
 
-async def _show(output: Output, file: Path) -> Status:
+async def _show_timeline(output: Output, file: Path, limit: int) -> Status:
+    from ..testing import timeline
+
+    history = _load(file)
+    await output.event(None, lambda: timeline(history, limit=limit))
+    return Status.YES
+
+
+async def _show_entries(output: Output, file: Path, _: int) -> Status:
     from ..testing._history.json_lines import encode
 
     history = _load(file)

@@ -2,7 +2,8 @@
 
 `FakeCluster` runs in memory and starts at once. `NetnsCluster` runs real daemons, each in its own network and mount
 namespaces. Both are a `Cluster`: the same test runs on either. A `History` records what clients do and see, and `check`
-reports what Corosync would not have done. `seeded_run` makes a run that can be repeated.
+reports what Corosync would not have done; `timeline` tells what happened. `seeded_run` makes a run that can be
+repeated.
 
 A test framework can build its own fixtures on the rest, as the pytest plugin does: a `ClusterSource` lends clusters to
 tests, and reuses real ones; `missing_requirements` says what real clusters lack on this machine.
@@ -42,6 +43,7 @@ from ._pool.source import (
     FakeClusterSource,
 )
 from ._seeded import seeded, seeded_run
+from ._timeline.text import timeline
 
 __all__ = [
     "Call",
@@ -81,4 +83,5 @@ __all__ = [
     "process_default_endpoint",
     "seeded",
     "seeded_run",
+    "timeline",
 ]

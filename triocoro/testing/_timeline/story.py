@@ -60,8 +60,12 @@ class Event:
     nodes: tuple[int, ...]
     """The nodes that it is about; empty if it is about the cluster or the test."""
     text: str
+    detail: str = ""
+    """What the text leaves out so that the same news at several nodes has the same text."""
     client: str | None = None
     """The client that saw or did it, if it is about one."""
+    notable: bool = False
+    """Whether it stands out among others of its kind: something failed, or went missing."""
 
 
 @attrs.frozen

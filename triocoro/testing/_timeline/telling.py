@@ -145,9 +145,28 @@ class _Teller:
             network=network_after(self._nodes, self._entries),
         )
 
-    def _say(self, kind: Kind, text: str, *nodes: int | None, client: str | None = None) -> None:
-        at = tuple(node for node in nodes if node is not None)
-        self._events.append(Event(index=self._index, time=self._now, kind=kind, nodes=at, text=text, client=client))
+    def _say(
+        self,
+        kind: Kind,
+        text: str,
+        node: int | None,
+        *,
+        client: str | None = None,
+        detail: str = "",
+        notable: bool = False,
+    ) -> None:
+        self._events.append(
+            Event(
+                index=self._index,
+                time=self._now,
+                kind=kind,
+                nodes=() if node is None else (node,),
+                text=text,
+                detail=detail,
+                client=client,
+                notable=notable,
+            )
+        )
 
     def _read(self, entry: Entry) -> None:
         match entry:
@@ -200,10 +219,10 @@ class _Teller:
                 elif call.function == "leave":
                     self._views_end(end.client, end.handle)
             case Failure() if end.error not in _QUIET:
-                self._say(Kind.CALL, f"{text} raises {end.error}", end.node, client=end.client)
+                self._say(Kind.CALL, f"{text} raises {end.error}", end.node, client=end.client, notable=True)
             case Cancellation() if waited >= _LONG:
                 given_up = f"{text} is given up after {waited:.3f} s without an answer"
-                self._say(Kind.CALL, given_up, end.node, client=end.client)
+                self._say(Kind.CALL, given_up, end.node, client=end.client, notable=True)
             case _:
                 pass
 
@@ -252,13 +271,14 @@ class _Teller:
                 text += f" fails, and may have happened: {outcome.error}"
         if self._now - span.began >= _LONG:
             text += f" (after {self._now - span.began:.3f} s)"
-        self._say(Kind.OPERATION, text, outcome.node, client=outcome.client)
+        notable = outcome.status is not OutcomeStatus.RETURNED
+        self._say(Kind.OPERATION, text, outcome.node, client=outcome.client, notable=notable)
 
     def _say_unfinished(self, span: OperationSpan) -> None:
         invocation = span.invocation
         self._index, now, self._now = span.index, self._now, span.began
         text = f"{words.operation_in_words(invocation)} begins, and has not ended"
-        self._say(Kind.OPERATION, text, invocation.node, client=invocation.client)
+        self._say(Kind.OPERATION, text, invocation.node, client=invocation.client, notable=True)
         self._now = now
 
     def _note_ring(self, node: int, ring_id: RingId, members: tuple[int, ...], *, quorate: bool | None = None) -> None:
@@ -272,9 +292,8 @@ class _Teller:
         if quorate is None and self._electorate is not None:
             quorate = self._electorate.verdict(members, None)
         self._change(node, attrs.evolve(state, ring_id=ring_id, members=tuple(sorted(members)), quorate=quorate))
-        known = {True: ", quorate", False: ", NOT quorate", None: ""}[quorate]
         alone = f"ring of {words.nodes_in_words(sorted(members))}" if len(members) > 1 else "alone in its ring"
-        self._say(Kind.RING, f"{alone}{known}", node)
+        self._say(Kind.RING, f"{alone}{words.quorum_in_words(quorate=quorate)}", node)
 
     def _note_quorum(self, node: int, quorate: bool) -> None:  # noqa: FBT001 - it is what is noted
         state = self._states[node]
@@ -301,7 +320,7 @@ class _Teller:
             )
         text = f"{words.group_in_words(group)}: {words.members_in_words(change.members)}"
         changes = words.changes_in_words((*change.joined, *change.left))
-        self._say(Kind.GROUP, f"{text} ({changes})" if changes else text, entry.node, client=entry.client)
+        self._say(Kind.GROUP, text, entry.node, client=entry.client, detail=changes)
 
     def _views_end(self, client: str, handle: int) -> None:
         view = self._views.pop((client, handle), None)
@@ -343,7 +362,7 @@ def _nodes(entries: Collection[Entry], configured: Collection[int]) -> tuple[int
 
 def _event(sending: Sending) -> Event:
     """A message as an event, with its fate."""
-    receivers = [words.client_in_words(receipt.client) for receipt in sending.receipts]
+    receivers = sorted(words.client_in_words(receipt.client) for receipt in sending.receipts)
     fate = f"received by {', '.join(receivers)}" if receivers else "received by no recorded client"
     if sending.missed:
         fate += f", not by {words.numbers(sending.missed)}"
@@ -355,4 +374,5 @@ def _event(sending: Sending) -> Event:
         nodes=(sending.node,),
         text=f"{text}: {'LOST' if sending.lost else fate}",
         client=sending.client,
+        notable=sending.lost or bool(sending.missed),
     )

@@ -111,6 +111,11 @@ def changes_in_words(changes: Iterable[MemberChange]) -> str:
     return "; ".join(f"{numbers(nodes)} {reason}".strip() for reason, nodes in by_reason.items())
 
 
+def quorum_in_words(*, quorate: bool | None) -> str:
+    """The end of a sentence about a ring."""
+    return "" if quorate is None else ", quorate" if quorate else ", NOT quorate"
+
+
 def client_in_words(client: str) -> str:
     """The name of a client; only the number for the client that is called like its node."""
     return client.removeprefix("node ") if client.startswith("node ") and client[5:].isdigit() else client

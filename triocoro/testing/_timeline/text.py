@@ -1,0 +1,255 @@
+"""A story as text: what happened at all nodes in one column, and the state at the end."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
+
+import attrs
+
+from ... import _validate
+from .._cluster.options import ClusterOptions
+from .._history.history import History, check_history
+from . import words
+from .end import state_at_the_end
+from .story import Event, Kind, Story
+from .telling import tell
+
+_MOMENT: Final = 0.5
+"""Seconds within which nodes may report the same for it to take one line: real nodes do not learn of it at once."""
+
+_TAIL: Final = 5
+"""How many of the last messages, and of the last operations, are always shown."""
+
+_PLURALS: Final = {
+    Kind.CALL: ("call", "calls"),
+    Kind.MESSAGE: ("message", "messages"),
+    Kind.OPERATION: ("operation", "operations"),
+    Kind.GROUP: ("view of a group", "views of groups"),
+    Kind.LOG: ("line of a log", "lines of logs"),
+    Kind.RING: ("ring", "rings"),
+    Kind.QUORUM: ("change of quorum", "changes of quorum"),
+    Kind.LOSS: ("loss", "losses"),
+    Kind.NOTE: ("note", "notes"),
+    Kind.FAULT: ("fault", "faults"),
+}
+
+_BARRIERS: Final = frozenset({Kind.FAULT, Kind.NOTE})
+"""What happens after one of these is not merged with what happened before."""
+
+_LEAST: Final = 10
+
+
+@attrs.define
+class _Line:
+    """One or several events that read the same."""
+
+    kind: Kind
+    time: float
+    latest: float
+    nodes: set[int]
+    clients: set[str | None]
+    text: str
+    details: set[str]
+    notable: bool
+    count: int = 1
+    views: list[_Line] = attrs.field(factory=list["_Line"])
+    """For a ring: the views of groups that came with it."""
+
+    @classmethod
+    def of(cls, event: Event) -> _Line:
+        return cls(
+            event.kind,
+            event.time,
+            event.time,
+            set(event.nodes),
+            {event.client},
+            event.text,
+            {event.detail},
+            event.notable,
+        )
+
+    def absorb(self, event: Event) -> None:
+        self.count += not self.nodes.isdisjoint(event.nodes) or not event.nodes
+        self.latest = event.time
+        self.nodes |= set(event.nodes)
+        self.clients.add(event.client)
+        self.details.add(event.detail)
+        self.notable = self.notable or event.notable
+
+    def where(self, every: Sequence[int]) -> str:
+        if not self.nodes:
+            clients = [client for client in self.clients if client is not None]
+            return clients[0] if len(clients) == 1 else "cluster" if self.kind is Kind.FAULT else "test"
+        where = words.nodes_in_words(sorted(self.nodes), every)
+        names = [client for client in self.clients if client is not None and words.client_in_words(client) == client]
+        return f"{where} {names[0]}" if len(self.clients) == len(names) == 1 else where
+
+    def what(self) -> str:
+        detail = next(iter(self.details)) if len(self.details) == 1 else ""
+        times = f" ({self.count} times)" if self.count > 1 else ""
+        return "; ".join(
+            [f"{self.text}{f' ({detail})' if detail else ''}{times}", *(view.what() for view in self.views)]
+        )
+
+
+def timeline(history: History, *, limit: int = 40, options: ClusterOptions | None = None) -> str:
+    """Return what happened according to a history as text: one column for all nodes, then the state at the end.
+
+    Faults, rings with their quorum, views of groups, losses and notes are shown first, then operations, messages and
+    calls, the last ones first. Events that several nodes report at about the same time share a line. The text says
+    what was left out.
+
+    Args:
+        history: the history.
+        limit: the greatest number of lines, 10 or more.
+        options: how the cluster was configured. With them, the quorum of rings is derived from the votes.
+
+    Raises:
+        TypeError: an argument is of the wrong type.
+        ValueError: the limit is too low.
+    """
+    check_history(history)
+    _validate.integer(limit, "limit", _LEAST, 2**31 - 1)
+    if options is not None:
+        _validate.instance(options, ClusterOptions, "options")
+    return "\n".join(lines_of(tell(history, options), limit))
+
+
+def lines_of(story: Story, limit: int, end: Sequence[str] | None = None) -> list[str]:
+    """A story as lines, at most `limit` of them.
+
+    Args:
+        story: the story.
+        limit: the greatest number of lines.
+        end: what to show of the end instead of the state that the history tells.
+    """
+    state = state_at_the_end(story) if end is None else list(end)
+    if len(state) > limit // 2:
+        left_out = len(state) - limit // 2 + 1
+        state = [*state[: limit // 2 - 1], f"  ... {left_out} more lines"]
+    shown = _condensed(_merged(story.events), limit - len(state), story.dropped)
+    rows = [
+        (f"{line.time:9.3f}", line.where(story.nodes), line.what()) if isinstance(line, _Line) else ("...", "", line)
+        for line in shown
+    ]
+    width = min(max((len(where) for _, where, _ in rows), default=0), 24)
+    marks = ["!" if isinstance(line, _Line) and line.kind in {Kind.FAULT, Kind.LOSS} else " " for line in shown]
+    return [
+        *(f"{mark}{time:>9}  {where:<{width}}  {what}" for mark, (time, where, what) in zip(marks, rows, strict=True)),
+        *state,
+    ]
+
+
+def _merged(events: Iterable[Event]) -> list[_Line]:
+    lines: list[_Line] = []
+    recent: dict[tuple[Kind, str], _Line] = {}
+    views: dict[str | None, _Line] = {}
+    for event in events:
+        if event.kind in _BARRIERS:
+            recent.clear()
+            views.clear()
+        line = recent.get((event.kind, event.text))
+        mergeable = line is not None and (event.kind in _MERGED or line is lines[-1])
+        if line is not None and mergeable and (event.time - line.latest <= _MOMENT or line is lines[-1]):
+            line.absorb(event)
+        else:
+            line = recent[event.kind, event.text] = _Line.of(event)
+            lines.append(line)
+        if event.kind is Kind.GROUP:
+            _supersede(views.get(event.client), event, line)
+            views[event.client] = line
+        elif event.kind is not Kind.RING:
+            views.clear()
+    return _joined([line for line in lines if line.clients])
+
+
+_MERGED: Final = frozenset({Kind.GROUP, Kind.LOG, Kind.RING, Kind.QUORUM, Kind.LOSS})
+"""Kinds of events that several nodes report."""
+
+
+def _supersede(before: _Line | None, event: Event, line: _Line) -> None:
+    """Take a client out of the line of its earlier view, if another one came at once and nothing happened in it."""
+    if before is None or before is line or event.time - before.latest > _MOMENT:
+        return
+    before.clients.discard(event.client)
+    if before.clients:
+        before.nodes -= set(event.nodes)
+    else:
+        line.details |= before.details
+
+
+def _joined(lines: Sequence[_Line]) -> list[_Line]:
+    """The lines, with one line for a ring and for the views that the same nodes got with it."""
+    joined: list[_Line] = []
+    for line in lines:
+        last = joined[-1] if joined else None
+        if (
+            last is not None
+            and (last.kind, line.kind) in {(Kind.RING, Kind.GROUP), (Kind.GROUP, Kind.RING)}
+            and last.nodes == line.nodes
+            and line.time - last.latest <= _MOMENT
+        ):
+            ring, view = (line, last) if line.kind is Kind.RING else (last, line)
+            joined[-1] = attrs.evolve(ring, views=[*ring.views, view], time=last.time, latest=line.latest)
+        else:
+            joined.append(line)
+    return joined
+
+
+def _condensed(lines: list[_Line], budget: int, dropped: int) -> list[_Line | str]:
+    """The lines that matter, with words for those left out between them, in at most `budget` lines."""
+    fits = len(lines) + bool(dropped) <= budget
+    kept = set(range(len(lines))) if fits else _choose(lines, budget - bool(dropped))
+    shown: list[_Line | str] = [f"the history has dropped its first {dropped} entries"] if dropped else []
+    left_out: list[_Line] = []
+    for place, line in enumerate(lines):
+        if place not in kept:
+            left_out.append(line)
+            continue
+        if left_out:
+            shown.append(_summary(left_out))
+            left_out = []
+        shown.append(line)
+    return [*shown, _summary(left_out)] if left_out else shown
+
+
+def _choose(lines: list[_Line], budget: int) -> set[int]:
+    kept: set[int] = set()
+    size = 1  # of the gap that is all of it
+
+    def is_kept(place: int) -> bool:
+        return place in kept or not 0 <= place < len(lines)
+
+    for place in _by_importance(lines, budget):
+        # A line splits the gap that it is in, or shortens or ends it.
+        growth = 2 - is_kept(place - 1) - is_kept(place + 1)
+        if place not in kept and size + growth <= budget:
+            kept.add(place)
+            size += growth
+    return kept
+
+
+def _by_importance(lines: list[_Line], budget: int) -> Iterator[int]:
+    """The places of all lines, the most important one first; some come twice."""
+    latest = list(reversed(range(len(lines))))
+    by_kind = {kind: [place for place in latest if lines[place].kind is kind] for kind in reversed(Kind)}
+    yield from latest[:2]
+    for kind in (Kind.OPERATION, Kind.MESSAGE):
+        yield from by_kind[kind][:_TAIL]
+    # Many of one kind must not displace all others.
+    for kind, places in by_kind.items():
+        yield from (places if kind >= Kind.RING else [p for p in places if lines[p].notable])[: budget // 3]
+    for places in by_kind.values():
+        yield from places
+
+
+def _summary(lines: Iterable[_Line]) -> str:
+    numbers: Counter[Kind] = Counter()
+    for line in lines:
+        numbers[line.kind] += line.count
+        for view in line.views:
+            numbers[view.kind] += view.count
+    parts = [f"{number} {_PLURALS[kind][number > 1]}" for kind, number in sorted(numbers.items(), reverse=True)]
+    return f"({', '.join(parts)})"
