@@ -14,6 +14,7 @@ from ._checkers import Rule, Violation, check
 from ._cluster.cluster import Cluster
 from ._cluster.node import Node
 from ._cluster.options import ClusterOptions, ClusterSettings
+from ._cluster.schedule import FaultSchedule, FaultStep
 from ._fake.cluster import FakeCluster
 from ._history.entries import (
     Call,
@@ -59,6 +60,8 @@ __all__ = [
     "FakeCluster",
     "FakeClusterSource",
     "Fault",
+    "FaultSchedule",
+    "FaultStep",
     "History",
     "Invocation",
     "Loss",

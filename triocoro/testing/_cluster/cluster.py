@@ -10,16 +10,19 @@ from typing import Final
 
 import trio
 
+from ... import _validate
 from ..._cfg import open_cfg
 from ..._errors import CorosyncError
 from ..._runs import require_trio
 from .._history.history import History, check_history
 from .._history.recording import not_recorded
 from .addresses import Addresses
+from .nemesis import playing
 from .network import Network
 from .node import Node, node_of
 from .options import ClusterOptions
 from .recording import Recording
+from .schedule import FaultSchedule
 from .settling import MembershipWatch
 from .waits import stretched
 
@@ -168,6 +171,29 @@ class Cluster(AbstractContextManager["Cluster"], AbstractAsyncContextManager["Cl
         """
         with self._recording.fault("heal"):
             await self._rewire(lambda network: network.healed())
+
+    def nemesis(self, schedule: FaultSchedule) -> AbstractAsyncContextManager[trio.Event]:
+        """Play a schedule of faults beside an `async with` block, in the time of the Trio run.
+
+        The value of the block is an event that is set when all steps have been taken. A step whose time has passed
+        while the one before it took effect follows at once. `freeze` does nothing to a node that is down.
+
+        At the end of the block, the steps that are left are dropped, and what the others have left broken is repaired:
+        the network is healed, and the nodes that they have frozen, killed or stopped are thawed or started. It does not
+        wait until the memberships have settled. If the block ends with an exception, nothing is repaired, so that a
+        report can show the state at the failure.
+
+        Args:
+            schedule: the steps; their times count from the begin of the block.
+
+        Cancelled: a step that has begun takes effect.
+
+        Raises:
+            TypeError: it is no `FaultSchedule`.
+            ValueError: on entry, if it names nodes that the cluster does not have.
+        """
+        _validate.instance(schedule, FaultSchedule, "schedule")
+        return playing(self, schedule)
 
     async def add_node(self, nodeid: int | None = None, *, votes: int = 1) -> Node:
         """Add a node at run time: put it into the node list on all nodes, reload the list, and start the node.
