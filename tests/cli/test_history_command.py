@@ -11,7 +11,7 @@ from support.commands import Result, invoke
 
 import triocoro
 from triocoro import Message
-from triocoro.testing import Cluster, Delivery, History, timeline
+from triocoro.testing import Cluster, Delivery, History, timeline, timeline_page
 
 
 @pytest.fixture
@@ -51,6 +51,22 @@ async def test_a_good_history(corosync_cluster: Cluster, file: Path) -> None:
     shown = (await invoke("history", "show", str(file), "--json")).envelopes
     assert {(envelope["schema"], envelope["version"]) for envelope in shown} == {("triocoro.history-show", 1)}
     assert len(shown) == len(history)
+
+
+async def test_a_page(file: Path, tmp_path: Path) -> None:
+    history = History(clock=lambda: 0.0)
+    history.note("hello")
+    history.save(file)
+    page = tmp_path / "page.html"
+    done = await invoke("history", "show", f"--html={page}", str(file))
+    assert done == Result(0, f"written to {page}\n", "")
+    assert page.read_text(encoding="utf-8") == timeline_page(history, title="history.jsonl")
+    done = await invoke("history", "show", f"--html={page}", str(file), "--json")
+    assert done.result == {"html": str(page)}
+    done = await invoke("history", "show", f"--html={tmp_path}/missing/page.html", str(file))
+    assert done == Result(
+        2, "", f"triocoro: {tmp_path}/missing/page.html cannot be written: No such file or directory\n"
+    )
 
 
 @pytest.mark.corosync(nodes=1)

@@ -93,7 +93,8 @@ def test_wheel(copy: Path, tmp_path: Path) -> None:
     (manual,) = {path for path in names if ".data/" in path}
     assert re.fullmatch(r"triocoro-[^/]+\.data/data/share/man/man1/triocoro\.1", manual)
     modules = {path for path in names - {manual} if ".dist-info/" not in path}
-    assert {PurePosixPath(path).suffix for path in modules} == {".py", ".pyi", ".so", ".typed"}
+    assert {PurePosixPath(path).suffix for path in modules} == {".py", ".pyi", ".so", ".typed", ".html", ".css", ".js"}
+    assert {f"triocoro/testing/_timeline/page.{suffix}" for suffix in ("html", "css", "js")} <= modules
 
     needed = subprocess.run(
         ["objdump", "-p", str(tmp_path / "triocoro/_corosync/_shim.abi3.so")],

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import trio
 
 from .job import Job, Status
 from .output import Output, json_option
@@ -32,6 +33,7 @@ Examples:
   triocoro history show failed.jsonl
   triocoro history show --limit=200 failed.jsonl
   triocoro history show --entries failed.jsonl | less
+  triocoro history show --html failed.html failed.jsonl
 """,
 )
 @_file
@@ -39,13 +41,21 @@ Examples:
 @click.option(
     "--limit", type=click.IntRange(10), default=40, show_default=True, metavar="LINES", help="Show at most that much."
 )
+@click.option(
+    "--html",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="PATH",
+    help="Write a page for a browser to this file instead: docs/timeline.md.",
+)
 @json_option(version=1)
 @click.pass_obj
-def show(output: Output, file: Path, limit: int, *, entries: bool) -> Job:
+def show(output: Output, file: Path, limit: int, html: Path | None, *, entries: bool) -> Job:
     """Show what happened: faults, rings and quorum, views of groups, messages and losses, in order for all nodes.
 
     It is the text that the report of a failed test has. It says what it leaves out.
     """
+    if html is not None:
+        return partial(_write_page, output, file, html)
     return partial(_show_entries if entries or output.json else _show_timeline, output, file, limit)
 
 
@@ -54,6 +64,18 @@ async def _show_timeline(output: Output, file: Path, limit: int) -> Status:
 
     history = _load(file)
     await output.event(None, lambda: timeline(history, limit=limit))
+    return Status.YES
+
+
+async def _write_page(output: Output, file: Path, html: Path) -> Status:
+    from ..testing import timeline_page
+
+    page = timeline_page(_load(file), title=file.name)
+    try:
+        await trio.Path(html).write_text(page, encoding="utf-8")
+    except OSError as exc:
+        raise click.ClickException(f"{html} cannot be written: {exc.strerror}") from exc
+    output.result({"html": str(html)}, lambda: f"written to {html}")
     return Status.YES
 
 

@@ -44,6 +44,7 @@ from ._pool.source import (
     FakeClusterSource,
 )
 from ._seeded import seeded, seeded_run
+from ._timeline.page import timeline_page
 from ._timeline.text import timeline
 
 __all__ = [
@@ -87,4 +88,5 @@ __all__ = [
     "seeded",
     "seeded_run",
     "timeline",
+    "timeline_page",
 ]

@@ -38,13 +38,16 @@ class _Handle:
 
     address: Address | None = None
     group: bytes | None = None
+    joined: int = 0
+    """How many messages had been sent when it joined."""
 
 
 class Sendings:
     """Collects the messages of a history, entry by entry.
 
     A delivery belongs to the first message of its sender with that payload that comes after the one that the receiver
-    had from it last: messages of one sender are received in the order in which they were sent.
+    had from it last: messages of one sender are received in the order in which they were sent. The first one that it
+    has from a sender was sent after it had joined, if there is such a one.
     """
 
     def __init__(self, began: float) -> None:
@@ -74,7 +77,8 @@ class Sendings:
         """
         match entry:
             case Call(function="join"):
-                self._handles[entry.client, entry.handle].group = entry.arguments.get("group")
+                handle = self._handles[entry.client, entry.handle]
+                handle.group, handle.joined = entry.arguments.get("group"), len(self._all)
             case Call() if entry.function in _MULTICASTS:
                 self._note_sent(index, entry, members)
             case Return(result=Address()):
@@ -110,8 +114,10 @@ class Sendings:
         handle = self._handles[entry.client, entry.handle]
         key = (entry.client, entry.handle, message.sender)
         places = self._sent.get((message.sender, handle.group, message.payload), ())
-        which = bisect_right(places, self._last.get(key, -1))
-        if which < len(places):
+        which = bisect_right(places, self._last.get(key, handle.joined - 1))
+        if which == len(places) and key not in self._last:
+            which -= 1
+        if 0 <= which < len(places):
             self._last[key] = places[which]
             sent = self._all[places[which]]
             receipt = Receipt(index=index, time=entry.time - self._began, client=entry.client, node=entry.node)

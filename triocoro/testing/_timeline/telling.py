@@ -99,7 +99,7 @@ class _Teller:
         self._events: list[Event] = []
         self._nodes = _nodes(entries, () if options is None else options.nodeids)
         self._states = dict.fromkeys(self._nodes, NodeState())
-        self._since = dict.fromkeys(self._nodes, (0, 0.0))
+        self._since: dict[int, tuple[int, float]] = dict.fromkeys(self._nodes, (0, 0.0))
         self._node_spans: list[NodeSpan] = []
         self._views: dict[tuple[str, int], GroupSpan] = {}
         self._group_spans: list[GroupSpan] = []
@@ -366,7 +366,7 @@ def _event(sending: Sending) -> Event:
     fate = f"received by {', '.join(receivers)}" if receivers else "received by no recorded client"
     if sending.missed:
         fate += f", not by {words.numbers(sending.missed)}"
-    text = f"sends {words.value_in_words(sending.payload)} to {words.group_in_words(sending.group)}"
+    text = f"sends {words.message_in_words(sending.payload)} to {words.group_in_words(sending.group)}"
     return Event(
         index=sending.index,
         time=sending.time,

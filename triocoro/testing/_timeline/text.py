@@ -42,9 +42,11 @@ _LEAST: Final = 10
 
 
 @attrs.define
-class _Line:
+class Line:
     """One or several events that read the same."""
 
+    index: int
+    """The place in the history of the first one."""
     kind: Kind
     time: float
     latest: float
@@ -54,12 +56,13 @@ class _Line:
     details: set[str]
     notable: bool
     count: int = 1
-    views: list[_Line] = attrs.field(factory=list["_Line"])
+    views: list[Line] = attrs.field(factory=list["Line"])
     """For a ring: the views of groups that came with it."""
 
     @classmethod
-    def of(cls, event: Event) -> _Line:
+    def of(cls, event: Event) -> Line:
         return cls(
+            event.index,
             event.kind,
             event.time,
             event.time,
@@ -129,23 +132,24 @@ def lines_of(story: Story, limit: int, end: Sequence[str] | None = None) -> list
     if len(state) > limit // 2:
         left_out = len(state) - limit // 2 + 1
         state = [*state[: limit // 2 - 1], f"  ... {left_out} more lines"]
-    shown = _condensed(_merged(story.events), limit - len(state), story.dropped)
+    shown = _condensed(merged(story.events), limit - len(state), story.dropped)
     rows = [
-        (f"{line.time:9.3f}", line.where(story.nodes), line.what()) if isinstance(line, _Line) else ("...", "", line)
+        (f"{line.time:9.3f}", line.where(story.nodes), line.what()) if isinstance(line, Line) else ("...", "", line)
         for line in shown
     ]
     width = min(max((len(where) for _, where, _ in rows), default=0), 24)
-    marks = ["!" if isinstance(line, _Line) and line.kind in {Kind.FAULT, Kind.LOSS} else " " for line in shown]
+    marks = ["!" if isinstance(line, Line) and line.kind in {Kind.FAULT, Kind.LOSS} else " " for line in shown]
     return [
         *(f"{mark}{time:>9}  {where:<{width}}  {what}" for mark, (time, where, what) in zip(marks, rows, strict=True)),
         *state,
     ]
 
 
-def _merged(events: Iterable[Event]) -> list[_Line]:
-    lines: list[_Line] = []
-    recent: dict[tuple[Kind, str], _Line] = {}
-    views: dict[str | None, _Line] = {}
+def merged(events: Iterable[Event]) -> list[Line]:
+    """The events, with one line for what several nodes report at about the same time."""
+    lines: list[Line] = []
+    recent: dict[tuple[Kind, str], Line] = {}
+    views: dict[str | None, Line] = {}
     for event in events:
         if event.kind in _BARRIERS:
             recent.clear()
@@ -155,7 +159,7 @@ def _merged(events: Iterable[Event]) -> list[_Line]:
         if line is not None and mergeable and (event.time - line.latest <= _MOMENT or line is lines[-1]):
             line.absorb(event)
         else:
-            line = recent[event.kind, event.text] = _Line.of(event)
+            line = recent[event.kind, event.text] = Line.of(event)
             lines.append(line)
         if event.kind is Kind.GROUP:
             _supersede(views.get(event.client), event, line)
@@ -169,7 +173,7 @@ _MERGED: Final = frozenset({Kind.GROUP, Kind.LOG, Kind.RING, Kind.QUORUM, Kind.L
 """Kinds of events that several nodes report."""
 
 
-def _supersede(before: _Line | None, event: Event, line: _Line) -> None:
+def _supersede(before: Line | None, event: Event, line: Line) -> None:
     """Take a client out of the line of its earlier view, if another one came at once and nothing happened in it."""
     if before is None or before is line or event.time - before.latest > _MOMENT:
         return
@@ -180,9 +184,9 @@ def _supersede(before: _Line | None, event: Event, line: _Line) -> None:
         line.details |= before.details
 
 
-def _joined(lines: Sequence[_Line]) -> list[_Line]:
+def _joined(lines: Sequence[Line]) -> list[Line]:
     """The lines, with one line for a ring and for the views that the same nodes got with it."""
-    joined: list[_Line] = []
+    joined: list[Line] = []
     for line in lines:
         last = joined[-1] if joined else None
         if (
@@ -198,12 +202,12 @@ def _joined(lines: Sequence[_Line]) -> list[_Line]:
     return joined
 
 
-def _condensed(lines: list[_Line], budget: int, dropped: int) -> list[_Line | str]:
+def _condensed(lines: list[Line], budget: int, dropped: int) -> list[Line | str]:
     """The lines that matter, with words for those left out between them, in at most `budget` lines."""
     fits = len(lines) + bool(dropped) <= budget
     kept = set(range(len(lines))) if fits else _choose(lines, budget - bool(dropped))
-    shown: list[_Line | str] = [f"the history has dropped its first {dropped} entries"] if dropped else []
-    left_out: list[_Line] = []
+    shown: list[Line | str] = [f"the history has dropped its first {dropped} entries"] if dropped else []
+    left_out: list[Line] = []
     for place, line in enumerate(lines):
         if place not in kept:
             left_out.append(line)
@@ -215,7 +219,7 @@ def _condensed(lines: list[_Line], budget: int, dropped: int) -> list[_Line | st
     return [*shown, _summary(left_out)] if left_out else shown
 
 
-def _choose(lines: list[_Line], budget: int) -> set[int]:
+def _choose(lines: list[Line], budget: int) -> set[int]:
     kept: set[int] = set()
     size = 1  # of the gap that is all of it
 
@@ -231,7 +235,7 @@ def _choose(lines: list[_Line], budget: int) -> set[int]:
     return kept
 
 
-def _by_importance(lines: list[_Line], budget: int) -> Iterator[int]:
+def _by_importance(lines: list[Line], budget: int) -> Iterator[int]:
     """The places of all lines, the most important one first; some come twice."""
     latest = list(reversed(range(len(lines))))
     by_kind = {kind: [place for place in latest if lines[place].kind is kind] for kind in reversed(Kind)}
@@ -245,7 +249,7 @@ def _by_importance(lines: list[_Line], budget: int) -> Iterator[int]:
         yield from places
 
 
-def _summary(lines: Iterable[_Line]) -> str:
+def _summary(lines: Iterable[Line]) -> str:
     numbers: Counter[Kind] = Counter()
     for line in lines:
         numbers[line.kind] += line.count

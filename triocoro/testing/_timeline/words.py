@@ -6,7 +6,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from ..._enums import Reason
-from ..._types import Address, MemberChange
+from ..._types import (
+    Address,
+    ConfigChange,
+    ExpectedVotesChange,
+    MemberChange,
+    MessageLost,
+    NodelistChange,
+    QuorumChange,
+    RingId,
+    TotemChange,
+    VotequorumChange,
+    VotequorumNodelist,
+)
 from .._history.entries import Fault, Invocation
 from .._history.values import show
 
@@ -129,6 +141,49 @@ def operation_in_words(invocation: Invocation) -> str:
 def call_in_words(function: str, arguments: Mapping[str, Any]) -> str:
     """A call, such as "set('key', 1)"; payloads are cut short."""
     return f"{function}({', '.join(show(value) for value in arguments.values())})"
+
+
+def payload_in_words(payload: bytes, most: int = 100) -> str:
+    """A payload, as text where it is text. The middle of a long one is left out, as its ends say more."""
+    text = payload[: 8 * most].decode(errors="backslashreplace")
+    text = text if text.isprintable() else repr(text)[1:-1]
+    if len(payload) > 8 * most:
+        text += f"... ({len(payload)} bytes)"
+    half = most // 2
+    return text if len(text) <= most else f"{text[:half]} ... {text[-half:]}"
+
+
+def message_in_words(payload: bytes) -> str:
+    """A payload as Python writes it, or as text with its middle left out if it is long."""
+    return show(payload) if len(payload) <= 64 else repr(payload_in_words(payload))  # noqa: PLR2004 - as show_payload
+
+
+def event_in_words(event: object) -> str:
+    """What a client was told, such as "ring 1.8 of nodes 1, 2"."""
+    match event:
+        case ConfigChange():
+            changes = changes_in_words((*event.joined, *event.left))
+            nodes = sorted({member.nodeid for member in event.members})
+            members = f"members on {nodes_in_words(nodes)}" if nodes else "no members"
+            text = f"{members} ({changes})" if changes else members
+        case TotemChange() | NodelistChange():
+            text = f"{ring_in_words(event.ring_id)} of {nodes_in_words(event.members)}"
+        case VotequorumNodelist():
+            text = f"{ring_in_words(event.ring_id)} of {nodes_in_words(event.nodes)}"
+        case QuorumChange() | VotequorumChange():
+            text = "quorate" if event.quorate else "NOT quorate"
+        case ExpectedVotesChange():
+            text = f"{event.expected_votes} expected votes"
+        case MessageLost():
+            text = f"message lost: {payload_in_words(event.payload)}"
+        case _:
+            text = value_in_words(event)
+    return text
+
+
+def ring_in_words(ring_id: RingId) -> str:
+    """Such as "ring 1.8"."""
+    return f"ring {ring_id.nodeid}.{ring_id.seq}"
 
 
 def value_in_words(value: object) -> str:
