@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 import pytest
 
-from . import _options
+from . import _options, _seeds
 from ._options import Mode
 
 if TYPE_CHECKING:
@@ -68,11 +68,12 @@ def _corosync_lend(
     loans: list[ClusterLoan] = []
     item = _item(request)
     item.stash[LOANS] = loans
+    source = _seeds.source(item) or _corosync_source
     with ExitStack() as stack:
 
         def lend(options: ClusterOptions) -> Cluster:
-            loan = _corosync_source.borrow(options, item.nodeid)
-            stack.callback(_corosync_source.give_back, loan.cluster)
+            loan = source.borrow(options, item.nodeid)
+            stack.callback(source.give_back, loan.cluster)
             loans.append(loan)
             return loan.cluster
 

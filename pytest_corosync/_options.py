@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import pytest
@@ -16,10 +18,18 @@ Mode: TypeAlias = Literal["real", "fake"]
 
 MODES: Final[tuple[Mode, ...]] = ("real", "fake")
 
+REAL_RUNS: Final = 3
+"""The runs of a test with seeds on real clusters, unless the command line says otherwise: they take real time."""
+
 MARKERS: Final = {
     "corosync(*, nodes, ...)": (
         "the options of the cluster that `corosync` and `corosync_cluster` give this test (the fields of"
         " triocoro.testing.ClusterOptions); they take precedence over the command line and the ini file"
+    ),
+    "corosync_seeds(n, *, latency, jitter)": (
+        "run this test on the fake under the seeds 0 to n - 1, in virtual time, until one fails; its fixtures of"
+        " function scope are made anew for each; latency and jitter are those of `triocoro.testing.FakeCluster`; with"
+        f" --corosync=real, run it {REAL_RUNS} times in real time"
     ),
     "corosync_real_only(*, reason)": "skip this test unless --corosync=real; the reason, if there is one, is printed",
     "corosync_fake_only(*, reason)": "skip this test unless --corosync=fake; the reason, if there is one, is printed",
@@ -37,6 +47,12 @@ _SETTINGS: Final = {
 }
 """The fields of `ClusterOptions` that have a command-line option and an ini value: metavar and help text."""
 
+_TIMES: Final = {
+    "latency": "seconds that a message takes to each node of a fake cluster",
+    "jitter": "the most random seconds that are added to the latency",
+}
+"""The arguments of `FakeCluster` that tests with seeds have; each has a command-line option and an ini value."""
+
 _MODE: Final = pytest.StashKey[Mode]()
 _DEFAULTS: Final = pytest.StashKey[Mapping[str, Any]]()
 _SOURCES: Final = pytest.StashKey[Mapping[str, str]]()
@@ -53,6 +69,23 @@ def add_options(parser: pytest.Parser) -> None:
         hint = "a test's marker and its arguments to make_corosync_cluster take precedence"
         group.addoption(option, metavar=metavar, default=None, help=f"{text}; {hint}")
         parser.addini(f"corosync_{name}", f"{text}; {option}, {hint}", default=None)
+    for name, text in _TIMES.items():
+        option = _option(name)
+        hint = "for tests marked corosync_seeds, whose marker takes precedence"
+        group.addoption(option, metavar="SECONDS", default=None, help=f"{text}; {hint} (default: 0)")
+        parser.addini(f"corosync_{name}", f"{text}; {option}, {hint}", default=None)
+    group.addoption(
+        "--corosync-seeds",
+        metavar="N",
+        default=None,
+        help="run tests marked corosync_seeds under this many seeds, whatever their marker says",
+    )
+    group.addoption(
+        "--corosync-seed",
+        metavar="SEED",
+        default=None,
+        help="run tests marked corosync_seeds under this seed only, to repeat a failure",
+    )
     group.addoption(
         "--corosync-keep",
         action="store_true",
@@ -75,6 +108,10 @@ def resolve(config: pytest.Config) -> None:
         text, source = _lookup(config, name)
         if text is not None:
             values[name], sources[name] = _parse(name, text, source), source
+    for name in _TIMES:
+        seconds(config, name)
+    seeds(config)
+    seed(config)
     config.stash[_DEFAULTS] = values
     config.stash[_SOURCES] = sources
 
@@ -87,6 +124,41 @@ def mode(config: pytest.Config) -> Mode:
 def keep(config: pytest.Config) -> bool:
     """Whether to keep the clusters of failed tests running."""
     return bool(config.getoption("corosync_keep"))
+
+
+def seed(config: pytest.Config) -> int | None:
+    """The only seed for tests with seeds, if there is one."""
+    text = config.getoption("corosync_seed")
+    return None if text is None else _whole(text, f"--corosync-seed={text}", minimum=0)
+
+
+def seeds(config: pytest.Config) -> int | None:
+    """How many seeds the command line sets for tests with seeds."""
+    text = config.getoption("corosync_seeds")
+    return None if text is None else _whole(text, f"--corosync-seeds={text}", minimum=1)
+
+
+def seconds(config: pytest.Config, name: str) -> float:
+    """The latency or jitter of the fake clusters of tests with seeds."""
+    text, source = _lookup(config, name)
+    if text is None:
+        return 0
+    with suppress(ValueError):
+        if is_time(value := float(text)):
+            return value
+    raise pytest.UsageError(f"{source}: it must be a number of seconds, 0 or more")
+
+
+def is_time(value: object) -> bool:
+    """Whether a latency or jitter can have this value."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf
+
+
+def given(config: pytest.Config) -> list[str]:
+    """The options on the command line that a test's clusters depend on."""
+    names = ["corosync", *(f"corosync_{name}" for name in (*_SETTINGS, *_TIMES))]
+    options = {name: config.getoption(name) for name in names}
+    return [f"--{name.replace('_', '-')}={value}" for name, value in options.items() if value is not None]
 
 
 def defaults(config: pytest.Config) -> Mapping[str, Any]:
@@ -171,14 +243,22 @@ def _parse(name: str, text: str, source: str) -> object:
 
     value: Any = text
     if name != "log_level":
-        try:
-            value = int(text)
-        except ValueError:
-            raise pytest.UsageError(f"{source}: it must be a whole number") from None
+        value = _whole(text, source)
     try:
         ClusterOptions(**{name: value})
     except (TypeError, ValueError) as exc:
         raise pytest.UsageError(f"{source}: {_message(exc)}") from None
+    return value
+
+
+def _whole(text: str, source: str, *, minimum: int | None = None) -> int:
+    """Parse a whole number."""
+    try:
+        value = int(text)
+    except ValueError:
+        raise pytest.UsageError(f"{source}: it must be a whole number") from None
+    if minimum is not None and value < minimum:
+        raise pytest.UsageError(f"{source}: it must be {minimum} or more")
     return value
 
 

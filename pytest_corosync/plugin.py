@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import pytest
 
-from . import _fixtures, _header, _options
+from . import _fixtures, _header, _options, _seeds
 from ._fixtures import KEPT, LOANS, SOURCE, ClusterFactory
 from ._options import Mode
 
@@ -103,11 +103,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason=f"only with --corosync={other}{reason}"))
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
+    """Run a test that is marked for seeds under one after the other."""
+    return _seeds.run_protocol(item, nextitem) or None
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Report wrong markers, and a clock that does not go with real clusters, before a cluster is started."""
     if item.get_closest_marker("corosync") is not None:
         # Also if the test has no fixture that would read the marker.
         _options.marked(item)
+    _seeds.check(item)
     fixtures = getattr(item, "fixturenames", ())
     if _options.mode(item.config) == "real" and "autojump_clock" in fixtures and "_corosync_lend" in fixtures:
         pytest.fail(
@@ -150,6 +157,8 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Add the daemons' logs to the report of a failure; with --corosync-keep, leave the clusters running."""
     report = yield
+    if report.failed and (section := _seeds.section(item)) is not None:
+        report.sections.append(section)
     if report.failed and LOANS in item.stash:
         loans = item.stash[LOANS]
         for number, loan in enumerate(loans, start=1):

@@ -69,13 +69,25 @@ class ClusterSource(Protocol):
 
 
 class FakeClusterSource:
-    """Lends fake clusters: always new ones, since they cost next to nothing."""
+    """Lends fake clusters: always new ones, since they cost next to nothing.
+
+    Args:
+        latency: as `FakeCluster` takes it, and so are the others.
+        jitter: see there.
+        seed: see there.
+    """
+
+    def __init__(self, *, latency: float = 0, jitter: float = 0, seed: int = 0) -> None:
+        self._latency = latency
+        self._jitter = jitter
+        self._seed = seed
 
     def borrow(self, options: ClusterOptions, borrower: str) -> ClusterLoan:
         """Lend a new cluster with these options."""
         del borrower
         _validate.instance(options, ClusterOptions, "options")
-        return ClusterLoan(FakeCluster(options=options).__enter__())
+        cluster = FakeCluster(options=options, latency=self._latency, jitter=self._jitter, seed=self._seed)
+        return ClusterLoan(cluster.__enter__())
 
     def give_back(self, cluster: Cluster) -> None:
         """End a cluster: its test is over."""
