@@ -7,7 +7,8 @@
 # make coverage     branch coverage of the fake and the real tests together; fails below the gate in pyproject.toml
 # make bounds       measure what has a limit of time or CPU, and fail if one is exceeded; needs a quiet machine
 # make bench        measure beside C and Trio: docs/benchmarks.md; takes ROUNDS=5, ONLY="64 B", BASE=<commit>, SAVE=1
-# make browser      look at the example of a web page in Chromium (apt install chromium); SCREENSHOTS=folder keeps pictures
+# make browser      look at the pages of histories, and the example of a web page, in Chromium (apt install chromium);
+#                   SCREENSHOTS=folder keeps pictures
 # make bench-smoke  a few short workloads, to see that the benchmarks work
 # make flake        the tests ten times in both modes, on a busy machine; takes N=3 and ARGS
 # make flake-smoke  one such round of a few tests, in a minute
@@ -132,6 +133,7 @@ bench: setup
 
 browser: setup
 	@TRIOCORO_SCREENSHOTS="$(SCREENSHOTS)" $(BIN)/python -m pytest --corosync=real tests/examples/test_cluster_page.py -k browser
+	@TRIOCORO_SCREENSHOTS="$(SCREENSHOTS)" $(BIN)/python -m pytest --corosync=fake tests/histories/test_page_in_browser.py
 
 bench-smoke: setup
 	@PYTHONPATH=tests $(BIN)/python -m benchmarks --smoke --rounds=1

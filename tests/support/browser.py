@@ -50,10 +50,33 @@ class Page:
         self._session = attached["sessionId"]
         await self.call("Page.navigate", url=url)
 
+    async def run(self, script: str) -> Any:
+        """The value of a script; of a promise, what comes of it."""
+        reply = await self.call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
+        assert "exceptionDetails" not in reply, reply["exceptionDetails"]
+        return reply["result"].get("value")
+
     async def text(self) -> str:
         """The text that a user sees."""
-        reply = await self.call("Runtime.evaluate", expression="document.body?.innerText ?? ''")
-        return str(reply["result"]["value"])
+        return str(await self.run("document.body?.innerText ?? ''"))
+
+    async def press(self, key: str) -> None:
+        """Press a key."""
+        text = {"text": key} if len(key) == 1 else {}
+        await self.call("Input.dispatchKeyEvent", type="keyDown", key=key, **text)
+        await self.call("Input.dispatchKeyEvent", type="keyUp", key=key)
+
+    async def mouse(self, kind: str, x: float, y: float, **more: object) -> None:
+        """Move or press the mouse at a place in the window."""
+        await self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, **more)
+
+    async def size(self, width: int, height: int, *, dark: bool = False) -> None:
+        """Give the window another size, and a dark or a light theme."""
+        await self.call(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False
+        )
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        await self.call("Emulation.setEmulatedMedia", features=[scheme])
 
     async def until_text(self, *words: str) -> None:
         with trio.fail_after(30):  # noqa: ASYNC912 - it may be there already

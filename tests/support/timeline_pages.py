@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from random import Random
 from typing import Any
 
 import trio
 
 import triocoro
-from triocoro.testing import Cluster, History
+from triocoro.testing import Cluster, FakeCluster, History
 
 
 def data_of(page: str) -> dict[str, Any]:
@@ -52,3 +53,50 @@ async def record_a_lost_message(cluster: Cluster) -> History:
             nursery.cancel_scope.cancel()
     await cluster[1].thaw()
     return history
+
+
+async def record_a_long_history(seed: int, entries: int) -> History:
+    """Five members send while nodes are partitioned, isolated, killed and frozen, until there are so many entries."""
+    random = Random(seed)
+    history = History()
+    async with FakeCluster(nodes=5, latency=0.002, jitter=0.001, seed=seed) as cluster, trio.open_nursery() as nursery:
+        cluster.record(history)
+        for nodeid in cluster.nodes:
+            nursery.start_soon(_member, cluster, nodeid, random)
+        while len(history) < entries:
+            await trio.sleep(random.uniform(0.5, 1))
+            await _fault(cluster, random)
+        nursery.cancel_scope.cancel()
+    return history
+
+
+async def _member(cluster: Cluster, nodeid: int, random: Random) -> None:
+    async def talk(group: triocoro.Group) -> None:
+        number = 0
+        while True:
+            number += 1
+            await group.send(f"message {number} of node {nodeid}".encode())
+            await trio.sleep(random.uniform(0.01, 0.1))
+
+    async for session in triocoro.sessions(triocoro.open_group, "chat", endpoint=cluster[nodeid].endpoint):
+        async with session as group, trio.open_nursery() as nursery:
+            nursery.start_soon(talk, group)
+            async for _ in group:
+                pass
+
+
+async def _fault(cluster: Cluster, random: Random) -> None:
+    node = cluster[random.randint(1, 5)]
+    match random.choice(["partition", "isolate", "kill", "freeze"]):
+        case "partition":
+            await cluster.partition({node.nodeid}, set(cluster.nodes) - {node.nodeid})
+        case "isolate":
+            await cluster.isolate(node.nodeid)
+        case "kill":
+            await node.kill()
+        case _:
+            await node.freeze()
+    await trio.sleep(0.6)
+    await cluster.heal()
+    await node.thaw()
+    await node.start()

@@ -78,7 +78,7 @@ class Lanes:
         for node, of_node in self._nodes.items():
             clients = [lane for lane in self._clients.values() if lane.node == node]
             ordered += [of_node, *(lane for lane in operations if lane.node == node)]
-            ordered += sorted(clients, key=lambda lane: lane.kind != "group")
+            ordered += sorted(clients, key=lambda lane: (lane.kind != "group", lane.label))
         return ordered
 
     def rows(self) -> list[dict[str, Any]]:

@@ -62,7 +62,7 @@ function lines(event) {
   } else if (event.kind === "send") {
     found.push(["sub", "no recorded client received it"]);
   }
-  if (event.missed.length) found.push(["bad", `never received by ${nodes(event.missed)}, though later messages were`]);
+  if (event.missed.length) found.push(["bad", `never received by ${nodes(event.missed)}, which went on without it`]);
   if (event.from) found.push(["sub", `sent ${seconds(event.time - event.from.time)} before`]);
   found.push(["sub", `at ${seconds(event.time, 6)}, entry ${event.entry} of the history`]);
   return found;
@@ -317,7 +317,7 @@ function drawBands(pen) {
     if (!up) texts.push(`${condition === "down" ? "no daemon" : "frozen"}`);
     else if (band.ring) {
       const with_ = `${band.ring}: ${band.nodes}`;
-      if (band.quorate === false) texts.push(`NO QUORUM, ${with_}`, `no quorum: ${band.nodes}`, "no quorum");
+      if (band.quorate === false) texts.push(`NO QUORUM, ${with_}`, `no quorum: ${band.nodes}`, "no quorum", "none");
       else texts.push(`${with_}${band.quorate === null ? " (quorum not recorded)" : ""}`, with_, band.nodes, band.nodes.replace(/nodes? /, ""));
     }
     pen.font = `${up && band.quorate !== false ? "" : "bold "}12px ${colours.sans}`;
@@ -359,7 +359,8 @@ function drawSpans(pen) {
     pen.fillRect(left, NETWORK, width, 16);
     pen.globalAlpha = 1;
     pen.fillStyle = colours.fg;
-    pen.fillText(fitting(pen, width - 8, text, text.replace("the network is cut: ", "cut: ")), left + 5, NETWORK + 8.5);
+    const short = text.replace("the network is ", "").replace(" is cut off from all others", " cut off");
+    pen.fillText(fitting(pen, width - 8, text, short, "cut"), left + 5, NETWORK + 8.5);
   }
 }
 
@@ -395,6 +396,7 @@ function drawBars(pen) {
 }
 
 const MOST_ARROWS = 1200;
+const MOST_LABELS = 60;
 const STEP = 4; // pixels of a column, when there are too many messages for arrows
 
 function drawMessages(pen) {
@@ -407,6 +409,7 @@ function drawMessages(pen) {
     pen.lineWidth = 1;
     for (const event of seen) for (const one of event.to) drawArrow(pen, event, one, arrows < 500);
     pen.globalAlpha = 1;
+    if (seen.length < MOST_LABELS) drawPayloads(pen, seen);
   }
   pen.lineWidth = 1.5;
   for (const event of seen) if (event.missed.length && (arrows <= MOST_ARROWS || event === chosen)) drawMissed(pen, event);
@@ -437,6 +440,21 @@ function drawArrow(pen, from, to, head) {
   pen.moveTo(x1, y1);
   for (const turn of [2.75, -2.75]) pen.lineTo(x1 + 8 * Math.cos(angle + turn), y1 + 8 * Math.sin(angle + turn));
   pen.fill();
+}
+
+// Under its dot, a payload, or the end of it, as far as the next dot of the lane leaves room.
+function drawPayloads(pen, seen) {
+  pen.font = `10px ${colours.sans}`;
+  pen.fillStyle = colours.muted;
+  for (const [index, event] of seen.entries()) {
+    const next = seen.slice(index + 1).find((other) => other.lane === event.lane);
+    const room = Math.min((next ? X(next.x) : view.width) - X(event.x) - 8, 220);
+    if (room < 40) continue;
+    let text = event.text.slice(-80);
+    if (text !== event.text) text = `…${text}`;
+    while (text.length > 4 && pen.measureText(text).width > room) text = `…${text.slice(text.length > 40 ? 6 : 3)}`;
+    pen.fillText(text, X(event.x) + 3, middle(event.lane) + 10);
+  }
 }
 
 // A message that never came to a member: a dashed line that ends in a cross.
@@ -585,13 +603,13 @@ function drawMarks(pen) {
   pen.font = `bold 12px ${colours.sans}`;
   const ends = [-Infinity, -Infinity];
   for (const mark of seen) {
-    const x = X(mark.x) + 8;
-    const row = ends.findIndex((end) => x > end);
-    if (row < 0) continue;
     const { kind, label } = data.lanes[mark.lane];
     const whole = kind === "node" ? `${label} ${mark.text}` : mark.text;
     const text = whole.length > 70 ? `${whole.slice(0, 70)}…` : whole;
     const width = pen.measureText(text).width;
+    const x = Math.min(X(mark.x) + 8, view.width - width - 4);
+    const row = ends.findIndex((end) => x > end);
+    if (row < 0) continue;
     const y = FAILURE + 9 + row * 16;
     pen.fillStyle = colours.bg;
     pen.globalAlpha = 0.88;
