@@ -32,6 +32,9 @@ class ClusterFactory(Protocol):
         ...
 
 
+LEND: Final = "_corosync_lend"
+"""The fixture that all tests with clusters have."""
+
 LOANS: Final = pytest.StashKey[list["ClusterLoan"]]()
 """The clusters of a test, running or not."""
 
@@ -75,6 +78,9 @@ def _corosync_lend(
             loan = source.borrow(options, item.nodeid)
             stack.callback(source.give_back, loan.cluster)
             loans.append(loan)
+            from triocoro.testing import History
+
+            loan.cluster.record(History())  # TEMP
             return loan.cluster
 
         yield lend

@@ -52,6 +52,11 @@ _TIMES: Final = {
     "jitter": "the most random seconds that are added to the latency",
 }
 """The arguments of `FakeCluster` that tests with seeds have; each has a command-line option and an ini value."""
+_TIMEOUT_HELP: Final = (
+    "seconds of real time that a test with a cluster may take, its fixtures aside; then it is cancelled and fails, and"
+    " its report says where its tasks were (default: no limit)"
+)
+_LOGS_HELP: Final = "add the whole log of each node to the report of a failed test"
 
 _MODE: Final = pytest.StashKey[Mode]()
 _DEFAULTS: Final = pytest.StashKey[Mapping[str, Any]]()
@@ -86,6 +91,9 @@ def add_options(parser: pytest.Parser) -> None:
         default=None,
         help="run tests marked corosync_seeds under this seed only, to repeat a failure",
     )
+    group.addoption("--corosync-timeout", metavar="SECONDS", default=None, help=_TIMEOUT_HELP)
+    parser.addini("corosync_timeout", f"{_TIMEOUT_HELP}; --corosync-timeout takes precedence", default=None)
+    group.addoption("--corosync-logs", action="store_true", help=_LOGS_HELP)
     group.addoption(
         "--corosync-keep",
         action="store_true",
@@ -112,6 +120,7 @@ def resolve(config: pytest.Config) -> None:
         seconds(config, name)
     seeds(config)
     seed(config)
+    timeout(config)
     config.stash[_DEFAULTS] = values
     config.stash[_SOURCES] = sources
 
@@ -139,7 +148,7 @@ def seeds(config: pytest.Config) -> int | None:
 
 
 def seconds(config: pytest.Config, name: str) -> float:
-    """The latency or jitter of the fake clusters of tests with seeds."""
+    """The value of an option that is a number of seconds."""
     text, source = _lookup(config, name)
     if text is None:
         return 0
@@ -159,6 +168,16 @@ def given(config: pytest.Config) -> list[str]:
     names = ["corosync", *(f"corosync_{name}" for name in (*_SETTINGS, *_TIMES))]
     options = {name: config.getoption(name) for name in names}
     return [f"--{name.replace('_', '-')}={value}" for name, value in options.items() if value is not None]
+
+
+def logs(config: pytest.Config) -> bool:
+    """Whether the report of a failed test has the whole logs."""
+    return bool(config.getoption("corosync_logs"))
+
+
+def timeout(config: pytest.Config) -> float | None:
+    """The seconds that a test with a cluster may take; `None` if there is no limit."""
+    return seconds(config, "timeout") or None
 
 
 def defaults(config: pytest.Config) -> Mapping[str, Any]:

@@ -16,8 +16,8 @@ from typing import Any, Final
 
 import pytest
 
-from . import _fixtures, _header, _options, _seeds
-from ._fixtures import KEPT, LOANS, SOURCE, ClusterFactory
+from . import _fixtures, _hangs, _header, _options, _report, _seeds
+from ._fixtures import KEPT, LEND, LOANS, SOURCE, ClusterFactory
 from ._options import Mode
 
 if sys.version_info < (3, 11):
@@ -116,7 +116,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         _options.marked(item)
     _seeds.check(item)
     fixtures = getattr(item, "fixturenames", ())
-    if _options.mode(item.config) == "real" and "autojump_clock" in fixtures and "_corosync_lend" in fixtures:
+    if _options.mode(item.config) == "real" and "autojump_clock" in fixtures and LEND in fixtures:
         pytest.fail(
             "autojump_clock does not go with --corosync=real: it skips ahead whenever all tasks wait, but real daemons"
             " need real time. Mark the test corosync_fake_only, or remove the fixture",
@@ -124,20 +124,52 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         )
 
 
-@pytest.hookimpl(wrapper=True)
+@pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
-    """Let Control-C end the session: pytest-trio raises it in a group, which pytest would report as a failed test."""
-    try:
+    """Bound the time of the test, and let Control-C end the session.
+
+    pytest-trio raises KeyboardInterrupt in a group, which pytest would report as a failed test.
+    """
+    __tracebackhide__ = True
+    if LOANS not in item.stash:
         yield
-    except BaseExceptionGroup as group:
-        if LOANS in item.stash and group.subgroup(KeyboardInterrupt) is not None:
-            raise KeyboardInterrupt from group
+        return
+    try:
+        with _hangs.watched(item):
+            yield
+    except KeyboardInterrupt as error:
+        _report.note_interruption(item, error)
         raise
+    except BaseExceptionGroup as group:
+        if group.subgroup(KeyboardInterrupt) is None:
+            raise
+        _report.note_interruption(item, group)
+        raise KeyboardInterrupt from group
+
+
+@pytest.hookimpl(optionalhook=True, tryfirst=True)
+def pytest_timeout_set_timer(item: pytest.Item, settings: Any) -> bool | None:  # noqa: ANN401 - of pytest-timeout
+    """Let pytest-timeout end tests with clusters in a way that leaves the next test unharmed."""
+    if LEND not in getattr(item, "fixturenames", ()):
+        return None
+    return _hangs.set_timer_of_pytest_timeout(item, settings, sys.modules[__name__], lambda: _report.write_now(item))
+
+
+@pytest.hookimpl(optionalhook=True, tryfirst=True)
+def pytest_timeout_cancel_timer(item: pytest.Item) -> None:
+    """Stop the timer of `pytest_timeout_set_timer`."""
+    _hangs.cancel_timers(item)
+
+
+def pytest_enter_pdb() -> None:
+    """Let a debugger take its time."""
+    _hangs.leave_alone()
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
     """Say what an async test lacks that no plugin runs; pytest alone fails or, before 8.4, skips it without saying."""
+    __tracebackhide__ = True
     try:
         return (yield)
     except (pytest.fail.Exception, pytest.skip.Exception, Warning) as exc:
@@ -154,19 +186,18 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Add the daemons' logs to the report of a failure; with --corosync-keep, leave the clusters running."""
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add to the report of a failure what happened in its clusters; with --corosync-keep, leave them running."""
     report = yield
-    if report.failed and (section := _seeds.section(item)) is not None:
+    if report.failed and LOANS not in item.stash and (section := _seeds.section(item)) is not None:
         report.sections.append(section)
     if report.failed and LOANS in item.stash:
+        report.sections += _report.sections(item, None if call.excinfo is None else call.excinfo.value)
         loans = item.stash[LOANS]
         for number, loan in enumerate(loans, start=1):
             title = "corosync" if number == 1 else f"corosync cluster {number}"
-            report.sections += [
-                (f"{title} node {node.nodeid} log", loan.log(node) or "(nothing since the test began)")
-                for node in loan.cluster.nodes.values()
-            ]
             how_to_enter = item.config.stash[SOURCE].leave_running(loan.cluster)
             if how_to_enter is not None:
                 report.sections.append((f"{title} is left as it is", how_to_enter))
@@ -176,7 +207,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Say which clusters are left running, and how to enter and end them."""
+    """Report the test that Control-C has ended; and which clusters are left running, and how to enter and end them."""
+    _report.write_interruptions(terminalreporter, config)
     directory = config.stash[KEPT]
     kept = [] if directory is None else sorted(directory.iterdir(), key=lambda path: path.stat().st_mtime_ns)
     if kept:

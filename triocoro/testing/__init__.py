@@ -44,6 +44,7 @@ from ._pool.source import (
     FakeClusterSource,
 )
 from ._seeded import seeded, seeded_run
+from ._tasks import describe_tasks
 from ._timeline.page import timeline_page
 from ._timeline.text import timeline
 
@@ -81,6 +82,7 @@ __all__ = [
     "check",
     "describe_daemon",
     "describe_libraries",
+    "describe_tasks",
     "describe_user",
     "end_with_parent",
     "missing_requirements",

@@ -57,6 +57,15 @@ class Cluster(AbstractContextManager["Cluster"], AbstractAsyncContextManager["Cl
         return self._network
 
     @property
+    def running(self) -> bool:
+        """Whether the cluster's block is active."""
+        try:
+            self._check_runs()
+        except RuntimeError:
+            return False
+        return True
+
+    @property
     def history(self) -> History | None:
         """The history that the cluster is recorded into; `None` if it is not recorded."""
         return self._recording.history

@@ -13,6 +13,8 @@ from .._cluster.node import Node
 from .._cluster.options import ClusterOptions
 from .._fake.cluster import FakeCluster
 from .._netns.node import NetnsNode
+from .._timeline.text import LEAST
+from .explanation import explain
 
 
 @attrs.frozen
@@ -34,6 +36,24 @@ class ClusterLoan:
         if isinstance(node, NetnsNode) and node in self._log_sizes:
             return node.log_since(self._log_sizes[node])
         return node.log
+
+    def explain(self, *, failure: str | None = None, limit: int = 40) -> str:
+        """What happened in the cluster since the loan began, as text for the report of a failed test.
+
+        The text has the violations that `check` finds in the cluster's history, if there are any; then the timeline of
+        the history, with warnings and errors of the daemons; then the state of the network and the nodes.
+
+        Args:
+            failure: why the test failed. What was recorded of the test's clean-up comes after it.
+            limit: the greatest number of lines of the timeline.
+
+        Raises:
+            ValueError, TypeError: an argument is invalid.
+        """
+        if failure is not None:
+            _validate.instance(failure, str, "failure")
+        logs = {node.nodeid: self.log(node) for node in self.cluster.nodes.values()}
+        return explain(self.cluster, logs, failure, _validate.integer(limit, "limit", LEAST, 2**31 - 1))
 
 
 class ClusterSource(Protocol):

@@ -6,15 +6,15 @@ from collections.abc import Iterator, Mapping
 
 from .._cluster.network import Network
 from . import words
-from .story import Condition, NodeState, Story
+from .story import Condition, End, NodeState
 
 
-def state_at_the_end(story: Story) -> list[str]:
+def state_at_the_end(end: End) -> list[str]:
     """Lines that say in what state the cluster is at the end."""
-    if not story.nodes:
+    if not end.states:
         return []
-    views: dict[int, list[str]] = {node: [] for node in story.nodes}
-    for view in story.views:
+    views: dict[int, list[str]] = {node: [] for node in end.states}
+    for view in end.views:
         name = words.client_in_words(view.client)
         client = f" (as {name} sees it)" if name == view.client else ""
         text = f"{words.group_in_words(view.group)}: {words.members_in_words(view.members)}{client}"
@@ -22,12 +22,11 @@ def state_at_the_end(story: Story) -> list[str]:
             views[view.node].append(text)
     pending = [
         f"  {words.client_in_words(call.client)} waits in {words.call_in_words(call.function, call.arguments)}"
-        for call in story.pending
+        for call in end.pending
     ]
     return [
-        "at the end:",
-        f"  network     {network_in_words(story.network)}",
-        *nodes_in_lines(story.states, {node: "; ".join(texts) for node, texts in views.items()}),
+        f"  network     {network_in_words(end.network)}",
+        *nodes_in_lines(end.states, {node: "; ".join(texts) for node, texts in views.items()}),
         *pending,
     ]
 

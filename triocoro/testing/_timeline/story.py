@@ -46,6 +46,8 @@ class Kind(IntEnum):
     """A `Note`."""
     FAULT = 10
     """A fault was injected or repaired."""
+    FAILURE = 11
+    """The test failed."""
 
 
 @attrs.frozen(kw_only=True)
@@ -154,6 +156,20 @@ class OperationSpan:
 
 
 @attrs.frozen(kw_only=True)
+class End:
+    """The state at the end of a story, or when the test failed."""
+
+    pending: tuple[Call, ...]
+    """The calls that had not ended, but for those that wait for nothing."""
+    states: Mapping[int, NodeState]
+    """The state of each node."""
+    views: tuple[GroupSpan, ...]
+    """The views of the clients that are members."""
+    network: Network
+    """The network, as the recorded faults left it."""
+
+
+@attrs.frozen(kw_only=True)
 class Story:
     """A history, told for people."""
 
@@ -171,11 +187,5 @@ class Story:
     group_spans: tuple[GroupSpan, ...]
     sendings: tuple[Sending, ...]
     operations: tuple[OperationSpan, ...]
-    pending: tuple[Call, ...]
-    """The calls that had not ended, but for those that wait for nothing."""
-    states: Mapping[int, NodeState]
-    """The state of each node at the end."""
-    views: tuple[GroupSpan, ...]
-    """The views at the end, of the clients that are members then."""
-    network: Network
-    """The network at the end, as the recorded faults left it."""
+    end: End
+    """The state at the end, or at the failure."""

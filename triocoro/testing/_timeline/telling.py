@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from bisect import bisect_right
+from collections.abc import Collection, Iterable, Iterator
 from typing import Final
 
 import attrs
@@ -37,9 +38,10 @@ from .._history.entries import (
 )
 from .._history.history import History
 from . import words
+from .ending import clean_up_begins
 from .network import network_after
 from .sendings import Sendings
-from .story import Condition, Event, GroupSpan, Kind, NodeSpan, NodeState, OperationSpan, Sending, Story
+from .story import Condition, End, Event, GroupSpan, Kind, NodeSpan, NodeState, OperationSpan, Sending, Story
 
 _LONG: Final = 0.05
 """Seconds after which it is worth a line that a call was given up."""
@@ -78,14 +80,22 @@ _AFTER: Final = {
 """The condition of a node after each verb."""
 
 
-def tell(history: History, options: ClusterOptions | None = None) -> Story:
+def tell(
+    history: History,
+    options: ClusterOptions | None = None,
+    *,
+    log: Collection[Note] = (),
+    failure: str | None = None,
+) -> Story:
     """What a history says happened.
 
     Args:
         history: the history.
         options: how the cluster was configured. With them, quorum is derived from the votes where no client asked.
+        log: lines of the daemons' logs, with times of the history's clock.
+        failure: why the test failed, at the end of the history. When it did, the clean-up had not begun yet.
     """
-    return _Teller(list(history), getattr(history, "dropped", 0), options).story()
+    return _Teller(list(history), getattr(history, "dropped", 0), options).story(log, failure)
 
 
 class _Teller:
@@ -107,9 +117,13 @@ class _Teller:
         self._calls: dict[tuple[str, int], Call] = {}
         self._operations: dict[tuple[str, int], OperationSpan] = {}
 
-    def story(self) -> Story:
+    def story(self, log: Collection[Note], failure: str | None) -> Story:
         clients: dict[str, int | None] = {}
+        failed_at = len(self._entries) if failure is None else clean_up_begins(self._entries)
+        end: End | None = None
         for index, entry in enumerate(self._entries):
+            if index == failed_at:
+                end = self._end()
             self._index, self._now = index, entry.time - self._began
             client: str | None = getattr(entry, "client", None)
             if client is not None and clients.get(client) is None:
@@ -118,32 +132,58 @@ class _Teller:
             self._sendings.read(index, entry, () if view is None else view.members)
             self._read(entry)
         self._index = len(self._entries)
-        views = tuple(attrs.evolve(view, ended=self._now, end=self._index) for view in self._views.values())
+        if end is None:
+            end = self._end()
         for node in self._nodes:
             self._end_span(node)
         for span in self._operations.values():
             if span.outcome is None:
                 self._say_unfinished(span)
         sendings = tuple(self._sendings.result())
-        events = [*self._events, *map(_event, sendings)]
+        events = [*self._events, *map(_event, sendings), *self._log(log)]
+        if failure is not None:
+            at = self._entries[failed_at].time - self._began if failed_at < len(self._entries) else self._now
+            events.append(Event(index=failed_at, time=at, kind=Kind.FAILURE, nodes=(), text=failure))
         return Story(
             duration=self._now,
             dropped=self._dropped,
             nodes=self._nodes,
             clients=clients,
-            events=tuple(sorted(events, key=lambda event: event.index)),
+            # A failure comes before the entry at its place: the first of the clean-up.
+            events=tuple(sorted(events, key=lambda event: (event.index, event.kind is not Kind.FAILURE))),
             node_spans=tuple(self._node_spans),
-            group_spans=(*self._group_spans, *views),
+            group_spans=(*self._group_spans, *self._open_views()),
             sendings=sendings,
             operations=tuple(
                 span if span.outcome is not None else attrs.evolve(span, ended=self._now)
                 for span in self._operations.values()
             ),
-            pending=tuple(self._calls.values()),
-            states=self._states,
-            views=views,
-            network=network_after(self._nodes, self._entries),
+            end=end,
         )
+
+    def _end(self) -> End:
+        entries = self._entries[: self._index + 1]
+        return End(
+            pending=tuple(self._calls.values()),
+            states=dict(self._states),
+            views=self._open_views(),
+            network=network_after(self._nodes, entries),
+        )
+
+    def _open_views(self) -> tuple[GroupSpan, ...]:
+        return tuple(attrs.evolve(view, ended=self._now, end=self._index) for view in self._views.values())
+
+    def _log(self, notes: Iterable[Note]) -> Iterator[Event]:
+        times = [entry.time for entry in self._entries]
+        for note in notes:
+            yield Event(
+                index=max(0, bisect_right(times, note.time) - 1),
+                time=note.time - self._began,
+                kind=Kind.LOG,
+                nodes=() if note.node is None else (note.node,),
+                text=note.text,
+                notable=True,
+            )
 
     def _say(
         self,

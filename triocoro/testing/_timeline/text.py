@@ -33,12 +33,16 @@ _PLURALS: Final = {
     Kind.LOSS: ("loss", "losses"),
     Kind.NOTE: ("note", "notes"),
     Kind.FAULT: ("fault", "faults"),
+    Kind.FAILURE: ("failure", "failures"),
 }
 
-_BARRIERS: Final = frozenset({Kind.FAULT, Kind.NOTE})
+_BARRIERS: Final = frozenset({Kind.FAULT, Kind.NOTE, Kind.FAILURE})
 """What happens after one of these is not merged with what happened before."""
 
-_LEAST: Final = 10
+_MARKED: Final = frozenset({Kind.FAULT, Kind.LOSS, Kind.FAILURE})
+
+LEAST: Final = 10
+"""The least number of lines that a timeline may be limited to."""
 
 
 @attrs.define
@@ -114,21 +118,18 @@ def timeline(history: History, *, limit: int = 40, options: ClusterOptions | Non
         ValueError: the limit is too low.
     """
     check_history(history)
-    _validate.integer(limit, "limit", _LEAST, 2**31 - 1)
+    _validate.integer(limit, "limit", LEAST, 2**31 - 1)
     if options is not None:
         _validate.instance(options, ClusterOptions, "options")
     return "\n".join(lines_of(tell(history, options), limit))
 
 
-def lines_of(story: Story, limit: int, end: Sequence[str] | None = None) -> list[str]:
-    """A story as lines, at most `limit` of them.
-
-    Args:
-        story: the story.
-        limit: the greatest number of lines.
-        end: what to show of the end instead of the state that the history tells.
-    """
-    state = state_at_the_end(story) if end is None else list(end)
+def lines_of(story: Story, limit: int) -> list[str]:
+    """A story as lines, at most `limit` of them."""
+    failed = any(event.kind is Kind.FAILURE for event in story.events)
+    state = state_at_the_end(story.end)
+    if state:
+        state.insert(0, "at the failure:" if failed else "at the end:")
     if len(state) > limit // 2:
         left_out = len(state) - limit // 2 + 1
         state = [*state[: limit // 2 - 1], f"  ... {left_out} more lines"]
@@ -138,7 +139,7 @@ def lines_of(story: Story, limit: int, end: Sequence[str] | None = None) -> list
         for line in shown
     ]
     width = min(max((len(where) for _, where, _ in rows), default=0), 24)
-    marks = ["!" if isinstance(line, Line) and line.kind in {Kind.FAULT, Kind.LOSS} else " " for line in shown]
+    marks = ["!" if isinstance(line, Line) and line.kind in _MARKED else " " for line in shown]
     return [
         *(f"{mark}{time:>9}  {where:<{width}}  {what}" for mark, (time, where, what) in zip(marks, rows, strict=True)),
         *state,

@@ -1,0 +1,121 @@
+"""The report of a failed test: what happened in its clusters, and where its tasks waited if it hung."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Final
+
+import pytest
+
+from . import _hangs, _options, _seeds
+from ._fixtures import LOANS
+
+if sys.version_info < (3, 11):
+    # Built in from Python 3.11 on; before that, pytest itself requires this package.
+    from exceptiongroup import BaseExceptionGroup
+
+if TYPE_CHECKING:
+    from triocoro.testing import ClusterLoan
+
+INTERRUPTED: Final = pytest.StashKey[list[tuple[str, str]]]()
+"""The sections for a test that Control-C has ended: pytest makes no report of it."""
+
+_WIDTH: Final = 160
+"""Characters of an exception that the timeline shows."""
+
+
+def sections(item: pytest.Item, error: BaseException | None) -> list[tuple[str, str]]:
+    """The sections of the report of a failed test, each with a title and a text.
+
+    Args:
+        item: the test.
+        error: why it failed.
+    """
+    failure = None if error is None else f"FAILS{_place(item, error)}: {_in_words(error)}"
+    loans = item.stash[LOANS]
+    found: list[tuple[str, str]] = []
+    for number, loan in enumerate(loans, start=1):
+        title = "corosync" if number == 1 else f"corosync cluster {number}"
+        parts = [_head(item) if number == 1 else "", loan.explain(failure=failure)]
+        if number == 1 and (tasks := _hangs.tasks(item)):
+            parts += ["where the tasks were:", tasks]
+        if number == len(loans) and not _options.logs(item.config):
+            parts.append("(--corosync-logs adds the whole log of each node)")
+        found.append((title, "\n".join(filter(None, parts))))
+        if _options.logs(item.config):
+            found += [
+                (f"{title} node {node.nodeid} log", _log(loan, node.nodeid)) for node in loan.cluster.nodes.values()
+            ]
+    return found
+
+
+def _head(item: pytest.Item) -> str:
+    seed = _seeds.section(item)
+    return "" if seed is None else seed[1]
+
+
+def _log(loan: ClusterLoan, nodeid: int) -> str:
+    return loan.log(loan.cluster[nodeid]) or "(nothing since the test began)"
+
+
+def _in_words(error: BaseException) -> str:
+    """An exception in one line; of a group, all that is in it."""
+    if isinstance(error, BaseExceptionGroup):
+        leaves = _leaves(error)
+        return _short(" and ".join(_in_words(leaf) for leaf in leaves))
+    lines = str(error).strip().splitlines()
+    text = lines[0] if lines else ""
+    if isinstance(error, pytest.fail.Exception):
+        return _short(text)
+    return _short(f"{type(error).__name__}: {text}" if text else type(error).__name__)
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    leaves: list[BaseException] = []
+    for error in group.exceptions:
+        leaves += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return leaves
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _WIDTH else f"{text[:_WIDTH]}..."
+
+
+def _place(item: pytest.Item, error: BaseException) -> str:
+    """Where in the file of the test an exception came from."""
+    if isinstance(error, BaseExceptionGroup):
+        leaves = _leaves(error)
+        return _place(item, leaves[0]) if len(leaves) == 1 else ""
+    line = None
+    traceback = error.__traceback__
+    while traceback is not None:
+        if traceback.tb_frame.f_code.co_filename == str(item.path):
+            line = traceback.tb_lineno
+        traceback = traceback.tb_next
+    return "" if line is None else f" in line {line}"
+
+
+def write_now(item: pytest.Item) -> None:
+    """Print the sections: the process is about to end. Called in a thread."""
+    if LOANS in item.stash:
+        capture = item.config.pluginmanager.getplugin("capturemanager")
+        if capture is not None:
+            capture.suspend_global_capture(item)
+        for title, text in sections(item, None):
+            print(f"\n{f' {title} ':-^80}\n{text}", file=sys.__stderr__, flush=True)
+        if capture is not None:
+            capture.resume_global_capture()
+
+
+def note_interruption(item: pytest.Item, error: BaseException) -> None:
+    """Keep what happened in the clusters of a test that Control-C has ended, for the summary."""
+    item.config.stash.setdefault(INTERRUPTED, []).extend(
+        (f"{title}: {item.nodeid} was interrupted", text) for title, text in sections(item, error)
+    )
+
+
+def write_interruptions(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Print what `note_interruption` has kept."""
+    for title, text in config.stash.get(INTERRUPTED, []):
+        terminalreporter.section(title)
+        terminalreporter.line(text)

@@ -1,0 +1,103 @@
+"""What happened in a cluster, for the report of a failed test."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+
+import attrs
+
+from .._checkers import Violation, check
+from .._cluster.cluster import Cluster
+from .._cluster.options import ClusterOptions
+from .._history.entries import Fault, Note
+from .._history.history import History
+from .._timeline.logs import notable, ring_in_log
+from .._timeline.story import Condition, NodeState, Story
+from .._timeline.telling import tell
+from .._timeline.text import lines_of
+
+_VIOLATIONS = 3
+"""How many violations are shown."""
+_EVIDENCE = 4
+"""How many entries are shown of each."""
+_WIDTH = 160
+
+
+def explain(cluster: Cluster, logs: Mapping[int, str], failure: str | None, limit: int) -> str:
+    """What happened in a cluster: violations, the timeline with what matters of the logs, and the state at the end.
+
+    Args:
+        cluster: the cluster.
+        logs: the log of each node since the recording began.
+        failure: why the test failed.
+        limit: the greatest number of lines of the timeline.
+    """
+    history = cluster.history if cluster.history is not None else History(clock=time.monotonic)
+    options = _options(cluster.options, history)
+    story = tell(history, options, failure=failure)
+    states = story.end.states
+    died = {
+        nodeid
+        for nodeid, node in cluster.nodes.items()
+        if cluster.running and not node.running and states.get(nodeid, NodeState()).condition is Condition.UP
+    }
+    notes = list(_notes(history, logs, died))
+    story = tell(history, options, log=notes, failure=failure)
+    if cluster.running:
+        story = _corrected(story, cluster)
+    return "\n".join([*_violations(history, options), *lines_of(story, limit)])
+
+
+def _options(options: ClusterOptions, history: History) -> ClusterOptions | None:
+    """The options; `None` if nodes came or went, so that they are not those of all the time."""
+    changes = {"add_node", "remove_node"}
+    return None if any(isinstance(entry, Fault) and entry.verb in changes for entry in history) else options
+
+
+def _violations(history: History, options: ClusterOptions | None) -> Iterator[str]:
+    if getattr(history, "dropped", 0):
+        yield "the rules of Corosync were not checked: the first entries of the history are gone"
+        return
+    violations = check(history, options=options)
+    if violations:
+        yield f"{len(violations)} violations of the rules of Corosync (docs/histories.md):"
+    for violation in violations[:_VIOLATIONS]:
+        yield from _violation(violation)
+    if len(violations) > _VIOLATIONS:
+        yield f"  ... {len(violations) - _VIOLATIONS} more"
+
+
+def _violation(violation: Violation) -> Iterator[str]:
+    yield f"  {violation.rule.value}: {violation.text}"
+    for entry in violation.evidence[:_EVIDENCE]:
+        text = str(entry)
+        yield f"    {text if len(text) <= _WIDTH else f'{text[:_WIDTH]}...'}"
+    if len(violation.evidence) > _EVIDENCE:
+        yield f"    ... {len(violation.evidence) - _EVIDENCE} more entries"
+
+
+def _notes(history: History, logs: Mapping[int, str], died: set[int]) -> Iterator[Note]:
+    """What matters of the logs, by the clock of the history."""
+    first, latest = (history[0].time, history[-1].time) if len(history) else (0.0, 0.0)
+    offset = time.time() - time.monotonic()
+    for node, log in logs.items():
+        for line in notable(log, died=node in died):
+            at = latest if line.wall_time is None else line.wall_time - offset
+            if at >= first or node in died:
+                yield Note(time=at, text=line.text, node=node)
+        if node in died:
+            yield Note(time=latest, text="its daemon has DIED, and was not asked to", node=node)
+
+
+def _corrected(story: Story, cluster: Cluster) -> Story:
+    """The story, with what the cluster itself says of the state at the end, which need not have been recorded."""
+    states = dict(story.end.states)
+    for nodeid, node in cluster.nodes.items():
+        state = states.get(nodeid, NodeState())
+        if not node.running:
+            state = attrs.evolve(state, condition=Condition.DOWN)
+        elif not state.members:
+            state = ring_in_log(node.log, state)
+        states[nodeid] = state
+    return attrs.evolve(story, end=attrs.evolve(story.end, states=states))
