@@ -355,28 +355,47 @@ def test_factory_inside_a_trio_run(run: Run) -> None:
     result.assert_outcomes(passed=1)
 
 
-def test_logs_of_a_failing_test(run: Run) -> None:
-    result = run(
-        """
+def test_the_report_of_a_failing_test(run: Run) -> None:
+    """Each cluster has a section; the whole logs are there if they are asked for."""
+    source = """
         def test_it(corosync_cluster, make_corosync_cluster):
             make_corosync_cluster(nodes=1)
             assert False
         """
-    )
+    result = run(source)
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
         [
+            "*- corosync -*",
+            "*FAILS in line 3: AssertionError*",
+            "at the failure:",
+            "*all nodes *ring of nodes 1-3, quorate",
+            "*- corosync cluster 2 -*",
+            "*node 1 *quorate",
+            "(--corosync-logs adds the whole log of each node)",
+        ]
+    )
+    result.stdout.no_fnmatch_line("*Corosync Cluster Engine*")
+    result = run(source, "--corosync-logs")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "*- corosync -*",
             "*- corosync node 1 log -*",
+            "*Corosync Cluster Engine*",
             "*- corosync node 3 log -*",
+            "*- corosync cluster 2 -*",
             "*- corosync cluster 2 node 1 log -*",
         ]
     )
+    result.stdout.no_fnmatch_line("*--corosync-logs adds*")
 
 
-def test_no_logs_of_a_passing_test(run: Run) -> None:
-    result = run("def test_it(corosync): pass", "-rA")
+def test_no_report_of_a_passing_test(run: Run) -> None:
+    result = run("def test_it(corosync): pass", "-rA", "--corosync-logs")
     result.assert_outcomes(passed=1)
     result.stdout.no_fnmatch_line("*corosync node 1 log*")
+    result.stdout.no_fnmatch_line("*- corosync -*")
 
 
 def test_clusters_do_not_stay_in_memory(run: Run) -> None:

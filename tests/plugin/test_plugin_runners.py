@@ -139,11 +139,17 @@ def test_fails(corosync):
     assert False
 """
     )
-    result = pytester.runpytest_subprocess(f"--corosync={corosync_mode}", "-n2")
+    result = pytester.runpytest_subprocess(f"--corosync={corosync_mode}", "-n2", "--corosync-logs")
     result.assert_outcomes(passed=6, failed=1)
-    # The log has come from the worker.
+    # They have come from the worker.
     result.stdout.fnmatch_lines(
-        [f"corosync: {corosync_mode}*", "*- corosync node 1 log -*", "*Corosync Cluster Engine*"]
+        [
+            f"corosync: {corosync_mode}*",
+            "*- corosync -*",
+            "*FAILS in line *: AssertionError*",
+            "*- corosync node 1 log -*",
+            "*Corosync Cluster Engine*",
+        ]
     )
 
 

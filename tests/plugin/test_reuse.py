@@ -557,6 +557,7 @@ def test_logs_since_the_test_began(run: Run, corosync_mode: str) -> None:
             assert False
         """,
         "--corosync-log-level=debug",
+        "--corosync-logs",
         "-o",
         "trio_mode=true",
     )
@@ -573,6 +574,6 @@ def test_logs_since_the_test_began(run: Run, corosync_mode: str) -> None:
 
 @pytest.mark.corosync_real_only(reason="fakes are always new")
 def test_when_nothing_was_logged(run: Run) -> None:
-    result = run("def test_first(corosync): pass\ndef test_second(corosync): assert False")
+    result = run("def test_first(corosync): pass\ndef test_second(corosync): assert False", "--corosync-logs")
     result.assert_outcomes(passed=1, failed=1)
     result.stdout.fnmatch_lines(["*- corosync node 1 log -*", "(nothing since the test began)"])
