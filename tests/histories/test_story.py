@@ -134,3 +134,14 @@ def test_states_that_last_no_time_keep_their_place() -> None:
         history.fault(verb, node=1)
     spans = [(span.first, span.end, span.state.condition) for span in tell(history).node_spans]
     assert spans == [(0, 1, Condition.FROZEN), (1, 2, Condition.UP), (2, 3, Condition.DOWN)]
+
+
+def test_to_start_a_daemon_that_runs_does_nothing() -> None:
+    history = History(clock=lambda: 1.0)
+    for verb in ("freeze", "start", "kill", "start"):
+        history.fault(verb, node=1)
+    assert [span.state.condition for span in tell(history).node_spans] == [
+        Condition.FROZEN,
+        Condition.DOWN,
+        Condition.UP,
+    ]

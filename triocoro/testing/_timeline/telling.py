@@ -291,7 +291,9 @@ class _Teller:
         if node is None or condition is None:
             return
         before = self._states[node]
-        if condition is Condition.DOWN or fault.verb in {"start", "restart"} or before.condition is Condition.DOWN:
+        if fault.verb == "start" and before.condition is not Condition.DOWN:
+            return  # which does nothing
+        if condition is Condition.DOWN or fault.verb == "restart" or before.condition is Condition.DOWN:
             self._change(node, NodeState(condition))
         else:
             self._change(node, attrs.evolve(before, condition=condition))
