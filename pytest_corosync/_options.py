@@ -6,7 +6,8 @@ import inspect
 import math
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast
 
 import pytest
 
@@ -58,7 +59,12 @@ _TIMEOUT_HELP: Final = (
 )
 _LOGS_HELP: Final = "add the whole log of each node to the report of a failed test"
 
+_TIMELINE_HELP: Final = (
+    "the folder for a page of each test with a cluster, which shows in a browser what happened: docs/timeline.md"
+)
+
 _MODE: Final = pytest.StashKey[Mode]()
+_TIMELINE: Final = pytest.StashKey["Path | None"]()
 _DEFAULTS: Final = pytest.StashKey[Mapping[str, Any]]()
 _SOURCES: Final = pytest.StashKey[Mapping[str, str]]()
 """The option or ini line that each of these comes from, for error messages."""
@@ -94,6 +100,8 @@ def add_options(parser: pytest.Parser) -> None:
     group.addoption("--corosync-timeout", metavar="SECONDS", default=None, help=_TIMEOUT_HELP)
     parser.addini("corosync_timeout", f"{_TIMEOUT_HELP}; --corosync-timeout takes precedence", default=None)
     group.addoption("--corosync-logs", action="store_true", help=_LOGS_HELP)
+    group.addoption("--corosync-timeline", metavar="DIR", default=None, help=f"{_TIMELINE_HELP} (default: no pages)")
+    parser.addini("corosync_timeline", f"{_TIMELINE_HELP}; --corosync-timeline takes precedence", default=None)
     group.addoption(
         "--corosync-keep",
         action="store_true",
@@ -123,6 +131,7 @@ def resolve(config: pytest.Config) -> None:
     timeout(config)
     config.stash[_DEFAULTS] = values
     config.stash[_SOURCES] = sources
+    config.stash[_TIMELINE] = _lookup_timeline(config)
 
 
 def mode(config: pytest.Config) -> Mode:
@@ -178,6 +187,11 @@ def logs(config: pytest.Config) -> bool:
 def timeout(config: pytest.Config) -> float | None:
     """The seconds that a test with a cluster may take; `None` if there is no limit."""
     return seconds(config, "timeout") or None
+
+
+def timeline(config: pytest.Config) -> Path | None:
+    """The folder for the pages of tests, if there are to be any."""
+    return config.stash[_TIMELINE]
 
 
 def defaults(config: pytest.Config) -> Mapping[str, Any]:
@@ -254,6 +268,15 @@ def _lookup(config: pytest.Config, name: str) -> tuple[Any, str]:
     if text is not None:
         return text, f"{_option(name)}={text}"
     return _in_ini(config, f"corosync_{name}")
+
+
+def _lookup_timeline(config: pytest.Config) -> Path | None:
+    """The folder for pages: of the command line, where pytest was started; of the ini file, beside that file."""
+    chosen: str | None = config.getoption("corosync_timeline")
+    if chosen is not None:
+        return Path(config.invocation_params.dir, chosen) if chosen else None
+    text = cast("str | None", config.getini("corosync_timeline"))
+    return None if not text else Path(config.rootpath if config.inipath is None else config.inipath.parent, text)
 
 
 def _parse(name: str, text: str, source: str) -> object:

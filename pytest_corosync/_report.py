@@ -31,7 +31,7 @@ def sections(item: pytest.Item, error: BaseException | None) -> list[tuple[str, 
         item: the test.
         error: why it failed.
     """
-    failure = None if error is None else f"FAILS{_place(item, error)}: {_in_words(error)}"
+    failure = None if error is None else failure_in_words(item, error)
     loans = item.stash[LOANS]
     found: list[tuple[str, str]] = []
     for number, loan in enumerate(loans, start=1):
@@ -47,6 +47,11 @@ def sections(item: pytest.Item, error: BaseException | None) -> list[tuple[str, 
                 (f"{title} node {node.nodeid} log", _log(loan, node.nodeid)) for node in loan.cluster.nodes.values()
             ]
     return found
+
+
+def failure_in_words(item: pytest.Item, error: BaseException) -> str:
+    """Where and why a test failed, in one line."""
+    return f"FAILS{_place(item, error)}: {_in_words(error)}"
 
 
 def _head(item: pytest.Item) -> str:

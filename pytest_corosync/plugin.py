@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import pytest
 
-from . import _fixtures, _hangs, _header, _options, _report, _seeds
+from . import _fixtures, _hangs, _header, _options, _report, _seeds, _timelines
 from ._fixtures import KEPT, LEND, LOANS, SOURCE, ClusterFactory
 from ._options import Mode
 
@@ -191,24 +191,27 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Add to the report of a failure what happened in its clusters; with --corosync-keep, leave them running."""
     report = yield
+    error = None if call.excinfo is None else call.excinfo.value
     if report.failed and LOANS not in item.stash and (section := _seeds.section(item)) is not None:
         report.sections.append(section)
     if report.failed and LOANS in item.stash:
-        report.sections += _report.sections(item, None if call.excinfo is None else call.excinfo.value)
+        report.sections += _report.sections(item, error)
         loans = item.stash[LOANS]
         for number, loan in enumerate(loans, start=1):
             title = "corosync" if number == 1 else f"corosync cluster {number}"
             how_to_enter = item.config.stash[SOURCE].leave_running(loan.cluster)
             if how_to_enter is not None:
                 report.sections.append((f"{title} is left as it is", how_to_enter))
+    _timelines.write(item, report, error)
     if report.when == "teardown" and LOANS in item.stash:
         del item.stash[LOANS]  # pytest keeps the item until the end of the session
     return report
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Report the test that Control-C has ended; and which clusters are left running, and how to enter and end them."""
+    """Report the test that Control-C has ended, and name what is left: pages of tests, and clusters that run."""
     _report.write_interruptions(terminalreporter, config)
+    _timelines.summarise(terminalreporter, config)
     directory = config.stash[KEPT]
     kept = [] if directory is None else sorted(directory.iterdir(), key=lambda path: path.stat().st_mtime_ns)
     if kept:

@@ -12,8 +12,8 @@ import pytest
 from support.histories import history as told
 from support.timeline_pages import data_of, lanes_of, record_a_lost_message
 
-from triocoro.testing import Call, Cluster, ClusterOptions, Fault, History, Note, check, timeline_page
-from triocoro.testing._timeline.axis import axis, failure_index
+from triocoro.testing import Call, Cluster, ClusterOptions, History, Note, check, timeline_page
+from triocoro.testing._timeline.axis import axis
 
 
 def operations() -> History:
@@ -144,11 +144,10 @@ def test_operations_are_bars() -> None:
 def test_the_failure_is_before_the_end_of_the_connections() -> None:
     entries = list(told("a join a; a ring 4 1; a send x; a got a x; a send y; a got a y; a leave"))
     leave = next(index for index, entry in enumerate(entries) if isinstance(entry, Call) and entry.function == "leave")
-    assert failure_index(entries) == leave
-    assert failure_index([*entries, Fault(time=0, verb="kill")]) == len(entries) + 1
     page = data_of(timeline_page(History(entries), failure="\nAssertionError: no\n  more of it\n"))
     assert page["failure"]["short"] == "AssertionError: no"
     assert page["failure"]["text"] == "AssertionError: no\n  more of it"
+    assert page["story"][-1][3:] == ["AssertionError: no", "bad"]
     after = {row[0] for row in page["events"] if row[1] > page["failure"]["x"]}
     assert min(after) == leave
 

@@ -1,4 +1,4 @@
-"""The axis of the page: where each entry of a history is, and where a failure is marked."""
+"""The axis of the page: where each entry of a history is."""
 
 from __future__ import annotations
 
@@ -6,20 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Final
 
-from .._history.entries import (
-    Call,
-    Cancellation,
-    Entry,
-    Failure,
-    Fault,
-    Invocation,
-    Outcome,
-    OutcomeStatus,
-    Return,
-)
-
-_ENDS: Final = frozenset({"close", "leave", "trackstop", "track_delete", "zcb_free"})
-"""Calls that a test's connections make when it ends."""
+from .._history.entries import Cancellation, Entry, Failure, Return
 
 _MILLISECOND: Final = 0.001
 
@@ -39,20 +26,3 @@ def axis(entries: Sequence[Entry]) -> list[float]:
         before = entry.time
         positions.append(round(position, 2))
     return [*positions, round(position + 1, 2)]
-
-
-def failure_index(entries: Sequence[Entry]) -> int:
-    """The entry at which a test that failed began to end: from there on, its connections only close."""
-    found = len(entries)
-    for index in reversed(range(len(entries))):
-        entry = entries[index]
-        match entry:
-            case Call() if entry.function in _ENDS:
-                found = index
-            case Cancellation() | Outcome(status=OutcomeStatus.UNKNOWN):
-                found = index
-            case Call() | Fault() | Invocation() | Outcome():
-                return found
-            case _:
-                pass
-    return found

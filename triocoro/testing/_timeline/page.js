@@ -775,7 +775,7 @@ function step(by) {
 // -- the page ---------------------------------------------------------------------------------------------------------
 
 function head() {
-  const badge = data.outcome ? [element("span", data.outcome === "passed" ? "badge" : "badge failed", data.outcome.toUpperCase())] : [];
+  const badge = data.outcome ? [element("span", /^x?passed$/.test(data.outcome) ? "badge" : "badge failed", data.outcome.toUpperCase())] : [];
   $("title").append(...badge, data.title);
   $("facts").textContent = data.facts.join(" · ");
   const wrong = $("wrong");

@@ -14,7 +14,7 @@ import attrs
 from .._checkers.violation import Violation
 from .._cluster.options import ClusterOptions
 from .._history.history import History, check_history
-from .picture import Picture, draw
+from .picture import draw
 from .story import Story
 from .telling import tell
 
@@ -48,14 +48,15 @@ def timeline_page(
     """
     check_history(history)
     entries = list(history)
-    story = tell(history, options)
+    short = failure.strip().partition("\n")[0]
+    story = tell(history, options, failure=short or None)
     picture = draw(entries, story, violations)
     data: dict[str, Any] = {
         "title": title,
         "outcome": outcome,
         "facts": _facts(story, len(entries)),
         **attrs.asdict(picture, recurse=False),
-        "failure": _failure(failure, picture),
+        "failure": {"text": failure.strip(), "short": _cut(short), "x": picture.failure} if short else None,
     }
     parts = resources.files(__name__.rpartition(".")[0])
 
@@ -85,15 +86,8 @@ def _facts(story: Story, entries: int) -> list[str]:
     return facts
 
 
-def _failure(text: str, picture: Picture) -> Mapping[str, Any] | None:
-    if not text.strip():
-        return None
-    short = text.strip().splitlines()[0]
-    return {
-        "text": text.strip(),
-        "short": short if len(short) <= _SHORT else f"{short[:_SHORT]}...",
-        "x": picture.failure,
-    }
+def _cut(text: str) -> str:
+    return text if len(text) <= _SHORT else f"{text[:_SHORT]}..."
 
 
 def _json(data: Mapping[str, Any]) -> str:

@@ -38,8 +38,9 @@ from .._history.entries import (
 )
 from .._history.operations import Operation
 from . import words
-from .axis import axis, failure_index
+from .axis import axis
 from .bands import network_bands, node_bands
+from .ending import clean_up_begins
 from .lanes import Lanes
 from .story import Kind, Sending, Story
 from .text import Line, merged
@@ -56,7 +57,7 @@ _KINDS: Final[tuple[tuple[tuple[type, ...], str], ...]] = (
     ((MessageLost,), "lost"),
 )
 
-_TOLD: Final = frozenset({Kind.OPERATION, Kind.RING, Kind.QUORUM, Kind.LOSS, Kind.NOTE, Kind.FAULT})
+_TOLD: Final = frozenset({Kind.OPERATION, Kind.RING, Kind.QUORUM, Kind.LOSS, Kind.NOTE, Kind.FAULT, Kind.FAILURE})
 """What the story in words consists of, besides failed calls and messages that a member missed."""
 
 _REPAIRS: Final = frozenset({"the network is healed", "is thawed", "is started", "is restarted", "is added"})
@@ -133,7 +134,7 @@ class _Draughtsman:
                 self._bar(number, len(self._entries), "open")
         arrows, self._missed = self._messages()
         found = [(each.rule.value, each.text, self._evidence(each)) for each in violations]
-        failure = failure_index(self._entries)
+        failure = clean_up_begins(self._entries)
         return Picture(
             end=self._x[-1],
             duration=self._story.duration,
@@ -295,10 +296,16 @@ class _Draughtsman:
                 style = "bad" if line.index in missed or "LOST" in line.text else ""
             if not (style or line.kind in _TOLD) or (many and line.kind is Kind.OPERATION and not style):
                 continue
-            numbers = self._numbers[line.index]
-            if numbers:
-                rows.append([numbers[0], round(line.time, 6), line.where(self._story.nodes), line.what(), style])
+            number = self._number_at(line.index)
+            if number is not None:
+                rows.append([number, round(line.time, 6), line.where(self._story.nodes), line.what(), style])
         return rows
+
+    def _number_at(self, index: int) -> int | None:
+        """The event of an entry; for the end of the history, the last one."""
+        if index < len(self._entries):
+            return next(iter(self._numbers[index]), None)
+        return len(self._events) - 1 if self._events else None
 
     def _evidence(self, violation: Violation) -> list[int]:
         indices: set[int] = set()
@@ -315,7 +322,7 @@ def _style(line: Line) -> str:
     match line.kind:
         case Kind.FAULT:
             return "repair" if line.text in _REPAIRS else "fault"
-        case Kind.LOSS:
+        case Kind.LOSS | Kind.FAILURE:
             return "bad"
         case Kind.RING | Kind.QUORUM if "NOT" in line.text:
             return "bad"
