@@ -13,9 +13,15 @@ from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from types import CodeType, ModuleType
+from typing import Final
+
+import pytest
 
 VARIABLE = "TRIOCORO_MUTANT"
 """The environment variable: a JSON list of the module, the old text and the new text."""
+
+_DEADLINE: Final = 8.0
+"""Seconds that a test may take, which passes within one if there is no mutant."""
 
 
 def mutated(source: str, old: str, new: str) -> str:
@@ -72,7 +78,9 @@ def pytest_addoption() -> None:
     install()
 
 
-def pytest_collection_finish() -> None:
-    """Do not wait for what a test leaves behind that fails because of a mutant."""
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Do not wait long for a test that hangs because of a mutant, nor for what it leaves behind."""
     if VARIABLE in os.environ:
+        for item in session.items:
+            item.add_marker(pytest.mark.deadline(_DEADLINE), append=False)
         sys.modules["support.fixtures.leaks"].__dict__["GRACE"] = 0.0
