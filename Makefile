@@ -1,5 +1,5 @@
 # make demo         show a cluster of real Corosync daemons; if none can run here, say why, and show the fake
-# make test         all checks, then all tests, against the fake and against real daemons. If real daemons cannot run,
+# make test         all tests, against the fake and against real daemons, and all checks. If real daemons cannot run,
 #                   the last line says so and why; with CI=true or REAL=required that is a failure
 # make setup        install what the other targets need; they call it themselves, and a second call does nothing
 # make lint, make fake, make real   the parts of make test; ARGS="-k name" goes to pytest, which uses all cores. make real

@@ -130,30 +130,42 @@ def test_public_names_are_documented(module: ModuleType) -> None:
     assert not missing
 
 
+def run_make_test(folder: Path, make: str, python: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run `make test` with these shell scripts in place of make and Python."""
+    for name, script in {"make": make, "python": python}.items():
+        program = folder / name
+        program.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+        program.chmod(0o755)
+    clean = {name: value for name, value in os.environ.items() if name not in ("CI", "REAL")}
+    return subprocess.run(
+        [ROOT / "tools" / "test.sh"],
+        env={**clean, "MAKE": str(folder / "make"), "BIN": str(folder), **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
 @pytest.mark.parametrize("environment", [{}, {"CI": "true"}, {"REAL": "required"}], ids=str)
 @pytest.mark.parametrize("missing", [[], ["a: do b"], ["a: do b", "c"]], ids=len)
 def test_a_real_suite_that_cannot_run_is_no_silent_skip(
     tmp_path: Path, missing: list[str], environment: dict[str, str]
 ) -> None:
     log = tmp_path / "parts"
-    for name, script in {
-        "make": f'for last; do :; done; echo "$last" >> {log}',
-        "python": "\n".join(f"echo '{line}'" for line in missing),
-    }.items():
-        program = tmp_path / name
-        program.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
-        program.chmod(0o755)
-    clean = {name: value for name, value in os.environ.items() if name not in ("CI", "REAL")}
-    result = subprocess.run(
-        [ROOT / "tools" / "test.sh"],
-        env={**clean, "MAKE": str(tmp_path / "make"), "BIN": str(tmp_path), **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert log.read_text(encoding="utf-8").split() == (["lint", "fake"] if missing else ["lint", "fake", "real"])
+    make = f'for last; do :; done; echo "$last" >> {log}'
+    result = run_make_test(tmp_path, make, "\n".join(f"echo '{line}'" for line in missing), **environment)
+    first, *others = log.read_text(encoding="utf-8").split()
+    assert (first, sorted(others)) == ("fake", ["lint"] if missing else ["lint", "real"])
     failed = bool(missing and environment)
     assert result.returncode == (1 if failed else 0)
     assert ("make test: failed: real\n" in result.stderr) == failed
     last = result.stderr.splitlines()[-1:]
     assert last == ([f"make test: the real suite was NOT RUN: {'; '.join(missing)}"] if missing else [])
+
+
+@pytest.mark.parametrize("part", ["lint", "fake", "real"])
+def test_a_part_that_fails_does_not_hide_the_others(tmp_path: Path, part: str) -> None:
+    result = run_make_test(tmp_path, f'for last; do :; done; echo "what $last says"; [ "$last" != {part} ]', "")
+    assert sorted(result.stdout.splitlines()) == ["what fake says", "what lint says", "what real says"]
+    assert result.stderr == f"make test: failed: {part}\n"
+    assert result.returncode == 1

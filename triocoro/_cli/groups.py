@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
+import attrs
 import click
 
 from .._cpg import Cpg, open_cpg
@@ -62,10 +63,7 @@ async def members_by_group(cpg: Cpg) -> Groups:
 def groups_as_json(groups: Groups) -> JsonValue:
     """Return groups for JSON."""
     return [
-        {
-            "name": json_bytes(name),
-            "members": [{"nodeid": member.nodeid, "pid": member.pid} for member in members],
-        }
+        {"name": json_bytes(name), "members": [attrs.asdict(member) for member in members]}
         for name, members in groups.items()
     ]
 

@@ -7,6 +7,7 @@ from functools import partial
 from itertools import count
 from typing import Final
 
+import attrs
 import click
 
 from .._sessions import sessions
@@ -14,6 +15,7 @@ from .._types import Address, ConfigChange, GroupEvent, MemberChange, Message, M
 from .job import Job, Status
 from .names import escape, group_argument
 from .output import JsonValue, Output, json_bytes, json_option
+from .status import ring_name
 from .watching import Happening, look_for_daemon, loss
 
 _FOREVER: Final = 0
@@ -64,17 +66,16 @@ def event_as_json(event: GroupEvent) -> JsonValue:
     """Return an event for JSON, as docs/command.md describes it."""
     match event:
         case Message():
-            return {"event": "message", "sender": _address(event.sender), "payload": json_bytes(event.payload)}
+            return {"event": "message", "sender": attrs.asdict(event.sender), "payload": json_bytes(event.payload)}
         case ConfigChange():
             return {
                 "event": "members",
-                "members": [_address(member) for member in event.members],
+                "members": [attrs.asdict(member) for member in event.members],
                 "joined": _changes(event.joined),
                 "left": _changes(event.left),
             }
         case TotemChange():
-            ring = {"nodeid": event.ring_id.nodeid, "seq": event.ring_id.seq}
-            return {"event": "ring", "ring_id": ring, "nodes": list(event.members)}
+            return {"event": "ring", "ring_id": attrs.asdict(event.ring_id), "nodes": list(event.members)}
         case MessageLost():
             return {"event": "message_lost", "payload": json_bytes(event.payload)}
 
@@ -89,7 +90,7 @@ def event_as_text(event: GroupEvent) -> str:
             changes += [f"{_place(change.address)} left ({change.reason.name})" for change in event.left]
             return f"members: {len(event.members)}; {', '.join(changes) or 'no change'}"
         case TotemChange():
-            return f"ring {event.ring_id.nodeid}.{event.ring_id.seq:x} of nodes {' '.join(map(str, event.members))}"
+            return f"ring {ring_name(event.ring_id)} of nodes {' '.join(map(str, event.members))}"
         case MessageLost():
             return f"the daemon has dropped our message {escape(event.payload)}"
 
@@ -98,12 +99,5 @@ def _place(address: Address) -> str:
     return f"node {address.nodeid} pid {address.pid}"
 
 
-def _address(address: Address) -> JsonValue:
-    return {"nodeid": address.nodeid, "pid": address.pid}
-
-
 def _changes(changes: Sequence[MemberChange]) -> JsonValue:
-    return [
-        {"nodeid": change.address.nodeid, "pid": change.address.pid, "reason": change.reason.name.lower()}
-        for change in changes
-    ]
+    return [{**attrs.asdict(change.address), "reason": change.reason.name.lower()} for change in changes]
