@@ -55,6 +55,7 @@ LAYERS: Final = (
     ("timelines", "triocoro.testing._timeline"),
     ("clusters", "triocoro.testing._fake", "triocoro.testing._netns"),
     ("reuse of clusters", "triocoro.testing._pool"),
+    ("seeds and faults by chance", "triocoro.testing._seeded", "triocoro.testing._exploring"),
     ("testing", "triocoro.testing"),
     ("the command line", "triocoro._cli", "triocoro.__main__"),
     ("the plugin", "pytest_corosync"),

@@ -15,6 +15,8 @@ from ._cluster.cluster import Cluster
 from ._cluster.node import Node
 from ._cluster.options import ClusterOptions, ClusterSettings
 from ._cluster.schedule import FaultSchedule, FaultStep
+from ._exploring.drawing import ScheduleSettings, random_schedule
+from ._exploring.explore import explore, fault_schedules
 from ._fake.cluster import FakeCluster
 from ._history.entries import (
     Call,
@@ -78,6 +80,7 @@ __all__ = [
     "RecordingEndpoint",
     "Return",
     "Rule",
+    "ScheduleSettings",
     "Violation",
     "check",
     "describe_daemon",
@@ -85,8 +88,11 @@ __all__ = [
     "describe_tasks",
     "describe_user",
     "end_with_parent",
+    "explore",
+    "fault_schedules",
     "missing_requirements",
     "process_default_endpoint",
+    "random_schedule",
     "seeded",
     "seeded_run",
     "timeline",

@@ -146,6 +146,14 @@ class FaultSchedule:
         lines = "".join(f"    {step!r},\n" for step in self.steps)
         return f"FaultSchedule([\n{lines}])" if lines else repr(self)
 
+    def _repr_pretty_(self, printer: Any, cycle: object) -> None:  # noqa: ANN401 - a class of IPython or Hypothesis
+        """Write it with a line for each step where IPython or Hypothesis show it."""
+        del cycle
+        with printer.group(4, "FaultSchedule([", "])"):
+            for step in self.steps:
+                printer.break_()
+                printer.text(f"{step!r},")
+
     @property
     def nodeids(self) -> frozenset[int]:
         """The nodes that the steps name."""
