@@ -240,6 +240,7 @@ async def cpg_initialize(
     Raises:
         CorosyncUnavailableError: no daemon answers, or the library is missing.
         TryAgainError: the daemon is starting.
+        AccessError: the daemon does not admit this user.
 
     Cancelled: nothing is left open.
     """

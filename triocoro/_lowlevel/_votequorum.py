@@ -196,7 +196,7 @@ async def votequorum_initialize(
 
     Raises:
         NotSupportedError: `qdevice_extra_info` was given, and the installed library does not support it.
-        CorosyncUnavailableError, TryAgainError: as `cpg_initialize`.
+        CorosyncUnavailableError, TryAgainError, AccessError: as `cpg_initialize`.
 
     Cancelled: as `cpg_initialize`.
     """
