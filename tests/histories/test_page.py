@@ -128,7 +128,7 @@ def test_operations_are_bars() -> None:
     with history.operation("put", "key", 4, client="c2"):
         page = data_of(timeline_page(history))
     assert lanes_of(page) == ["test", "c2", "node 1", "c1"]
-    bars = {page["events"][number][5]: (status, row) for number, _, status, row in page["bars"]}
+    bars = {page["events"][number][5]: (status, row) for number, _, _, status, row in page["bars"]}
     assert bars == {
         "put('key', 1) → 'ok'": ("returned", 1),
         "get('key') → None": ("returned", 0),
@@ -137,7 +137,7 @@ def test_operations_are_bars() -> None:
         "put('key', 4)": ("open", 0),
     }
     assert [lane["rows"] for lane in page["lanes"]] == [1, 1, 1, 2]
-    ends = [end for _, end, status, _ in page["bars"] if status == "open"]
+    ends = [end for _, end, _, status, _ in page["bars"] if status == "open"]
     assert ends == [page["end"]]
 
 

@@ -12,13 +12,15 @@ for (const [from, to] of data.arrows) {
   events[from].to.push(events[to]);
 }
 for (const [id, lane] of data.missed) events[id].missed.push(lane);
-for (const [id, end, status, row] of data.bars) events[id].bar = { end, status, row };
+for (const [id, end, ended, status, row] of data.bars) events[id].bar = { end, ended, status, row };
 const ofLane = data.lanes.map(() => []);
 for (const event of events) ofLane[event.lane].push(event);
 const bars = events.filter((event) => event.bar);
 const sends = events.filter((event) => event.kind === "send");
 const marks = events.filter((event) => ["fault", "repair", "note"].includes(event.kind));
 const failure = data.failure;
+// When it was, at the positions where something begins or ends.
+const clock = [...events, ...bars.map(({ bar }) => ({ x: bar.end, time: bar.ended }))].sort((one, other) => one.x - other.x);
 
 // -- words ------------------------------------------------------------------------------------------------------------
 
@@ -55,6 +57,7 @@ function lines(event) {
   if (event.bar) {
     const ending = ENDS[event.bar.status];
     if (ending) found.push(["sub", ending]);
+    if (event.bar.status !== "open") found.push(["sub", `took ${seconds(event.bar.ended - event.time)}`]);
   }
   if (event.kind === "send" && event.to.length) {
     const to = event.to.map((one) => `${place(one.lane)} (+${seconds(one.time - event.time)})`);
@@ -211,11 +214,11 @@ function ticks() {
   const found = [];
   let last = null;
   for (let x = 0; x < view.width; x += 92) {
-    const event = events[first(events, view.from + x / view.scale)];
-    if (!event) break;
-    if (found.length && X(event.x) < found.at(-1).x + 70) continue;
-    const label = seconds(event.time, data.duration < 10 ? 3 : 2);
-    if (label !== last) found.push({ x: X(event.x), label });
+    const moment = clock[first(clock, view.from + x / view.scale)];
+    if (!moment) break;
+    if (found.length && X(moment.x) < found.at(-1).x + 70) continue;
+    const label = seconds(moment.time, data.duration < 10 ? 3 : 2);
+    if (label !== last) found.push({ x: X(moment.x), label });
     last = label;
   }
   return found;
@@ -320,6 +323,7 @@ function drawBands(pen) {
       if (band.quorate === false) texts.push(`NO QUORUM, ${with_}`, `no quorum: ${band.nodes}`, "no quorum", "none");
       else texts.push(`${with_}${band.quorate === null ? " (quorum not recorded)" : ""}`, with_, band.nodes, band.nodes.replace(/nodes? /, ""));
     }
+    else if (width > 90) texts.push("no client tells");
     pen.font = `${up && band.quorate !== false ? "" : "bold "}12px ${colours.sans}`;
     const text = fitting(pen, width - 8, ...texts);
     if (!text) continue;
@@ -329,7 +333,7 @@ function drawBands(pen) {
       pen.fillRect(left + 3, y + 4, pen.measureText(text).width + 6, 16);
       pen.globalAlpha = 1;
     }
-    pen.fillStyle = condition === "down" ? colours["down-text"] : up && band.quorate === false ? colours.bad : colours.fg;
+    pen.fillStyle = !band.ring && up ? colours.muted : condition === "down" ? colours["down-text"] : up && band.quorate === false ? colours.bad : colours.fg;
     pen.fillText(text, left + 6, y + 12.5);
   }
 }
@@ -366,11 +370,11 @@ function drawSpans(pen) {
 
 function drawBars(pen) {
   pen.font = `11px ${colours.sans}`;
-  for (const event of bars) {
+  const seen = bars.filter(({ x, bar }) => X(bar.end) >= 0 && X(x) <= view.width);
+  for (const event of seen) {
     const { end, status, row } = event.bar;
     const left = Math.max(X(event.x), -2);
     const right = Math.min(X(end), view.width + 2);
-    if (right < 0 || left > view.width) continue;
     const lane = data.lanes[event.lane];
     const width = Math.max(right - left, 3);
     if (lane.kind !== "client") { // a call
@@ -390,8 +394,11 @@ function drawBars(pen) {
     pen.strokeRect(left + 0.5, y + 0.5, width - 1, ROW - 4);
     pen.setLineDash([]);
     pen.fillStyle = colours.fg;
-    const text = fitting(pen, width - 8, event.text, event.text.split(" → ")[0], event.text.split("(")[0]);
-    pen.fillText(text, left + 4, y + (ROW - 3) / 2 + 0.5);
+    const inside = fitting(pen, width - 8, event.text);
+    const next = inside ? null : seen.find((other) => other.x > event.x && other.lane === event.lane && other.bar.row === row);
+    const beside = inside ? "" : fitting(pen, Math.min(next ? X(next.x) : view.width, view.width) - left - width - 8, event.text);
+    const text = beside || inside || fitting(pen, width - 8, event.text.split(" → ")[0], event.text.split("(")[0]);
+    pen.fillText(text, beside ? left + width + 4 : left + 4, y + (ROW - 3) / 2 + 0.5);
   }
 }
 
@@ -636,7 +643,7 @@ function drawFailure(pen) {
   pen.fillRect(x - 1.5, 0, 3, height);
   const text = fitting(pen, view.width * 0.8, `✗ ${failure.short}`, `✗ ${failure.short.slice(0, 40)}…`, "✗ failed");
   const width = pen.measureText(text).width + 12;
-  const left = x + width > view.width ? x - width : x;
+  const left = Math.max(x + width > view.width ? x - width : x, 0);
   pen.fillRect(left, 1, width, 18);
   pen.fillStyle = colours.bg;
   pen.fillText(text, left + 6, 10.5);
@@ -781,8 +788,9 @@ function head() {
   const wrong = $("wrong");
   wrong.hidden = !failure && !data.violations.length;
   if (failure) {
-    if (failure.where) wrong.append(element("p", "mono", failure.where));
-    wrong.append(element("pre", "", failure.text));
+    const [why, ...more] = failure.text.split("\n");
+    wrong.append(element("p", "why", why));
+    if (more.length) wrong.append(element("details", "", "", element("summary", "", "as the test tells it"), element("pre", "", more.join("\n").trim())));
   }
   for (const [rule, text, ids] of data.violations) {
     const line = element("p", "", "", element("strong", "", `${rule}: `), `${text} `);

@@ -83,7 +83,7 @@ class Picture:
     missed: Sequence[Row]
     """The event of a message's sending, and the lane of a member that went on without the message."""
     bars: Sequence[Row]
-    """Event, position of its end, status, and row in its lane."""
+    """Event, position and time of its end, status, and row in its lane."""
     bands: Sequence[Mapping[str, Any]]
     """A node in a ring."""
     spans: Sequence[Row]
@@ -157,15 +157,19 @@ class _Draughtsman:
     # -- events ----------------------------------------------------------------------------------------------------
 
     def _add(self, index: int, lane: int, kind: str, text: str, detail: str = "") -> int:
-        time = round(self._entries[index].time - self._began, 6)
-        self._events.append([index, self._x[index], time, lane, kind, text, detail])
+        self._events.append([index, self._x[index], self._time(self._entries[index]), lane, kind, text, detail])
         self._numbers[index].append(len(self._events) - 1)
         return len(self._events) - 1
 
     def _bar(self, number: int, end: int, status: str) -> None:
-        lane = self._events[number][3]
-        began = self._events[number][1]
-        self._bars.append([number, self._x[end], status, self._lanes.row_for(lane, began, self._x[end])])
+        """Draw an event as a bar, up to the entry `end`."""
+        _, began, _, lane, *_ = self._events[number]
+        at = self._entries[min(end, len(self._entries) - 1)]
+        row = self._lanes.row_for(lane, began, self._x[end])
+        self._bars.append([number, self._x[end], self._time(at), status, row])
+
+    def _time(self, entry: Entry) -> float:
+        return round(entry.time - self._began, 6)
 
     def _read(self, index: int, entry: Entry) -> None:
         match entry:
