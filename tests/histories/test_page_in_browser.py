@@ -65,7 +65,12 @@ async def test_what_a_user_does(corosync_cluster: Cluster, tmp_path: Path) -> No
         failure=failure,
         options=corosync_cluster.options,
     ) as page:
-        await page.until_text("FAILED", "test_it <b>now</b>", failure, "is cut off from all others", "is frozen")
+        why, more = failure.splitlines()
+        await page.until_text("FAILED", "test_it <b>now</b>", why, "is cut off from all others", "is frozen")
+        assert more not in await page.text()
+        await page.run("document.querySelector('summary').click()")
+        await page.until_text(more)
+        await page.run("document.querySelector('summary').click()")
         assert await page.run("document.title") == "test_it <b>now</b>"
         await look(page, "lost-message", tmp_path)
 
@@ -144,10 +149,12 @@ def test_10_000_events_of_five_nodes(tmp_path: Path, bound: Bound) -> None:
                 ("at a tenth", "look(total / 2, leastScale() * 10), drawLanes()"),
                 ("with arrows", "look(total / 2, 8), drawLanes()"),
             ):
+                await page.run(f"{script}, null")
                 took = await page.run(
-                    f"(() => {{ {script}; const began = performance.now(); for (let i = 0; i < 20; i += 1) {{"
-                    " drawOverview(); drawAxis(); drawLanes(); } $('lanes').getContext('2d').getImageData(0, 0, 1, 1);"
-                    " return (performance.now() - began) / 20; })()"
+                    "(() => { const began = performance.now(); for (let i = 0; i < 20; i += 1) {"
+                    " for (const draw of [drawOverview, drawAxis, drawLanes]) draw();"
+                    # Chromium draws when it must.
+                    " $('lanes').getContext('2d').getImageData(0, 0, 1, 1); } return (performance.now() - began) / 20; })()"
                 )
                 bound(f"it is drawn {name}: milliseconds", took, 60)
                 await look(page, f"long-{name.rpartition(' ')[2]}", tmp_path)

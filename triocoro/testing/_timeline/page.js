@@ -505,12 +505,14 @@ function drawDensity(pen) {
     const half = heightOf(index) / 2 - 1;
     const y = middle(index);
     pen.fillStyle = colours.message;
-    for (let column = 0; column < columns; column += 1) {
-      pen.fillRect(column * STEP, y - half * sent[column] / most, STEP - 1, half * sent[column] / most);
-    }
-    pen.globalAlpha = 0.55;
-    for (let column = 0; column < columns; column += 1) {
-      pen.fillRect(column * STEP, y, STEP - 1, half * received[column] / most);
+    for (const [counts, up, alpha] of [[sent, true, 1], [received, false, 0.55]]) {
+      pen.globalAlpha = alpha;
+      pen.beginPath();
+      counts.forEach((count, column) => {
+        const tall = half * count / most;
+        if (count) pen.rect(column * STEP, up ? y - tall : y, STEP - 1, tall);
+      });
+      pen.fill();
     }
     pen.globalAlpha = 1;
   });
