@@ -154,7 +154,8 @@ def test_10_000_events_of_five_nodes(tmp_path: Path, bound: Bound) -> None:
                     "(() => { const began = performance.now(); for (let i = 0; i < 20; i += 1) {"
                     " for (const draw of [drawOverview, drawAxis, drawLanes]) draw();"
                     # Chromium draws when it must.
-                    " $('lanes').getContext('2d').getImageData(0, 0, 1, 1); } return (performance.now() - began) / 20; })()"
+                    " $('lanes').getContext('2d').getImageData(0, 0, 1, 1);"
+                    " } return (performance.now() - began) / 20; })()"
                 )
                 bound(f"it is drawn {name}: milliseconds", took, 60)
                 await look(page, f"long-{name.rpartition(' ')[2]}", tmp_path)
