@@ -68,6 +68,8 @@ def _corosync_lend(
     request: pytest.FixtureRequest, _corosync_source: ClusterSource
 ) -> Iterator[Callable[[ClusterOptions], Cluster]]:
     """A function that returns a cluster for the rest of the test."""
+    from triocoro.testing import History
+
     loans: list[ClusterLoan] = []
     item = _item(request)
     item.stash[LOANS] = loans
@@ -78,9 +80,8 @@ def _corosync_lend(
             loan = source.borrow(options, item.nodeid)
             stack.callback(source.give_back, loan.cluster)
             loans.append(loan)
-            from triocoro.testing import History
-
-            loan.cluster.record(History())  # TEMP
+            loan.cluster.record(History())
+            stack.callback(loan.cluster.record, None)
             return loan.cluster
 
         yield lend

@@ -51,7 +51,10 @@ def sections(item: pytest.Item, error: BaseException | None) -> list[tuple[str, 
 
 def failure_in_words(item: pytest.Item, error: BaseException) -> str:
     """Where and why a test failed, in one line."""
-    return f"FAILS{_place(item, error)}: {_in_words(error)}"
+    place = _place(item, error)
+    if any(isinstance(leaf, KeyboardInterrupt) for leaf in _leaves(error)):
+        return f"is INTERRUPTED{place}"
+    return f"FAILS{place}: {_in_words(error)}"
 
 
 def _head(item: pytest.Item) -> str:
@@ -65,8 +68,8 @@ def _log(loan: ClusterLoan, nodeid: int) -> str:
 
 def _in_words(error: BaseException) -> str:
     """An exception in one line; of a group, all that is in it."""
-    if isinstance(error, BaseExceptionGroup):
-        leaves = _leaves(error)
+    leaves = _leaves(error)
+    if leaves != [error]:
         return _short(" and ".join(_in_words(leaf) for leaf in leaves))
     lines = str(error).strip().splitlines()
     text = lines[0] if lines else ""
@@ -75,11 +78,12 @@ def _in_words(error: BaseException) -> str:
     return _short(f"{type(error).__name__}: {text}" if text else type(error).__name__)
 
 
-def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
-    leaves: list[BaseException] = []
-    for error in group.exceptions:
-        leaves += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
-    return leaves
+def _leaves(error: BaseException) -> list[BaseException]:
+    """All that is in a group of exceptions, at any depth; an exception itself."""
+    if not isinstance(error, BaseExceptionGroup):
+        return [error]
+    group: BaseExceptionGroup[BaseException] = error
+    return [leaf for part in group.exceptions for leaf in _leaves(part)]
 
 
 def _short(text: str) -> str:
@@ -88,11 +92,9 @@ def _short(text: str) -> str:
 
 def _place(item: pytest.Item, error: BaseException) -> str:
     """Where in the file of the test an exception came from."""
-    if isinstance(error, BaseExceptionGroup):
-        leaves = _leaves(error)
-        return _place(item, leaves[0]) if len(leaves) == 1 else ""
+    leaves = _leaves(error)
     line = None
-    traceback = error.__traceback__
+    traceback = leaves[0].__traceback__ if len(leaves) == 1 else None
     while traceback is not None:
         if traceback.tb_frame.f_code.co_filename == str(item.path):
             line = traceback.tb_lineno

@@ -22,7 +22,10 @@ _LIBRARIES: Final = tuple(
 _TRAPS: Final = ("trio/_core/_traps.py", "trio/_core/_parking_lot.py", "trio/_core/_io_epoll.py")
 
 _MOST: Final = 8
-"""How many of a task's frames are shown, of the user's and of others each."""
+"""How many of the user's frames are shown of a task."""
+
+_FEW: Final = 4
+"""How many frames of libraries are shown below them."""
 
 
 @attrs.frozen
@@ -36,6 +39,11 @@ class _Frame:
     @property
     def is_users(self) -> bool:
         return not self.file.startswith(_LIBRARIES) and not self.file.startswith("<")
+
+    @property
+    def is_scaffold(self) -> bool:
+        """Whether it is about how a plugin runs tests and fixtures."""
+        return "pytest_trio" in self.file
 
     @property
     def is_trap(self) -> bool:
@@ -90,7 +98,7 @@ def _tree(
     frames = _stack(running) if task is current else [_of(frame, line) for frame, line in task.iter_await_frames()]
     children = sorted((child for nursery in task.child_nurseries for child in nursery.child_tasks), key=_name)
     mine = any(frame.is_users for frame in frames)
-    if mine or not children:
+    if mine or (not children and not any(frame.is_scaffold for frame in frames)):
         yield f"{indent}{_name(task)} {'runs' if task is current else 'waits'}"
         yield from _described(frames, f"{indent}  ")
         indent += "    "
@@ -134,7 +142,8 @@ def _described(frames: Sequence[_Frame], indent: str) -> Iterator[str]:
     if any(frame.function == "_nested_child_finished" for frame in below):
         yield f"{indent}for the tasks of its nursery"
     elif shown := [f"{frame.function} ({_short(frame.file)}:{frame.line})" for frame in below if not frame.is_trap]:
-        yield f"{indent}inside {', '.join(shown[-_MOST:])}"
+        # The call of the user's, and what it waits in.
+        yield f"{indent}inside {', '.join(shown if len(shown) <= _FEW else [*shown[: _FEW - 1], '...', shown[-1]])}"
 
 
 def _short(file: str) -> str:

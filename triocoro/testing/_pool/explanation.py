@@ -42,8 +42,7 @@ def explain(cluster: Cluster, logs: Mapping[int, str], failure: str | None, limi
         for nodeid, node in cluster.nodes.items()
         if cluster.running and not node.running and states.get(nodeid, NodeState()).condition is Condition.UP
     }
-    notes = list(_notes(history, logs, died))
-    story = tell(history, options, log=notes, failure=failure)
+    story = tell(history, options, log=list(_notes(history, logs, died)), died=died, failure=failure)
     if cluster.running:
         story = _corrected(story, cluster)
     return "\n".join([*_violations(history, options), *lines_of(story, limit)])
@@ -86,8 +85,6 @@ def _notes(history: History, logs: Mapping[int, str], died: set[int]) -> Iterato
             at = latest if line.wall_time is None else line.wall_time - offset
             if at >= first or node in died:
                 yield Note(time=at, text=line.text, node=node)
-        if node in died:
-            yield Note(time=latest, text="its daemon has DIED, and was not asked to", node=node)
 
 
 def _corrected(story: Story, cluster: Cluster) -> Story:

@@ -41,7 +41,7 @@ class Kind(IntEnum):
     QUORUM = 7
     """Nodes got or lost quorum without another ring."""
     LOSS = 8
-    """A message or a connection was lost."""
+    """A message, a connection or a daemon was lost."""
     NOTE = 9
     """A `Note`."""
     FAULT = 10

@@ -85,6 +85,7 @@ def tell(
     options: ClusterOptions | None = None,
     *,
     log: Collection[Note] = (),
+    died: Collection[int] = (),
     failure: str | None = None,
 ) -> Story:
     """What a history says happened.
@@ -93,9 +94,10 @@ def tell(
         history: the history.
         options: how the cluster was configured. With them, quorum is derived from the votes where no client asked.
         log: lines of the daemons' logs, with times of the history's clock.
+        died: the nodes whose daemons ended, although nothing in the history made them.
         failure: why the test failed, at the end of the history. When it did, the clean-up had not begun yet.
     """
-    return _Teller(list(history), getattr(history, "dropped", 0), options).story(log, failure)
+    return _Teller(list(history), getattr(history, "dropped", 0), options).story(log, died, failure)
 
 
 class _Teller:
@@ -117,7 +119,7 @@ class _Teller:
         self._calls: dict[tuple[str, int], Call] = {}
         self._operations: dict[tuple[str, int], OperationSpan] = {}
 
-    def story(self, log: Collection[Note], failure: str | None) -> Story:
+    def story(self, log: Collection[Note], died: Collection[int], failure: str | None) -> Story:
         clients: dict[str, int | None] = {}
         failed_at = len(self._entries) if failure is None else clean_up_begins(self._entries)
         end: End | None = None
@@ -140,7 +142,7 @@ class _Teller:
             if span.outcome is None:
                 self._say_unfinished(span)
         sendings = tuple(self._sendings.result())
-        events = [*self._events, *map(_event, sendings), *self._log(log)]
+        events = [*self._events, *map(_event, sendings), *self._log(log), *self._deaths(died)]
         if failure is not None:
             at = self._entries[failed_at].time - self._began if failed_at < len(self._entries) else self._now
             events.append(Event(index=failed_at, time=at, kind=Kind.FAILURE, nodes=(), text=failure))
@@ -172,6 +174,20 @@ class _Teller:
 
     def _open_views(self) -> tuple[GroupSpan, ...]:
         return tuple(attrs.evolve(view, ended=self._now, end=self._index) for view in self._views.values())
+
+    def _deaths(self, died: Collection[int]) -> Iterator[Event]:
+        """The ends of daemons, each where the first client lost its connection after the last fault at the node."""
+        for node in died:
+            losses = list[int]()
+            for index, entry in enumerate(self._entries):
+                if isinstance(entry, Loss) and entry.node == node:
+                    losses.append(index)
+                elif isinstance(entry, Fault) and words.node_of_fault(entry) == node:
+                    losses.clear()
+            index = losses[0] if losses else max(0, len(self._entries) - 1)
+            at = self._entries[index].time - self._began if self._entries else 0.0
+            text = "the daemon ended, and nothing in the test made it"
+            yield Event(index=index, time=at, kind=Kind.LOSS, nodes=(node,), text=text)
 
     def _log(self, notes: Iterable[Note]) -> Iterator[Event]:
         times = [entry.time for entry in self._entries]
@@ -237,6 +253,10 @@ class _Teller:
         if call.function != "close":
             self._calls[call.client, call.number] = call
             return
+        view = self._views.get((call.client, call.handle))
+        if view is not None and not call.arguments.get("leave"):
+            text = f"{words.group_in_words(view.group)}: closes its connection, and does not leave first"
+            self._say(Kind.GROUP, text, call.node, client=call.client, notable=True)
         self._views_end(call.client, call.handle)
         for key, pending in [*self._calls.items()]:
             if (pending.client, pending.handle) == (call.client, call.handle):

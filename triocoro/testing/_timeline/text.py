@@ -22,6 +22,9 @@ _MOMENT: Final = 0.5
 _TAIL: Final = 5
 """How many of the last messages, and of the last operations, are always shown."""
 
+_MESSAGES: Final = 10
+"""How many of the messages, and of the calls, are shown at most, however many lines there are left."""
+
 _PLURALS: Final = {
     Kind.CALL: ("call", "calls"),
     Kind.MESSAGE: ("message", "messages"),
@@ -190,7 +193,9 @@ def _joined(lines: Sequence[Line]) -> list[Line]:
     joined: list[Line] = []
     for line in lines:
         last = joined[-1] if joined else None
-        if (
+        if last is not None and _confirms(last, line):
+            joined[-1] = attrs.evolve(line, index=last.index, time=last.time)
+        elif (
             last is not None
             and (last.kind, line.kind) in {(Kind.RING, Kind.GROUP), (Kind.GROUP, Kind.RING)}
             and last.nodes == line.nodes
@@ -203,10 +208,19 @@ def _joined(lines: Sequence[Line]) -> list[Line]:
     return joined
 
 
+def _confirms(quorum: Line, ring: Line) -> bool:
+    """Whether a change of quorum is only the first that was heard of a ring."""
+    return (
+        (quorum.kind, ring.kind) == (Kind.QUORUM, Kind.RING)
+        and quorum.nodes == ring.nodes
+        and ring.time - quorum.latest <= _MOMENT
+        and ring.text.endswith(quorum.text)
+    )
+
+
 def _condensed(lines: list[Line], budget: int, dropped: int) -> list[Line | str]:
     """The lines that matter, with words for those left out between them, in at most `budget` lines."""
-    fits = len(lines) + bool(dropped) <= budget
-    kept = set(range(len(lines))) if fits else _choose(lines, budget - bool(dropped))
+    kept = _choose(lines, budget - bool(dropped))
     shown: list[Line | str] = [f"the history has dropped its first {dropped} entries"] if dropped else []
     left_out: list[Line] = []
     for place, line in enumerate(lines):
@@ -221,8 +235,8 @@ def _condensed(lines: list[Line], budget: int, dropped: int) -> list[Line | str]
 
 
 def _choose(lines: list[Line], budget: int) -> set[int]:
-    kept: set[int] = set()
     size = 1  # of the gap that is all of it
+    kept = set[int]()
 
     def is_kept(place: int) -> bool:
         return place in kept or not 0 <= place < len(lines)
@@ -246,8 +260,8 @@ def _by_importance(lines: list[Line], budget: int) -> Iterator[int]:
     # Many of one kind must not displace all others.
     for kind, places in by_kind.items():
         yield from (places if kind >= Kind.RING else [p for p in places if lines[p].notable])[: budget // 3]
-    for places in by_kind.values():
-        yield from places
+    for kind, places in by_kind.items():
+        yield from places if kind > Kind.MESSAGE else places[:_MESSAGES]
 
 
 def _summary(lines: Iterable[Line]) -> str:

@@ -22,6 +22,9 @@ from ..._types import (
 from .._history.entries import Fault, Invocation
 from .._history.values import show
 
+_LONGEST: Final = 160
+"""Characters of a value that are shown."""
+
 _DONE: Final = {
     "kill": "is killed",
     "stop": "is stopped",
@@ -39,7 +42,7 @@ _REASONS: Final = {
     Reason.LEAVE: "left",
     Reason.NODEDOWN: "node lost",
     Reason.NODEUP: "node back",
-    Reason.PROCDOWN: "process ended",
+    Reason.PROCDOWN: "disconnected",
 }
 
 
@@ -143,7 +146,7 @@ def call_in_words(function: str, arguments: Mapping[str, Any]) -> str:
     return f"{function}({', '.join(show(value) for value in arguments.values())})"
 
 
-def payload_in_words(payload: bytes, most: int = 100) -> str:
+def payload_in_words(payload: bytes, most: int = 48) -> str:
     """A payload, as text where it is text. The middle of a long one is left out, as its ends say more."""
     text = payload[: 8 * most].decode(errors="backslashreplace")
     text = text if text.isprintable() else repr(text)[1:-1]
@@ -187,5 +190,6 @@ def ring_in_words(ring_id: RingId) -> str:
 
 
 def value_in_words(value: object) -> str:
-    """A value, with payloads cut short."""
-    return show(value)
+    """A value, cut short."""
+    text = show(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
