@@ -51,7 +51,7 @@ LAYERS: Final = (
     ("recipes", "triocoro.recipes"),
     ("histories", "triocoro.testing._history"),
     ("what clusters share", "triocoro.testing._cluster"),
-    ("checkers", "triocoro.testing._checkers"),
+    ("checkers", "triocoro.testing._checkers", "triocoro.testing._linearizability"),
     ("timelines", "triocoro.testing._timeline"),
     ("clusters", "triocoro.testing._fake", "triocoro.testing._netns"),
     ("reuse of clusters", "triocoro.testing._pool"),

@@ -15,7 +15,19 @@ from .job import Job, Status
 from .output import Output, json_option
 
 if TYPE_CHECKING:
-    from ..testing import Call, Cancellation, ClusterOptions, Delivery, Entry, Failure, History, Loss, Return
+    from ..testing import (
+        Call,
+        Cancellation,
+        ClusterOptions,
+        Delivery,
+        Entry,
+        Failure,
+        History,
+        Loss,
+        Operation,
+        Return,
+        Violation,
+    )
 
 _file = click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 
@@ -137,6 +149,7 @@ def _arguments(values: Mapping[str, Any]) -> str:
 Examples:
   triocoro history check failed.jsonl
   triocoro history check failed.jsonl --option nodes=2 --option two_node=true
+  triocoro history check failed.jsonl --model map
 """,
 )
 @_file
@@ -147,22 +160,32 @@ Examples:
     metavar="NAME=VALUE",
     help="An option of the cluster, as in ClusterOptions. Without any, the rule of quorum is not checked.",
 )
+@click.option(
+    "--model",
+    type=click.Choice(["append-list", "lock", "map", "queue", "register"]),
+    help="Check the operations of the application, too: are they linearizable, on an object of this kind?",
+)
 @json_option(version=1)
 @click.pass_obj
-def check(output: Output, file: Path, options: tuple[str, ...]) -> Job:
+def check(output: Output, file: Path, options: tuple[str, ...], model: str | None) -> Job:
     """Look for what Corosync could not have done. docs/histories.md has the rules.
+
+    With --model, look also for results of the application's own operations that nothing explains; see
+    docs/linearizability.md.
 
     The exit status is 0 if nothing is found, and 1 if something is.
     """
-    return partial(_check, output, file, _options(options))
+    return partial(_check, output, file, _options(options), model)
 
 
-async def _check(output: Output, file: Path, options: ClusterOptions | None) -> Status:
-    from ..testing import check as check_history
+async def _check(output: Output, file: Path, options: ClusterOptions | None, model: str | None) -> Status:
+    from ..testing import Operation, check as check_history
     from ..testing._history.json_lines import encode
 
     history = _load(file)
     violations = check_history(history, options=options)
+    if model is not None:
+        violations += _check_operations(history, model)
     output.result(
         {
             "entries": len(history),
@@ -170,7 +193,11 @@ async def _check(output: Output, file: Path, options: ClusterOptions | None) -> 
                 {
                     "rule": violation.rule.value,
                     "text": violation.text,
-                    "evidence": [json.loads(encode([entry])) for entry in violation.evidence],
+                    "evidence": [
+                        json.loads(encode([entry]))
+                        for item in violation.evidence
+                        for entry in (_entries(history, item) if isinstance(item, Operation) else [item])
+                    ],
                 }
                 for violation in violations
             ],
@@ -178,6 +205,20 @@ async def _check(output: Output, file: Path, options: ClusterOptions | None) -> 
         lambda: "\n".join([*map(str, violations), f"{len(history)} entries, {len(violations)} violations"]),
     )
     return Status.NO if violations else Status.YES
+
+
+def _check_operations(history: History, model: str) -> list[Violation]:
+    from ..testing import UndecidedError, check_linearizable
+    from ..testing._linearizability.models import BY_NAME
+
+    try:
+        return check_linearizable(history.operations(), BY_NAME[model]())
+    except (UndecidedError, ValueError, TypeError) as exc:
+        raise click.ClickException(str(exc)) from exc
+
+
+def _entries(history: History, operation: Operation) -> list[Entry]:
+    return [history[index] for index in (operation.began, operation.ended) if index is not None]
 
 
 def _load(file: Path) -> History:

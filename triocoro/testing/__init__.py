@@ -35,6 +35,7 @@ from ._history.entries import (
 from ._history.history import History
 from ._history.operations import Operation, OperationResult
 from ._history.recording import RecordingEndpoint
+from ._linearizability.checking import UndecidedError, check_linearizable
 from ._netns.cluster import NetnsCluster
 from ._netns.installation import describe_daemon, describe_libraries, describe_user
 from ._netns.requirements import missing_requirements
@@ -81,8 +82,10 @@ __all__ = [
     "Return",
     "Rule",
     "ScheduleSettings",
+    "UndecidedError",
     "Violation",
     "check",
+    "check_linearizable",
     "describe_daemon",
     "describe_libraries",
     "describe_tasks",

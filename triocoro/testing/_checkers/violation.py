@@ -7,6 +7,7 @@ from enum import Enum
 import attrs
 
 from .._history.entries import Entry
+from .._history.operations import Operation
 
 
 class Rule(Enum):
@@ -26,18 +27,23 @@ class Rule(Enum):
     """Members that go from one ring to the next together have delivered the same messages."""
     QUORUM = "quorum"
     """Quorum follows from the votes that are present, as in votequorum(5)."""
+    LINEARIZABILITY = "linearizability"
+    """The results of the application's operations can be explained by one order of them; see `check_linearizable`."""
 
 
 @attrs.frozen
 class Violation:
-    """A part of a history that Corosync does not produce."""
+    """A part of a history that Corosync, or an application that is linearizable, does not produce."""
 
     rule: Rule
     """The rule that is broken."""
     text: str
     """A sentence that says how."""
-    evidence: tuple[Entry, ...] = attrs.field(repr=False)
-    """The fewest entries of the history that show it."""
+    evidence: tuple[Entry | Operation, ...] = attrs.field(repr=False)
+    """The fewest entries of the history that show it; for linearizability, the fewest operations."""
+    picture: str = attrs.field(default="", repr=False)
+    """For linearizability: the operations as a picture."""
 
     def __str__(self) -> str:
-        return "\n".join([f"{self.rule.value}: {self.text}", *(f"    {entry}" for entry in self.evidence)])
+        details = self.picture.splitlines() or map(str, self.evidence)
+        return "\n".join([f"{self.rule.value}: {self.text}", *(f"    {line}" for line in details)])

@@ -43,6 +43,10 @@ class Operation:
     ended: int | None
     """The index of its end; `None` if the status is UNKNOWN: it may take effect at any time after its beginning."""
 
+    def may_return(self, result: object) -> bool:
+        """Whether `result` agrees with what is known: it is the operation's result, or the operation has none."""
+        return self.ended is None or bool(self.result == result)
+
 
 @contextmanager
 def recorded(

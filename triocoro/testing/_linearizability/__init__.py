@@ -1,0 +1,1 @@
+"""Are the operations of an application linearizable? A search for an order that explains their results."""
