@@ -14,7 +14,7 @@ import pytest
 import trio
 from support.browser import Page, open_page
 from support.fixtures.figures import Bound
-from support.timeline_pages import record_a_long_history, record_a_lost_message
+from support.timeline_pages import record_a_long_history, record_a_lost_message, record_a_lost_write
 
 from triocoro.testing import Cluster, ClusterOptions, History, seeded_run, timeline_page
 
@@ -127,6 +127,30 @@ async def test_text_is_text(tmp_path: Path) -> None:
         assert await page.run("document.images.length") == 0
     async with showing(History(), tmp_path) as page:
         await page.until_text("0 entries")
+
+
+@pytest.mark.corosync_fake_only(reason="the browser sees no difference")
+def test_the_picture_of_the_documentation(tmp_path: Path) -> None:
+    """docs/timeline.webp is a copy of it."""
+    history = seeded_run(record_a_lost_write, 1, seed=1)
+    read = history.operations()[-1]
+    assert (read.name, read.result) == ("get", "blue")
+
+    async def main() -> None:
+        arguments: dict[str, Any] = {
+            "title": "test_store.py::test_writes_stay",
+            "outcome": "failed",
+            "failure": "FAILS in line 31: AssertionError: assert 'blue' == 'red'",
+            "options": ClusterOptions(nodes=3),
+        }
+        async with showing(history, tmp_path, **arguments) as page:
+            await page.until_text("test_writes_stay")
+            await page.run("$('scroll').closest('section').hidden = $('keys').hidden = true, null")
+            await page.size(1000, await page.run("Math.ceil($('legend').getBoundingClientRect().bottom) + 16"))
+            await drawn(page)
+            await page.screenshot(Path(_SCREENSHOTS or tmp_path) / "timeline.webp")
+
+    trio.run(main)
 
 
 @pytest.mark.corosync_fake_only(reason="the browser sees no difference")

@@ -87,7 +87,7 @@ class Page:
                 await trio.sleep(0.02)  # the page announces nothing
 
     async def screenshot(self, path: Path) -> None:
-        reply = await self.call("Page.captureScreenshot", format="png")
+        reply = await self.call("Page.captureScreenshot", format=path.suffix[1:])
         await trio.Path(path).write_bytes(base64.b64decode(reply["data"]))
 
 

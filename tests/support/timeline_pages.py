@@ -8,6 +8,7 @@ from random import Random
 from typing import Any
 
 import trio
+from replicated_store import NoQuorumError, Store
 
 import triocoro
 from triocoro.testing import Cluster, FakeCluster, History
@@ -52,6 +53,35 @@ async def record_a_lost_message(cluster: Cluster) -> History:
             history.fault("freeze", node=1)
             nursery.cancel_scope.cancel()
     await cluster[1].thaw()
+    return history
+
+
+async def record_a_lost_write(seed: int) -> History:
+    """The store of examples/replicated_store.py acknowledges a write while its node is being cut off, and loses it."""
+    history = History()
+
+    async def set_(nodeid: int, key: str, value: str) -> None:
+        with history.operation("set", key, value, client=f"user {nodeid}", node=nodeid, refused=NoQuorumError):
+            await stores[nodeid].set(key, value)
+
+    async with FakeCluster(nodes=3, latency=0.01, jitter=0.009, seed=seed) as cluster, trio.open_nursery() as nursery:
+        cluster.record(history)
+        stores: dict[int, Store] = {}
+        for nodeid, node in cluster.nodes.items():
+            with node.as_default():
+                stores[nodeid] = Store("settings")
+                await nursery.start(stores[nodeid].run)
+        await set_(1, "colour", "blue")
+        nursery.start_soon(set_, 3, "colour", "red")
+        await trio.sleep(0.01)
+        await cluster.partition({3}, {1, 2})
+        await trio.sleep(0.1)
+        await set_(2, "shape", "round")
+        await cluster.heal()
+        await trio.sleep(0.1)
+        with history.operation("get", "colour", client="user 1", node=1) as operation:
+            operation.result = stores[1].data["colour"]
+        nursery.cancel_scope.cancel()
     return history
 
 

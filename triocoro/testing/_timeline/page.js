@@ -171,7 +171,7 @@ function readColours() {
 }
 
 // The nodes of a ring decide on its hue: nodes that are together have one colour, and all nodes always the same.
-const HUES = [212, 32, 285, 165, 340, 60, 120, 250, 12, 190];
+const HUES = [212, 32, 285, 100, 340, 55, 250, 12, 140];
 
 function ringColour(hue, lightness = colours["ring-lightness"]) {
   return `hsl(${HUES[hue % HUES.length]} ${colours["ring-saturation"]} ${lightness})`;
@@ -394,12 +394,20 @@ function drawBars(pen) {
     pen.strokeRect(left + 0.5, y + 0.5, width - 1, ROW - 4);
     pen.setLineDash([]);
     pen.fillStyle = colours.fg;
-    const inside = fitting(pen, width - 8, event.text);
-    const next = inside ? null : seen.find((other) => other.x > event.x && other.lane === event.lane && other.bar.row === row);
-    const beside = inside ? "" : fitting(pen, Math.min(next ? X(next.x) : view.width, view.width) - left - width - 8, event.text);
-    const text = beside || inside || fitting(pen, width - 8, event.text.split(" → ")[0], event.text.split("(")[0]);
-    pen.fillText(text, beside ? left + width + 4 : left + 4, y + (ROW - 3) / 2 + 0.5);
+    const [text, x] = barLabel(pen, event, seen.filter((other) => other.lane === event.lane && other.bar.row === row), left, width);
+    pen.fillText(text, x, y + (ROW - 3) / 2 + 0.5);
   }
+}
+
+// The text of an operation and where it goes: into the bar, else beside it, up to the next bars of the row.
+function barLabel(pen, event, row, left, width) {
+  const whole = pen.measureText(event.text).width + 8;
+  const before = row.filter((other) => other.x < event.x).at(-1);
+  const after = row.find((other) => other.x > event.x);
+  if (whole <= width) return [event.text, left + 4];
+  if (left + width + whole <= Math.min(after ? X(after.x) : Infinity, view.width)) return [event.text, left + width + 4];
+  if (left - whole >= Math.max(before ? X(before.bar.end) : 0, 0)) return [event.text, left - whole + 4];
+  return [fitting(pen, width - 8, event.text.split(" → ")[0], event.text.split("(")[0]), left + 4];
 }
 
 const MOST_ARROWS = 1200;
@@ -456,7 +464,7 @@ function drawPayloads(pen, seen) {
   for (const [index, event] of seen.entries()) {
     const next = seen.slice(index + 1).find((other) => other.lane === event.lane);
     const room = Math.min((next ? X(next.x) : view.width) - X(event.x) - 8, 220);
-    if (room < 40) continue;
+    if (room < 90 && pen.measureText(event.text.slice(0, 80)).width > room) continue;
     let text = event.text.slice(-80);
     if (text !== event.text) text = `…${text}`;
     while (text.length > 4 && pen.measureText(text).width > room) text = `…${text.slice(text.length > 40 ? 6 : 3)}`;
