@@ -173,6 +173,7 @@ class Membership:
                 count=count,
                 bytes=size,
             )
+            self._raw.report_lost([own.payload for own in lost])
         for own in lost:
             report = MessageLost(own.payload)
             out.append(report)

@@ -150,6 +150,10 @@ class RawCpg(RawHandle[CpgEvent], Protocol):
         """
         ...
 
+    def report_lost(self, payloads: Sequence[bytes]) -> None:
+        """Take note that messages of ours were lost, as the SDK has found out. It is for handles that record."""
+        ...
+
     async def multicast_fragmented(self, payload: bytes) -> None:
         """Send one message above the atomic size in round trips. `InterruptError`: a membership change broke it."""
         ...

@@ -9,7 +9,7 @@ from typing import Any
 import trio
 
 import triocoro
-from triocoro import ConfigChange, GroupEvent, MessageLost, lowlevel
+from triocoro import ConfigChange, lowlevel
 from triocoro.lowlevel import Dispatch
 from triocoro.testing import RecordingEndpoint
 
@@ -210,13 +210,8 @@ class _GroupMember:
                 raise
 
     async def _receive(self, group: triocoro.Group) -> None:
-        async for event in group:
-            await self._handle(event)
-
-    async def _handle(self, event: GroupEvent) -> None:
-        await trio.lowlevel.checkpoint()
-        if isinstance(event, MessageLost):
-            self._endpoint.lost(event.payload)
+        async for _ in group:
+            await trio.lowlevel.checkpoint()
 
     async def _run_lowlevel(self, dispatch: Dispatch, task_status: trio.TaskStatus[None]) -> None:
         async def handle_change(event: ConfigChange) -> None:

@@ -35,6 +35,7 @@ from triocoro._types import CmapNotification
 from triocoro.testing import Call, Delivery, Entry, FakeCluster, History, Loss, NetnsCluster, RecordingEndpoint
 from triocoro.testing._fake.cluster import FakeNode
 from triocoro.testing._fake.exec.ipc import _Disconnect
+from triocoro.testing._history.log import Part, made
 from triocoro.testing._netns.node import NetnsNode
 
 _PROCESSES = multiprocessing.get_context("forkserver")
@@ -158,8 +159,18 @@ class FakeClient(Client):
         endpoint = node.client()
         super().__init__(name, full_name, endpoint.pid)
         self._node = node
-        self._endpoint = RecordingEndpoint(endpoint, append=self.add, clock=clock, client=full_name, node=node.nodeid)
+        self._endpoint = RecordingEndpoint(
+            endpoint,
+            add=self._add_part,
+            clock=clock,
+            client=full_name,
+            node=node.nodeid,
+        )
         self._ended = trio.Event()
+
+    def _add_part(self, part: Part) -> None:
+        for entry in made(part):
+            self.add(entry)
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         """Run until `die` is called."""
@@ -227,7 +238,7 @@ class RealClient(Client):
             raise ClientDiedError(f"client {self.name} (pid {self.pid}) ended by itself")
 
     def _handle_line(self, kind: str, value: Any) -> None:
-        if kind == "entry":
+        if kind == "entries":
             for entry in History.from_json_lines(value):
                 self.add(entry)
         else:
@@ -270,7 +281,7 @@ def _serve(channel: socket.socket, name: str, nodeid: int, holder: int) -> None:
 
     recording = RecordingEndpoint(
         endpoint,
-        append=lambda entry: write("entry", History([entry]).to_json_lines()),
+        add=lambda part: write("entries", History(made(part)).to_json_lines()),
         clock=time.monotonic,
         client=name,
         node=nodeid,

@@ -145,8 +145,7 @@ async def test_chaos_takes_no_more_lines_than_it_may(corosync_cluster: Cluster, 
 
 
 def test_entries_that_were_dropped_are_counted() -> None:
-    history = History([Fault(time=0, verb="heal")])
-    history.dropped = 7  # type: ignore[attr-defined]
+    history = History([Fault(time=number, verb="heal") for number in range(8)], limit=1)
     assert "the history has dropped its first 7 entries" in timeline(history)
 
 

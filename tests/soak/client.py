@@ -28,6 +28,7 @@ from soak.roles import ROLES, Counters, Life, again
 from triocoro import Message, MessageLost
 from triocoro._corosync import SYSTEM
 from triocoro.testing import Call, Delivery, Entry, History, RecordingEndpoint
+from triocoro.testing._history.log import Part, made
 
 PERIOD = 2.0
 """Seconds between reports."""
@@ -50,10 +51,10 @@ class Recorder:
     def endpoint(self, role: str) -> RecordingEndpoint:
         """An endpoint of the daemon in our namespaces that records."""
         client = f"{role} {self._node} {self._number}"
-        return RecordingEndpoint(SYSTEM, append=self._append, clock=time.monotonic, client=client, node=self._node)
+        return RecordingEndpoint(SYSTEM, add=self._add, clock=time.monotonic, client=client, node=self._node)
 
-    def _append(self, entry: Entry) -> None:
-        self._entries.append(_with_short_payloads(entry))
+    def _add(self, part: Part) -> None:
+        self._entries += map(_with_short_payloads, made(part))
         if len(self._entries) >= _BATCH:
             self.flush()
 

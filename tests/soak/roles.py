@@ -91,13 +91,13 @@ async def talker(life: Life, endpoint: RecordingEndpoint) -> None:
     async with triocoro.open_group("talkers", totem_changes=life.chance.random() < 0.5, endpoint=endpoint) as group:
         life.counters.connections += 1
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_receive, life, endpoint, group)
+            nursery.start_soon(_receive, life, group)
             while True:
-                await _send(life, endpoint, group)
+                await _send(life, group)
                 await life.pause()
 
 
-async def _receive(life: Life, endpoint: RecordingEndpoint, group: triocoro.Group) -> None:
+async def _receive(life: Life, group: triocoro.Group) -> None:
     while True:
         # A cancelled call takes no event.
         with trio.move_on_after(life.chance.expovariate(5)):
@@ -107,16 +107,14 @@ async def _receive(life: Life, endpoint: RecordingEndpoint, group: triocoro.Grou
                         life.counters.received += 1
                         life.counters.bytes_received += len(event.payload)
                     elif isinstance(event, triocoro.MessageLost):
-                        _note_lost(life, endpoint, event.payload)
+                        _note_lost(life, event.payload)
 
 
-def _note_lost(life: Life, endpoint: RecordingEndpoint, *payloads: bytes) -> None:
-    for payload in payloads:
-        life.counters.lost += 1
-        endpoint.lost(payload)
+def _note_lost(life: Life, *payloads: bytes) -> None:
+    life.counters.lost += len(payloads)
 
 
-async def _send(life: Life, endpoint: RecordingEndpoint, group: triocoro.Group) -> None:
+async def _send(life: Life, group: triocoro.Group) -> None:
     way = life.chance.choice(("send", "send", "batch", "wait", "wait", "nowait"))
     payload = life.payload()
 
@@ -136,7 +134,7 @@ async def _send(life: Life, endpoint: RecordingEndpoint, group: triocoro.Group) 
         await life.now_and_then_cancelled(call)
         life.counters.sent += 1
     except triocoro.MessageLostError as error:
-        _note_lost(life, endpoint, *error.payloads)
+        _note_lost(life, *error.payloads)
     except (trio.WouldBlock, triocoro.InterruptedSendError):
         pass
 
@@ -148,9 +146,9 @@ async def guest(life: Life, endpoint: RecordingEndpoint) -> None:
         async with triocoro.open_group("guests", endpoint=endpoint) as group:
             life.counters.connections += 1
             for _ in range(life.chance.randint(0, 20)):
-                await _send(life, endpoint, group)
+                await _send(life, group)
                 with trio.move_on_after(life.chance.expovariate(50)):
-                    await _receive(life, endpoint, group)
+                    await _receive(life, group)
     await life.pause()
 
 
@@ -159,7 +157,7 @@ async def sender(life: Life, endpoint: RecordingEndpoint) -> None:
     async with triocoro.open_group("senders", receive=False, endpoint=endpoint) as group:
         life.counters.connections += 1
         for _ in range(life.chance.randint(1, 300)):
-            await _send(life, endpoint, group)
+            await _send(life, group)
             await life.pause()
 
 
@@ -285,4 +283,4 @@ async def again(life: Life, role: Callable[[Life, RecordingEndpoint], Awaitable[
         except triocoro.ExistError:  # the daemon has not noticed yet that our last connection is gone
             await trio.sleep(0.05)
         except triocoro.MessageLostError as error:
-            _note_lost(life, endpoint, *error.payloads)
+            _note_lost(life, *error.payloads)

@@ -239,6 +239,9 @@ class CorosyncCpg(CorosyncHandle[CpgEvent]):
         code = result & 0xFFFF_FFFF
         return result >> 32, code - (1 << 32) if code >> 31 else code
 
+    def report_lost(self, payloads: Sequence[bytes]) -> None:
+        pass  # only recordings need it
+
     async def multicast_fragmented(self, payload: bytes) -> None:
         if not self._fragments:
             raise error_from_code(

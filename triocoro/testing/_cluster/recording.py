@@ -9,11 +9,10 @@ from typing import TypeVar
 
 import trio
 
-from ..._forks import Origin
 from ..._services import Endpoint, ServiceSpec
 from .._history.entries import Fault
 from .._history.history import History, RecordedNode
-from .._history.recording import RecordingEndpoint, is_to_record
+from .._history.recording import RecordingEndpoint
 from .._history.values import immutable
 
 RawT = TypeVar("RawT")
@@ -26,7 +25,6 @@ class Recording:
     """Records one cluster, while it has a history to do so."""
 
     def __init__(self) -> None:
-        self._origin = Origin()
         self._history: History | None = None
         self._endpoints: dict[str, RecordingEndpoint] = {}
 
@@ -41,15 +39,15 @@ class Recording:
             self._endpoints = {}
             self._history = history
 
-    def endpoint(self, node: RecordedNode, endpoint: Endpoint, client: str) -> Endpoint:
-        """The endpoint for a connection that a client makes now with `endpoint`: one that records, or itself."""
-        history = self._history
-        # A forked child has a copy of the history, which its parent never sees.
-        if history is None or not is_to_record(history.append) or self._origin.forked:
-            return endpoint
+    async def connect(
+        self, node: RecordedNode, endpoint: Endpoint, client: str, service: ServiceSpec[RawT, object]
+    ) -> RawT:
+        """Make a connection of a client, and record it if need be."""
+        if self._history is None:
+            return await endpoint.connect(service)
         if client not in self._endpoints:
-            self._endpoints[client] = history.endpoint(node, client=client, via=endpoint)
-        return self._endpoints[client]
+            self._endpoints[client] = self._history.endpoint(node, client=client, via=endpoint)
+        return await self._endpoints[client].connect_once(service)
 
     @contextmanager
     def fault(self, verb: str, **arguments: object) -> Generator[dict[str, object], None, None]:
@@ -118,4 +116,4 @@ class NodeEndpoint:
 
     async def connect(self, service: ServiceSpec[RawT, object]) -> RawT:
         """Connect to one of the daemon's services."""
-        return await self._recording.endpoint(self._node, self._endpoint, self._client).connect(service)
+        return await self._recording.connect(self._node, self._endpoint, self._client, service)

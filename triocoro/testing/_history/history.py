@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -15,7 +16,9 @@ from ... import _validate
 from ..._endpoint import check_endpoint
 from ..._services import Endpoint, HasEndpoint
 from . import json_lines
+from .clock import HistoryClock
 from .entries import ENTRIES, Call, ClientEntry, Entry, Fault, Invocation, Note
+from .log import Log, payload_bytes
 from .normalising import normalised
 from .operations import Operation, OperationResult, operations, recorded
 from .recording import RecordingEndpoint
@@ -40,33 +43,54 @@ class History:  # noqa: PLW1641 - it changes, so it has no hash
 
     Args:
         entries: the first entries.
-        clock: returns the time in seconds.
+        clock: returns the time in seconds. By default it is that of the Trio run if its clock is a
+            `trio.testing.MockClock`, else `time.monotonic`.
+        limit: how many entries to keep; `None` for all. The oldest go, and `dropped` counts them. A payload counts as
+            one more entry for each KiB, so this bounds the memory. Messages that were sent or received in a batch go
+            together, and the latest batch stays, however large.
+
+    Raises:
+        TypeError: one of the entries is none, or the limit is no integer.
+        ValueError: the limit is less than 1.
     """
 
-    def __init__(self, entries: Iterable[Entry] = (), *, clock: Callable[[], float] = trio.current_time) -> None:
-        self._entries: list[Entry] = []
+    def __init__(
+        self,
+        entries: Iterable[Entry] = (),
+        *,
+        clock: Callable[[], float] | None = None,
+        limit: int | None = None,
+    ) -> None:
+        self._log = Log(None if limit is None else _validate.integer(limit, "limit", 1, sys.maxsize))
+        self._clients: set[str] = set()
+        self.clock: Callable[[], float] = HistoryClock() if clock is None else clock
         for entry in entries:
             self.append(entry)
-        self._clients: set[str] = set()
-        self._numbers = itertools.count(
-            1 + max((entry.number for entry in self._entries if isinstance(entry, Invocation)), default=0)
-        )
-        self.clock = clock
+        numbers = (entry.number for entry in self if isinstance(entry, Invocation))
+        self._numbers = itertools.count(1 + max(numbers, default=0))
+
+    @property
+    def dropped(self) -> int:
+        """How many of the oldest entries are gone: the history was longer than its limit."""
+        return self._log.dropped
 
     def __repr__(self) -> str:
-        return f"<triocoro.testing.History of {len(self._entries)} entries>"
+        gone = f" after {self.dropped} that were dropped" if self.dropped else ""
+        return f"<triocoro.testing.History of {len(self)} entries{gone}>"
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._log.entries())
 
     def __iter__(self) -> Iterator[Entry]:
-        return iter(self._entries)
+        return iter(self._log.entries())
 
     def __getitem__(self, index: int) -> Entry:
-        return self._entries[index]
+        return self._log.entries()[index]
 
     def __eq__(self, other: object) -> bool:
-        return self._entries == other._entries if isinstance(other, History) else NotImplemented
+        if not isinstance(other, History):
+            return NotImplemented
+        return self.dropped == other.dropped and self._log.entries() == other._log.entries()
 
     def append(self, entry: Entry) -> None:
         """Add an entry at the end.
@@ -76,7 +100,9 @@ class History:  # noqa: PLW1641 - it changes, so it has no hash
         """
         if not isinstance(entry, ENTRIES):  # pyright: ignore[reportUnnecessaryIsInstance]  # callers need not be typed
             raise TypeError(f"an entry of a history is needed, not {type(entry).__name__}")
-        self._entries.append(entry)
+        if isinstance(entry, ClientEntry):
+            self._clients.add(entry.client)
+        self._log.add((1, payload_bytes(entry), _as_is, (entry,)))
 
     def endpoint(
         self, node: RecordedNode, *, client: str, via: Endpoint | HasEndpoint | None = None
@@ -97,13 +123,12 @@ class History:  # noqa: PLW1641 - it changes, so it has no hash
         if not isinstance(client, str):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"client must be a str, not {type(client).__name__}")
         endpoint = node.endpoint if via is None else check_endpoint(via)
-        known = {entry.client for entry in self._entries if isinstance(entry, ClientEntry)}
-        if client in self._clients | known:
+        if client in self._clients:
             raise ValueError(f"this history has a client {client!r} already; each needs a name of its own")
         self._clients.add(client)
         return RecordingEndpoint(
             endpoint,
-            append=self.append,
+            add=self._log.add,
             clock=self.clock,
             client=client,
             node=node.nodeid,
@@ -178,7 +203,7 @@ class History:  # noqa: PLW1641 - it changes, so it has no hash
 
     def operations(self) -> list[Operation]:
         """Return the application's operations in the order in which they began, without those that were refused."""
-        return operations(self._entries)
+        return operations(self)
 
     @classmethod
     def merge(cls, histories: Iterable[History]) -> History:
@@ -215,7 +240,7 @@ class History:  # noqa: PLW1641 - it changes, so it has no hash
         positions of the entries, and `Return.waiting` is False. Use it to compare runs, not to `check` them: rings
         no longer ascend in it.
         """
-        return History(normalised(self._entries))
+        return History(normalised(self))
 
     def to_json_lines(self) -> str:
         """Return the history as text, one JSON object a line.
@@ -223,7 +248,7 @@ class History:  # noqa: PLW1641 - it changes, so it has no hash
         Raises:
             TypeError: an entry that was not recorded holds a value that no recording produces, such as a list.
         """
-        return json_lines.encode(self._entries)
+        return json_lines.encode(self)
 
     @classmethod
     def from_json_lines(cls, text: str) -> History:
@@ -245,6 +270,10 @@ class History:  # noqa: PLW1641 - it changes, so it has no hash
     def load(cls, path: str | Path) -> History:
         """Read a file that `save` wrote. Errors are those of `from_json_lines`."""
         return cls.from_json_lines(Path(path).read_text(encoding="ascii"))
+
+
+def _as_is(entry: Entry) -> Iterable[Entry]:
+    return (entry,)
 
 
 def check_history(history: object) -> None:

@@ -10,7 +10,8 @@ from collections.abc import Awaitable, Callable, Generator, Hashable, Iterator, 
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial, wraps
-from typing import Any, TypeVar, cast
+from operator import attrgetter
+from typing import Any, Final, TypeAlias, TypeVar, cast
 
 import attrs
 import trio
@@ -20,19 +21,26 @@ from ..._errors import CorosyncError
 from ..._forks import Origin
 from ..._raw import MulticastStatus
 from ..._services import CpgSpec, Endpoint, ServiceSpec
-from ..._types import Address, ConfigChange, MessageLost, TotemChange
+from ..._types import Address, ConfigChange, Message, MessageLost, TotemChange
+from .clock import HistoryClock
 from .entries import Call, Cancellation, Delivery, Entry, Failure, Loss, Return
+from .log import Part, bytes_of
 from .values import immutable
 
 T = TypeVar("T")
 RawT = TypeVar("RawT")
 
+_MESSAGES_ONLY: Final = {Message}
+_FEW: Final = 8
+"""So few events are recorded faster as they are."""
+_SENDER: Final = attrgetter("sender")
+_PAYLOAD: Final = attrgetter("payload")
 
-_under_way: ContextVar[tuple[Callable[[Entry], None], ...] | None] = ContextVar("triocoro.testing.recorded", default=())
-"""For a connection that this context makes, the `append` of the histories that record it already.
+Write: TypeAlias = Callable[[Part], None]
+"""Adds entries to a history."""
 
-`None`: it is not to be recorded.
-"""
+_under_way: ContextVar[tuple[Write, ...] | None] = ContextVar("triocoro.testing.recorded", default=())
+"""The histories that the connection which this context makes is recorded into already; `None`: to be in none."""
 
 
 @contextmanager
@@ -45,50 +53,50 @@ def not_recorded() -> Generator[None, None, None]:
         _under_way.reset(token)
 
 
-def is_to_record(append: Callable[[Entry], None]) -> bool:
-    """Whether the history with this `append` is to record a connection that this context makes through a cluster."""
-    under_way = _under_way.get()
-    return under_way is not None and append not in under_way
-
-
 @attrs.define(eq=False)
 class _Recorder:
     """Writes the entries of one client."""
 
-    append: Callable[[Entry], None]
+    add: Write
     clock: Callable[[], float]
     client: str
     node: int
     handles: Iterator[int] = attrs.field(factory=lambda: itertools.count(1))
     numbers: Iterator[int] = attrs.field(factory=lambda: itertools.count(1))
 
-    async def connect(self, endpoint: Endpoint, service: ServiceSpec[object, object]) -> object:
-        """Connect to a service, and record all that passes through the handle."""
-        if isinstance(service, CpgSpec):
-            # The history needs the ring that a member starts in, even if the client has not asked for it.
-            raw = await self._connect(endpoint, attrs.evolve(service, initial_totem_conf=True))
-            return raw if service.initial_totem_conf else _WithoutInitialTotem(raw)
-        return await self._connect(endpoint, service)
+    def write(self, kind: Callable[..., Entry], handle: int, *, size: int = 0, **fields: object) -> None:
+        """Write one entry, of now; `size` is that of its payloads."""
+        self.add((1, size, self._entry, (kind, self.clock(), handle, fields)))
 
-    async def _connect(self, endpoint: Endpoint, service: ServiceSpec[object, object]) -> object:
-        handle = next(self.handles)
-        raws: list[object] = []
+    def _entry(
+        self, kind: Callable[..., Entry], time: float, handle: int, fields: dict[str, object]
+    ) -> tuple[Entry, ...]:
+        return (kind(time=time, client=self.client, node=self.node, handle=handle, **fields),)
 
-        async def action() -> Address:
-            under_way = _under_way.get()
-            token = _under_way.set(None if under_way is None else (*under_way, self.append))
-            try:
-                raws.append(await endpoint.connect(service))
-            finally:
-                _under_way.reset(token)
-            return Address(self.node, endpoint.pid)
+    def deliveries(self, time: float, handle: int, events: Sequence[object]) -> Iterator[Entry]:
+        """The entries for events that were taken at once."""
+        for event in events:
+            yield Delivery(time=time, client=self.client, node=self.node, handle=handle, event=event)
 
-        await self.call(handle, f"connect_{service.name}", attrs.asdict(service), action)
-        return _RecordingHandle(raws[0], self, handle)
+    def messages(
+        self, time: float, handle: int, senders: Sequence[Address], payloads: Sequence[bytes]
+    ) -> Iterator[Entry]:
+        """The entries for messages that were taken at once."""
+        return self.deliveries(time, handle, list(map(Message, senders, payloads)))
 
-    def write(self, kind: Callable[..., Entry], handle: int, *, time: float | None = None, **fields: object) -> None:
-        time = self.clock() if time is None else time
-        self.append(kind(time=time, client=self.client, node=self.node, handle=handle, **fields))
+    def multicast(
+        self, time: float, handle: int, number: int, payloads: tuple[bytes, ...], failure: str | None
+    ) -> Iterator[Entry]:
+        """The entries for a call of `multicast`, which takes no time."""
+        call: dict[str, Any] = {
+            "time": time,
+            "client": self.client,
+            "node": self.node,
+            "handle": handle,
+            "number": number,
+        }
+        yield Call(function="multicast", arguments={"payloads": payloads}, **call)
+        yield Return(**call) if failure is None else Failure(error=failure, **call)
 
     async def call(
         self,
@@ -100,7 +108,9 @@ class _Recorder:
     ) -> T:
         """Make a round trip, and record the call and how it ended."""
         number = next(self.numbers)
-        self.write(Call, handle, number=number, function=function, arguments=arguments)
+        self.write(
+            Call, handle, size=bytes_of(arguments.values()), number=number, function=function, arguments=arguments
+        )
         try:
             result = await action()
         except (trio.Cancelled, KeyboardInterrupt):
@@ -120,18 +130,10 @@ class RecordingEndpoint:
     not be one call for each call of the application: the SDK may make several, or none.
     """
 
-    def __init__(
-        self,
-        endpoint: Endpoint,
-        *,
-        append: Callable[[Entry], None],
-        clock: Callable[[], float],
-        client: str,
-        node: int,
-    ) -> None:
+    def __init__(self, endpoint: Endpoint, *, add: Write, clock: Callable[[], float], client: str, node: int) -> None:
         self._origin = Origin()
         self._endpoint = endpoint
-        self._recorder = _Recorder(append, clock, client, node)
+        self._recorder = _Recorder(add, clock, client, node)
 
     def __repr__(self) -> str:
         return f"<RecordingEndpoint {self._recorder.client!r} of {self._endpoint!r}>"
@@ -160,14 +162,6 @@ class RecordingEndpoint:
         finally:
             default_endpoint.reset(token)
 
-    def lost(self, payload: bytes) -> None:
-        """Record that a message of the client's own was reported to it as lost.
-
-        The SDK finds losses by itself and reports them by `MessageLost` and `MessageLostError`, so this endpoint does
-        not see them. Corosync drops messages under load; `check` accepts the losses that were reported.
-        """
-        self._recorder.write(Delivery, 0, event=MessageLost(payload))
-
     async def connect(self, service: ServiceSpec[RawT, object]) -> RawT:
         """Connect to one of the daemon's services.
 
@@ -182,10 +176,56 @@ class RecordingEndpoint:
         )
         if not isinstance(service, ServiceSpec):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"service must be a ServiceSpec, not {type(service).__name__}")
-        return cast("RawT", await self._recorder.connect(self._endpoint, service))
+        if isinstance(service, CpgSpec):
+            # The history needs the ring that a member starts in, even if the client has not asked for it.
+            asked_for = service.initial_totem_conf
+            handle = await self._connect(attrs.evolve(service, initial_totem_conf=True))
+            return cast("RawT", handle if asked_for else _WithoutInitialTotem(handle))
+        return cast("RawT", await self._connect(service))
+
+    async def connect_once(self, service: ServiceSpec[RawT, object]) -> RawT:
+        """Connect; it is not recorded here if it is so already, or is not to be recorded."""
+        under_way = _under_way.get()
+        if under_way is None or self._recorder.add in under_way or self._origin.forked:
+            return await self._endpoint.connect(service)
+        return await self.connect(service)
+
+    async def _connect(self, service: ServiceSpec[object, object]) -> object:
+        recorder = self._recorder
+        handle = next(recorder.handles)
+        raws: list[object] = []
+
+        async def action() -> Address:
+            under_way = _under_way.get()
+            token = _under_way.set(None if under_way is None else (*under_way, recorder.add))
+            try:
+                raws.append(await self._endpoint.connect(service))
+            finally:
+                _under_way.reset(token)
+            return Address(recorder.node, self.pid)
+
+        await recorder.call(handle, f"connect_{service.name}", attrs.asdict(service), action)
+        return _RecordingHandle(raws[0], recorder, handle)
 
 
-class _RecordingHandle:
+class _Wrapper:
+    """Passes on what it does not do itself to the handle below."""
+
+    def __init__(self, below: Any) -> None:  # noqa: ANN401 - a handle of any service
+        self._below = below
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - any attribute of the handle
+        attribute = self._wrapped(name, getattr(self._below, name))
+        if inspect.isroutine(attribute):
+            setattr(self, name, attribute)  # found at once the next time
+        return attribute
+
+    def _wrapped(self, name: str, attribute: Any) -> Any:  # noqa: ANN401 - as above; for others to override
+        del name
+        return attribute
+
+
+class _RecordingHandle(_Wrapper):
     """Wraps a raw handle of any service, and records what passes through it.
 
     Args:
@@ -195,14 +235,15 @@ class _RecordingHandle:
     """
 
     def __init__(self, raw: Any, recorder: _Recorder, number: int) -> None:  # noqa: ANN401 - of any service
-        self._raw = raw
+        super().__init__(raw)
         self._recorder = recorder
         self._number = number
+        self._clock = recorder.clock.of_this_run() if isinstance(recorder.clock, HistoryClock) else recorder.clock
         self._lost = False
         self._closing = False
+        self._incomplete: Sequence[object] = ()
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - any attribute of the handle
-        attribute = getattr(self._raw, name)
+    def _wrapped(self, name: str, attribute: Any) -> Any:  # noqa: ANN401 - any attribute of the handle
         if not inspect.iscoroutinefunction(attribute) or name == "wait_closed":
             return attribute
         signature = inspect.signature(attribute)
@@ -223,46 +264,69 @@ class _RecordingHandle:
         if self._closing:
             return False
         poll = select.poll()
-        poll.register(self._raw.fileno(), select.POLLIN)
+        poll.register(self._below.fileno(), select.POLLIN)
         return bool(poll.poll(0))
 
     def multicast(self, payloads: Sequence[bytes]) -> tuple[int, MulticastStatus]:
         """Send, and record what was sent."""
         # Another process may receive a message before this call returns.
-        time = self._recorder.clock()
+        time = self._clock()
         try:
-            sent, status = self._raw.multicast(payloads)
+            sent, status = self._below.multicast(payloads)
         except CorosyncError as error:
-            number = self._write_multicast(payloads, time)
-            self._recorder.write(Failure, self._number, number=number, error=type(error).__name__)
+            self._add_multicast(time, payloads, type(error).__name__)
             raise
         if sent:
-            number = self._write_multicast(payloads[:sent], time)
-            self._recorder.write(Return, self._number, number=number)
+            self._add_multicast(time, payloads[:sent], None)
         return sent, status
 
-    def _write_multicast(self, payloads: Sequence[bytes], time: float) -> int:
-        number = next(self._recorder.numbers)
-        arguments = {"payloads": tuple(payloads)}
-        self._recorder.write(Call, self._number, time=time, number=number, function="multicast", arguments=arguments)
-        return number
+    def _add_multicast(self, time: float, payloads: Sequence[bytes], failure: str | None) -> None:
+        recorder = self._recorder
+        arguments = time, self._number, next(recorder.numbers), tuple(payloads), failure
+        recorder.add((2, sum(map(len, payloads)), recorder.multicast, arguments))
+
+    def report_lost(self, payloads: Sequence[bytes]) -> None:
+        """Record the losses of own messages that the SDK has found."""
+        for payload in payloads:
+            self._recorder.write(Delivery, 0, size=len(payload), event=MessageLost(payload))
 
     def dispatch(self, max_events: int, max_bytes: int) -> tuple[int, Sequence[Any]]:
         """Take the waiting events, and record them."""
         try:
-            taken, events = self._raw.dispatch(max_events, max_bytes)
+            taken, events = self._below.dispatch(max_events, max_bytes)
         except CorosyncError:
             if not self._lost:
                 self._lost = True
                 self._recorder.write(Loss, self._number)
             raise
-        while not self._raw.complete():
-            pass
-        # All get the same time: the client took them at once.
-        time = self._recorder.clock()
-        for event in events:
-            self._recorder.write(Delivery, self._number, time=time, event=event)
+        if events:
+            if self._below.complete():
+                self._add_deliveries(events)
+            else:
+                self._incomplete = events
         return taken, events
+
+    def complete(self) -> bool:
+        """Copy a further piece of huge messages. The events that were taken are recorded once all have arrived."""
+        complete: bool = self._below.complete()
+        if complete and self._incomplete:
+            events, self._incomplete = self._incomplete, ()
+            self._add_deliveries(events)
+        return complete
+
+    def _add_deliveries(self, events: Sequence[Any]) -> None:
+        recorder = self._recorder
+        # All get the same time: the client took them at once.
+        time = self._clock()
+        if len(events) > _FEW and _MESSAGES_ONLY.issuperset(map(type, events)):
+            # Messages that stay would be gone through by each garbage collection.
+            senders, payloads = list(map(_SENDER, events)), list(map(_PAYLOAD, events))
+            recorder.add(
+                (len(events), sum(map(len, payloads)), recorder.messages, (time, self._number, senders, payloads))
+            )
+        else:
+            size = sum([len(event.payload) for event in events if isinstance(event, Message)])
+            recorder.add((len(events), size, recorder.deliveries, (time, self._number, tuple(events))))
 
     def close(self, *, leave: bool = False) -> None:
         """Close the handle."""
@@ -270,10 +334,10 @@ class _RecordingHandle:
             self._closing = True
             number = next(self._recorder.numbers)
             self._recorder.write(Call, self._number, number=number, function="close", arguments={"leave": leave})
-        self._raw.close(leave=leave)
+        self._below.close(leave=leave)
 
 
-class _WithoutInitialTotem:
+class _WithoutInitialTotem(_Wrapper):
     """A CPG handle for a client that has not asked for the totem change that comes with a join.
 
     The client gets all other totem changes. The one to hide comes once the join is accepted, with the first change of
@@ -286,23 +350,20 @@ class _WithoutInitialTotem:
     """
 
     def __init__(self, recording: Any) -> None:  # noqa: ANN401 - a stand-in for RawCpg
-        self._recording = recording
+        super().__init__(recording)
         # How many events were waiting before the join and are not taken yet; infinite before the join.
         self._earlier: float = math.inf
         self._last: TotemChange | None = None
         self._is_member = False
         self._is_past = False
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - any attribute of the handle
-        return getattr(self._recording, name)
-
     async def join(self, group: bytes) -> None:
         """Join a group."""
         is_first = self._earlier == math.inf
         if is_first:
-            self._earlier = self._recording.waiting()
+            self._earlier = self._below.waiting()
         try:
-            await self._recording.join(group)
+            await self._below.join(group)
         except CorosyncError:
             if is_first:
                 self._earlier = math.inf
@@ -310,8 +371,16 @@ class _WithoutInitialTotem:
 
     def dispatch(self, max_events: int, max_bytes: int) -> tuple[int, Sequence[Any]]:
         """Take the waiting events, without the one to hide."""
-        taken, events = self._recording.dispatch(max_events, max_bytes)
-        return taken, [event for event in events if self._is_past or not self._is_hidden(event)]
+        taken, events = self._below.dispatch(max_events, max_bytes)
+        if self._is_past:
+            self.__dict__["dispatch"] = self._below.dispatch  # the next one has nothing to hide
+            return taken, events
+        return taken, list(self._without_hidden(events))
+
+    def _without_hidden(self, events: Sequence[Any]) -> Iterator[Any]:
+        for event in events:
+            if self._is_past or not self._is_hidden(event):
+                yield event
 
     def _is_hidden(self, event: object) -> bool:
         if self._is_member:

@@ -97,7 +97,7 @@ def tell(
         died: the nodes whose daemons ended, although nothing in the history made them.
         failure: why the test failed, at the end of the history. When it did, the clean-up had not begun yet.
     """
-    return _Teller(list(history), getattr(history, "dropped", 0), options).story(log, died, failure)
+    return _Teller(list(history), history.dropped, options).story(log, died, failure)
 
 
 class _Teller:

@@ -61,6 +61,9 @@ class FakeCpg(FakeHandle[CpgRecord, CpgEvent]):
             self._connection.submit(job, sizes[:sent])
         return sent, MulticastStatus.SENT if sent == len(burst) else MulticastStatus.TRY_AGAIN
 
+    def report_lost(self, payloads: Sequence[bytes]) -> None:
+        pass  # only recordings need it
+
     async def multicast_fragmented(self, payload: bytes) -> None:
         view = memoryview(payload)
         fragments = [
