@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 _PROPERTY: Final = "corosync_timeline"
 """The user property of a report with the path of a page: it comes through xdist, and into JUnit's XML."""
 
+_RECORDED: Final = pytest.StashKey[list[tuple["Cluster", "History"]]]()
+"""The clusters of a test and their histories, which its clean-up takes from them."""
+
 _LONGEST: Final = 100
 _LINES: Final = 60
 """How much of a traceback a page has, counted from its end."""
@@ -39,9 +42,11 @@ def write(item: pytest.Item, report: pytest.TestReport, error: BaseException | N
     known = hasattr(report, "wasxfail")
     if folder is None or LOANS not in item.stash or (report.skipped and not known):
         return
+    recorded = list(_recorded(item)) or item.stash.get(_RECORDED, [])
+    item.stash[_RECORDED] = [] if report.when == "teardown" else recorded
     if not (report.failed or (report.when == "call" and item.get_closest_marker("corosync_seeds") is None)):
         return
-    for number, (cluster, history) in enumerate(_recorded(item), start=1):
+    for number, (cluster, history) in enumerate(recorded, start=1):
         path = _path(folder, item.nodeid, number)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(_page(item, report, error, cluster, history), encoding="utf-8")
