@@ -12,7 +12,17 @@ import pytest
 from support.histories import history as told
 from support.timeline_pages import data_of, lanes_of, record_a_lost_message
 
-from triocoro.testing import Call, Cluster, ClusterOptions, History, Note, check, timeline_page
+from triocoro.testing import (
+    Call,
+    Cluster,
+    ClusterOptions,
+    History,
+    Note,
+    check,
+    check_linearizable,
+    models,
+    timeline_page,
+)
 from triocoro.testing._timeline.axis import axis
 
 
@@ -157,10 +167,27 @@ def test_violations_have_their_entries() -> None:
     violations = check(history)
     page = data_of(timeline_page(history, violations=violations))
     assert page["violations"]
-    for (rule, text, numbers), violation in zip(page["violations"], violations, strict=True):
+    for (rule, text, numbers, _), violation in zip(page["violations"], violations, strict=True):
         assert (rule, text) == (violation.rule.value, violation.text)
         assert numbers
         assert set(numbers) <= set(page["bad"])
+
+
+def test_operations_that_nothing_explains_are_marked() -> None:
+    history = History(clock=lambda: 0.0)
+    for client, name, arguments, result in (
+        ("c1", "put", ("key", 1), None),
+        ("c2", "get", ("key",), 1),
+        ("c2", "get", ("key",), None),
+    ):
+        with history.operation(name, *arguments, client=client) as operation:
+            operation.result = result
+    (violation,) = check_linearizable(history.operations(), models.Map())
+    page = data_of(timeline_page(history, violations=[violation]))
+    ((rule, text, numbers, picture),) = page["violations"]
+    assert (rule, text, picture) == ("linearizability", violation.text, violation.picture)
+    assert "get('key') → None" in {page["events"][number][5] for number in numbers}
+    assert page["bad"] == numbers
 
 
 def test_messages_that_were_lost_for_good() -> None:

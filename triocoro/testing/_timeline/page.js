@@ -802,15 +802,16 @@ function head() {
     wrong.append(element("p", "why", why));
     if (more.length) wrong.append(element("details", "", "", element("summary", "", "as the test tells it"), element("pre", "", more.join("\n").trim())));
   }
-  for (const [rule, text, ids] of data.violations) {
+  for (const [rule, text, ids, picture] of data.violations) {
     const line = element("p", "", "", element("strong", "", `${rule}: `), `${text} `);
-    ids.forEach((id) => {
-      const go = element("button", "link", `entry ${events[id].entry}`);
+    for (const id of ids) {
+      const go = element("button", "link", events[id].kind === "operation" ? events[id].text : `entry ${events[id].entry}`);
       go.type = "button";
       go.onclick = () => choose(events[id], { move: true });
-      line.append(go, " ");
-    });
+      line.append(" [", go, "]");
+    }
     wrong.append(line);
+    if (picture) wrong.append(element("pre", "", picture));
   }
   $("story").append(...data.story.map(([id, time, who, text, kind]) => {
     const go = element("button", "link when", seconds(time));

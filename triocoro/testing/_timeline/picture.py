@@ -95,7 +95,7 @@ class Picture:
     bad: Sequence[int]
     """The events that show the violations."""
     violations: Sequence[Row]
-    """Rule, text, events."""
+    """Rule, text, events, and the operations as a picture in text."""
     failure: float
     """Where a failure is marked: before the connections of the test end."""
 
@@ -133,7 +133,7 @@ class _Draughtsman:
             for number in numbers:
                 self._bar(number, len(self._entries), "open")
         arrows, self._missed = self._messages()
-        found = [(each.rule.value, each.text, self._evidence(each)) for each in violations]
+        found = [(each, self._evidence(each)) for each in violations]
         failure = clean_up_begins(self._entries)
         return Picture(
             end=self._x[-1],
@@ -149,8 +149,8 @@ class _Draughtsman:
             ],
             network=network_bands(self._entries, self._x),
             story=self._told(),
-            bad=sorted({number for _, _, numbers in found for number in numbers}),
-            violations=[[*each] for each in found],
+            bad=sorted({number for _, numbers in found for number in numbers}),
+            violations=[[each.rule.value, each.text, numbers, each.picture] for each, numbers in found],
             failure=max(self._x[failure] - 0.5, 0.0),
         )
 
