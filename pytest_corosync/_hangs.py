@@ -83,6 +83,9 @@ _TASKS: Final = pytest.StashKey[str]()
 _EXPIRED: Final = pytest.StashKey[str]()
 """Why a test was ended, until that is reported."""
 
+_INTERRUPTIBLE: Final = pytest.StashKey[bool]()
+"""Whether an exception would end a phase of a test, and not pytest."""
+
 _WATCHES: Final = pytest.StashKey[list["Watch"]]()
 
 _on: Final[list[Watch]] = []
@@ -159,6 +162,8 @@ class Watch:
         """Take the next step if it is due. Called by the signal handler, in the main thread."""
         if not self._due or self._over.is_set() or self._is_debugging():
             return
+        if not self._item.stash.get(_INTERRUPTIBLE, False):
+            return  # between two phases: there will be another signal
         self._due = False
         self._steps += 1
         run = self._item.stash.get(_RUN, None) or _Run.current()
@@ -209,7 +214,7 @@ def watched(item: pytest.Item) -> Generator[None, None, None]:
         watch = Watch(item, seconds, f"the test has not ended within {seconds:g} s (--corosync-timeout)")
         watch.start()
     try:
-        with _in_a_scope(item), ending(item):
+        with ending(item), _in_a_scope(item):
             yield
     finally:
         if watch is not None:
@@ -220,6 +225,7 @@ def watched(item: pytest.Item) -> Generator[None, None, None]:
 def ending(item: pytest.Item) -> Generator[None, None, None]:
     """Turn whatever comes of a test that was ended into a failure that says so."""
     __tracebackhide__ = True
+    item.stash[_INTERRUPTIBLE] = True
     try:
         yield
     except (KeyboardInterrupt, pytest.exit.Exception):
@@ -229,6 +235,8 @@ def ending(item: pytest.Item) -> Generator[None, None, None]:
             raise
         if _Run.current() is not None:
             _end_abandoned_run(error)
+    finally:
+        item.stash[_INTERRUPTIBLE] = False
     if _EXPIRED in item.stash:
         message = item.stash[_EXPIRED]
         del item.stash[_EXPIRED]

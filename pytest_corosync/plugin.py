@@ -124,6 +124,20 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         )
 
 
+@pytest.hookimpl(wrapper=True, tryfirst=True, specname="pytest_runtest_setup")
+def pytest_runtest_setup_in_time(item: pytest.Item) -> Generator[None, None, None]:
+    """Let pytest-timeout end fixtures of a test with clusters."""
+    with _hangs.ending(item):
+        yield
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, None, None]:
+    """Let pytest-timeout end the clean-up of a test with clusters."""
+    with _hangs.ending(item):
+        yield
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
     """Bound the time of the test, and let Control-C end the session.
