@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import pytest
 
-from . import _fixtures, _hangs, _header, _options, _report, _seeds, _timelines
+from . import _comparisons, _fixtures, _hangs, _header, _options, _report, _seeds, _timelines
 from ._fixtures import KEPT, LEND, LOANS, SOURCE, ClusterFactory
 from ._options import Mode
 
@@ -220,6 +220,11 @@ def pytest_runtest_makereport(
     if report.when == "teardown" and LOANS in item.stash:
         del item.stash[LOANS]  # pytest keeps the item until the end of the session
     return report
+
+
+def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str] | None:
+    """Show violations as they print themselves."""
+    return _comparisons.explain(op, left, right)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -8,9 +8,10 @@ from pathlib import Path
 import triocoro
 import triocoro.lowlevel
 import triocoro.testing
+import triocoro.testing.models
 
 _FOLDER = Path(__file__).parents[2] / "docs/reference"
-_MODULES = (triocoro, triocoro.lowlevel, triocoro.testing)
+_MODULES = (triocoro, triocoro.lowlevel, triocoro.testing, triocoro.testing.models)
 
 
 def documented() -> list[str]:
