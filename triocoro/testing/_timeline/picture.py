@@ -64,7 +64,7 @@ _REPAIRS: Final = frozenset({"the network is healed", "is thawed", "is started",
 _MANY: Final = 100
 """With more operations than this, the story leaves out those that returned."""
 
-_LONG: Final = 1500
+_LONG: Final = 600
 
 
 @attrs.frozen(kw_only=True)
@@ -77,7 +77,7 @@ class Picture:
     """Seconds from the first entry to the last."""
     lanes: Sequence[Mapping[str, Any]]
     events: Sequence[Row]
-    """Entry of the history, position, time, lane, kind, text, detail."""
+    """Entry of the history, position, time, lane, kind, text, detail. A delivery with an arrow has no text of its own."""
     arrows: Sequence[Row]
     """The events of a message's sending and of one of its deliveries."""
     missed: Sequence[Row]
@@ -264,7 +264,10 @@ class _Draughtsman:
             # Several messages of one call have as many events.
             number = self._numbers[sending.index][places[sending.index]]
             places[sending.index] += 1
-            arrows += [[number, receives[receipt.index]] for receipt in sending.receipts]
+            for receipt in sending.receipts:
+                received = receives[receipt.index]
+                self._events[received][5:] = ["", ""]  # the payload is that of the sending
+                arrows.append([number, received])
             for node in sorted(set(sending.missed)):
                 missed += [
                     [number, lane]
