@@ -151,6 +151,13 @@ def test_operations_are_bars() -> None:
     assert ends == [page["end"]]
 
 
+def test_lanes_are_in_the_order_of_their_names() -> None:
+    history = History(clock=lambda: 0.0)
+    for client in ("c10", "c9", "c٣", "a", "c1b"):
+        history.operation("get", client=client).__enter__()
+    assert lanes_of(data_of(timeline_page(history))) == ["test", "a", "c1b", "c٣", "c9", "c10"]
+
+
 def test_the_failure_is_before_the_end_of_the_connections() -> None:
     entries = list(told("a join a; a ring 4 1; a send x; a got a x; a send y; a got a y; a leave"))
     leave = next(index for index, entry in enumerate(entries) if isinstance(entry, Call) and entry.function == "leave")

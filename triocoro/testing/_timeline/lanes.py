@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, Final, TypeAlias
@@ -73,12 +74,12 @@ class Lanes:
         self._clients[entry.client, kind] = _Lane(kind[0], ": ".join(labels), entry.node)
 
     def _ordered(self) -> list[_Lane]:
-        operations = [*self._operations.values()]
+        operations = sorted(self._operations.values(), key=lambda lane: _natural(lane.label))
         ordered = [self._test, *(lane for lane in operations if lane.node not in self._nodes)]
         for node, of_node in self._nodes.items():
             clients = [lane for lane in self._clients.values() if lane.node == node]
             ordered += [of_node, *(lane for lane in operations if lane.node == node)]
-            ordered += sorted(clients, key=lambda lane: (lane.kind != "group", lane.label))
+            ordered += sorted(clients, key=lambda lane: (lane.kind != "group", _natural(lane.label)))
         return ordered
 
     def rows(self) -> list[dict[str, Any]]:
@@ -124,6 +125,11 @@ class Lanes:
         row = next((row for row, end in enumerate(rows) if end <= began), len(rows))
         rows[row : row + 1] = [ended]
         return row
+
+
+def _natural(label: str) -> list[tuple[int, str]]:
+    """A key that sorts "client 9" before "client 10"."""
+    return [(int(part) if part.isdecimal() else 0, part) for part in re.split(r"(\d+)", label)]
 
 
 def _kinds(entries: Sequence[Entry]) -> dict[tuple[str, int], _Kind]:

@@ -837,7 +837,7 @@ function head() {
 function labels() {
   $("labels").style.height = `${height}px`;
   $("labels").replaceChildren(...data.lanes.map((lane, index) => {
-    const made = element("div", lane.kind, "", element("span", "", lane.label));
+    const made = element("div", lane.kind, "", element("span", "", heightOf(index) > 14 ? lane.label : ""));
     made.title = lane.label;
     Object.assign(made.style, { top: `${top_[index]}px`, height: `${heightOf(index)}px` });
     return made;

@@ -77,7 +77,7 @@ class Picture:
     """Seconds from the first entry to the last."""
     lanes: Sequence[Mapping[str, Any]]
     events: Sequence[Row]
-    """Entry of the history, position, time, lane, kind, text, detail. A delivery with an arrow has no text of its own."""
+    """Entry of the history, position, time, lane, kind, text, detail. A delivery with an arrow has no text."""
     arrows: Sequence[Row]
     """The events of a message's sending and of one of its deliveries."""
     missed: Sequence[Row]
