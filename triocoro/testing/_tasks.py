@@ -38,7 +38,7 @@ class _Frame:
 
     @property
     def is_users(self) -> bool:
-        return not self.file.startswith(_LIBRARIES) and not self.file.startswith("<")
+        return not self.file.startswith(_LIBRARIES) and not self.file.startswith(("<frozen ", "<attrs "))
 
     @property
     def is_scaffold(self) -> bool:
