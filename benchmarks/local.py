@@ -1,7 +1,7 @@
-"""Measurements that need one process: Trio's own costs, the fake, the import, idle groups, a flood, the raw handle.
+"""Measurements that need one process: Trio's own costs, the fake, the import, checks of operations, idle groups, ...
 
-    python local.py channel|wakeup|fake|import     without a daemon
-    python local.py idle|flood|raw                 with the daemon of this namespace
+    python local.py channel|wakeup|fake|import|map|register     without a daemon
+    python local.py idle|flood|raw                              with the daemon of this namespace
 
 It prints "ready", starts when it reads a line, prints its result as a line of JSON, and exits at the end of its input.
 
@@ -12,17 +12,23 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import socket
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import trio
 
 import triocoro
 from triocoro.testing import FakeCluster
+
+if TYPE_CHECKING:
+    from triocoro.testing import OperationResult
 
 PAYLOAD = bytes(64)
 BATCH = 256
@@ -107,6 +113,54 @@ async def imports() -> dict[str, float]:
     return {"import": sorted(times)[len(times) // 2]}
 
 
+async def check(kind: str, number: int, clients: int, keys: int) -> dict[str, float]:
+    """Check operations that are linearizable: half reads, half writes of values that differ.
+
+    Args:
+        kind: of what object, "map" or "register".
+        number: how many operations.
+        clients: how many clients; each is nearly always in an operation.
+        keys: how many keys a map has.
+    """
+    from triocoro.testing import History, check_linearizable, models
+
+    rng = random.Random(1)  # noqa: S311 - nothing secret
+    history = History(clock=lambda: 0.0)
+    values: dict[int, int | None] = {}
+    pending: dict[int, ExitStack] = {}
+    actions: dict[int, Callable[[], None]] = {}
+    started = 0
+    while started < number or pending:
+        client = rng.randrange(clients)
+        if client in actions:
+            actions.pop(client)()
+        elif client in pending:
+            pending.pop(client).close()
+        elif started < number:
+            key, value, is_read = rng.randrange(keys), started, rng.choice([True, False])
+            started += 1
+            name = {("map", True): "get", ("map", False): "put", ("register", True): "read"}.get(
+                (kind, is_read), "write"
+            )
+            arguments = ([key] if kind == "map" else []) + ([] if is_read else [value])
+            pending[client] = ExitStack()
+            operation = pending[client].enter_context(history.operation(name, *arguments, client=f"c{client}"))
+
+            def act(operation: OperationResult = operation, key: int = key, value: int | None = value) -> None:
+                operation.result, values[key] = values.get(key), value
+
+            def look(operation: OperationResult = operation, key: int = key) -> None:
+                operation.result = values.get(key)
+
+            actions[client] = look if is_read else act
+    operations = history.operations()
+    used = time.process_time()
+    start = time.perf_counter()
+    if check_linearizable(operations, models.Map() if kind == "map" else models.Register(), budget=10**9):
+        raise AssertionError("they are linearizable")
+    return {"received": number, "seconds": time.perf_counter() - start, "cpu": time.process_time() - used}
+
+
 def resident() -> int:
     """The memory of this process that is in RAM, in bytes."""
     return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -186,6 +240,8 @@ WORK: dict[str, Callable[[], Awaitable[dict[str, float]]]] = {
     "wakeup": wakeup,
     "fake": fake,
     "import": imports,
+    "map": partial(check, "map", 10_000, 10, 10),
+    "register": partial(check, "register", 1_000, 50, 1),
     "idle": idle,
     "flood": flood,
     "raw": raw,

@@ -87,6 +87,28 @@ async def test_a_bad_history(corosync_cluster: Cluster, file: Path) -> None:
     assert violation["evidence"]
 
 
+async def test_operations_that_are_not_linearizable(file: Path) -> None:
+    history = History()
+    for value in (1, 2):
+        with history.operation("put", "x", value, client="one"):
+            pass
+    history.save(file)
+    assert await invoke("history", "check", str(file), "--model=map") == Result(0, "4 entries, 0 violations\n", "")
+    with history.operation("get", "x", client="two") as operation:
+        operation.result = 1
+    history.save(file)
+    assert (await invoke("history", "check", str(file))).status == 0
+    done = await invoke("history", "check", str(file), "--model=map")
+    assert done.status == 1
+    assert "two  get('x') -> 1 " in done.stdout
+    (violation,) = (await invoke("history", "check", str(file), "--model=map", "--json")).result["violations"]
+    assert violation["rule"] == "linearizability"
+    assert [entry["class"] for entry in violation["evidence"]] == ["Invocation", "Outcome"] * 2
+    done = await invoke("history", "check", str(file), "--model=queue")
+    assert (done.status, done.stdout) == (2, "")
+    assert "Queue has no operation 'put'" in done.stderr
+
+
 @pytest.fixture
 def no_history(file: Path) -> Path:
     file.write_text("{}\n")

@@ -10,7 +10,7 @@ import pytest
 from support.linearizability_faults import FAULTS
 from support.linearizable import SUBJECTS, Subject, at, in_sequence, is_linearizable, simulated
 
-from triocoro.testing import Operation, Rule, check_linearizable, models
+from triocoro.testing import History, Operation, OutcomeStatus, Rule, UndecidedError, check_linearizable, models
 
 
 def operations_of(subject: Subject, seed: int, **options: Any) -> list[Operation]:
@@ -147,3 +147,116 @@ linearizability: get('x') -> 1 of one (key 'x'): no order of operations explains
     before X, the state can only be 2
     2 other operations make no difference"""
     )
+
+
+def test_a_picture_of_what_took_effect_unseen() -> None:
+    """A write that another one has overwritten at once has a place nevertheless."""
+    operations = [
+        at("a", "write", 2, began=0, ended=3),
+        at("b", "write", 1, began=1, ended=4),
+        at("c", "read", began=5, ended=6),
+    ]
+    (violation,) = check_linearizable(operations, models.Register())
+    assert violation.evidence == tuple(operations[1:])
+    assert "b  write(1)        [---*---]\n" in str(violation)
+
+
+# -- what is given -----------------------------------------------------------------------------------------------------
+
+
+async def test_operations_of_a_history() -> None:
+    history = History()
+    with history.operation("put", ["a", {"b": 1}], [1], client="one"):
+        pass
+    with pytest.raises(OSError), history.operation("put", ["a", {"b": 1}], [2], client="two"):  # noqa: PT011 - any
+        raise OSError
+    with pytest.raises(KeyError), history.operation("put", "x", 1, client="two", refused=KeyError):
+        raise KeyError
+    with history.operation("get", ["a", {"b": 1}], client="one") as operation:
+        operation.result = [2]
+    assert check_linearizable(history.operations(), models.Map()) == []
+    with history.operation("get", ["a", {"b": 1}], client="one") as operation:
+        operation.result = [1]
+    (violation,) = check_linearizable(history.operations(), models.Map())
+    assert "before X, the state can only be (2,)" in str(violation)
+
+
+def test_what_is_refused_is_left_out() -> None:
+    refused = attrs.evolve(at("a", "write", 1, began=0, ended=None), status=OutcomeStatus.REFUSED)
+    read = at("a", "read", result=1, began=1, ended=2)
+    assert check_linearizable([attrs.evolve(refused, status=OutcomeStatus.UNKNOWN), read], models.Register()) == []
+    assert len(check_linearizable([refused, read], models.Register())) == 1
+
+
+def test_a_violation_counts_more_than_a_key_that_is_undecided() -> None:
+    hard = [at(f"c{n}", "enqueue", "hard", n, began=n, ended=100 + n) for n in range(8)]
+    hard += [at("c", "dequeue", "hard", result=n, began=200 - 2 * n, ended=201 - 2 * n) for n in range(8)]
+    bad = in_sequence(("a", "dequeue", ("bad",), 1))
+    with pytest.raises(UndecidedError, match=r"300 steps did not suffice .* of 'hard' are linearizable; pass a larger"):
+        check_linearizable(hard, models.Queue(), budget=300)
+    assert check_linearizable(hard, models.Queue()) == []
+    (violation,) = check_linearizable([*hard, *bad], models.Queue(), budget=300)
+    assert violation.evidence == tuple(bad)
+
+
+@pytest.mark.parametrize(
+    "model, call, error, message",
+    [
+        (
+            models.Map(),
+            ("set", "x", 1),
+            ValueError,
+            "Map has no operation 'set', only get, put, delete, contains, cas;",
+        ),
+        (models.Map(), ("get",), TypeError, r"get of Map takes 1 arguments, not 0: \(\)"),
+        (models.Map(), ("put", "x", None), ValueError, "None stands for no value"),
+        (models.Map(), ("cas", "x", 1, 2), TypeError, "cas of Map returns a bool, not None; record its result"),
+        (models.Register(), ("write", 1, 2, 3), TypeError, "write of Register takes 1 or 2 arguments, not 3"),
+        (models.Queue(), ("enqueue", None), ValueError, "None stands for an empty queue"),
+        (models.AppendList(), ("read",), TypeError, "read of an AppendList returns a list or tuple, not None"),
+        (models.Register, ("read",), TypeError, "model must be a Model, such as models.Map()"),
+    ],
+)
+def test_what_a_model_does_not_know(model: Any, call: tuple[Any, ...], error: type[Exception], message: str) -> None:
+    # It is found first, although nothing explains an earlier one.
+    unexplained = in_sequence(("a", "dequeue" if isinstance(model, models.Queue) else "read", (), 7))
+    before = [] if isinstance(model, (models.Map, models.AppendList)) else unexplained
+    operations = [*before, at("a", *call, began=10, ended=11)]
+    with pytest.raises(error, match=message):
+        check_linearizable(operations, model)
+
+
+def test_bad_arguments() -> None:
+    with pytest.raises(TypeError, match=r"takes operations, as History.operations\(\) returns them, not History"):
+        check_linearizable([History()], models.Map())  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match="budget must be at least 1, not 0"):
+        check_linearizable([], models.Map(), budget=0)
+    with pytest.raises(ValueError, match="it ended before it began"):
+        check_linearizable([at("a", "read", began=2, ended=1)], models.Register())
+
+
+def test_objects_with_names_are_checked_apart() -> None:
+    calls = [("a", "acquire", ("one",), 1), ("b", "acquire", ("two",), 1), ("a", "acquire", ("two",), False)]
+    assert check_linearizable(in_sequence(*calls), models.Lock()) == []
+    (violation,) = check_linearizable(in_sequence(*calls, ("b", "acquire", ("one",), 2)), models.Lock())
+    assert "(key 'one')" in violation.text
+
+
+def test_a_model_of_ones_own_without_hints() -> None:
+    """The hints that a model gives only make the check faster."""
+
+    class Plain(models.Model[Any]):
+        initial = None
+
+        def step(self, state: Any, operation: Operation) -> Any:
+            return models.Register().step(state, operation)
+
+    for seed in range(100):
+        rng = random.Random(seed)
+        operations = simulated(SUBJECTS["register"], rng, number=12, clients=4, unknown=0.1, values=3)
+        reads = [one for one in operations if one.name == "read" and one.ended is not None]
+        if reads:
+            victim = rng.choice(reads)
+            operations = [attrs.evolve(one, result=1) if one is victim else one for one in operations]
+        plain, hinted = (check_linearizable(operations, model) for model in (Plain(), models.Register()))
+        assert [str(one.evidence[-1]) for one in plain] == [str(one.evidence[-1]) for one in hinted]
