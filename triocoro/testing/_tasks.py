@@ -13,6 +13,8 @@ from typing import Final
 import attrs
 import trio
 
+from .. import _validate
+
 _LIBRARIES: Final = tuple(
     {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
     | {str(Path(__file__).parents[1]), str(Path(__file__).parents[2] / "pytest_corosync")}
@@ -66,7 +68,12 @@ def describe_tasks(root: trio.lowlevel.Task | None = None, *, running: FrameType
 
     Raises:
         RuntimeError: neither is given, and this thread does not run Trio.
+        TypeError: the root is no task, or the frame no frame.
     """
+    if root is not None:
+        _validate.instance(root, trio.lowlevel.Task, "root")
+    if running is not None:
+        _validate.instance(running, FrameType, "running")
     if root is None and (running is None or _runs()):
         root = trio.lowlevel.current_root_task()
     try:

@@ -50,6 +50,11 @@ class Node(ABC):
     def running(self) -> bool:
         """Whether the daemon runs; a frozen one does."""
 
+    @property
+    @abstractmethod
+    def frozen(self) -> bool:
+        """Whether the daemon is frozen."""
+
     @contextmanager
     def as_default(self) -> Generator[None, None, None]:
         """Make this node `triocoro.default_endpoint` within a `with` block."""

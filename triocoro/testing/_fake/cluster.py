@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Final
@@ -221,7 +221,7 @@ class FakeNode(Node):
         self._pids = iter(pids)
         self._daemon: Daemon | None = None
         self._endpoint = self._endpoint_of(os.getpid(), f"node {nodeid}")
-        self._log: list[str] = []
+        self._log: list[tuple[float | None, str]] = []
 
     @property
     def endpoint(self) -> Endpoint:
@@ -250,7 +250,12 @@ class FakeNode(Node):
     @property
     def log(self) -> str:
         """The log of this node in the style of Corosync's, over all restarts."""
-        return "".join(self._log)
+        return "".join(f"{line}\n" for _, line in self._log)
+
+    @property
+    def timed_log(self) -> Sequence[tuple[float | None, str]]:
+        """The lines of the log, each with its time by the clock of the cluster's history, if it was recorded then."""
+        return self._log
 
     @property
     def running(self) -> bool:
@@ -319,4 +324,5 @@ class FakeNode(Node):
         return self.daemon
 
     def _write_log(self, subsystem: str, text: str) -> None:
-        self._log.append(f"[{subsystem:<6}] {text}\n")
+        history = self._recording.history
+        self._log.append((None if history is None else history.clock(), f"[{subsystem:<6}] {text}"))

@@ -97,6 +97,12 @@ class NetnsNode(Node):
         """Whether the daemon runs; a frozen one does."""
         return self._processes.running
 
+    @property
+    def frozen(self) -> bool:
+        """Whether the daemon is frozen."""
+        daemon = self._processes.daemon
+        return daemon is not None and daemon.running and daemon.frozen
+
     async def _start(self) -> None:
         self._check_caller()
         await BackgroundRun(lambda: self._start_daemon(self._processes)).run()

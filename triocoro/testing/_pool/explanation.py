@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import attrs
 
@@ -12,7 +12,7 @@ from .._cluster.cluster import Cluster
 from .._cluster.options import ClusterOptions
 from .._history.entries import Fault, Note
 from .._history.history import History
-from .._timeline.logs import notable, ring_in_log
+from .._timeline.logs import LogLine, notable, ring_in_log
 from .._timeline.story import Condition, NodeState, Story
 from .._timeline.telling import tell
 from .._timeline.text import lines_of
@@ -24,12 +24,12 @@ _EVIDENCE = 4
 _WIDTH = 160
 
 
-def explain(cluster: Cluster, logs: Mapping[int, str], failure: str | None, limit: int) -> str:
+def explain(cluster: Cluster, logs: Mapping[int, Iterable[LogLine]], failure: str | None, limit: int) -> str:
     """What happened in a cluster: violations, the timeline with what matters of the logs, and the state at the end.
 
     Args:
         cluster: the cluster.
-        logs: the log of each node since the recording began.
+        logs: the log of each node.
         failure: why the test failed.
         limit: the greatest number of lines of the timeline.
     """
@@ -76,25 +76,26 @@ def _violation(violation: Violation) -> Iterator[str]:
         yield f"    ... {len(violation.evidence) - _EVIDENCE} more entries"
 
 
-def _notes(history: History, logs: Mapping[int, str], died: set[int]) -> Iterator[Note]:
-    """What matters of the logs, by the clock of the history."""
+def _notes(history: History, logs: Mapping[int, Iterable[LogLine]], died: set[int]) -> Iterator[Note]:
+    """What matters of the logs since the history began."""
     first, latest = (history[0].time, history[-1].time) if len(history) else (0.0, 0.0)
-    offset = time.time() - time.monotonic()
     for node, log in logs.items():
-        for line in notable(log, died=node in died):
-            at = latest if line.wall_time is None else line.wall_time - offset
-            if at >= first or node in died:
-                yield Note(time=at, text=line.text, node=node)
+        for at, text in notable(log, died=node in died):
+            if node in died or (at is not None and at >= first):
+                yield Note(time=latest if at is None else at, text=text, node=node)
 
 
 def _corrected(story: Story, cluster: Cluster) -> Story:
     """The story, with what the cluster itself says of the state at the end, which need not have been recorded."""
     states = dict(story.end.states)
+    network = story.end.network if cluster.history is not None else cluster.network
     for nodeid, node in cluster.nodes.items():
         state = states.get(nodeid, NodeState())
         if not node.running:
             state = attrs.evolve(state, condition=Condition.DOWN)
+        elif cluster.history is None and node.frozen:
+            state = attrs.evolve(state, condition=Condition.FROZEN)
         elif not state.members:
             state = ring_in_log(node.log, state)
         states[nodeid] = state
-    return attrs.evolve(story, end=attrs.evolve(story.end, states=states))
+    return attrs.evolve(story, end=attrs.evolve(story.end, states=states, network=network))

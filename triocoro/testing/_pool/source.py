@@ -11,8 +11,9 @@ from ... import _validate
 from .._cluster.cluster import Cluster
 from .._cluster.node import Node
 from .._cluster.options import ClusterOptions
-from .._fake.cluster import FakeCluster
+from .._fake.cluster import FakeCluster, FakeNode
 from .._netns.node import NetnsNode
+from .._timeline.logs import timed
 from .._timeline.text import LEAST
 from .explanation import explain
 
@@ -52,7 +53,10 @@ class ClusterLoan:
         """
         if failure is not None:
             _validate.instance(failure, str, "failure")
-        logs = {node.nodeid: self.log(node) for node in self.cluster.nodes.values()}
+        logs = {
+            node.nodeid: node.timed_log if isinstance(node, FakeNode) else timed(self.log(node))
+            for node in self.cluster.nodes.values()
+        }
         return explain(self.cluster, logs, failure, _validate.integer(limit, "limit", LEAST, 2**31 - 1))
 
 

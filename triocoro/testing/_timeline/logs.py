@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Iterable, Iterator
+from typing import Final, TypeAlias
 
 import attrs
 
@@ -32,33 +32,38 @@ _COMPONENT: Final = re.compile(r"\[QUORUM *\] This node is within the (non-)?pri
 _BOOT: Final = re.compile(r"Corosync Cluster Engine\b")
 """What a daemon's first line has."""
 
+_DAY: Final = 86400
+
 _LAST: Final = 3
 """How many lines of a daemon that ended by itself are shown, whatever they say."""
 
 
-@attrs.frozen
-class LogLine:
-    """A line of a daemon's log."""
-
-    wall_time: float | None
-    """Seconds since the epoch; `None` if the line does not say."""
-    text: str
+LogLine: TypeAlias = tuple[float | None, str]
+"""A line of a log, and its time by the clock of a history, as far as that is known."""
 
 
-def notable(log: str, *, died: bool) -> Iterator[LogLine]:
+def timed(log: str) -> Iterator[LogLine]:
+    """The lines of a real daemon's log, by a clock that is `time.monotonic`."""
+    now = time.time()
+    offset = now - time.monotonic()
+    for line in log.splitlines():
+        found = _LINE.fullmatch(line)
+        at = None if found is None else _wall_time(found, now)
+        yield None if at is None else at - offset, line
+
+
+def notable(lines: Iterable[LogLine], *, died: bool) -> Iterator[LogLine]:
     """The warnings and errors of a log, and the last lines of a daemon that ended by itself.
 
     Args:
-        log: the log.
+        lines: the log.
         died: whether the daemon ended, and was not asked to.
     """
-    lines = [line for line in log.splitlines() if line.strip()]
-    year = time.localtime().tm_year
-    for place, line in enumerate(lines):
+    filled = [(at, line.strip()) for at, line in lines if line.strip()]
+    for place, (at, line) in enumerate(filled):
         found = _LINE.fullmatch(line)
-        if (died and place >= len(lines) - _LAST) or _is_notable(found, line):
-            text = line.strip() if found is None else f"[{found['subsystem']}] {found['text'].strip()}"
-            yield LogLine(None if found is None else _wall_time(found, year), text)
+        if (died and place >= len(filled) - _LAST) or _is_notable(found, line):
+            yield at, line if found is None else f"[{found['subsystem']}] {found['text'].strip()}"
 
 
 def _is_notable(line: re.Match[str] | None, raw: str) -> bool:
@@ -71,14 +76,20 @@ def _is_notable(line: re.Match[str] | None, raw: str) -> bool:
     return severity is None or severity.strip() in _SEVERE
 
 
-def _wall_time(line: re.Match[str], year: int) -> float | None:
+def _wall_time(line: re.Match[str], now: float) -> float | None:
+    """The time of a line in seconds since the epoch. It does not say the year: it is the last one that fits."""
     if line["month"] is None:
         return None
-    try:
-        parsed = time.strptime(f"{year} {line['month']} {line['day']} {line['clock']}", "%Y %b %d %H:%M:%S")
-    except ValueError:
-        return None
-    return time.mktime(parsed) + float(line["fraction"] or 0)
+    year = time.localtime(now).tm_year
+    for candidate in (year, year - 1):
+        try:
+            parsed = time.strptime(f"{candidate} {line['month']} {line['day']} {line['clock']}", "%Y %b %d %H:%M:%S")
+        except ValueError:
+            continue
+        at = time.mktime(parsed) + float(line["fraction"] or 0)
+        if at <= now + _DAY:
+            return at
+    return None
 
 
 def ring_in_log(log: str, state: NodeState) -> NodeState:
