@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 import pytest
 
-from . import _options, _seeds
+from . import _options, _recording, _seeds
 from ._options import Mode
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack  # in typing from Python 3.11 on
 
-    from triocoro.testing import Cluster, ClusterLoan, ClusterOptions, ClusterSettings, ClusterSource, Node
+    from triocoro.testing import Cluster, ClusterLoan, ClusterOptions, ClusterSettings, ClusterSource, History, Node
 
 
 class ClusterFactory(Protocol):
@@ -68,8 +68,6 @@ def _corosync_lend(
     request: pytest.FixtureRequest, _corosync_source: ClusterSource
 ) -> Iterator[Callable[[ClusterOptions], Cluster]]:
     """A function that returns a cluster for the rest of the test."""
-    from triocoro.testing import History
-
     loans: list[ClusterLoan] = []
     item = _item(request)
     item.stash[LOANS] = loans
@@ -80,11 +78,22 @@ def _corosync_lend(
             loan = source.borrow(options, item.nodeid)
             stack.callback(source.give_back, loan.cluster)
             loans.append(loan)
-            loan.cluster.record(History())
-            stack.callback(loan.cluster.record, None)
+            _recording.record(item, loan.cluster, first=len(loans) == 1)
             return loan.cluster
 
+        stack.callback(_recording.forget, item)
         yield lend
+
+
+@pytest.fixture
+def corosync_history(request: pytest.FixtureRequest) -> Iterator[History]:
+    """What the clients of the test's first cluster do and see, and what is done to it: a `triocoro.testing.History`.
+
+    Each further cluster has a history of its own, `cluster.history`.
+    """
+    item = _item(request)
+    yield _recording.history(item)
+    _recording.forget(item)
 
 
 @pytest.fixture

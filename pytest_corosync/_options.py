@@ -59,6 +59,12 @@ _TIMEOUT_HELP: Final = (
 )
 _LOGS_HELP: Final = "add the whole log of each node to the report of a failed test"
 
+_HISTORY: Final[tuple[str, ...]] = ("on", "off")
+_HISTORY_HELP: Final = (
+    "record what happens in the clusters of each test, for its report; a test with the fixture corosync_history is"
+    " recorded anyway"
+)
+
 _TIMELINE_HELP: Final = (
     "the folder for a page of each test with a cluster, which shows in a browser what happened: docs/timeline.md"
 )
@@ -100,6 +106,8 @@ def add_options(parser: pytest.Parser) -> None:
     group.addoption("--corosync-timeout", metavar="SECONDS", default=None, help=_TIMEOUT_HELP)
     parser.addini("corosync_timeout", f"{_TIMEOUT_HELP}; --corosync-timeout takes precedence", default=None)
     group.addoption("--corosync-logs", action="store_true", help=_LOGS_HELP)
+    group.addoption("--corosync-history", choices=_HISTORY, default=None, help=f"{_HISTORY_HELP} (default: on)")
+    parser.addini("corosync_history", f"{_HISTORY_HELP}; --corosync-history takes precedence", default=None)
     group.addoption("--corosync-timeline", metavar="DIR", default=None, help=f"{_TIMELINE_HELP} (default: no pages)")
     parser.addini("corosync_timeline", f"{_TIMELINE_HELP}; --corosync-timeline takes precedence", default=None)
     group.addoption(
@@ -129,6 +137,7 @@ def resolve(config: pytest.Config) -> None:
     seeds(config)
     seed(config)
     timeout(config)
+    history(config)
     config.stash[_DEFAULTS] = values
     config.stash[_SOURCES] = sources
     config.stash[_TIMELINE] = _lookup_timeline(config)
@@ -177,6 +186,14 @@ def given(config: pytest.Config) -> list[str]:
     names = ["corosync", *(f"corosync_{name}" for name in (*_SETTINGS, *_TIMES))]
     options = {name: config.getoption(name) for name in names}
     return [f"--{name.replace('_', '-')}={value}" for name, value in options.items() if value is not None]
+
+
+def history(config: pytest.Config) -> bool:
+    """Whether the clusters of all tests are recorded."""
+    text, source = _lookup(config, "history")
+    if text is not None and text not in _HISTORY:
+        raise pytest.UsageError(f"{source}: it must be on or off")
+    return bool(text != "off")
 
 
 def logs(config: pytest.Config) -> bool:

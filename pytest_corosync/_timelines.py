@@ -86,7 +86,7 @@ def _page(
 ) -> str:
     from triocoro.testing import check, timeline_page
 
-    whole = not getattr(history, "dropped", 0)
+    whole = not history.dropped
     return timeline_page(
         history,
         title=item.nodeid,

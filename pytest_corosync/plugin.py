@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import pytest
 
-from . import _comparisons, _fixtures, _hangs, _header, _options, _report, _seeds, _timelines
+from . import _comparisons, _fixtures, _hangs, _header, _options, _places, _report, _seeds, _timelines
 from ._fixtures import KEPT, LEND, LOANS, SOURCE, ClusterFactory
 from ._options import Mode
 
@@ -111,6 +111,7 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Report wrong markers, and a clock that does not go with real clusters, before a cluster is started."""
+    _places.watch(item.config)
     if item.get_closest_marker("corosync") is not None:
         # Also if the test has no fixture that would read the marker.
         _options.marked(item)
@@ -218,6 +219,8 @@ def pytest_runtest_makereport(
                 report.sections.append((f"{title} is left as it is", how_to_enter))
     _timelines.write(item, report, error)
     if report.when == "teardown" and LOANS in item.stash:
+        for loan in item.stash[LOANS]:
+            loan.cluster.record(None)  # it may be lent again
         del item.stash[LOANS]  # pytest keeps the item until the end of the session
     return report
 
@@ -227,9 +230,21 @@ def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str]
     return _comparisons.explain(op, left, right)
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Take stock of the places that the tests have reached."""
+    _places.finish(session.config)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:  # noqa: ANN401 - a class of xdist, which may not be installed
+    """Take over what an xdist worker has found."""
+    _places.finish_worker(node.config, getattr(node, "workeroutput", {}))
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Report the test that Control-C has ended, and name what is left: pages of tests, and clusters that run."""
     _report.write_interruptions(terminalreporter, config)
+    _places.summarise(terminalreporter, config)
     _timelines.summarise(terminalreporter, config)
     directory = config.stash[KEPT]
     kept = [] if directory is None else sorted(directory.iterdir(), key=lambda path: path.stat().st_mtime_ns)

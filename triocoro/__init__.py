@@ -61,6 +61,7 @@ from ._errors import (
 )
 from ._public import show_public_path as _show_public_path
 from ._quorum import Quorum, open_quorum
+from ._reached import reached
 from ._services import Endpoint, HasEndpoint, ServiceSpec
 from ._sessions import Session, sessions
 from ._stream import EventStream, StreamStatistics
@@ -189,6 +190,7 @@ __all__ = [
     "open_group",
     "open_quorum",
     "open_votequorum",
+    "reached",
     "sessions",
 ]
 

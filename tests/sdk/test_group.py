@@ -501,8 +501,12 @@ async def test_groups_that_were_left_are_forgotten() -> None:
     assert len(_membership._memberships) <= 2
 
 
+@pytest.mark.corosync(nodes=1)
 @pytest.mark.parametrize("end", ["left", "lost"])
-async def test_the_messages_of_a_group_that_has_ended_are_freed(corosync: Node, end: str) -> None:
+async def test_the_messages_of_a_group_that_has_ended_are_freed(
+    corosync_cluster: Cluster, corosync: Node, end: str
+) -> None:
+    corosync_cluster.record(None)  # it would keep them
     payload = os.urandom(30)
 
     async def be_member() -> None:

@@ -179,11 +179,14 @@ def check(output: Output, file: Path, options: tuple[str, ...], model: str | Non
 
 
 async def _check(output: Output, file: Path, options: ClusterOptions | None, model: str | None) -> Status:
-    from ..testing import Operation, check as check_history
+    from ..testing import Operation, UndecidedError, check as check_history
     from ..testing._history.json_lines import encode
 
     history = _load(file)
-    violations = check_history(history, options=options)
+    try:
+        violations = check_history(history, options=options)
+    except UndecidedError as exc:
+        raise click.ClickException(f"{file}: {exc}") from exc
     if model is not None:
         violations += _check_operations(history, model)
     output.result(

@@ -10,6 +10,7 @@ tests, and reuses real ones; `missing_requirements` says what real clusters lack
 """
 
 from .._endpoint import process_default_endpoint
+from .._reached import reached
 from ._checkers import Rule, Violation, check
 from ._cluster.cluster import Cluster
 from ._cluster.node import Node
@@ -35,11 +36,13 @@ from ._history.entries import (
 from ._history.history import History
 from ._history.operations import Operation, OperationResult
 from ._history.recording import RecordingEndpoint
-from ._linearizability.checking import UndecidedError, check_linearizable
+from ._history.undecided import UndecidedError
+from ._linearizability.checking import check_linearizable
 from ._netns.cluster import NetnsCluster
 from ._netns.installation import describe_daemon, describe_libraries, describe_user
 from ._netns.requirements import missing_requirements
 from ._netns.supervisor_process import end_with_parent
+from ._places import Places
 from ._pool.pool import NetnsClusterPool
 from ._pool.source import (
     ClusterLoan,
@@ -78,6 +81,7 @@ __all__ = [
     "OperationResult",
     "Outcome",
     "OutcomeStatus",
+    "Places",
     "RecordingEndpoint",
     "Return",
     "Rule",
@@ -96,6 +100,7 @@ __all__ = [
     "missing_requirements",
     "process_default_endpoint",
     "random_schedule",
+    "reached",
     "seeded",
     "seeded_run",
     "timeline",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ... import _validate
 from .._cluster.options import ClusterOptions
-from .._history.history import History, check_history
+from .._history.history import History, check_history, check_whole
 from .members import members
 from .messages import MessageChecker
 from .order import check_order
@@ -26,9 +26,11 @@ def check(history: History, *, options: ClusterOptions | None = None) -> list[Vi
             added or removed meanwhile.
 
     Raises:
+        UndecidedError: the history has lost its first entries, which may explain what seems to be wrong.
         TypeError: the history or the options are none.
     """
     check_history(history)
+    check_whole(history)
     if options is not None:
         _validate.instance(options, ClusterOptions, "options")
     entries = list(history)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Hashable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from typing import TypeVar
+from typing import Final, TypeVar
+from weakref import WeakSet
 
 import trio
 
+from ..._reached import listeners
 from ..._services import Endpoint, ServiceSpec
 from .._history.entries import Fault
 from .._history.history import History, RecordedNode
@@ -19,6 +21,21 @@ RawT = TypeVar("RawT")
 
 _parts: ContextVar[list[Fault] | None] = ContextVar("triocoro.testing.parts_of_a_fault", default=None)
 """Collects the faults that the one under way consists of."""
+
+
+_active: Final[WeakSet[Recording]] = WeakSet()
+"""The clusters of this process that are recorded."""
+
+
+def _note_place(place: str, node: int | None) -> None:
+    for recording in list(_active):
+        history = recording.history
+        if history is not None:
+            with suppress(Exception):  # the clock of the history may work only in a run, and this must fail none
+                history.note(f"reached: {place}", node=node)
+
+
+listeners.append(_note_place)
 
 
 class Recording:
@@ -38,6 +55,10 @@ class Recording:
         if history is not self._history:
             self._endpoints = {}
             self._history = history
+        if history is None:
+            _active.discard(self)
+        else:
+            _active.add(self)
 
     async def connect(
         self, node: RecordedNode, endpoint: Endpoint, client: str, service: ServiceSpec[RawT, object]
@@ -47,7 +68,8 @@ class Recording:
             return await endpoint.connect(service)
         if client not in self._endpoints:
             self._endpoints[client] = self._history.endpoint(node, client=client, via=endpoint)
-        return await self._endpoints[client].connect_once(service)
+        recording = self._endpoints[client]
+        return await (recording if recording.wanted else endpoint).connect(service)
 
     @contextmanager
     def fault(self, verb: str, **arguments: object) -> Generator[dict[str, object], None, None]:

@@ -22,6 +22,7 @@ from .log import Log, payload_bytes
 from .normalising import normalised
 from .operations import Operation, OperationResult, operations, recorded
 from .recording import RecordingEndpoint
+from .undecided import UndecidedError
 from .values import immutable
 
 
@@ -73,6 +74,12 @@ class History:  # noqa: PLW1641 - it changes, so it has no hash
     def dropped(self) -> int:
         """How many of the oldest entries are gone: the history was longer than its limit."""
         return self._log.dropped
+
+    @classmethod
+    def _with(cls, entries: Iterable[Entry], dropped: int) -> History:
+        history = cls(entries)
+        history._log.dropped_before = dropped
+        return history
 
     def __repr__(self) -> str:
         gone = f" after {self.dropped} that were dropped" if self.dropped else ""
@@ -202,7 +209,12 @@ class History:  # noqa: PLW1641 - it changes, so it has no hash
         )
 
     def operations(self) -> list[Operation]:
-        """Return the application's operations in the order in which they began, without those that were refused."""
+        """Return the application's operations in the order in which they began, without those that were refused.
+
+        Raises:
+            UndecidedError: the history has lost its first entries, and maybe operations that explain later results.
+        """
+        check_whole(self)
         return operations(self)
 
     @classmethod
@@ -231,7 +243,7 @@ class History:  # noqa: PLW1641 - it changes, so it has no hash
                 _, client, _ = min(own & begun)
                 raise ValueError(f"two histories have a client {client!r} each; give them names of their own")
             begun |= own
-        return cls(heapq.merge(*parts, key=lambda entry: entry.time))
+        return cls._with(heapq.merge(*parts, key=lambda entry: entry.time), sum(part.dropped for part in parts))
 
     def normalised(self) -> History:
         """Return a copy that is equal for any two runs that did the same.
@@ -240,15 +252,15 @@ class History:  # noqa: PLW1641 - it changes, so it has no hash
         positions of the entries, and `Return.waiting` is False. Use it to compare runs, not to `check` them: rings
         no longer ascend in it.
         """
-        return History(normalised(self))
+        return self._with(normalised(self), self.dropped)
 
     def to_json_lines(self) -> str:
-        """Return the history as text, one JSON object a line.
+        """Return the history as text, one JSON object a line; the first one says how many entries were dropped, if any.
 
         Raises:
             TypeError: an entry that was not recorded holds a value that no recording produces, such as a list.
         """
-        return json_lines.encode(self)
+        return json_lines.encode(self, self.dropped)
 
     @classmethod
     def from_json_lines(cls, text: str) -> History:
@@ -260,7 +272,7 @@ class History:  # noqa: PLW1641 - it changes, so it has no hash
         """
         if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"a history is read from a str, not {type(text).__name__}")
-        return cls(json_lines.decode(text))
+        return cls._with(*json_lines.decode(text))
 
     def save(self, path: str | Path) -> None:
         """Write the history to a file of JSON lines. Errors are those of `to_json_lines`."""
@@ -280,3 +292,12 @@ def check_history(history: object) -> None:
     """Raise `TypeError` for an object that is no history."""
     if not isinstance(history, History):
         raise TypeError(f"a History is needed, not {type(history).__name__}")
+
+
+def check_whole(history: History) -> None:
+    """Raise `UndecidedError` if the first entries are gone."""
+    if history.dropped:
+        raise UndecidedError(
+            f"the history has lost its first {history.dropped} entries, which may explain what seems to be wrong in the"
+            " rest; record into a History with a larger limit"
+        )

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping
 from enum import Enum
 from ipaddress import IPv4Address, IPv6Address
 from types import MappingProxyType
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import attrs
 
@@ -26,13 +27,19 @@ _TYPES: Mapping[str, Any] = MappingProxyType(
 )
 
 
-def encode(entries: Iterable[Entry]) -> str:
-    """One line for each entry.
+_DROPPED: Final = "dropped"
+_HEAD: Final = re.compile(rf'{{"{_DROPPED}":(\d+)}}')
+"""The first line of a history that has lost its beginning."""
+
+
+def encode(entries: Iterable[Entry], dropped: int = 0) -> str:
+    """One line for each entry, after one about those that were dropped.
 
     Raises:
         TypeError: an entry holds a value that no recording produces, such as a list.
     """
-    return "".join(f"{json.dumps(_encoded(entry), separators=(',', ':'))}\n" for entry in entries)
+    head = f'{{"{_DROPPED}":{dropped}}}\n' if dropped else ""
+    return head + "".join(f"{json.dumps(_encoded(entry), separators=(',', ':'))}\n" for entry in entries)
 
 
 def check(value: object) -> None:
@@ -40,13 +47,15 @@ def check(value: object) -> None:
     _encoded(value)
 
 
-def decode(text: str) -> list[Entry]:
-    """The entries that `encode` made the text from.
+def decode(text: str) -> tuple[list[Entry], int]:
+    """The entries that `encode` made the text from, and how many were dropped.
 
     Raises:
         ValueError: a line is not an entry.
     """
-    return [_entry(line) for line in text.splitlines()]
+    lines = text.splitlines()
+    dropped = _HEAD.fullmatch(lines[0]) if lines else None
+    return [_entry(line) for line in lines[0 if dropped is None else 1 :]], 0 if dropped is None else int(dropped[1])
 
 
 def _entry(line: str) -> Entry:

@@ -40,6 +40,8 @@ class Log:
     def __init__(self, limit: int | None) -> None:
         self._limit = math.inf if limit is None else limit
         self._most = self._limit * _SLACK
+        self.dropped_before = 0
+        """How many entries were gone before the first ones were added."""
         self._dropped = 0
         self._parts: deque[Part] = deque()
         self._size = 0
@@ -71,7 +73,7 @@ class Log:
     def dropped(self) -> int:
         """How many of the oldest entries are gone."""
         self._shrink()
-        return self._dropped
+        return self.dropped_before + self._dropped
 
     def entries(self) -> Sequence[Entry]:
         """The entries so far."""

@@ -153,6 +153,12 @@ class RecordingEndpoint:
         """The pid under which our clients appear in groups."""
         return self._endpoint.pid
 
+    @property
+    def wanted(self) -> bool:
+        """Whether to record a connection that this context makes: it may be recorded into the same history already."""
+        under_way = _under_way.get()
+        return under_way is not None and self._recorder.add not in under_way and not self._origin.forked
+
     @contextmanager
     def as_default(self) -> Generator[None, None, None]:
         """Make this the default endpoint within a `with` block, in this context."""
@@ -182,13 +188,6 @@ class RecordingEndpoint:
             handle = await self._connect(attrs.evolve(service, initial_totem_conf=True))
             return cast("RawT", handle if asked_for else _WithoutInitialTotem(handle))
         return cast("RawT", await self._connect(service))
-
-    async def connect_once(self, service: ServiceSpec[RawT, object]) -> RawT:
-        """Connect; it is not recorded here if it is so already, or is not to be recorded."""
-        under_way = _under_way.get()
-        if under_way is None or self._recorder.add in under_way or self._origin.forked:
-            return await self._endpoint.connect(service)
-        return await self.connect(service)
 
     async def _connect(self, service: ServiceSpec[object, object]) -> object:
         recorder = self._recorder

@@ -11,20 +11,13 @@ from ... import _validate
 from .._checkers.violation import Rule, Violation
 from .._history.entries import OutcomeStatus
 from .._history.operations import Operation
+from .._history.undecided import UndecidedError
 from .._history.values import show
 from .items import Item
 from .model import Model
 from .picture import draw, show_operation
 from .search import Budget, OutOfStepsError, Search
 from .window import find_window
-
-
-class UndecidedError(Exception):
-    """`check_linearizable` has not found out whether there is a violation, and has taken all the steps of its budget.
-
-    Raise the budget, or make the history easier: fewer clients that use one key at the same time, fewer operations
-    without an outcome, or values that differ.
-    """
 
 
 def check_linearizable(

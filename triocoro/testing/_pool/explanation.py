@@ -55,7 +55,7 @@ def _options(options: ClusterOptions, history: History) -> ClusterOptions | None
 
 
 def _violations(history: History, options: ClusterOptions | None) -> Iterator[str]:
-    if getattr(history, "dropped", 0):
+    if history.dropped:
         yield "the rules of Corosync were not checked: the first entries of the history are gone"
         return
     violations = check(history, options=options)
