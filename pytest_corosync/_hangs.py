@@ -234,6 +234,8 @@ def ending(item: pytest.Item) -> Generator[None, None, None]:
         if _EXPIRED not in item.stash:
             raise
         if _Run.current() is not None:
+            if _RUN in item.stash:
+                del item.stash[_RUN]
             _end_abandoned_run(error)
     finally:
         item.stash[_INTERRUPTIBLE] = False

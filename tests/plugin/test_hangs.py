@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 from importlib.util import find_spec
 
 import pytest
+import trio
+import trio.testing
 from support.fixtures.inner_runs import Run
+
+from triocoro.testing import describe_tasks
 
 HANGS = """
 import threading
@@ -242,3 +247,31 @@ def test_pytest_timeout_has_other_tests_to_itself(run: Run) -> None:
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["*Timeout (>0.3s) from pytest-timeout."])
     result.stdout.no_fnmatch_line("*where the tasks were*")
+
+
+async def test_tasks_are_described() -> None:
+    async def waits() -> None:
+        async with trio.open_nursery() as inner:
+            inner.start_soon(trio.sleep_forever)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(waits)
+        await trio.testing.wait_all_tasks_blocked()
+        text = describe_tasks()
+        nursery.cancel_scope.cancel()
+    assert "test_tasks_are_described'> runs\n" in text
+    assert "in test_tasks_are_described: text = describe_tasks()\n" in text
+    assert "waits waits\n" in text
+    assert "in waits: async with trio.open_nursery() as inner:\n" in text
+    assert "for the tasks of its nursery\n" in text
+    assert "trio.sleep_forever waits\n" in text
+
+
+def test_where_no_task_is() -> None:
+    with pytest.raises(RuntimeError):
+        describe_tasks()
+    with pytest.raises(TypeError, match="root must be"):
+        describe_tasks("root")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="running must be"):
+        describe_tasks(running="frame")  # type: ignore[arg-type]
+    assert describe_tasks(running=inspect.currentframe()).startswith("the thread runs\n  ")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Iterator, Mapping
 
@@ -78,11 +79,13 @@ def _violation(violation: Violation) -> Iterator[str]:
 
 def _notes(history: History, logs: Mapping[int, Iterable[LogLine]], died: set[int]) -> Iterator[Note]:
     """What matters of the logs since the history began."""
-    first, latest = (history[0].time, history[-1].time) if len(history) else (0.0, 0.0)
+    first, latest = (history[0].time, history[-1].time) if len(history) else (math.inf, 0.0)
     for node, log in logs.items():
         for at, text in notable(log, died=node in died):
-            if node in died or (at is not None and at >= first):
-                yield Note(time=latest if at is None else at, text=text, node=node)
+            if at is not None and at >= first:
+                yield Note(time=at, text=text, node=node)
+            elif node in died:
+                yield Note(time=latest, text=text, node=node)
 
 
 def _corrected(story: Story, cluster: Cluster) -> Story:

@@ -8,7 +8,8 @@ from typing import Final
 from ..._types import ConfigChange, Message
 from .._history.entries import Call, Cancellation, Delivery, Entry, Failure, Loss, Outcome, OutcomeStatus, Return
 
-_FUNCTIONS: Final = frozenset({"leave", "close", "trackstop", "track_delete"})
+FUNCTIONS: Final = frozenset({"leave", "close", "trackstop", "track_delete"})
+"""The functions that a clean-up calls."""
 
 
 def clean_up_begins(entries: Sequence[Entry]) -> int:
@@ -21,7 +22,7 @@ def clean_up_begins(entries: Sequence[Entry]) -> int:
     while place:
         place -= 1
         match entries[place]:
-            case Call(function=function) if function in _FUNCTIONS:
+            case Call(function=function) if function in FUNCTIONS:
                 begins = place
             case Return() | Failure() | Cancellation() | Loss() | Delivery(event=ConfigChange(joined=()) | Message()):
                 pass

@@ -38,7 +38,7 @@ from .._history.entries import (
 )
 from .._history.history import History
 from . import words
-from .ending import clean_up_begins
+from .ending import FUNCTIONS, clean_up_begins
 from .network import network_after
 from .sendings import Sendings
 from .story import Condition, End, Event, GroupSpan, Kind, NodeSpan, NodeState, OperationSpan, Sending, Story
@@ -166,7 +166,7 @@ class _Teller:
     def _end(self) -> End:
         entries = self._entries[: self._index + 1]
         return End(
-            pending=tuple(self._calls.values()),
+            pending=tuple(call for call in self._calls.values() if call.function not in FUNCTIONS),
             states=dict(self._states),
             views=self._open_views(),
             network=network_after(self._nodes, entries),
@@ -194,7 +194,7 @@ class _Teller:
         for note in notes:
             yield Event(
                 index=max(0, bisect_right(times, note.time) - 1),
-                time=note.time - self._began,
+                time=note.time - self._began if times else 0.0,
                 kind=Kind.LOG,
                 nodes=() if note.node is None else (note.node,),
                 text=note.text,
