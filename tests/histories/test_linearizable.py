@@ -145,7 +145,7 @@ linearizability: get('x') -> 1 of one (key 'x'): no order of operations explains
     one  get('x') -> 1              [---X
     [ began, * takes effect in an order that explains all before X, ] ended
     before X, the state can only be 2
-    2 other operations make no difference"""
+    operations that make no difference: 2"""
     )
 
 

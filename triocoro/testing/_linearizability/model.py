@@ -35,10 +35,8 @@ class Model(Protocol[StateT]):
     operations are passed with tuples for lists and hashable dictionaries for dictionaries.
     """
 
-    @property
-    def initial(self) -> StateT:
-        """The state before the first operation."""
-        raise NotImplementedError
+    initial: StateT
+    """The state before the first operation."""
 
     def step(self, state: StateT, operation: Operation) -> Iterable[StateT]:
         """Carry out one operation, without a change to `state`.

@@ -93,10 +93,8 @@ class Map(NamedModel[Hashable]):
 
     OPERATIONS = {"get": 0, "put": 1, "delete": 0, "contains": 0, "cas": 2}  # noqa: RUF012 - typed in the base class
 
-    @property
-    def initial(self) -> Hashable:
-        """No value."""
-        return None
+    initial: Hashable = attrs.field(default=None, init=False, repr=False)
+    """No value."""
 
     def key(self, operation: Operation) -> Hashable:
         """The key."""
@@ -146,10 +144,8 @@ class Lock(NamedModel[tuple[str | None, float | None]]):
 
     OPERATIONS = {"acquire": 0, "release": 0}  # noqa: RUF012 - typed in the base class
 
-    @property
-    def initial(self) -> tuple[str | None, float | None]:
-        """Free, without a token."""
-        return None, None
+    initial: tuple[str | None, float | None] = attrs.field(default=(None, None), init=False, repr=False)
+    """Its holder, and the last token."""
 
     def step(
         self, state: tuple[str | None, float | None], operation: Operation
@@ -190,10 +186,8 @@ class Queue(NamedModel[tuple[Any, ...]]):
 
     OPERATIONS = {"enqueue": 1, "dequeue": 0}  # noqa: RUF012 - typed in the base class
 
-    @property
-    def initial(self) -> tuple[Any, ...]:
-        """Empty."""
-        return ()
+    initial: tuple[Any, ...] = attrs.field(default=(), init=False, repr=False)
+    """Empty."""
 
     def key(self, operation: Operation) -> Hashable:
         """The name of the queue, or None."""
@@ -223,10 +217,8 @@ class AppendList(NamedModel[tuple[Any, ...]]):
 
     OPERATIONS = {"append": 1, "read": 0}  # noqa: RUF012 - typed in the base class
 
-    @property
-    def initial(self) -> tuple[Any, ...]:
-        """Empty."""
-        return ()
+    initial: tuple[Any, ...] = attrs.field(default=(), init=False, repr=False)
+    """Empty."""
 
     def key(self, operation: Operation) -> Hashable:
         """The name of the list, or None."""

@@ -85,9 +85,9 @@ def _notes(search: Search, undrawn: int, others: int) -> list[str]:
         f"before X, the state can {shown}",
     ]
     if undrawn:
-        notes.append(f"{undrawn} earlier operations are part of it, and not drawn")
+        notes.append(f"earlier operations that are part of it, and not drawn: {undrawn}")
     if others:
-        notes.append(f"{others} other operations make no difference")
+        notes.append(f"operations that make no difference: {others}")
     return notes
 
 
