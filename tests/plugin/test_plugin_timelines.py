@@ -12,12 +12,6 @@ SOURCE = """
 import pytest
 import trio
 import triocoro
-from triocoro.testing import History
-
-@pytest.fixture(autouse=True)
-def record(request):
-    if "corosync_cluster" in request.fixturenames:
-        request.getfixturevalue("corosync_cluster").record(History(clock=lambda: 0.0))
 
 def chat(cluster):
     async def main():
@@ -73,10 +67,10 @@ def test_each_test_has_a_page(pytester: pytest.Pytester, run: Run, args: tuple[s
     assert (page["title"], page["outcome"], page["failure"]) == (f"{module}.py::test_passes", "passed", None)
     assert [row[5] for row in page["events"] if row[4] in {"send", "fault"}] == ["hello", "is cut off from all others"]
     page = data_of((folder / f"{module}.py/test_known.html").read_text(encoding="utf-8"))
-    assert (page["outcome"], page["failure"]["short"]) == ("xfailed", "FAILS in line 30: KeyError")
+    assert (page["outcome"], page["failure"]["short"]) == ("xfailed", "FAILS in line 24: KeyError")
     page = data_of((folder / failed[0]).read_text(encoding="utf-8"))
     assert page["outcome"] == "failed"
-    assert page["failure"]["short"].startswith("FAILS in line 26: AssertionError: ")
+    assert page["failure"]["short"].startswith("FAILS in line 20: AssertionError: ")
     assert ">       assert colour == " in page["failure"]["text"]
 
 
@@ -105,7 +99,7 @@ def test_it(corosync_cluster, left):
     (page,) = (pytester.path / "pages").rglob("*.html")
     data = data_of(page.read_text(encoding="utf-8"))
     assert data["outcome"] == "failed in teardown"
-    assert data["failure"]["short"] == "FAILS in line 21: RuntimeError: something is left"
+    assert data["failure"]["short"] == "FAILS in line 15: RuntimeError: something is left"
 
 
 def test_without_the_option_there_is_nothing(pytester: pytest.Pytester, run: Run) -> None:

@@ -322,6 +322,7 @@ function drawBands(pen) {
       pen.fillRect(left, y + 24, width, nodeEnd(band.lane) - y - 24);
       pen.globalAlpha = 1;
     }
+    if (width < 8) continue; // neither a border nor a text
     pen.fillStyle = colours.bg;
     if (X(band.from) > 0) pen.fillRect(left, y, 1.5, 24);
     const texts = [];
@@ -540,9 +541,12 @@ const ALWAYS = new Set(["failed", "lost", "loss"]);
 function drawEvents(pen) {
   const seen = visible(events, 2);
   const crowded = seen.length > 2500;
-  for (const event of seen) {
-    if (crowded && !ALWAYS.has(event.kind) && !event.missed.length) continue;
-    drawEvent(pen, event, X(event.x), middle(event.lane));
+  const shown = crowded ? seen.filter((event) => ALWAYS.has(event.kind) || event.missed.length) : seen;
+  for (const event of shown) {
+    if (crowded && shown.length > 400) {
+      pen.fillStyle = colours.bad;
+      pen.fillRect(X(event.x), middle(event.lane) - 2, 1, 4);
+    } else drawEvent(pen, event, X(event.x), middle(event.lane));
   }
   const found = matches ? visible(matches) : [];
   pen.strokeStyle = colours.accent;
@@ -606,11 +610,13 @@ function drawEvent(pen, event, x, y) {
   }
 }
 
+const MOST_MARKS = 120; // with lines through all lanes
 const MARKS = { fault: "fault", repair: "good", note: "note" };
 
 // Faults and notes, with as many labels as there is room for, and where the test failed.
 function drawMarks(pen) {
   const seen = visible(marks, 60);
+  const many = seen.length > MOST_MARKS;
   for (const mark of seen) {
     const x = X(mark.x);
     pen.fillStyle = pen.strokeStyle = colours[MARKS[mark.kind]];
@@ -619,10 +625,11 @@ function drawMarks(pen) {
     pen.setLineDash(mark.kind === "note" ? [2, 3] : []);
     pen.beginPath();
     pen.moveTo(x, FAILURE + 2);
-    pen.lineTo(x, height);
+    pen.lineTo(x, many ? FAILURE + 34 : height);
     pen.stroke();
     pen.setLineDash([]);
     pen.globalAlpha = 1;
+    if (many) continue;
     if (data.lanes[mark.lane].kind === "node") drawFlag(pen, x, top_[mark.lane]);
     drawFlag(pen, x, FAILURE + 4);
   }
@@ -800,6 +807,8 @@ function step(by) {
 
 // -- the page ---------------------------------------------------------------------------------------------------------
 
+const MOST_LINES = 1000; // of the story
+
 function head() {
   const badge = data.outcome ? [element("span", /^x?passed$/.test(data.outcome) ? "badge" : "badge failed", data.outcome.toUpperCase())] : [];
   $("title").append(...badge, data.title);
@@ -822,7 +831,9 @@ function head() {
     wrong.append(line);
     if (picture) wrong.append(element("pre", "", picture));
   }
-  $("story").append(...data.story.map(([id, time, who, text, kind]) => {
+  const earlier = data.story.length - MOST_LINES;
+  if (earlier > 0) $("story").append(element("li", "", "", element("span", "text", `… ${earlier} earlier lines are left out`)));
+  $("story").append(...data.story.slice(-MOST_LINES).map(([id, time, who, text, kind]) => {
     const go = element("button", "link when", seconds(time));
     go.type = "button";
     go.onclick = () => choose(events[id], { move: true });
