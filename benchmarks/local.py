@@ -1,7 +1,7 @@
 """Measurements that need one process: Trio's own costs, the fake, the import, checks of operations, idle groups, ...
 
-    python local.py channel|wakeup|fake|import|map|register     without a daemon
-    python local.py idle|flood|raw                              with the daemon of this namespace
+    python local.py channel|wakeup|fake|recorded|import|map|register    without a daemon
+    python local.py idle|flood|raw                                      with the daemon of this namespace
 
 It prints "ready", starts when it reads a line, prints its result as a line of JSON, and exits at the end of its input.
 
@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 import trio
 
 import triocoro
-from triocoro.testing import FakeCluster
+from triocoro.testing import FakeCluster, History
 
 if TYPE_CHECKING:
     from triocoro.testing import OperationResult
@@ -77,10 +77,12 @@ async def wakeup() -> dict[str, float]:
     return {name: trips[len(trips) * share // 1000] for name, share in (("p50", 500), ("p99", 990), ("p999", 999))}
 
 
-async def fake() -> dict[str, float]:
+async def fake(history: History | None = None) -> dict[str, float]:
     """Send batches from one of three nodes of a fake, with a member on each; counts the deliveries to all members."""
     count = 10_000
     async with FakeCluster(nodes=3) as cluster, AsyncExitStack() as stack:
+        if history is not None:
+            cluster.record(history)
         groups = [
             await stack.enter_async_context(triocoro.open_group("bench", endpoint=cluster[nodeid].endpoint))
             for nodeid in (1, 2, 3)
@@ -104,6 +106,11 @@ async def fake() -> dict[str, float]:
     return {"received": len(groups) * count, "seconds": seconds, "cpu": used}
 
 
+async def recorded() -> dict[str, float]:
+    """The same, while the cluster is recorded as those of tests are."""
+    return await fake(History(limit=100_000))
+
+
 async def imports() -> dict[str, float]:
     """Import triocoro after Trio, in new processes: the median of their times."""
     code = "import time, trio; start = time.perf_counter(); import triocoro; print(time.perf_counter() - start)"
@@ -122,7 +129,7 @@ async def check(kind: str, number: int, clients: int, keys: int) -> dict[str, fl
         clients: how many clients; each is nearly always in an operation.
         keys: how many keys a map has.
     """
-    from triocoro.testing import History, check_linearizable, models
+    from triocoro.testing import check_linearizable, models
 
     rng = random.Random(1)  # noqa: S311 - nothing secret
     history = History(clock=lambda: 0.0)
@@ -239,6 +246,7 @@ WORK: dict[str, Callable[[], Awaitable[dict[str, float]]]] = {
     "channel": channel,
     "wakeup": wakeup,
     "fake": fake,
+    "recorded": recorded,
     "import": imports,
     "map": partial(check, "map", 10_000, 10, 10),
     "register": partial(check, "register", 1_000, 50, 1),
