@@ -28,6 +28,7 @@ LAYERS: Final = (
         "triocoro._version",
         "triocoro._problem",
         "triocoro._public",
+        "triocoro._reached",
         "triocoro._workers",
     ),
     ("the seam", "triocoro._raw", "triocoro._services"),

@@ -90,9 +90,12 @@ class Fault:
     time: float
     """When it was noted, in seconds of the history's clock."""
     verb: str
-    """``partition``, ``heal``, ``kill``, ..."""
+    """The method of `Cluster` or `Node`: ``partition``, ``heal``, ``kill``, ...; or what `History.fault` was given."""
     arguments: Mapping[str, Any] = attrs.field(factory=dict[str, Any], repr=show)
-    """The arguments of `History.fault`."""
+    """The arguments by name; ``nodeid`` is the node of a method of `Node`.
+
+    If there is ``cancelled``, the method was cancelled: the fault may have taken effect, or may yet do so.
+    """
 
 
 @attrs.frozen(kw_only=True)
