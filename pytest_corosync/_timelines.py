@@ -48,11 +48,17 @@ def write(item: pytest.Item, report: pytest.TestReport, error: BaseException | N
         return
     for number, (cluster, history) in enumerate(recorded, start=1):
         path = _path(folder, item.nodeid, number)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(_page(item, report, error, cluster, history), encoding="utf-8")
+        title = f"corosync timeline{'' if number == 1 else f' {number}'}"
+        page = _page(item, report, error, cluster, history)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(page, encoding="utf-8")
+        except OSError as exc:
+            report.sections.append((title, f"--corosync-timeline: it cannot be written: {exc}"))
+            continue
         report.user_properties.append((_PROPERTY, str(path)))
         if report.failed:
-            report.sections.append((f"corosync timeline{'' if number == 1 else f' {number}'}", str(path)))
+            report.sections.append((title, str(path)))
 
 
 def summarise(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

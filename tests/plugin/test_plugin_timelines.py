@@ -106,3 +106,10 @@ def test_without_the_option_there_is_nothing(pytester: pytest.Pytester, run: Run
     outcome = run(SOURCE + TESTS, mode="fake")
     assert "corosync timeline" not in outcome.stdout.str()
     assert list(pytester.path.rglob("*.html")) == []
+
+
+def test_a_page_that_cannot_be_written_fails_no_test(pytester: pytest.Pytester, run: Run) -> None:
+    (pytester.path / "pages").touch()
+    outcome = run(SOURCE + TESTS, "--corosync-timeline=pages", mode="fake")
+    outcome.assert_outcomes(passed=1, failed=4, xfailed=1)
+    outcome.stdout.fnmatch_lines(["--corosync-timeline: it cannot be written: *"])
