@@ -37,6 +37,10 @@ _CLEAN_UP: Final = 5.0
 """Seconds for the test to clean up, before each further step. The end of a block takes at most one."""
 
 
+_ROUNDS: Final = 5
+"""How often to collect the tasks of a run that was given up: some wait again when they are ended."""
+
+
 class _Run:
     """The Trio run of a test, and what cancels the test in it."""
 
@@ -46,6 +50,7 @@ class _Run:
         self.token = token
         self.root = root
         self.scope = scope
+        self._interrupted: Callable[[int, FrameType | None], object] | None = None
 
     @classmethod
     def current(cls) -> _Run | None:
@@ -66,6 +71,19 @@ class _Run:
         import trio
 
         return trio.CancelScope() if root is None else root.child_nurseries[-1].cancel_scope
+
+    def handle_interrupts(self, note: Callable[[FrameType | None], object]) -> None:
+        """Let `note` be called when Control-C comes, before Trio handles it."""
+        before = signal.getsignal(signal.SIGINT)
+        if threading.current_thread() is threading.main_thread() and callable(before):
+            self._interrupted = before
+            signal.signal(signal.SIGINT, partial(_note_and_go_on, note, before))
+
+    def leave_interrupts(self) -> None:
+        """Give Control-C back to Trio, if that has not happened yet."""
+        before, self._interrupted = self._interrupted, None
+        if before is not None:
+            signal.signal(signal.SIGINT, before)
 
     def cancel(self, *, everything: bool = False) -> bool:
         """Cancel the test, or all that the run does; `False` if the run is over. For signal handlers."""
@@ -231,10 +249,12 @@ def ending(item: pytest.Item) -> Generator[None, None, None]:
     except (KeyboardInterrupt, pytest.exit.Exception):
         raise
     except BaseException as error:
+        item.stash[_INTERRUPTIBLE] = False
         if _EXPIRED not in item.stash:
             raise
         if _Run.current() is not None:
             if _RUN in item.stash:
+                item.stash[_RUN].leave_interrupts()
                 del item.stash[_RUN]
             _end_abandoned_run(error)
     finally:
@@ -255,7 +275,8 @@ def _end_abandoned_run(error: BaseException) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             traceback.clear_frames(error.__traceback__)
-            gc.collect()
+            for _ in range(_ROUNDS):
+                gc.collect()
     finally:
         sys.unraisablehook = before
 
@@ -288,32 +309,26 @@ def _scoped(item: pytest.Item, function: Callable[..., Awaitable[object]]) -> Ca
 
         item.stash[_RUN] = run
         run.scope = trio.CancelScope()
+        run.handle_interrupts(partial(_note_tasks, item, run))
         try:
-            with run.scope, _noting_interrupts(item, run):
+            with run.scope:
                 await function(*args, **kwargs)
         finally:
-            del item.stash[_RUN]
+            run.leave_interrupts()
+            if item.stash.get(_RUN, None) is run:  # it may have been given up
+                del item.stash[_RUN]
 
     return scoped
 
 
-@contextmanager
-def _noting_interrupts(item: pytest.Item, run: _Run) -> Generator[None, None, None]:
-    """Note where the tasks wait when Control-C comes, before Trio ends them."""
-    before = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(before):
-        yield
-        return
-
-    def note(number: int, frame: FrameType | None) -> None:
-        _note_tasks(item, run, frame)
-        before(number, frame)
-
-    signal.signal(signal.SIGINT, note)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+def _note_and_go_on(
+    note: Callable[[FrameType | None], object],
+    handler: Callable[[int, FrameType | None], object],
+    number: int,
+    frame: FrameType | None,
+) -> None:
+    note(frame)
+    handler(number, frame)
 
 
 def set_timer_of_pytest_timeout(

@@ -127,10 +127,21 @@ def test_a_hang_is_ended_and_shown(run: Run, name: str) -> None:
 
 
 @pytest.mark.corosync_fake_only(reason="it is about Trio")
-def test_a_run_that_cannot_be_cancelled_is_given_up(run: Run) -> None:
-    result = run(HANGS + NEXT, "--corosync-timeout=0.3", *only("test_is_shielded"))
-    result.assert_outcomes(passed=1, failed=1, deselected=6)
+def test_a_run_that_cannot_be_cancelled_is_given_up(pytester: pytest.Pytester) -> None:
+    """Nothing of it is left for the next test, or for the end of the process, to complain about."""
+    check = """
+
+def test_control_c():
+    import signal
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+"""
+    pytester.makepyfile(HANGS + NEXT + check)
+    pytester.makeconftest("from pytest_corosync import _hangs; _hangs._BLOCKED, _hangs._CLEAN_UP = 0.2, 0.5")
+    arguments = ["--corosync-timeout=1", "-W", "error", "-k", "test_is_shielded or test_next or test_control_c"]
+    result = pytester.runpytest_subprocess(*arguments)
+    result.assert_outcomes(passed=2, failed=1, deselected=6)
     result.stdout.fnmatch_lines(["*.py:* in test_is_shielded: await trio.sleep_forever()"])
+    assert result.stderr.str() == ""
 
 
 @pytest.mark.corosync_fake_only(reason="it is about the runner")
