@@ -1,0 +1,1 @@
+../../../../tests/downstream/src/replicated_store.py
