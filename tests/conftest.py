@@ -11,4 +11,5 @@ pytest_plugins = [
     "support.fixtures.figures",
     "support.fixtures.conformance",
     "support.fixtures.inner_runs",
+    "support.fixtures.recording",
 ]
