@@ -38,7 +38,8 @@ def bug(pytester: pytest.Pytester) -> pytest.Pytester:
 def shown(command: str) -> list[str]:
     """What the page shows of the output of a command."""
     text = (ROOT / "docs/start/tutorial-6.md").read_text(encoding="utf-8")
-    (block,) = re.findall(rf"^```console\n\$ {command}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    blocks: list[str] = re.findall(rf"^```console\n\$ {command}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    (block,) = blocks
     return block.splitlines()
 
 
