@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -10,16 +11,20 @@ import trio.testing
 from support.proxy import FaultyEndpoint
 
 import triocoro
+from triocoro._raw import MulticastStatus
 from triocoro.testing import (
     Cluster,
     Delivery,
     Fault,
     History,
+    Note,
+    Return,
     UndecidedError,
     check,
     seeded_run,
     timeline,
 )
+from triocoro.testing._fake.lib.cpg import FakeCpg
 
 
 def faults(*times: float) -> list[Fault]:
@@ -140,3 +145,25 @@ async def test_losses_that_the_sdk_finds_are_recorded(corosync_cluster: Cluster)
     lost = [entry.event for entry in history if isinstance(entry, Delivery) and entry.handle == 0]
     assert lost == [triocoro.MessageLost(b"lost")]
     assert check(history) == []
+
+
+@pytest.mark.corosync_fake_only(reason="its sending can be watched from within")
+async def test_a_message_is_recorded_before_anything_that_it_causes(
+    corosync_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in another thread, which may receive it before `multicast` has returned here."""
+    history = History()
+    corosync_cluster.record(history)
+    send = FakeCpg.multicast
+
+    def multicast(self: FakeCpg, payloads: Sequence[bytes]) -> tuple[int, MulticastStatus]:
+        done = send(self, payloads)
+        history.note("received")
+        assert isinstance(history[-1], Note)  # it has been read meanwhile
+        return done
+
+    monkeypatch.setattr(FakeCpg, "multicast", multicast)
+    async with triocoro.open_group("g") as group:
+        await group.send(b"x")
+        entries = list(history)
+    assert [getattr(entry, "function", type(entry)) for entry in entries[-3:]] == ["multicast", Return, Note]

@@ -18,7 +18,7 @@ from ..._services import Endpoint, HasEndpoint
 from . import json_lines
 from .clock import HistoryClock
 from .entries import ENTRIES, Call, ClientEntry, Entry, Fault, Invocation, Note
-from .log import Log, payload_bytes
+from .log import Log, payload_bytes, places
 from .normalising import normalised
 from .operations import Operation, OperationResult, operations, recorded
 from .recording import RecordingEndpoint
@@ -109,7 +109,7 @@ class History:  # noqa: PLW1641 - it changes, so it has no hash
             raise TypeError(f"an entry of a history is needed, not {type(entry).__name__}")
         if isinstance(entry, ClientEntry):
             self._clients.add(entry.client)
-        self._log.add((1, payload_bytes(entry), _as_is, (entry,)))
+        self._log.add((next(places), 1, payload_bytes(entry), _as_is, (entry,)))
 
     def endpoint(
         self, node: RecordedNode, *, client: str, via: Endpoint | HasEndpoint | None = None

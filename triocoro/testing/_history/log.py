@@ -2,32 +2,39 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from operator import itemgetter
 from typing import Any, Final, TypeAlias
 
 from .entries import Call, Delivery, Entry
 
-Part: TypeAlias = "tuple[int, int, Callable[..., Iterable[Entry]], tuple[Any, ...]]"
-"""Some entries: how many, the bytes of their payloads, and the function with its arguments that makes them.
+Part: TypeAlias = "tuple[int, int, int, Callable[..., Iterable[Entry]], tuple[Any, ...]]"
+"""Some entries: their place, how many, the bytes of their payloads, and what makes them: a function and its arguments.
 
 Entries take long to make, and few histories are ever read.
 """
+
+
+places: Final = itertools.count()
+"""The places of parts. One that takes its place early may be added after later ones, by another thread."""
+
+_BYTES: Final = 1024
+"""So many bytes of payloads count as one more entry."""
+
+_PLACE: Final = itemgetter(0)
+
+_SLACK: Final = 1.1
+"""How far the size may exceed the limit for a while: making room takes a moment."""
 
 
 def made(part: Part) -> Iterable[Entry]:
     """Make the entries."""
     *_, make, arguments = part
     return make(*arguments)
-
-
-_BYTES: Final = 1024
-"""So many bytes of payloads count as one more entry."""
-
-_SLACK: Final = 1.1
-"""How far the size may exceed the limit for a while: making room takes a moment."""
 
 
 class Log:
@@ -47,27 +54,25 @@ class Log:
         self._size = 0
         self._made: list[Entry] = []
         self._parts_made = 0
+        self._last_place = 0  # of those that were made
         self._lock = threading.RLock()
 
     def add(self, part: Part) -> None:
         """Add entries. This happens for each message."""
         # Without the lock, the size may be off by a little if several threads do it at once.
         self._parts.append(part)
-        self._size += part[0] + part[1] // _BYTES
+        self._size += part[1] + part[2] // _BYTES
         if self._size > self._most:
             self._shrink()
 
     def _shrink(self) -> None:
         with self._lock:
-            if self._size <= self._limit:
-                return
             # The latest part stays, however large.
             while self._size > self._limit and len(self._parts) > 1:
-                count, payload, *_ = self._parts.popleft()
+                _, count, payload, *_ = self._parts.popleft()
                 self._size -= count + payload // _BYTES
                 self._dropped += count
-            self._made = []
-            self._parts_made = 0
+                self._made, self._parts_made = [], 0
 
     @property
     def dropped(self) -> int:
@@ -79,10 +84,16 @@ class Log:
         """The entries so far."""
         with self._lock:
             self._shrink()
-            if self._parts_made < len(self._parts):
-                for part in list(self._parts)[self._parts_made :]:
-                    self._made += made(part)
-                    self._parts_made += 1
+            if self._parts_made == len(self._parts):
+                return self._made
+            added = sorted(list(self._parts)[self._parts_made :], key=_PLACE)
+            if added[0][0] < self._last_place:
+                self._made, self._parts_made = [], 0
+                added = sorted(self._parts, key=_PLACE)
+            for part in added:
+                self._made += made(part)
+                self._parts_made += 1
+                self._last_place = part[0]
             return self._made
 
 

@@ -24,7 +24,7 @@ from ..._services import CpgSpec, Endpoint, ServiceSpec
 from ..._types import Address, ConfigChange, Message, MessageLost, TotemChange
 from .clock import HistoryClock
 from .entries import Call, Cancellation, Delivery, Entry, Failure, Loss, Return
-from .log import Part, bytes_of
+from .log import Part, bytes_of, places
 from .values import immutable
 
 T = TypeVar("T")
@@ -66,7 +66,7 @@ class _Recorder:
 
     def write(self, kind: Callable[..., Entry], handle: int, *, size: int = 0, **fields: object) -> None:
         """Write one entry, of now; `size` is that of its payloads."""
-        self.add((1, size, self._entry, (kind, self.clock(), handle, fields)))
+        self.add((next(places), 1, size, self._entry, (kind, self.clock(), handle, fields)))
 
     def _entry(
         self, kind: Callable[..., Entry], time: float, handle: int, fields: dict[str, object]
@@ -268,21 +268,21 @@ class _RecordingHandle(_Wrapper):
 
     def multicast(self, payloads: Sequence[bytes]) -> tuple[int, MulticastStatus]:
         """Send, and record what was sent."""
-        # Another process may receive a message before this call returns.
-        time = self._clock()
+        # Others, in this process or another, may receive a message before this call returns.
+        place, time = next(places), self._clock()
         try:
             sent, status = self._below.multicast(payloads)
         except CorosyncError as error:
-            self._add_multicast(time, payloads, type(error).__name__)
+            self._add_multicast(place, time, payloads, type(error).__name__)
             raise
         if sent:
-            self._add_multicast(time, payloads[:sent], None)
+            self._add_multicast(place, time, payloads[:sent], None)
         return sent, status
 
-    def _add_multicast(self, time: float, payloads: Sequence[bytes], failure: str | None) -> None:
+    def _add_multicast(self, place: int, time: float, payloads: Sequence[bytes], failure: str | None) -> None:
         recorder = self._recorder
         arguments = time, self._number, next(recorder.numbers), tuple(payloads), failure
-        recorder.add((2, sum(map(len, payloads)), recorder.multicast, arguments))
+        recorder.add((place, 2, sum(map(len, payloads)), recorder.multicast, arguments))
 
     def report_lost(self, payloads: Sequence[bytes]) -> None:
         """Record the losses of own messages that the SDK has found."""
@@ -320,12 +320,11 @@ class _RecordingHandle(_Wrapper):
         if len(events) > _FEW and _MESSAGES_ONLY.issuperset(map(type, events)):
             # Messages that stay would be gone through by each garbage collection.
             senders, payloads = list(map(_SENDER, events)), list(map(_PAYLOAD, events))
-            recorder.add(
-                (len(events), sum(map(len, payloads)), recorder.messages, (time, self._number, senders, payloads))
-            )
+            arguments = time, self._number, senders, payloads
+            recorder.add((next(places), len(events), sum(map(len, payloads)), recorder.messages, arguments))
         else:
             size = sum([len(event.payload) for event in events if isinstance(event, Message)])
-            recorder.add((len(events), size, recorder.deliveries, (time, self._number, tuple(events))))
+            recorder.add((next(places), len(events), size, recorder.deliveries, (time, self._number, tuple(events))))
 
     def close(self, *, leave: bool = False) -> None:
         """Close the handle."""
