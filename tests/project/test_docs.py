@@ -11,6 +11,7 @@ from support.pages import PAGES, ROOT
 
 _PATH = re.compile(r"`((?:tests|triocoro|pytest_corosync|tools|docs)/[\w./]*?)(?:::(\w+)(?:\[.*?\])?)?`")
 _LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
+_EXTRAS_OF_DEVELOPERS = {"bench", "docs", "test", "lint", "package", "sbom"}
 _BLOCK = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 
 
@@ -44,3 +45,23 @@ def test_a_dead_reference_is_found(tmp_path: Path) -> None:
         encoding="utf-8",
     )
     assert dead_references(page) == ["tests/project/test_docs.py::test_gone", "triocoro/_gone.py", "gone.md"]
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/start/installing.md"])
+def test_what_a_page_installs_is_enough_for_what_it_runs(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    installed = [set(extras.split(",")) for extras in re.findall(r'pip install "triocoro\[(.*?)\] @', text)]
+    needed = {"trio"} if "$ pytest" in text else set[str]()
+    if re.search(r"^\$ (python -m )?triocoro ", text, re.MULTILINE):
+        needed.add("cli")
+    assert installed and needed
+    assert all(needed <= extras for extras in installed)
+
+
+def test_the_pages_list_the_extras_of_users() -> None:
+    settings = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    section = settings.partition("[project.optional-dependencies]")[2].partition("\n[")[0]
+    of_users = set(re.findall(r"^(\w+) = ", section, re.MULTILINE)) - _EXTRAS_OF_DEVELOPERS
+    for page in ("README.md", "docs/start/installing.md"):
+        listed = re.findall(r"^\| `triocoro\[(\w+)\]` \|", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE)
+        assert set(listed) == of_users
