@@ -54,7 +54,8 @@ def test_what_a_page_installs_is_enough_for_what_it_runs(page: str) -> None:
     needed = {"trio"} if "$ pytest" in text else set[str]()
     if re.search(r"^\$ (python -m )?triocoro ", text, re.MULTILINE):
         needed.add("cli")
-    assert installed and needed
+    assert installed
+    assert needed
     assert all(needed <= extras for extras in installed)
 
 
