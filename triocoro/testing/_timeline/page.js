@@ -255,7 +255,7 @@ function drawOverview() {
     pen.fillStyle = band.condition === "down" ? colours.down : band.condition === "frozen" ? colours.frozen :
       band.hue === null ? colours.grid : ringColour(band.hue);
     pen.fillRect(to(band.from), y, width, each - 1);
-    if (band.quorate === false) {
+    if (band.condition === "up" && band.quorate === false) {
       pen.fillStyle = hatch;
       pen.fillRect(to(band.from), y, width, each - 1);
     }
@@ -329,7 +329,7 @@ function drawBands(pen) {
     if (!up) texts.push(`${condition === "down" ? "no daemon" : "frozen"}`);
     else if (band.ring) {
       const with_ = `${band.ring}: ${band.nodes}`;
-      if (band.quorate === false) texts.push(`NO QUORUM, ${with_}`, `no quorum: ${band.nodes}`, "no quorum", "none");
+      if (band.quorate === false) texts.push(`NO QUORUM, ${with_}`, `no quorum: ${band.nodes}`, "no quorum", "✗");
       else texts.push(`${with_}${band.quorate === null ? " (quorum not recorded)" : ""}`, with_, band.nodes, band.nodes.replace(/nodes? /, ""));
     }
     else if (width > 90) texts.push("not recorded");
@@ -818,7 +818,7 @@ function head() {
   if (failure) {
     const [why, ...more] = failure.text.split("\n");
     wrong.append(element("p", "why", why));
-    if (more.length) wrong.append(element("details", "", "", element("summary", "", "as the test tells it"), element("pre", "", more.join("\n").trim())));
+    if (more.length) wrong.append(element("details", "", "", element("summary", "", "traceback"), element("pre", "", more.join("\n").trim())));
   }
   for (const [rule, text, ids, picture] of data.violations) {
     const line = element("p", "", "", element("strong", "", `${rule}: `), `${text} `);
