@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
+from collections import deque
 from collections.abc import Iterable, Sequence
 
 import attrs
@@ -54,6 +55,8 @@ class Point:
     """The bits of the required ones among all items that go on, and overwrite."""
     endless: int
     """How many of the items that never end have begun."""
+    next_read: Item | None = None
+    """The first read that begins later."""
 
 
 def lay_out(items: Iterable[Item]) -> tuple[list[Point], Sequence[Item]]:
@@ -92,6 +95,11 @@ def lay_out(items: Iterable[Item]) -> tuple[list[Point], Sequence[Item]]:
         pending.remove(item)
         fresh = []
         heapq.heappush(free[kind], item.bit.bit_length() - 1)
+    later = deque(item for _, is_end, item in events if item.is_read and not is_end)
+    for point in points:
+        while later and later[0].began < point.item.end:
+            later.popleft()
+        point.next_read = later[0] if later else None
     return points, endless
 
 

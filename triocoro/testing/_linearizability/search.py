@@ -98,17 +98,29 @@ class Search:
         items: the operations.
         starts: the states in which the object may be before them.
         budget: how many steps may be taken.
+        explains: do not use what is known of later ends, which is slower. If there is no linearization, the last point
+            that is reached is then the first one that nothing explains.
     """
 
-    def __init__(self, model: Model[Any], items: Iterable[Item], starts: Iterable[Hashable], budget: Budget) -> None:
+    def __init__(
+        self,
+        model: Model[Any],
+        items: Iterable[Item],
+        starts: Iterable[Hashable],
+        budget: Budget,
+        *,
+        explains: bool = False,
+    ) -> None:
         self._model: Final = model
         self._starts: Final = starts
         self._budget: Final = budget
+        self._explains: Final = explains
         self.points, self._endless = lay_out(items)
         self._seen: list[dict[tuple[int, Any], list[Configuration]]] = [{} for _ in self.points]
         self._frames: list[_Frame] = []
+        self._looks_ahead: Final = getattr(type(model), "can_lead_to", None) is not Model.can_lead_to
         self.furthest = -1
-        """The number of the last point that was reached: no order explains what has ended by then."""
+        """The number of the last point that was reached; if the search explains, nothing explains its item."""
         self.trail: Trail = None
         """An order up to there."""
 
@@ -163,13 +175,13 @@ class Search:
 
     def _expand(self, frame: _Frame, now: Configuration) -> None:
         """Let another item take effect before that of the frame's point."""
-        if not frame.is_expanded and not (self._has_prospects(frame.number, now) and self._may_fit(frame.number, now)):
+        if not frame.is_expanded and not self._may_fit(frame.number, now):
             frame.queue.clear()
             return
         frame.is_expanded = True
         for item in self._candidates(frame.number, now):
             for further in self._take(frame.number, now, item):
-                if self._has_prospects(frame.number, further) and self._is_new(frame.number, further):
+                if self._is_new(frame.number, further) and self._has_prospects(frame.number, further):
                     frame.queue.append(further)
 
     def _candidates(self, number: int, now: Configuration) -> Iterator[Item]:
@@ -184,13 +196,16 @@ class Search:
                 yield item
 
     def _has_prospects(self, number: int, now: Configuration) -> bool:
-        """Whether the model thinks that each read that goes on may yet fit."""
-        for read in self.points[number].reads:
-            if not now.done & read.bit:
-                self._budget.spend()
-                if not self._model.can_lead_to(now.state, read.operation):
-                    return False
-        return True
+        """Whether the model thinks that reads may yet fit."""
+        if not self._looks_ahead:
+            return True
+        point = self.points[number]
+        if self._explains:
+            reads = [point.item] if point.item.is_read else []
+        else:
+            reads = [*point.reads, *([] if point.next_read is None else [point.next_read])]
+        self._budget.spend(len(reads))
+        return all(now.done & read.bit or self._model.can_lead_to(now.state, read.operation) for read in reads)
 
     def _may_fit(self, number: int, now: Configuration) -> bool:
         """Whether the item of a point could take effect after others, each of them as often as one likes."""
@@ -250,7 +265,7 @@ class Search:
             return True
         if number > self.furthest:
             self.furthest, self.trail = number, now.trail
-        if self._is_new(number, now):
+        if self._is_new(number, now) and self._has_prospects(number, now):
             self._frames.append(_Frame(number, deque([now])))
         return False
 
