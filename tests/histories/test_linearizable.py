@@ -41,6 +41,21 @@ def test_many_clients_of_a_register() -> None:
     assert check_linearizable(operations, models.Register(), budget=500_000) == []
 
 
+@pytest.mark.parametrize("ended", [None, 20])
+def test_what_has_taken_effect_is_not_taken_for_what_still_may(ended: int | None) -> None:
+    """The first order that explains the first read uses the write of 1, which only the second read must use."""
+    operations = [
+        at("a", "write", 1, began=0, ended=ended),
+        at("b", "write", 5, began=1, ended=5),
+        at("c", "cas", 5, 1, result=True, began=2, ended=6),
+        at("d", "read", result=1, began=3, ended=4),
+        at("d", "write", 7, began=7, ended=8),
+        at("d", "read", result=1, began=9, ended=10),
+    ]
+    assert is_linearizable(operations, models.Register())
+    assert check_linearizable(operations, models.Register()) == []
+
+
 # -- what is wrong -----------------------------------------------------------------------------------------------------
 
 
