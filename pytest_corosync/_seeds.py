@@ -121,10 +121,16 @@ def _runner(item: pytest.Item) -> Callable[..., object]:
         import trio
         import trio.testing
 
+        from triocoro.testing import fail_when_stuck
+
+        async def program() -> None:
+            with fail_when_stuck():
+                await async_fn()
+
         if clock is None and _options.mode(item.config) == "fake":
             clock = trio.testing.MockClock(autojump_threshold=0)
         random.seed(item.stash[SEEDING].seed)  # pytest-randomly has seeded it anew
-        return trio.run(async_fn, clock=clock, **options)
+        return trio.run(program, clock=clock, **options)
 
     return run
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -23,7 +25,7 @@ from support.random_faults import random_faults
 
 import triocoro
 from triocoro import Endpoint, Message
-from triocoro.testing import FakeCluster, History, seeded, seeded_run
+from triocoro.testing import FakeCluster, History, StuckError, fail_when_stuck, seeded, seeded_run
 
 scheduler: Any = trio._core._run
 
@@ -344,3 +346,49 @@ def test_clusters_have_the_same_names_in_each_run() -> None:
         return [FakeCluster(nodes=1).name, FakeCluster(nodes=1).name]
 
     assert seeded_run(program, seed=1) == seeded_run(program, seed=1) == ["fake-1", "fake-2"]
+
+
+# -- runs in which nothing can happen any more -------------------------------------------------------------------------
+
+
+async def wait_for_each_other() -> None:
+    await trio.sleep(100)
+    event = trio.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(event.wait)
+        await event.wait()
+
+
+def test_a_deadlock_is_an_error_that_says_where_each_task_waits() -> None:
+    with pytest.raises(StuckError, match=r"after 100 s of virtual time every task waits(.|\n)*await event\.wait\(\)"):
+        seeded_run(wait_for_each_other, seed=1)
+
+
+@pytest.mark.corosync_fake_only(reason="real daemons need real time")
+def test_what_is_no_deadlock() -> None:
+    """A thread that is at work, a message under way, a socket that another thread may write to."""
+
+    async def main() -> None:
+        await trio.to_thread.run_sync(time.sleep, 0.1)
+        async with (
+            FakeCluster(nodes=1, latency=1000) as cluster,
+            triocoro.open_group("g", endpoint=cluster[1]) as group,
+        ):
+            await group.send_and_wait(b"hello")
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            thread = threading.Timer(0.1, theirs.send, [b"x"])
+            thread.start()
+            await trio.lowlevel.wait_readable(ours)
+            thread.join()
+
+    seeded_run(main, seed=1)
+
+
+def test_only_a_clock_that_jumps_shows_a_deadlock() -> None:
+    async def main() -> str:
+        with trio.move_on_after(0.1), fail_when_stuck():
+            await trio.sleep_forever()
+        return "over"
+
+    assert trio.run(main) == "over"

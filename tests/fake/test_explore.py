@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import random
-import re
 from typing import Any
 
 import pytest
 import trio
 from hypothesis import given, settings, strategies as st
+from support.explored import note_of, simplest
 
 import triocoro
 from triocoro.testing import (
@@ -157,15 +157,12 @@ SIMPLEST = """explore(
 def test_what_fails_is_simplified_and_can_be_repeated(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(AssertionError, match="alone at 0") as caught:
         explore(program)
-    # Before Python 3.11, Hypothesis prints what it would add to the exception.
-    note = "\n".join(getattr(caught.value, "__notes__", ())) or capsys.readouterr().out
-    assert note.strip().endswith(SIMPLEST)
-    found = re.search(r"schedules=(FaultSchedule.*),\n +seeds=(\d+)", note, re.DOTALL)
-    assert found is not None
-    schedule = eval(found[1])  # noqa: S307
+    printed = capsys.readouterr().out
+    assert note_of(caught.value, printed).strip().endswith(SIMPLEST)
+    schedule, seed = simplest(caught.value, printed)
     assert schedule == FaultSchedule([FaultStep(0, "isolate", [1]), FaultStep(10, "heal")])
     with pytest.raises(AssertionError, match="alone at 0"):
-        explore(program, schedules=schedule, seeds=int(found[2]))
+        explore(program, schedules=schedule, seeds=seed)
     explore(program, schedules=FaultSchedule(), seeds=st.integers(0, 3), max_examples=4)
 
 

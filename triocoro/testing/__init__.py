@@ -50,6 +50,7 @@ from ._pool.source import (
     FakeClusterSource,
 )
 from ._seeded import seeded, seeded_run
+from ._stuck import StuckError, fail_when_stuck
 from ._tasks import describe_tasks
 from ._timeline.page import timeline_page
 from ._timeline.text import timeline
@@ -86,6 +87,7 @@ __all__ = [
     "Return",
     "Rule",
     "ScheduleSettings",
+    "StuckError",
     "UndecidedError",
     "Violation",
     "check",
@@ -96,6 +98,7 @@ __all__ = [
     "describe_user",
     "end_with_parent",
     "explore",
+    "fail_when_stuck",
     "fault_schedules",
     "missing_requirements",
     "process_default_endpoint",

@@ -13,6 +13,7 @@ import trio.testing
 
 from .. import _validate
 from ._fake.cluster import numbering_anew
+from ._stuck import fail_when_stuck
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVarTuple, Unpack  # in typing from Python 3.11 on
@@ -86,9 +87,16 @@ def seeded_run(
     Raises:
         TypeError: the seed is no integer, or the clock is none.
         RuntimeError: as `seeded`.
+        StuckError: nothing can happen any more, and the clock jumps; see `fail_when_stuck`.
     """
     if clock is None:
         clock = trio.testing.MockClock(autojump_threshold=0)
     _validate.instance(clock, trio.abc.Clock, "clock")  # Trio would report an error of its own
+
+    async def program() -> T:
+        with fail_when_stuck():
+            return await async_fn(*args)
+        raise AssertionError  # for type checkers, which think that the block may end early
+
     with seeded(seed):
-        return trio.run(async_fn, *args, clock=clock)
+        return trio.run(program, clock=clock)
