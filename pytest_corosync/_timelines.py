@@ -24,6 +24,7 @@ _RECORDED: Final = pytest.StashKey[list[tuple["Cluster", "History"]]]()
 """The clusters of a test and their histories, which its clean-up takes from them."""
 
 _LONGEST: Final = 100
+_VIOLATIONS: Final = 50
 _LINES: Final = 60
 """How much of a traceback a page has, counted from its end."""
 
@@ -42,7 +43,7 @@ def write(item: pytest.Item, report: pytest.TestReport, error: BaseException | N
     known = hasattr(report, "wasxfail")
     if folder is None or LOANS not in item.stash or (report.skipped and not known):
         return
-    recorded = list(_recorded(item)) or item.stash.get(_RECORDED, [])
+    recorded = list(_recorded(item)) or item.stash.get(_RECORDED, list["tuple[Cluster, History]"]())
     item.stash[_RECORDED] = [] if report.when == "teardown" else recorded
     if not (report.failed or (report.when == "call" and item.get_closest_marker("corosync_seeds") is None)):
         return
@@ -92,14 +93,14 @@ def _page(
 ) -> str:
     from triocoro.testing import check, timeline_page
 
-    whole = not history.dropped
+    violations = check(history, options=cluster.options) if report.failed and not history.dropped else []
     return timeline_page(
         history,
         title=item.nodeid,
         options=cluster.options,
         outcome=_outcome(report),
         failure="" if report.passed or error is None else _failure(item, report, error),
-        violations=check(history, options=cluster.options) if report.failed and whole else (),
+        violations=violations[:_VIOLATIONS],
     )
 
 
