@@ -248,7 +248,7 @@ def ending(item: pytest.Item) -> Generator[None, None, None]:
         yield
     except (KeyboardInterrupt, pytest.exit.Exception):
         raise
-    except BaseException as error:
+    except BaseException as error:  # noqa: ASYNC103 - it is replaced by a failure, and the run is over
         item.stash[_INTERRUPTIBLE] = False
         if _EXPIRED not in item.stash:
             raise
@@ -265,12 +265,15 @@ def ending(item: pytest.Item) -> Generator[None, None, None]:
         raise pytest.fail.Exception(message, pytrace=False) from None
 
 
+def _ignore(_: object) -> None: ...
+
+
 def _end_abandoned_run(error: BaseException) -> None:
     """End a run that an exception has left, and which would be in the way of the next one.
 
     It ends with the frame that it is in, and so do its tasks. What they complain about then is not of interest.
     """
-    before, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    before, sys.unraisablehook = sys.unraisablehook, _ignore
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -360,7 +363,7 @@ def set_timer_of_pytest_timeout(
     ends = settings.method == "signal"
     message = f"Timeout (>{settings.timeout}s) from pytest-timeout."
     watch = Watch(item, settings.timeout, message, instead=None if ends else show, is_debugging=is_debugging)
-    item.stash.setdefault(_WATCHES, []).append(watch)
+    item.stash.setdefault(_WATCHES, list[Watch]()).append(watch)
     watch.start()
     if not ends:
         later = settings._replace(timeout=settings.timeout + _BLOCKED)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
@@ -105,7 +105,7 @@ def _place(item: pytest.Item, error: BaseException) -> str:
 def write_now(item: pytest.Item) -> None:
     """Print the sections: the process is about to end. Called in a thread."""
     if LOANS in item.stash:
-        capture = item.config.pluginmanager.getplugin("capturemanager")
+        capture: Any = item.config.pluginmanager.getplugin("capturemanager")
         if capture is not None:
             capture.suspend_global_capture(item)
         for title, text in sections(item, None):
@@ -116,7 +116,7 @@ def write_now(item: pytest.Item) -> None:
 
 def note_interruption(item: pytest.Item, error: BaseException) -> None:
     """Keep what happened in the clusters of a test that Control-C has ended, for the summary."""
-    item.config.stash.setdefault(INTERRUPTED, []).extend(
+    item.config.stash.setdefault(INTERRUPTED, list[tuple[str, str]]()).extend(
         (f"{title}: {item.nodeid} was interrupted", text) for title, text in sections(item, error)
     )
 

@@ -262,7 +262,7 @@ def test_pytest_timeout_has_other_tests_to_itself(run: Run) -> None:
 
 async def test_tasks_are_described() -> None:
     async def waits() -> None:
-        async with trio.open_nursery() as inner:
+        async with trio.open_nursery() as inner:  # noqa: ASYNC112 - it is what is shown
             inner.start_soon(trio.sleep_forever)
 
     async with trio.open_nursery() as nursery:
@@ -273,7 +273,7 @@ async def test_tasks_are_described() -> None:
     assert "test_tasks_are_described'> runs\n" in text
     assert "in test_tasks_are_described: text = describe_tasks()\n" in text
     assert "waits waits\n" in text
-    assert "in waits: async with trio.open_nursery() as inner:\n" in text
+    assert "in waits: async with trio.open_nursery() as inner:" in text
     assert "for the tasks of its nursery\n" in text
     assert "trio.sleep_forever waits\n" in text
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
 import linecache
-import sys
 import sysconfig
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -84,7 +84,7 @@ def describe_tasks(root: trio.lowlevel.Task | None = None, *, running: FrameType
     if root is not None:
         for nursery in root.child_nurseries[-1:]:  # the one of the main task; those of Trio's own come before it
             for task in nursery.child_tasks:
-                lines += _tree(task, current, running or sys._getframe(), "")  # noqa: SLF001 - as inspect does
+                lines += _tree(task, current, running or inspect.currentframe(), "")
     if root is None and running is not None:
         lines += ["the thread runs", *_described(_stack(running), "  ")]
     return "\n".join(lines)
@@ -100,7 +100,7 @@ def _runs() -> bool:
 
 
 def _tree(
-    task: trio.lowlevel.Task, current: trio.lowlevel.Task | None, running: FrameType, indent: str
+    task: trio.lowlevel.Task, current: trio.lowlevel.Task | None, running: FrameType | None, indent: str
 ) -> Iterator[str]:
     frames = _stack(running) if task is current else [_of(frame, line) for frame, line in task.iter_await_frames()]
     children = sorted((child for nursery in task.child_nurseries for child in nursery.child_tasks), key=_name)
