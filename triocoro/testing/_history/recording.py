@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Callable, Generator, Hashable, Iterator, 
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial, wraps
-from operator import attrgetter
 from typing import Any, Final, TypeAlias, TypeVar, cast
 
 import attrs
@@ -30,11 +29,8 @@ from .values import immutable
 T = TypeVar("T")
 RawT = TypeVar("RawT")
 
-_MESSAGES_ONLY: Final = {Message}
 _FEW: Final = 8
 """So few events are recorded faster as they are."""
-_SENDER: Final = attrgetter("sender")
-_PAYLOAD: Final = attrgetter("payload")
 
 Write: TypeAlias = Callable[[Part], None]
 """Adds entries to a history."""
@@ -317,14 +313,18 @@ class _RecordingHandle(_Wrapper):
         recorder = self._recorder
         # All get the same time: the client took them at once.
         time = self._clock()
-        if len(events) > _FEW and _MESSAGES_ONLY.issuperset(map(type, events)):
-            # Messages that stay would be gone through by each garbage collection.
-            senders, payloads = list(map(_SENDER, events)), list(map(_PAYLOAD, events))
-            arguments = time, self._number, senders, payloads
-            recorder.add((next(places), len(events), sum(map(len, payloads)), recorder.messages, arguments))
-        else:
-            size = sum([len(event.payload) for event in events if isinstance(event, Message)])
-            recorder.add((next(places), len(events), size, recorder.deliveries, (time, self._number, tuple(events))))
+        if len(events) > _FEW:
+            # Not the messages: each garbage collection would go through all that stay.
+            try:
+                senders, payloads = [event.sender for event in events], [event.payload for event in events]
+            except AttributeError:
+                pass  # not all are messages
+            else:
+                arguments = time, self._number, senders, payloads
+                recorder.add((next(places), len(events), sum(map(len, payloads)), recorder.messages, arguments))
+                return
+        size = sum([len(event.payload) for event in events if isinstance(event, Message)])
+        recorder.add((next(places), len(events), size, recorder.deliveries, (time, self._number, tuple(events))))
 
     def close(self, *, leave: bool = False) -> None:
         """Close the handle."""
