@@ -374,7 +374,7 @@ def set_timer_of_pytest_timeout(
 
 def cancel_timers(item: pytest.Item) -> None:
     """Stop what `set_timer_of_pytest_timeout` has started."""
-    for watch in item.stash.get(_WATCHES, []):
+    for watch in item.stash.get(_WATCHES, list[Watch]()):
         watch.stop()
 
 

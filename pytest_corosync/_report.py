@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import pytest
 
@@ -82,7 +82,7 @@ def _leaves(error: BaseException) -> list[BaseException]:
     """All that is in a group of exceptions, at any depth; an exception itself."""
     if not isinstance(error, BaseExceptionGroup):
         return [error]
-    group: BaseExceptionGroup[BaseException] = error
+    group = cast("BaseExceptionGroup[BaseException]", error)
     return [leaf for part in group.exceptions for leaf in _leaves(part)]
 
 
@@ -123,6 +123,6 @@ def note_interruption(item: pytest.Item, error: BaseException) -> None:
 
 def write_interruptions(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Print what `note_interruption` has kept."""
-    for title, text in config.stash.get(INTERRUPTED, []):
+    for title, text in config.stash.get(INTERRUPTED, list[tuple[str, str]]()):
         terminalreporter.section(title)
         terminalreporter.line(text)
