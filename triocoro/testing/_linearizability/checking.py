@@ -16,7 +16,7 @@ from .._history.values import show
 from .items import Item
 from .model import Model
 from .picture import draw, show_operation
-from .search import Budget, OutOfStepsError, Search
+from .search import Budget, OutOfStepsError, Search, looks_ahead
 from .window import find_window
 
 
@@ -58,13 +58,14 @@ def check_linearizable(
     violations: list[tuple[int, Violation]] = []
     undecided: list[Hashable] = []
     for key, items in parts.items():
+        search = Search(model, items, [model.initial], Budget(budget), explains=not looks_ahead(model))
         try:
-            is_linearizable = Search(model, items, [model.initial], Budget(budget)).run()
+            is_linearizable = search.run()
         except OutOfStepsError:
             undecided.append(key)
         else:
             if not is_linearizable:
-                violations.append(_violation(model, key, items, budget))
+                violations.append(_violation(model, key, items, search, budget))
     if undecided and not violations:
         of_key = "" if undecided == [None] else f" of {', '.join(map(repr, undecided[:3]))}"
         raise UndecidedError(
@@ -123,15 +124,18 @@ def _hashable(value: Any) -> Any:  # noqa: ANN401 - values of any type
     return value
 
 
-def _violation(model: Model[Any], key: Hashable, items: list[Item], budget: int) -> tuple[int, Violation]:
+def _violation(
+    model: Model[Any], key: Hashable, items: list[Item], search: Search, budget: int
+) -> tuple[int, Violation]:
     """The violation that there is, and the index at which the operation begins that shows it."""
     of_key = "" if key is None else f" (key {show(key)})"
-    search = Search(model, items, [model.initial], Budget(budget), explains=True)
-    try:
-        search.run()
-    except OutOfStepsError:
-        text = f"no order of operations explains all results{of_key}; within the budget, no window was found"
-        return items[0].began, Violation(Rule.LINEARIZABILITY, text, tuple(item.source for item in items))
+    if not search.explains:
+        search = Search(model, items, [model.initial], Budget(budget), explains=True)
+        try:
+            search.run()
+        except OutOfStepsError:
+            text = f"no order of operations explains all results{of_key}; within the budget, no window was found"
+            return items[0].began, Violation(Rule.LINEARIZABILITY, text, tuple(item.source for item in items))
     last = search.points[search.furthest].item
     window = find_window(model, items, search, Budget(budget // 10))
     text = f"{show_operation(last.source)} of {last.source.client}{of_key}: no order of operations explains it"

@@ -90,6 +90,11 @@ class _Frame:
     """Whether other items have been tried."""
 
 
+def looks_ahead(model: Model[Any]) -> bool:
+    """Whether a model knows what states may lead to."""
+    return getattr(type(model), "can_lead_to", None) is not Model.can_lead_to
+
+
 class Search:
     """Searches for a linearization.
 
@@ -114,11 +119,11 @@ class Search:
         self._model: Final = model
         self._starts: Final = starts
         self._budget: Final = budget
-        self._explains: Final = explains
+        self.explains: Final = explains
         self.points, self._endless = lay_out(items)
         self._seen: list[dict[tuple[int, Any], list[Configuration]]] = [{} for _ in self.points]
         self._frames: list[_Frame] = []
-        self._looks_ahead: Final = getattr(type(model), "can_lead_to", None) is not Model.can_lead_to
+        self._looks_ahead: Final = looks_ahead(model)
         self.furthest = -1
         """The number of the last point that was reached; if the search explains, nothing explains its item."""
         self.trail: Trail = None
@@ -200,7 +205,7 @@ class Search:
         if not self._looks_ahead:
             return True
         point = self.points[number]
-        if self._explains:
+        if self.explains:
             reads = [point.item] if point.item.is_read else []
         else:
             reads = [*point.reads, *([] if point.next_read is None else [point.next_read])]
