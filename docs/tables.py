@@ -26,8 +26,8 @@ RUNS = json.loads((Path(__file__).parent / "reference" / "runs.json").read_text(
 """Where each async function runs, as tests/sdk/test_checkpoints.py has measured."""
 WHERE = {"loop": "loop", "thread": "thread", "either": "loop or thread"}
 
-# What the methods of these classes do is not up to the daemon.
-NOT_LISTED = ("Cluster", "Node", "RecordingEndpoint")
+NOT_LISTED = ("RecordingEndpoint",)
+"""Classes whose methods the SDK calls for the user."""
 
 
 class Table(SphinxDirective, ABC):
@@ -52,7 +52,7 @@ class Table(SphinxDirective, ABC):
 
 
 class AsyncFunctions(Table):
-    """Every public async function of a module, but for clusters."""
+    """Every public async function of a module."""
 
     required_arguments = 1
     columns = ("function", "runs on", "if cancelled", "manual page")
@@ -77,14 +77,20 @@ class AsyncFunctions(Table):
 
 
 def async_functions(module: ModuleType) -> Iterator[tuple[str, Any, type | None]]:
-    """The public async functions of a module, and the methods of its classes, with the class."""
+    """The public async functions of a module, and the methods of its classes, with the class.
+
+    A method that a class has from another class of the module is a method of that one alone.
+    """
+    classes = [vars(module)[name] for name in module.__all__ if inspect.isclass(vars(module)[name])]
     for name in module.__all__:
         value = vars(module)[name]
         if not inspect.isclass(value):
             if is_async(value):
                 yield name, value, None
             continue
-        for attribute in dict.fromkeys(attribute for cls in value.__mro__ for attribute in vars(cls)):
+        inherited = {attribute for cls in classes if cls in value.__mro__[1:] for attribute in dir(cls)}
+        attributes = dict.fromkeys(attribute for cls in value.__mro__ for attribute in vars(cls))
+        for attribute in (attribute for attribute in attributes if attribute not in inherited):
             method = inspect.getattr_static(value, attribute)
             ours = str(getattr(inspect.unwrap(method) if callable(method) else method, "__module__", "")).startswith(
                 "triocoro"

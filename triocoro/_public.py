@@ -11,5 +11,6 @@ def show_public_path(module: str, namespace: dict[str, object]) -> None:
         namespace: its globals.
     """
     for value in namespace.values():
-        if getattr(value, "__module__", "").startswith("triocoro._"):
+        home = getattr(value, "__module__", "")
+        if home.startswith("triocoro.") and "._" in home:
             setattr(value, "__module__", module)  # noqa: B010 - not every object is known to have one

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import os
 import pty
 import re
 import signal
+import struct
 import subprocess
+import termios
 from datetime import datetime, timezone
 
 import attrs
@@ -170,13 +173,14 @@ def test_the_live_screen_says_that_it_is_old() -> None:
 
 @pytest.mark.corosync_real_only(reason="a process of its own needs a real node")
 async def test_on_a_terminal(corosync_cluster: Cluster) -> None:
-    """Live until ctrl-C, which restores the screen, and is quiet."""
+    """Live until ctrl-C, which restores the screen, and is quiet; a new size has it drawn anew at once."""
     node = next(iter(corosync_cluster.nodes.values()))
     ours, theirs = pty.openpty()
     with os.fdopen(ours, "rb", buffering=0) as screen:  # noqa: ASYNC231 - it is read on a worker thread
         process = await trio.lowlevel.open_process(
-            [*inside(node), *COMMAND, "watch"],
+            [*inside(node), *COMMAND, "watch", "--interval=3600"],
             cwd=ROOT,
+            stdin=theirs,
             stdout=theirs,
             stderr=theirs,
             env={**os.environ, "TERM": "xterm"},
@@ -185,6 +189,10 @@ async def test_on_a_terminal(corosync_cluster: Cluster) -> None:
         seen = b""
         with trio.fail_after(60):
             while b"quorate with nodes" not in seen:
+                seen += await trio.to_thread.run_sync(screen.read, 65536)
+            fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("4H", 40, 132, 0, 0))
+            process.send_signal(signal.SIGWINCH)  # the terminal does this for those that it controls
+            while b"quorate with nodes" not in seen.partition(b"\x1b[2J")[2]:
                 seen += await trio.to_thread.run_sync(screen.read, 65536)
             process.send_signal(signal.SIGINT)
             while True:

@@ -19,6 +19,7 @@ import triocoro
 from pytest_corosync.plugin import ClusterFactory
 from triocoro import VotequorumNodelist
 from triocoro.testing import Cluster, ClusterOptions, ClusterSettings, FakeCluster, NetnsCluster, Node
+from triocoro.testing._cluster import options
 
 _BOUND = 40
 """Seconds for what takes a few at most."""
@@ -345,8 +346,9 @@ def test_a_cluster_that_cannot_be_quorate_starts(
 
 def test_the_options_are_declared_alike() -> None:
     """One class has their values, another one tells type checkers of them as arguments."""
-    fields = {field.alias: field.type for field in attrs.fields(attrs.resolve_types(ClusterOptions))}
-    settings = get_type_hints(ClusterSettings)
+    names = vars(options)  # the classes show their public path, where the names in their annotations are not defined
+    fields = {field.alias: field.type for field in attrs.fields(attrs.resolve_types(ClusterOptions, names))}
+    settings = get_type_hints(ClusterSettings, names)
     assert fields.pop("nodes") is int
     # Of any sequence of ids the options keep a copy.
     assert fields.pop("nodeids") == tuple[int, ...] | None

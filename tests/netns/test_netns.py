@@ -285,12 +285,13 @@ def test_the_time_limit_says_who_sees_what(monkeypatch: pytest.MonkeyPatch, tmp_
     use_program(monkeypatch, tmp_path, f'if ip addr | grep -q 192.0.2.2/; then exec sleep 60; fi; exec {corosync} "$@"')
     # Long enough for node 1 to be there on a busy machine, too.
     monkeypatch.setattr(readiness, "LIMIT", 5)
-    with nothing_left(), pytest.raises(triocoro.CorosyncUnavailableError) as caught, NetnsCluster(nodes=2):
+    with nothing_left(), pytest.raises(triocoro.CorosyncUnavailableError) as caught, (cluster := NetnsCluster(nodes=2)):
         pass
+    first, second = (f"node {nodeid} of {cluster.name}" for nodeid in (1, 2))
     text = str(caught.value)
-    assert text.startswith("not so after 5 seconds: every node is in a cluster of [1, 2]\nnode 1: ")
-    assert "\nnode 1: its cluster is [1]\n" in text
-    assert "\nnode 2: no client can connect to it\n" in text
+    assert text.startswith(f"not so after 5 seconds: every node is in a cluster of [1, 2]\n{first}: ")
+    assert f"\n{first}: its cluster is [1]\n" in text
+    assert f"\n{second}: no client can connect to it\n" in text
 
 
 async def test_a_daemon_that_insists_on_encryption_gets_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -335,7 +336,7 @@ def test_a_daemon_that_does_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch,
         pass
     assert str(caught.value).splitlines() == [
         "not so after 0.3 seconds: every node is in a cluster of [1]",
-        "node 1: no client can connect to it",
+        f"node 1 of {cluster.name}: no client can connect to it",
         (
             f"  the last attempt failed: cannot connect to {cluster[1].label}: no Corosync daemon answers there; start"
             " it, then try again (votequorum_initialize: CS_ERR_LIBRARY: the connection to the daemon is broken, or the"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -99,7 +100,16 @@ async def _watch_live(prefixes: tuple[str, ...], interval: float) -> Status:
             view.snapshot = snapshot
             draw()
 
-        await follow(report, show, prefixes=prefixes, interval=interval)
+        async def redraw_when_resized() -> None:
+            with trio.open_signal_receiver(signal.SIGWINCH) as resizes:
+                async for _ in resizes:
+                    console.clear()  # the terminal may have wrapped or moved the lines of the previous frame
+                    draw()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(redraw_when_resized)
+            await follow(report, show, prefixes=prefixes, interval=interval)
+            nursery.cancel_scope.cancel()
     return Status.YES
 
 

@@ -10,6 +10,7 @@ tests, and reuses real ones; `missing_requirements` says what real clusters lack
 """
 
 from .._endpoint import process_default_endpoint
+from .._public import show_public_path as _show_public_path
 from .._reached import reached
 from ._checkers import Rule, Violation, check
 from ._cluster.cluster import Cluster
@@ -109,3 +110,5 @@ __all__ = [
     "timeline",
     "timeline_page",
 ]
+
+_show_public_path(__name__, globals())

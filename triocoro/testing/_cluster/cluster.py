@@ -316,6 +316,8 @@ class Cluster(AbstractContextManager["Cluster"], AbstractAsyncContextManager["Cl
         the last, this joins a process group of its own on each node. With several links, the nodes of each membership
         have noticed which of the links between them work. The network and the nodes may change meanwhile.
 
+        Cancelled: nothing has changed.
+
         Raises:
             RuntimeError: the cluster does not run.
             trio.TooSlowError: this has taken 30 seconds, or longer if the token timeout is above 3 seconds; the message

@@ -79,7 +79,9 @@ class Node(ABC):
     async def stop(self) -> None:
         """Shut the daemon down cleanly (SIGTERM: it leaves the cluster), and wait for its end.
 
-        A frozen daemon is thawed for that. Cancelled: the daemon still ends.
+        A frozen daemon is thawed for that.
+
+        Cancelled: the daemon still ends.
 
         Raises:
             trio.TooSlowError: it has not ended within 30 seconds; the message has the end of its log.
@@ -117,7 +119,10 @@ class Node(ABC):
             await self._freeze()
 
     async def thaw(self) -> None:
-        """Let a frozen daemon go on (SIGCONT)."""
+        """Let a frozen daemon go on (SIGCONT).
+
+        Cancelled: it may go on.
+        """
         with self._recording.fault("thaw", nodeid=self.nodeid):
             await self._thaw()
 

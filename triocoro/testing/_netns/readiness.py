@@ -75,7 +75,7 @@ class Readiness:
         if self._sees:
             goal = "clients connect" if members is None else f"every node is in a cluster of {sorted(members)}"
             findings = [
-                f"node {node.nodeid}: {self._sees.get(node.nodeid, 'ready')}\n{self._refusals.get(node.nodeid, '')}"
+                f"{node.label}: {self._sees.get(node.nodeid, 'ready')}\n{self._refusals.get(node.nodeid, '')}"
                 f"{describe_log(node.latest_log)}"
                 for node in self._nodes
             ]
