@@ -120,7 +120,8 @@ def documented(path: str) -> str | None:
     for module in reversed(MODULES):
         first, _, attribute = path.removeprefix(f"{module.__name__}.").partition(".")
         if path.startswith(f"{module.__name__}.") and first in module.__all__:
-            return home(getattr(module, first), attribute, path) if attribute else path
+            obj = getattr(module, first)
+            return home(obj, attribute, path) if attribute else next(public_names(obj))
     return None
 
 

@@ -357,10 +357,11 @@ def test_payload_is_shown_whole_only_if_small(value: Message | MessageLost) -> N
 
 
 def test_public_names_show_their_public_path() -> None:
+    shown = {"reached": triocoro}  # triocoro.testing exports it, too
     for module in (triocoro.lowlevel, triocoro, triocoro.testing, triocoro.testing.models):
         for name, value in vars(module).items():
             if inspect.isclass(value) or (inspect.isfunction(value) and not name.startswith("_")):
-                assert value.__module__ == module.__name__, name
+                assert value.__module__ == shown.get(name, module).__name__, name
 
 
 @pytest.mark.parametrize("module", [triocoro, triocoro.lowlevel, triocoro.testing])
