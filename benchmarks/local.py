@@ -1,6 +1,6 @@
 """Measurements that need one process: Trio's own costs, the fake, the import, checks of operations, idle groups, ...
 
-    python local.py channel|wakeup|fake|recorded|import|map|register    without a daemon
+    python local.py channel|wakeup|fake|recorded|seeds|import|map|register    without a daemon
     python local.py idle|flood|raw                                      with the daemon of this namespace
 
 It prints "ready", starts when it reads a line, prints its result as a line of JSON, and exits at the end of its input.
@@ -15,6 +15,7 @@ import os
 import random
 import socket
 import sys
+import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, ExitStack
@@ -109,6 +110,56 @@ async def fake(history: History | None = None) -> dict[str, float]:
 async def recorded() -> dict[str, float]:
     """The same, while the cluster is recorded as those of tests are."""
     return await fake(History(limit=100_000))
+
+
+SEEDED = """
+import json, os, time
+import pytest, trio
+import triocoro
+
+@pytest.fixture(scope="module", autouse=True)
+def measured():
+    used, start = time.process_time(), time.perf_counter()
+    yield
+    result = {"seconds": time.perf_counter() - start, "cpu": time.process_time() - used}
+    with open(os.environ["RESULT"], "w") as file:
+        json.dump(result, file)
+
+async def use(node):
+    async with triocoro.open_group("bench", endpoint=node) as group, trio.open_nursery() as nursery:
+        nursery.start_soon(receive, group)
+        for number in range(20):
+            await group.send(b"%d" % number)
+            await trio.sleep(0.5)
+        nursery.cancel_scope.cancel()
+
+async def receive(group):
+    async for event in group:
+        pass
+
+@pytest.mark.corosync_seeds(100, latency=0.01, jitter=0.01)
+async def test_it(corosync_cluster):
+    async with trio.open_nursery() as nursery:
+        for node in corosync_cluster.nodes.values():
+            nursery.start_soon(use, node)
+"""
+"""A test of 10 seconds with a client on each of three nodes. Each sends two messages a second, and receives all."""
+
+
+async def seeds() -> dict[str, float]:
+    """Run a test under 100 seeds, with pytest's part and the recording, but without pytest's start."""
+    with tempfile.TemporaryDirectory() as folder:
+        result = trio.Path(folder, "result.json")
+        await trio.Path(folder, "test_seeds.py").write_text(SEEDED, encoding="utf-8")
+        options = ("-q", "-p", "no:cacheprovider", "-o", "trio_mode=true", "--corosync=fake", folder)
+        await trio.run_process(
+            [sys.executable, "-m", "pytest", *options],
+            env={**os.environ, "RESULT": str(result)},
+            capture_stdout=True,
+            cwd=folder,
+        )
+        measured: dict[str, float] = json.loads(await result.read_text(encoding="utf-8"))
+    return {"received": 100, **measured}
 
 
 async def imports() -> dict[str, float]:
@@ -247,6 +298,7 @@ WORK: dict[str, Callable[[], Awaitable[dict[str, float]]]] = {
     "wakeup": wakeup,
     "fake": fake,
     "recorded": recorded,
+    "seeds": seeds,
     "import": imports,
     "map": partial(check, "map", 10_000, 10, 10),
     "register": partial(check, "register", 1_000, 50, 1),

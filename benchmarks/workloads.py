@@ -21,6 +21,7 @@ _LOCAL: Final = {
     "wakeup": "two tasks that wake each other by a socket",
     "fake": "deliveries of a fake, 64 B, 3 nodes",
     "recorded": "deliveries of a fake that is recorded, 64 B, 3 nodes",
+    "seeds": "runs of a test of 10 s under a seed, 3 nodes, 3 clients",
     "import": "import after Trio",
     "map": "check of 10,000 operations of 10 clients on a map",
     "register": "check of 1,000 operations of 50 clients on a register",
