@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import random
 from typing import Any
 
@@ -181,6 +182,20 @@ def test_each_example_has_a_new_cluster_and_time() -> None:
     explore(look, latency=1, jitter=2, options=ClusterOptions(nodes=5), schedules=FaultSchedule(), max_examples=20)
     assert len(set(clusters)) == 20
     assert all(len(cluster.nodes) == 5 for cluster in clusters)
+
+
+def test_only_the_simplest_example_logs(caplog: pytest.LogCaptureFixture) -> None:
+    async def fail(cluster: FakeCluster) -> None:
+        await trio.sleep(1)
+        for nodeid in cluster.nodes:
+            if not cluster[nodeid].running:
+                logging.getLogger("mine").error("node %s is down", nodeid)
+        assert all(node.running for node in cluster.nodes.values())
+
+    with pytest.raises(AssertionError):
+        explore(fail, schedules=fault_schedules(verbs=["kill"], seconds=2))
+    assert [record.message for record in caplog.records if record.name == "mine"] == ["node 1 is down"]
+    assert logging.root.manager.disable == logging.NOTSET
 
 
 def test_wrong_calls_are_errors(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Awaitable, Callable
+import logging
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -66,6 +68,8 @@ def explore(
     and beside a nemesis that plays the schedule. Time is virtual, and each example takes the same course whenever it is
     run. The failure has a note with the `schedules` and `seeds` that repeat the simplest example that was found.
 
+    Nothing is logged meanwhile, but for one more run of that example at the end.
+
     It is synchronous: call it in a plain function, also in one that pytest-trio would not run.
 
     Args:
@@ -94,6 +98,8 @@ def explore(
     if seeds is None:
         seeds = st.integers(0, _MOST_SEEDS)
 
+    failed: list[tuple[FaultSchedule, int]] = []
+
     def example(schedules: FaultSchedule, seeds: int) -> None:
         async def run() -> None:
             async with FakeCluster(options=chosen, latency=latency, jitter=jitter, seed=seeds) as cluster:
@@ -101,14 +107,18 @@ def explore(
                     async with cluster.nemesis(schedules):
                         await program(cluster)
 
-        seeded_run(run, seed=seeds)
+        try:
+            seeded_run(run, seed=seeds)
+        except BaseException:
+            failed[:] = [(schedules, seeds)]
+            raise
 
     example.__name__ = "explore"  # Hypothesis prints the arguments of an example that fails as a call of the function
     search = given(
         schedules=st.just(schedules) if isinstance(schedules, FaultSchedule) else schedules,
         seeds=st.just(seeds) if isinstance(seeds, int) else seeds,
     )(example)
-    settings(
+    search = settings(
         max_examples=max_examples,
         deadline=None,  # what takes time on a busy machine is no failure
         database=None,  # it would mix the examples of all programs, as all have the function above
@@ -116,7 +126,26 @@ def explore(
         print_blob=False,
         phases=set(Phase) - {Phase.explain},  # which traces every line
         suppress_health_check=[HealthCheck.too_slow],
-    )(search)()
+    )(search)
+    try:
+        with _without_logs():
+            search()
+    except BaseException:
+        if failed:
+            with suppress(BaseException):
+                example(*failed[0])  # once more, the simplest one, for its logs
+        raise
+
+
+@contextmanager
+def _without_logs() -> Generator[None, None, None]:
+    """No logs within the block: those of hundreds of examples would bury the ones that matter."""
+    before = logging.root.manager.disable
+    logging.disable(max(before, logging.CRITICAL))
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def _require_hypothesis() -> None:
