@@ -92,7 +92,7 @@ class _Frame:
 
 def looks_ahead(model: Model[Any]) -> bool:
     """Whether a model knows what states may lead to."""
-    return getattr(type(model), "can_lead_to", None) is not Model.can_lead_to
+    return getattr(type(model), "can_lead_to", None) is not Model[Any].can_lead_to
 
 
 class Search:
