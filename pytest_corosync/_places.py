@@ -61,7 +61,9 @@ def _add(config: pytest.Config, counts: dict[str, int], source: dict[str, str]) 
 def summarise(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """List the places with their counts, and those that were never reached with their lines."""
     counts = config.stash.get(_COUNTS, Counter[str]())
-    missed = {place: where for place, where in config.stash.get(_SOURCE, {}).items() if place not in counts}
+    missed = {
+        place: where for place, where in config.stash.get(_SOURCE, dict[str, str]()).items() if place not in counts
+    }
     if not counts and not missed:
         return
     terminalreporter.section("corosync places")
