@@ -234,6 +234,23 @@ def test_fixtures_that_fail(run: Run) -> None:
     assert shown(result, "wide") == ["up", "down"]
 
 
+def test_a_deadlock_is_a_failure(run: Run) -> None:
+    result = run(
+        HEAD
+        + """
+    @pytest.mark.corosync_seeds(100)
+    async def test_it(corosync):
+        await trio.sleep(1)
+        if random.random() > 0.9:
+            await trio.Event().wait()
+    """,
+        *TRIO,
+    )
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*StuckError: after 1 s of virtual time every task waits*"])
+    result.stdout.re_match_lines([r".*--corosync-seed=[1-9]\d* "])
+
+
 def test_without_pytest_trio(run: Run) -> None:
     """The seed counts for any test; the clock is that of its own runner."""
     result = run(
