@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import pytest
 
 from . import _hangs, _options, _seeds
+from ._comparisons import COMPARED
 from ._fixtures import LOANS
 
 if sys.version_info < (3, 11):
@@ -15,7 +16,7 @@ if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
 
 if TYPE_CHECKING:
-    from triocoro.testing import ClusterLoan
+    from triocoro.testing import ClusterLoan, Violation
 
 INTERRUPTED: Final = pytest.StashKey[list[tuple[str, str]]]()
 """The sections for a test that Control-C has ended: pytest makes no report of it."""
@@ -32,11 +33,12 @@ def sections(item: pytest.Item, error: BaseException | None) -> list[tuple[str, 
         error: why it failed.
     """
     failure = None if error is None else failure_in_words(item, error)
+    violations = [] if error is None else _violations(item, error)
     loans = item.stash[LOANS]
     found: list[tuple[str, str]] = []
     for number, loan in enumerate(loans, start=1):
         title = "corosync" if number == 1 else f"corosync cluster {number}"
-        parts = [_head(item) if number == 1 else "", loan.explain(failure=failure)]
+        parts = [_head(item) if number == 1 else "", loan.explain(failure=failure, violations=violations)]
         if number == 1 and (tasks := _hangs.tasks(item)):
             parts += ["where the tasks were:", tasks]
         if number == len(loans) and not _options.logs(item.config):
@@ -55,6 +57,12 @@ def failure_in_words(item: pytest.Item, error: BaseException) -> str:
     if any(isinstance(leaf, KeyboardInterrupt) for leaf in _leaves(error)):
         return f"is INTERRUPTED{place}"
     return f"FAILS{place}: {_in_words(error)}"
+
+
+def _violations(item: pytest.Item, error: BaseException) -> list[Violation]:
+    """The violations that an assertion has failed for."""
+    said = "\n".join(map(str, _leaves(error)))
+    return [violation for violation in item.config.stash.get(COMPARED, []) if violation.text in said]
 
 
 def _head(item: pytest.Item) -> str:

@@ -225,9 +225,9 @@ def pytest_runtest_makereport(
     return report
 
 
-def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str] | None:
+def pytest_assertrepr_compare(config: pytest.Config, op: str, left: object, right: object) -> list[str] | None:
     """Show violations as they print themselves."""
-    return _comparisons.explain(op, left, right)
+    return _comparisons.explain(config, op, left, right)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

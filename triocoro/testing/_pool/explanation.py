@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import attrs
 
 from .._checkers import Violation, check
 from .._cluster.cluster import Cluster
 from .._cluster.options import ClusterOptions
-from .._history.entries import Fault, Note
+from .._history.entries import Fault, Invocation, Note
 from .._history.history import History
+from .._history.operations import Operation
 from .._timeline.logs import LogLine, notable, ring_in_log
-from .._timeline.story import Condition, NodeState, Story
+from .._timeline.story import Condition, Kind, NodeState, Story
 from .._timeline.telling import tell
 from .._timeline.text import lines_of
 
@@ -25,13 +26,20 @@ _EVIDENCE = 4
 _WIDTH = 160
 
 
-def explain(cluster: Cluster, logs: Mapping[int, Iterable[LogLine]], failure: str | None, limit: int) -> str:
+def explain(
+    cluster: Cluster,
+    logs: Mapping[int, Iterable[LogLine]],
+    failure: str | None,
+    violations: Sequence[Violation],
+    limit: int,
+) -> str:
     """What happened in a cluster: violations, the timeline with what matters of the logs, and the state at the end.
 
     Args:
         cluster: the cluster.
         logs: the log of each node.
         failure: why the test failed.
+        violations: those that the failure is about.
         limit: the greatest number of lines of the timeline.
     """
     history = cluster.history if cluster.history is not None else History(clock=time.monotonic)
@@ -46,7 +54,34 @@ def explain(cluster: Cluster, logs: Mapping[int, Iterable[LogLine]], failure: st
     story = tell(history, options, log=list(_notes(history, logs, died)), died=died, failure=failure)
     if cluster.running:
         story = _corrected(story, cluster)
-    return "\n".join([*_violations(history, options), *lines_of(story, limit)])
+    evidence = _evidence(history, story, violations)
+    if not any(event.kind is not Kind.FAILURE for event in story.events) and all(
+        state.condition is Condition.UP for state in story.end.states.values()
+    ):
+        return "nothing was recorded before the failure: no client had connected, and there was no fault"
+    return "\n".join([*_violations(history, options), *lines_of(story, limit, evidence)])
+
+
+def _evidence(history: History, story: Story, violations: Iterable[Violation]) -> set[int]:
+    """The places in the history of what shows the violations: operations, and the messages that were sent meanwhile."""
+    places: set[int] = set()
+    for violation in violations:
+        for part in violation.evidence:
+            if isinstance(part, Operation):
+                places |= _places_of_operation(history, story, part)
+            else:
+                places |= {index for index, entry in enumerate(history) if entry is part}
+    return places
+
+
+def _places_of_operation(history: History, story: Story, operation: Operation) -> set[int]:
+    """The places of an operation; none if it is not of this history."""
+    began = history[operation.began] if operation.began < len(history) else None
+    if not isinstance(began, Invocation) or (began.client, began.name) != (operation.client, operation.name):
+        return set()
+    ended = operation.began if operation.ended is None else operation.ended
+    sent = {sending.index for sending in story.sendings if operation.began <= sending.index < ended}
+    return {operation.began, ended} | sent
 
 
 def _options(options: ClusterOptions, history: History) -> ClusterOptions | None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import attrs
 
 from ... import _validate
+from .._checkers import Violation
 from .._cluster.cluster import Cluster
 from .._cluster.node import Node
 from .._cluster.options import ClusterOptions
@@ -38,7 +39,7 @@ class ClusterLoan:
             return node.log_since(self._log_sizes[node])
         return node.log
 
-    def explain(self, *, failure: str | None = None, limit: int = 40) -> str:
+    def explain(self, *, failure: str | None = None, violations: Sequence[Violation] = (), limit: int = 40) -> str:
         """What happened in the cluster since the loan began, as text for the report of a failed test.
 
         The text has the violations that `check` finds in the cluster's history, if there are any; then the timeline of
@@ -46,6 +47,7 @@ class ClusterLoan:
 
         Args:
             failure: why the test failed. What was recorded of the test's clean-up comes after it.
+            violations: those that the failure is about. The timeline shows what they are made of.
             limit: the greatest number of lines of the timeline.
 
         Raises:
@@ -57,7 +59,9 @@ class ClusterLoan:
             node.nodeid: node.timed_log if isinstance(node, FakeNode) else timed(self.log(node))
             for node in self.cluster.nodes.values()
         }
-        return explain(self.cluster, logs, failure, _validate.integer(limit, "limit", LEAST, 2**31 - 1))
+        for violation in violations:
+            _validate.instance(violation, Violation, "a violation")
+        return explain(self.cluster, logs, failure, violations, _validate.integer(limit, "limit", LEAST, 2**31 - 1))
 
 
 class ClusterSource(Protocol):

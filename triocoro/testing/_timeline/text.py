@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Final
 
 import attrs
@@ -127,16 +127,24 @@ def timeline(history: History, *, limit: int = 40, options: ClusterOptions | Non
     return "\n".join(lines_of(tell(history, options), limit))
 
 
-def lines_of(story: Story, limit: int) -> list[str]:
-    """A story as lines, at most `limit` of them."""
-    failed = any(event.kind is Kind.FAILURE for event in story.events)
+def lines_of(story: Story, limit: int, evidence: Collection[int] = ()) -> list[str]:
+    """A story as lines.
+
+    Args:
+        story: the story. Its failure is the last line: after it comes the clean-up.
+        limit: the greatest number of lines.
+        evidence: the places in the history of what matters most.
+    """
+    failures = [place for place, event in enumerate(story.events) if event.kind is Kind.FAILURE]
+    failed = bool(failures)
+    events = story.events[: failures[-1] + 1] if failed else story.events
     state = state_at_the_end(story.end)
     if state:
         state.insert(0, "at the failure:" if failed else "at the end:")
     if len(state) > limit // 2:
         left_out = len(state) - limit // 2 + 1
         state = [*state[: limit // 2 - 1], f"  ... {left_out} more lines"]
-    shown = _condensed(merged(story.events), limit - len(state), story.dropped)
+    shown = _condensed(merged(events), limit - len(state), story.dropped, evidence)
     rows = [
         (f"{line.time:9.3f}", line.where(story.nodes), line.what()) if isinstance(line, Line) else ("...", "", line)
         for line in shown
@@ -218,9 +226,9 @@ def _confirms(quorum: Line, ring: Line) -> bool:
     )
 
 
-def _condensed(lines: list[Line], budget: int, dropped: int) -> list[Line | str]:
+def _condensed(lines: list[Line], budget: int, dropped: int, evidence: Collection[int]) -> list[Line | str]:
     """The lines that matter, with words for those left out between them, in at most `budget` lines."""
-    kept = _choose(lines, budget - bool(dropped))
+    kept = _choose(lines, budget - bool(dropped), evidence)
     shown: list[Line | str] = [f"the history has dropped its first {dropped} entries"] if dropped else []
     left_out: list[Line] = []
     for place, line in enumerate(lines):
@@ -234,14 +242,14 @@ def _condensed(lines: list[Line], budget: int, dropped: int) -> list[Line | str]
     return [*shown, _summary(left_out)] if left_out else shown
 
 
-def _choose(lines: list[Line], budget: int) -> set[int]:
+def _choose(lines: list[Line], budget: int, evidence: Collection[int]) -> set[int]:
     size = 1  # of the gap that is all of it
     kept = set[int]()
 
     def is_kept(place: int) -> bool:
         return place in kept or not 0 <= place < len(lines)
 
-    for place in _by_importance(lines, budget):
+    for place in _by_importance(lines, budget, evidence):
         # A line splits the gap that it is in, or shortens or ends it.
         growth = 2 - is_kept(place - 1) - is_kept(place + 1)
         if place not in kept and size + growth <= budget:
@@ -250,18 +258,21 @@ def _choose(lines: list[Line], budget: int) -> set[int]:
     return kept
 
 
-def _by_importance(lines: list[Line], budget: int) -> Iterator[int]:
+def _by_importance(lines: list[Line], budget: int, evidence: Collection[int]) -> Iterator[int]:
     """The places of all lines, the most important one first; some come twice."""
     latest = list(reversed(range(len(lines))))
     by_kind = {kind: [place for place in latest if lines[place].kind is kind] for kind in reversed(Kind)}
     yield from latest[:2]
-    for kind in (Kind.OPERATION, Kind.MESSAGE):
-        yield from by_kind[kind][:_TAIL]
+    yield from [place for place in latest if lines[place].index in evidence][: budget // 2]
+    if not evidence:
+        for kind in (Kind.OPERATION, Kind.MESSAGE):
+            yield from by_kind[kind][:_TAIL]
     # Many of one kind must not displace all others.
     for kind, places in by_kind.items():
         yield from (places if kind >= Kind.RING else [p for p in places if lines[p].notable])[: budget // 3]
     for kind, places in by_kind.items():
-        yield from places if kind > Kind.MESSAGE else places[:_MESSAGES]
+        if not evidence or kind >= Kind.RING:
+            yield from places if kind > Kind.MESSAGE else places[:_MESSAGES]
 
 
 def _summary(lines: Iterable[Line]) -> str:

@@ -40,8 +40,8 @@ _REASONS: Final = {
     Reason.UNDEFINED: "",
     Reason.JOIN: "joined",
     Reason.LEAVE: "left",
-    Reason.NODEDOWN: "node lost",
-    Reason.NODEUP: "node back",
+    Reason.NODEDOWN: "lost",
+    Reason.NODEUP: "back",
     Reason.PROCDOWN: "disconnected",
 }
 
@@ -119,11 +119,11 @@ def members_in_words(members: Sequence[Address]) -> str:
 
 
 def changes_in_words(changes: Iterable[MemberChange]) -> str:
-    """Who joined or left and why, such as "2 joined; 3 node lost"."""
+    """Who joined or left and why, such as "node 2 joined; nodes 3, 4 lost"."""
     by_reason: dict[str, list[int]] = {}
     for change in changes:
         by_reason.setdefault(_REASONS[change.reason], []).append(change.address.nodeid)
-    return "; ".join(f"{numbers(nodes)} {reason}".strip() for reason, nodes in by_reason.items())
+    return "; ".join(f"{nodes_in_words(nodes)} {reason}".strip() for reason, nodes in by_reason.items())
 
 
 def quorum_in_words(*, quorate: bool | None) -> str:
