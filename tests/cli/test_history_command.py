@@ -39,7 +39,7 @@ async def test_a_good_history(corosync_cluster: Cluster, file: Path) -> None:
     )
     done = await invoke("history", "show", str(file))
     assert done.stdout == f"{timeline(history)}\n"
-    assert "group g: 1 (1 joined)" in done.stdout
+    assert "group g: 1 (node 1 joined)" in done.stdout
     assert "is killed" in done.stdout
     assert len((await invoke("history", "show", "--limit=10", str(file))).stdout.splitlines()) <= 10
     done = await invoke("history", "show", "--entries", str(file))

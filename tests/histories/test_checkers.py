@@ -499,6 +499,6 @@ def test_good_quorum(case: tuple[str, dict[str, Any]]) -> None:
 
 
 def test_each_rule_has_its_bad_histories() -> None:
-    assert {*BAD, Rule.QUORUM} == {*Rule}
+    assert {*BAD, Rule.QUORUM} == {*Rule} - {Rule.LINEARIZABILITY}  # which is about applications
     assert len(BAD_QUORUM) >= 8
     assert all(len(scripts) >= 8 for scripts in BAD.values())

@@ -60,7 +60,7 @@ async def test_what_happened(corosync_cluster: Cluster) -> None:
     assert sent[b"to nobody"].missed == (2, 3)
     assert "sends b'to nobody' to group chat: received by 1, not by 2, 3" in texts(story, Kind.MESSAGE)
     assert {"ring of nodes 1-3, quorate", "alone in its ring, NOT quorate"} <= set(texts(story, Kind.RING))
-    assert ("group chat: 2, 3", "1 node lost") in [(event.text, event.detail) for event in story.events]
+    assert ("group chat: 2, 3", "node 1 lost") in [(event.text, event.detail) for event in story.events]
     assert story.end.states[1].condition is Condition.FROZEN
     assert (story.end.states[1].members, story.end.states[1].quorate) == ((1,), False)
     assert (story.end.states[2].members, story.end.states[2].quorate) == ((2, 3), True)

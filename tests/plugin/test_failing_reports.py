@@ -204,7 +204,7 @@ CASES = {
         LOST_WRITE,
         [
             "! *node 1 *is cut off from all others",
-            " *node 1 *alone in its ring, NOT quorate; group store: 1 (2, 3 node lost)",
+            " *node 1 *alone in its ring, NOT quorate; group store: 1 (nodes 2, 3 lost)",
             " *node 1 *sends b'key=1' to group store: received by 1",
             " *node 1 *writer *put('key=1') returns b'key=1'*",
             "! *cluster *the network is healed",
@@ -250,7 +250,7 @@ CASES = {
         KILLED_AND_FORGOTTEN,
         [
             "! *node 3 *is killed",
-            " *nodes 1, 2 *ring of nodes 1, 2, quorate; group store: 1, 2 (3 node lost)",
+            " *nodes 1, 2 *ring of nodes 1, 2, quorate; group store: 1, 2 (node 3 lost)",
             " *node 2 *sends b'node 2' to group store: received by 1, 2",
             "! *test *FAILS in line *: AssertionError*",
             " *nodes 1, 2 *up, ring of nodes 1, 2, quorate; group store: 1, 2",
@@ -282,8 +282,7 @@ CASES = {
             "*@pytest.mark.corosync does not take knots; it takes *",
             "*KeyError: *there is no node 5 in this cluster; its nodes are 1, 2, 3*",
             "*- corosync -*",
-            "! *FAILS in line *: KeyError: *there is no node 5 in this cluster; its nodes are 1, 2, 3*",
-            " *all nodes *up, ring of nodes 1-3, quorate",
+            "nothing had happened before the failure: no client had connected, and all nodes were up",
         ],
     ),
     "Control-C": (
@@ -291,7 +290,7 @@ CASES = {
         [
             "*= corosync: *::test_waits_for_a_third_member was interrupted =*",
             "! *node 3 *is stopped",
-            " *node 1 *group store: 1 (1 joined)",
+            " *node 1 *group store: 1 (node 1 joined)",
             "! *is INTERRUPTED in line *",
             " *node 3 *DOWN",
             "where the tasks were:",

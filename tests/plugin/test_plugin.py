@@ -367,11 +367,9 @@ def test_the_report_of_a_failing_test(run: Run) -> None:
     result.stdout.fnmatch_lines(
         [
             "*- corosync -*",
-            "*FAILS in line 3: AssertionError*",
-            "at the failure:",
-            "*all nodes *ring of nodes 1-3, quorate",
+            "nothing had happened before the failure: *",
             "*- corosync cluster 2 -*",
-            "*node 1 *quorate",
+            "nothing had happened before the failure: *",
             "(--corosync-logs adds the whole log of each node)",
         ]
     )

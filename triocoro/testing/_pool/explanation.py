@@ -54,12 +54,15 @@ def explain(
     story = tell(history, options, log=list(_notes(history, logs, died)), died=died, failure=failure)
     if cluster.running:
         story = _corrected(story, cluster)
+    if cluster.history is not None and _is_uneventful(story):
+        return "nothing had happened before the failure: no client had connected, and all nodes were up"
     evidence = _evidence(history, story, violations)
-    if not any(event.kind is not Kind.FAILURE for event in story.events) and all(
-        state.condition is Condition.UP for state in story.end.states.values()
-    ):
-        return "nothing was recorded before the failure: no client had connected, and there was no fault"
     return "\n".join([*_violations(history, options), *lines_of(story, limit, evidence)])
+
+
+def _is_uneventful(story: Story) -> bool:
+    up = all(state.condition is Condition.UP for state in story.end.states.values())
+    return up and all(event.kind is Kind.FAILURE for event in story.events)
 
 
 def _evidence(history: History, story: Story, violations: Iterable[Violation]) -> set[int]:
