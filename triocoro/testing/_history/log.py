@@ -8,7 +8,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from operator import itemgetter
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, cast
 
 from .entries import Call, Delivery, Entry
 
@@ -108,7 +108,10 @@ def payload_bytes(entry: Entry) -> int:
 
 def bytes_of(values: Iterable[object]) -> int:
     """How many bytes these values hold, as payloads or in tuples."""
-    return sum(
-        len(value) if isinstance(value, bytes) else bytes_of(value) if isinstance(value, tuple) else 0
-        for value in values
-    )
+    size = 0
+    for value in values:
+        if isinstance(value, bytes):
+            size += len(value)
+        elif isinstance(value, tuple):
+            size += bytes_of(cast("tuple[object, ...]", value))
+    return size
