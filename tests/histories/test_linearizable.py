@@ -158,6 +158,30 @@ def test_the_window_has_only_what_is_needed() -> None:
     assert violation.evidence == (operations[4], operations[5])
 
 
+def test_an_operation_within_the_window_that_is_not_needed_is_left_out() -> None:
+    operations = in_sequence(
+        ("a", "write", (1,), None),
+        ("a", "write", (2,), None),
+        ("b", "cas", (8, 9), False),
+        ("c", "read", (), 1),
+    )
+    (violation,) = check_linearizable(operations, models.Register())
+    assert violation.evidence == (operations[1], operations[3])
+
+
+def test_what_goes_on_when_the_window_begins_may_take_effect_in_it() -> None:
+    """The first read does not show the fault: as far as it can tell, the write may have come after it."""
+    operations = [
+        at("a", "write", 5, began=1, ended=5),
+        at("b", "cas", 5, 1, result=True, began=2, ended=6),
+        at("c", "read", result=1, began=3, ended=4),
+        at("c", "read", result=5, began=7, ended=8),
+    ]
+    (violation,) = check_linearizable(operations, models.Register())
+    assert violation.evidence == (operations[3],)
+    assert "before X, the state can only be 1" in str(violation)
+
+
 def test_the_picture() -> None:
     operations = [
         at("one", "put", "x", 1, began=0, ended=3),
