@@ -115,7 +115,7 @@ done
 [ -z "$smoke" ] || exit 0
 
 # The source distribution, in an environment with what it needs, and without a network.
-mapfile -t packages < <(required requires dependencies trio test)
+mapfile -t packages < <(required requires dependencies trio cli test)
 "$bin/python" -m venv "$folder/users/sdist" # with pip, which some of the tests call
 install "$folder/users/sdist" "${packages[@]}"
 tar xzf "$sdist"
