@@ -62,7 +62,8 @@ def failure_in_words(item: pytest.Item, error: BaseException) -> str:
 def _violations(item: pytest.Item, error: BaseException) -> list[Violation]:
     """The violations that an assertion has failed for."""
     said = "\n".join(map(str, _leaves(error)))
-    return [violation for violation in item.config.stash.get(COMPARED, []) if violation.text in said]
+    found: list[Violation] | None = item.config.stash.get(COMPARED, None)
+    return [violation for violation in found or () if violation.text in said]
 
 
 def _head(item: pytest.Item) -> str:

@@ -346,7 +346,9 @@ def test_a_cluster_that_cannot_be_quorate_starts(
 
 def test_the_options_are_declared_alike() -> None:
     """One class has their values, another one tells type checkers of them as arguments."""
-    names = vars(options)  # the classes show their public path, where the names in their annotations are not defined
+    names = dict(
+        vars(options)
+    )  # the classes show their public path, where the names in their annotations are not defined
     fields = {field.alias: field.type for field in attrs.fields(attrs.resolve_types(ClusterOptions, names))}
     settings = get_type_hints(ClusterSettings, names)
     assert fields.pop("nodes") is int

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import trio
-import trio.testing
 from support.proxy import FaultyEndpoint
 
 import triocoro

@@ -282,7 +282,7 @@ CASES = {
             "*@pytest.mark.corosync does not take knots; it takes *",
             "*KeyError: *there is no node 5 in this cluster; its nodes are 1, 2, 3*",
             "*- corosync -*",
-            "nothing had happened before the failure: no client had connected, and all nodes were up",
+            "nothing had happened before: no client had connected, and all nodes were up",
         ],
     ),
     "Control-C": (

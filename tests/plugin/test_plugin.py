@@ -367,9 +367,9 @@ def test_the_report_of_a_failing_test(run: Run) -> None:
     result.stdout.fnmatch_lines(
         [
             "*- corosync -*",
-            "nothing had happened before the failure: *",
+            "nothing had happened before: *",
             "*- corosync cluster 2 -*",
-            "nothing had happened before the failure: *",
+            "nothing had happened before: *",
             "(--corosync-logs adds the whole log of each node)",
         ]
     )

@@ -56,7 +56,7 @@ class Register(NamedModel[Hashable]):
     - ``cas(old, new)`` returns True if the value was `old` and is now `new`, and False if it was another one.
     """
 
-    OPERATIONS = {"read": 0, "write": 1, "cas": 2}  # noqa: RUF012 - typed in the base class
+    OPERATIONS: ClassVar[Mapping[str, int]] = {"read": 0, "write": 1, "cas": 2}
 
     initial: Hashable = None
     """The value before it was written."""
@@ -91,7 +91,7 @@ class Map(NamedModel[Hashable]):
       stands for no value.
     """
 
-    OPERATIONS = {"get": 0, "put": 1, "delete": 0, "contains": 0, "cas": 2}  # noqa: RUF012 - typed in the base class
+    OPERATIONS: ClassVar[Mapping[str, int]] = {"get": 0, "put": 1, "delete": 0, "contains": 0, "cas": 2}
 
     initial: Hashable = attrs.field(default=None, init=False, repr=False)
     """No value."""
@@ -142,7 +142,7 @@ class Lock(NamedModel[tuple[str | None, float | None]]):
     effect at any time.
     """
 
-    OPERATIONS = {"acquire": 0, "release": 0}  # noqa: RUF012 - typed in the base class
+    OPERATIONS: ClassVar[Mapping[str, int]] = {"acquire": 0, "release": 0}
 
     initial: tuple[str | None, float | None] = attrs.field(default=(None, None), init=False, repr=False)
     """Its holder, and the last token."""
@@ -184,7 +184,7 @@ class Queue(NamedModel[tuple[Any, ...]]):
     - ``dequeue()`` returns the oldest item and removes it, or None if the queue is empty.
     """
 
-    OPERATIONS = {"enqueue": 1, "dequeue": 0}  # noqa: RUF012 - typed in the base class
+    OPERATIONS: ClassVar[Mapping[str, int]] = {"enqueue": 1, "dequeue": 0}
 
     initial: tuple[Any, ...] = attrs.field(default=(), init=False, repr=False)
     """Empty."""
@@ -215,7 +215,7 @@ class AppendList(NamedModel[tuple[Any, ...]]):
     - ``read()`` returns all values, the oldest first.
     """
 
-    OPERATIONS = {"append": 1, "read": 0}  # noqa: RUF012 - typed in the base class
+    OPERATIONS: ClassVar[Mapping[str, int]] = {"append": 1, "read": 0}
 
     initial: tuple[Any, ...] = attrs.field(default=(), init=False, repr=False)
     """Empty."""

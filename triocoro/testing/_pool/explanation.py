@@ -55,7 +55,8 @@ def explain(
     if cluster.running:
         story = _corrected(story, cluster)
     if cluster.history is not None and _is_uneventful(story):
-        return "nothing had happened before the failure: no client had connected, and all nodes were up"
+        failed = lines_of(attrs.evolve(story, end=attrs.evolve(story.end, states={})), limit)
+        return "\n".join([*failed, "nothing had happened before: no client had connected, and all nodes were up"])
     evidence = _evidence(history, story, violations)
     return "\n".join([*_violations(history, options), *lines_of(story, limit, evidence)])
 
