@@ -15,10 +15,9 @@ import attrs
 
 from ..._enums import Reason
 from ..._types import Address, ConfigChange, MemberChange, Message, MessageLost, RingId, TotemChange
-from .._history.entries import Call, Delivery, Entry, Return
+from .._history.entries import SENDS, Call, Delivery, Entry, Return
 from .refusals import refusals
 
-_SENDS = ("multicast", "multicast_fragmented", "zcb_mcast_joined")
 _TRANSITIONAL = (Reason.NODEDOWN, Reason.NODEUP)
 
 Key: TypeAlias = "tuple[Address, bytes] | tuple[Address, ...]"
@@ -228,7 +227,7 @@ def _begin(handle: _CpgHandle, call: Call, position: int) -> list[Send]:
         handle.group = call.arguments["group"]
     elif call.function in {"leave", "close"}:
         handle.leaving = True
-    if call.function not in _SENDS:
+    if call.function not in SENDS:
         return []
     arguments = call.arguments
     payloads: Sequence[bytes] = arguments.get("payloads") or (arguments.get("payload", b""),)

@@ -157,6 +157,9 @@ class Note:
     """The id of the node that it is about."""
 
 
+SENDS: Final = frozenset({"multicast", "multicast_fragmented", "zcb_mcast_joined"})
+"""The functions of calls that send messages."""
+
 ENTRIES: Final = (Call, Return, Failure, Cancellation, Delivery, Loss, Fault, Invocation, Outcome, Note)
 Entry: TypeAlias = "Call | Return | Failure | Cancellation | Delivery | Loss | Fault | Invocation | Outcome | Note"
 """One line of a history."""

@@ -24,6 +24,7 @@ from ..._types import (
 )
 from .._checkers.violation import Violation
 from .._history.entries import (
+    SENDS,
     Call,
     Cancellation,
     Delivery,
@@ -48,7 +49,6 @@ from .text import Line, merged
 Row: TypeAlias = "list[Any]"
 """A row of plain values."""
 
-_SENDS: Final = frozenset({"multicast", "multicast_fragmented", "zcb_mcast_joined"})
 
 _KINDS: Final[tuple[tuple[tuple[type, ...], str], ...]] = (
     ((ConfigChange,), "members"),
@@ -198,7 +198,7 @@ class _Draughtsman:
 
     def _read_call(self, index: int, call: Call) -> None:
         lane = self._lanes.of_client(call)
-        if call.function in _SENDS:
+        if call.function in SENDS:
             payloads: Sequence[bytes] = call.arguments.get("payloads") or (call.arguments.get("payload", b""),)
             numbers = [self._add_payload(index, lane, "send", payload) for payload in payloads]
         elif call.function.startswith("connect_"):

@@ -5,15 +5,12 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterator
-from typing import Final
 
 import attrs
 
 from ..._types import Address, ConfigChange, Message, MessageLost
-from .._history.entries import Call, Delivery, Entry, Failure, Return
+from .._history.entries import SENDS, Call, Delivery, Entry, Failure, Return
 from .story import Receipt, Sending
-
-_MULTICASTS: Final = frozenset({"multicast", "multicast_fragmented", "zcb_mcast_joined"})
 
 
 @attrs.define(eq=False)
@@ -79,7 +76,7 @@ class Sendings:
             case Call(function="join"):
                 handle = self._handles[entry.client, entry.handle]
                 handle.group, handle.joined = entry.arguments.get("group"), len(self._all)
-            case Call() if entry.function in _MULTICASTS:
+            case Call() if entry.function in SENDS:
                 self._note_sent(index, entry, members)
             case Return(result=Address()):
                 self._handles[entry.client, entry.handle].address = entry.result
