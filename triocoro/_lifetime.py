@@ -240,7 +240,7 @@ class Lifetime:
         self._make_loss = lambda: SlowConsumerError(text)
         self._end()
         self._wake()
-        self._release()
+        self._release(reason=text)
 
     def close(self, *, leave: bool = False) -> None:
         """Close without waiting for the daemon; idempotent.
@@ -270,12 +270,12 @@ class Lifetime:
         for lot in self._lots:
             lot.unpark_all()
 
-    def _release(self, *, leave: bool = False) -> None:
+    def _release(self, *, leave: bool = False, reason: str = "") -> None:
         if self.forked or self._fd < 0:
             return
         trio.lowlevel.notify_closing(self._fd)
         self._fd = -1
-        self._raw.close(leave=leave)
+        self._raw.close(leave=leave, reason=reason)
 
     # -- waits ---------------------------------------------------------------------------------------------------------
 

@@ -101,11 +101,12 @@ class RawHandle(Protocol[EventT_co]):
         """
         ...
 
-    def close(self, *, leave: bool = False) -> None:
+    def close(self, *, leave: bool = False, reason: str = "") -> None:
         """Finalize the handle in the background, once the lane is free, without blocking. Idempotent.
 
         Args:
             leave: leave the joined group (if any) first, so that others see LEAVE and not PROCDOWN.
+            reason: why, if the user has not asked for it; for handles that record.
         """
         ...
 

@@ -91,11 +91,11 @@ class _CpgProxy:
             raise self._faults.leaves.popleft()
         await self._raw.leave(group)
 
-    def close(self, *, leave: bool = False) -> None:
+    def close(self, *, leave: bool = False, reason: str = "") -> None:
         if self._faults.held is None:
-            self._raw.close(leave=leave)
+            self._raw.close(leave=leave, reason=reason)
         else:
-            self._faults.held.append(lambda: self._raw.close(leave=leave))
+            self._faults.held.append(lambda: self._raw.close(leave=leave, reason=reason))
 
     async def multicast_fragmented(self, payload: bytes) -> None:
         if self._faults.fragmented:

@@ -198,7 +198,7 @@ class CorosyncHandle(ABC, Generic[EventT_co]):
         del leave
         lib.tc_finalize(self.library.index, self._handle)
 
-    def close(self, *, leave: bool = False) -> None:
+    def close(self, *, leave: bool = False, reason: str = "") -> None:  # noqa: ARG002 - for handles that record
         if self._closing:
             return
         self._closing = True

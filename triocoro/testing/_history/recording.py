@@ -326,13 +326,14 @@ class _RecordingHandle(_Wrapper):
         size = sum([len(event.payload) for event in events if isinstance(event, Message)])
         recorder.add((next(places), len(events), size, recorder.deliveries, (time, self._number, tuple(events))))
 
-    def close(self, *, leave: bool = False) -> None:
+    def close(self, *, leave: bool = False, reason: str = "") -> None:
         """Close the handle."""
         if not self._closing:
             self._closing = True
             number = next(self._recorder.numbers)
-            self._recorder.write(Call, self._number, number=number, function="close", arguments={"leave": leave})
-        self._below.close(leave=leave)
+            arguments = {"leave": leave, **({"reason": reason} if reason else {})}
+            self._recorder.write(Call, self._number, number=number, function="close", arguments=arguments)
+        self._below.close(leave=leave, reason=reason)
 
 
 class _WithoutInitialTotem(_Wrapper):

@@ -254,7 +254,10 @@ class _Teller:
             self._calls[call.client, call.number] = call
             return
         view = self._views.get((call.client, call.handle))
-        if view is not None and not call.arguments.get("leave"):
+        reason = call.arguments.get("reason")
+        if reason:
+            self._say(Kind.LOSS, f"receives too slowly and is cut off: {reason}", call.node, client=call.client)
+        elif view is not None and not call.arguments.get("leave"):
             text = f"{words.group_in_words(view.group)}: closes its connection, and does not leave first"
             self._say(Kind.GROUP, text, call.node, client=call.client, notable=True)
         self._views_end(call.client, call.handle)

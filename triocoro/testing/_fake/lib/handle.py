@@ -65,7 +65,7 @@ class FakeHandle(ABC, Generic[RecordT, EventT]):
     def complete(self) -> bool:
         return True
 
-    def close(self, *, leave: bool = False) -> None:
+    def close(self, *, leave: bool = False, reason: str = "") -> None:  # noqa: ARG002 - for handles that record
         if not self._closing:
             self._closing = True
             self._leave = leave
