@@ -81,24 +81,16 @@ async def test_listening_to_what_happens(corosync_cluster: Cluster) -> None:
 
 async def test_listening_goes_on_when_the_daemon_is_back(corosync_cluster: Cluster) -> None:
     node, other = list(corosync_cluster.nodes.values())[:2]
-    heard: list[Result] = []
-
-    async def listen() -> None:
-        heard.append(await invoke("listen", "chat", "--messages=1"))
-
     with node.as_default():
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(listen)
-            async with triocoro.open_group("chat", endpoint=other) as group:
-                await reach(group, 2)
-                await node.kill()
-                await reach(group, 1)
-                await node.start()
-                await reach(group, 2)
-                await group.send_and_wait(b"back\n")
-    lines = heard[0].stdout.splitlines()
-    assert any(line == "the daemon is gone, or has cut us off; connecting again" for line in lines)
-    assert lines[-1].endswith(r": back\x0a")
+        async with following("listen", "chat") as events, triocoro.open_group("chat", endpoint=other) as group:
+            await events.until(event="members")
+            await node.kill()
+            assert "is gone, or has cut us off; connecting again" in (await events.until(state="lost"))["text"]
+            await reach(group, 1)
+            await node.start()
+            await reach(group, 2)
+            await group.send_and_wait(b"back\n")
+            assert (await events.until(event="message"))["payload"]["text"] == "back\n"
 
 
 async def test_a_daemon_that_does_not_run_yet(corosync: Node) -> None:

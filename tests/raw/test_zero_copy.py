@@ -17,6 +17,7 @@ import triocoro
 from triocoro._corosync import CorosyncEndpoint
 from triocoro._services import CPG
 from triocoro.testing import Node
+from triocoro.testing._cluster.recording import NodeEndpoint
 
 pytestmark = pytest.mark.deadline(30)
 
@@ -127,8 +128,10 @@ async def test_zero_copy_without_room(corosync: Node) -> None:
 
 @of_the_libraries
 async def test_zero_copy_where_the_namespaces_have_gone(corosync: Node) -> None:
-    assert isinstance(corosync.endpoint, CorosyncEndpoint)
-    entrance = corosync.endpoint._namespaces.pidfd
+    assert isinstance(corosync.endpoint, NodeEndpoint)
+    endpoint = corosync.endpoint._endpoint
+    assert isinstance(endpoint, CorosyncEndpoint)
+    entrance = endpoint._namespaces.pidfd
     assert entrance is not None
     pidfds = [entrance()]
     handle = await CorosyncEndpoint("moved", lambda: pidfds[-1]).connect(CPG)

@@ -8,13 +8,17 @@ from typing import Any, cast
 from ..._types import show_payload
 
 
-def immutable(value: object) -> Any:  # noqa: ANN401 - it takes any type
+def immutable(value: object) -> Any:  # noqa: ANN401, PLR0911 - it takes any type
     """Copy a value into one that cannot change later: tuples for lists and sets, text for the keys of mappings.
 
     Of a `memoryview`, whose content changes, only the length is kept.
     """
     if isinstance(value, memoryview):
-        return len(cast("memoryview[int]", value))
+        view = cast("memoryview[int]", value)
+        try:
+            return len(view)
+        except ValueError:
+            return 0  # it was released
     if isinstance(value, bytearray):
         return bytes(value)
     if isinstance(value, Mapping):
