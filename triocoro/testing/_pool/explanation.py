@@ -11,9 +11,10 @@ import attrs
 from .._checkers import Violation, check
 from .._cluster.cluster import Cluster
 from .._cluster.options import ClusterOptions
-from .._history.entries import Fault, Invocation, Note
+from .._history.entries import Fault, Note
 from .._history.history import History
 from .._history.operations import Operation
+from .._timeline.evidence import Evidence
 from .._timeline.logs import LogLine, notable, ring_in_log
 from .._timeline.story import Condition, Kind, NodeState, Story
 from .._timeline.telling import tell
@@ -68,24 +69,16 @@ def _is_uneventful(story: Story) -> bool:
 
 def _evidence(history: History, story: Story, violations: Iterable[Violation]) -> set[int]:
     """The places in the history of what shows the violations: operations, and the messages that were sent meanwhile."""
+    evidence = Evidence(list(history))
     places: set[int] = set()
     for violation in violations:
+        found = evidence.places(violation)
+        places |= found
         for part in violation.evidence:
-            if isinstance(part, Operation):
-                places |= _places_of_operation(history, story, part)
-            else:
-                places |= {index for index, entry in enumerate(history) if entry is part}
+            if isinstance(part, Operation) and part.began in found and part.ended is not None:
+                sent = {sending.index for sending in story.sendings if part.began <= sending.index < part.ended}
+                places |= {part.ended} | sent
     return places
-
-
-def _places_of_operation(history: History, story: Story, operation: Operation) -> set[int]:
-    """The places of an operation; none if it is not of this history."""
-    began = history[operation.began] if operation.began < len(history) else None
-    if not isinstance(began, Invocation) or (began.client, began.name) != (operation.client, operation.name):
-        return set()
-    ended = operation.began if operation.ended is None else operation.ended
-    sent = {sending.index for sending in story.sendings if operation.began <= sending.index < ended}
-    return {operation.began, ended} | sent
 
 
 def _options(options: ClusterOptions, history: History) -> ClusterOptions | None:

@@ -37,11 +37,11 @@ from .._history.entries import (
     Outcome,
     Return,
 )
-from .._history.operations import Operation
 from . import words
 from .axis import axis
 from .bands import network_bands, node_bands
 from .ending import clean_up_begins
+from .evidence import Evidence
 from .lanes import Lanes
 from .story import Kind, Sending, Story
 from .text import Line, merged
@@ -123,8 +123,7 @@ class _Draughtsman:
         """The events of each entry."""
         self._bars: list[Row] = []
         self._missed: list[Row] = []
-        self._alike: dict[tuple[object, ...], list[int]] = defaultdict(list)
-        """The places of entries that may be equal."""
+        self._evidence_of = Evidence(entries)
         self._calls: dict[tuple[str, int], list[int]] = {}
         """The events of calls that have not ended, and those of operations (with negative numbers)."""
 
@@ -318,21 +317,8 @@ class _Draughtsman:
 
     def _evidence(self, violation: Violation) -> list[int]:
         """The events that show a violation."""
-        if not self._alike:
-            for index, entry in enumerate(self._entries):
-                self._alike[_key(entry)].append(index)
-        indices: set[int] = set()
-        for item in violation.evidence:
-            if isinstance(item, Operation):
-                indices.add(item.began)
-            else:
-                indices |= {index for index in self._alike[_key(item)] if self._entries[index] == item}
-        return sorted({number for index in indices for number in self._numbers[index][:1]})
-
-
-def _key(entry: Entry) -> tuple[object, ...]:
-    """What equal entries have in common, and few others."""
-    return type(entry), entry.time, *(getattr(entry, name, None) for name in ("client", "handle", "number"))
+        places = self._evidence_of.places(violation)
+        return sorted({number for index in places for number in self._numbers[index][:1]})
 
 
 def _style(line: Line) -> str:
