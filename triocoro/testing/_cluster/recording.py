@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Hashable
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Final, TypeVar
@@ -14,7 +14,7 @@ from ..._reached import listeners
 from ..._services import Endpoint, ServiceSpec
 from .._history.entries import Fault
 from .._history.history import History, RecordedNode
-from .._history.recording import RecordingEndpoint
+from .._history.recording import EndpointWrapper, RecordingEndpoint
 from .._history.values import immutable
 
 RawT = TypeVar("RawT")
@@ -102,7 +102,7 @@ class Recording:
         return [] if history is None else [Fault(time=history.clock(), verb=verb, arguments=immutable(arguments))]
 
 
-class NodeEndpoint:
+class NodeEndpoint(EndpointWrapper):
     """An endpoint of a node, whose clients are recorded while its cluster is.
 
     Args:
@@ -113,28 +113,13 @@ class NodeEndpoint:
     """
 
     def __init__(self, node: RecordedNode, endpoint: Endpoint, recording: Recording, client: str) -> None:
+        super().__init__(endpoint)
         self._node = node
-        self._endpoint = endpoint
         self._recording = recording
         self._client = client
 
     def __repr__(self) -> str:
         return repr(self._endpoint)
-
-    @property
-    def label(self) -> str:
-        """The name of the daemon in error messages."""
-        return self._endpoint.label
-
-    @property
-    def identity(self) -> Hashable:
-        """Equal for all endpoints of the same node of the same cluster."""
-        return self._endpoint.identity
-
-    @property
-    def pid(self) -> int:
-        """The pid of this endpoint's clients, as it appears in groups."""
-        return self._endpoint.pid
 
     async def connect(self, service: ServiceSpec[RawT, object]) -> RawT:
         """Connect to one of the daemon's services."""

@@ -119,20 +119,11 @@ class _Recorder:
         return result
 
 
-class RecordingEndpoint:
-    """An endpoint that records: pass it to `open_*`, or make it the default endpoint of the application under test.
+class EndpointWrapper:
+    """An endpoint of the same daemon, for clients of the same pid, as the one underneath."""
 
-    Objects of this class come from `History.endpoint`. It records what passes between the SDK and Corosync. That need
-    not be one call for each call of the application: the SDK may make several, or none.
-    """
-
-    def __init__(self, endpoint: Endpoint, *, add: Write, clock: Callable[[], float], client: str, node: int) -> None:
-        self._origin = Origin()
+    def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
-        self._recorder = _Recorder(add, clock, client, node)
-
-    def __repr__(self) -> str:
-        return f"<RecordingEndpoint {self._recorder.client!r} of {self._endpoint!r}>"
 
     @property
     def label(self) -> str:
@@ -148,6 +139,22 @@ class RecordingEndpoint:
     def pid(self) -> int:
         """The pid under which our clients appear in groups."""
         return self._endpoint.pid
+
+
+class RecordingEndpoint(EndpointWrapper):
+    """An endpoint that records: pass it to `open_*`, or make it the default endpoint of the application under test.
+
+    Objects of this class come from `History.endpoint`. It records what passes between the SDK and Corosync. That need
+    not be one call for each call of the application: the SDK may make several, or none.
+    """
+
+    def __init__(self, endpoint: Endpoint, *, add: Write, clock: Callable[[], float], client: str, node: int) -> None:
+        super().__init__(endpoint)
+        self._origin = Origin()
+        self._recorder = _Recorder(add, clock, client, node)
+
+    def __repr__(self) -> str:
+        return f"<RecordingEndpoint {self._recorder.client!r} of {self._endpoint!r}>"
 
     @property
     def wanted(self) -> bool:
