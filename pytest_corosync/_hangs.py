@@ -36,7 +36,6 @@ _BLOCKED: Final = 1.0
 _CLEAN_UP: Final = 5.0
 """Seconds for the test to clean up, before each further step. The end of a block takes at most one."""
 
-
 _ROUNDS: Final = 5
 """How often to collect the tasks of a run that was given up: some wait again when they are ended."""
 
@@ -196,7 +195,7 @@ class Watch:
         if run is None or self._steps > 3 or (self._steps > 1 and is_at_the_same_place):  # noqa: PLR2004 - see below
             raise pytest.fail.Exception(self._message, pytrace=False)
         # First the test; a second later a look at whether it blocks; then what its fixtures have started, too.
-        if self._steps != 2 and not run.cancel(everything=self._steps > 1):  # noqa: PLR2004
+        if self._steps != 2 and not run.cancel(everything=self._steps > 1):  # noqa: PLR2004 - the look
             raise pytest.fail.Exception(self._message, pytrace=False)
 
 

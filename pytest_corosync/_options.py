@@ -207,7 +207,7 @@ def timeout(config: pytest.Config) -> float | None:
 
 
 def timeline(config: pytest.Config) -> Path | None:
-    """The folder for the pages of tests, if there are to be any."""
+    """The folder for the pages of tests; `None`: there are none."""
     return config.stash[_TIMELINE]
 
 

@@ -37,7 +37,7 @@ def sections(item: pytest.Item, error: BaseException | None) -> list[tuple[str, 
     loans = item.stash[LOANS]
     found: list[tuple[str, str]] = []
     for number, loan in enumerate(loans, start=1):
-        title = "corosync" if number == 1 else f"corosync cluster {number}"
+        title = title_of(number)
         parts = [_head(item) if number == 1 else "", loan.explain(failure=failure, violations=violations)]
         if number == 1 and (tasks := _hangs.tasks(item)):
             parts += ["where the tasks were:", tasks]
@@ -49,6 +49,11 @@ def sections(item: pytest.Item, error: BaseException | None) -> list[tuple[str, 
                 (f"{title} node {node.nodeid} log", _log(loan, node.nodeid)) for node in loan.cluster.nodes.values()
             ]
     return found
+
+
+def title_of(number: int) -> str:
+    """The title of the section for a test's cluster, counted from 1."""
+    return "corosync" if number == 1 else f"corosync cluster {number}"
 
 
 def failure_in_words(item: pytest.Item, error: BaseException) -> str:

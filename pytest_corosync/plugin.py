@@ -213,10 +213,9 @@ def pytest_runtest_makereport(
         report.sections += _report.sections(item, error)
         loans = item.stash[LOANS]
         for number, loan in enumerate(loans, start=1):
-            title = "corosync" if number == 1 else f"corosync cluster {number}"
             how_to_enter = item.config.stash[SOURCE].leave_running(loan.cluster)
             if how_to_enter is not None:
-                report.sections.append((f"{title} is left as it is", how_to_enter))
+                report.sections.append((f"{_report.title_of(number)} is left as it is", how_to_enter))
     _timelines.write(item, report, error)
     if report.when == "teardown" and LOANS in item.stash:
         for loan in item.stash[LOANS]:

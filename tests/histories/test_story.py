@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import trio
 import trio.testing
+from support.timeline_pages import record_a_lost_message
 
-import triocoro
 from triocoro.testing import Cluster, Fault, History
 from triocoro.testing._timeline.story import Condition, Kind, Story
 from triocoro.testing._timeline.telling import tell
@@ -16,40 +16,8 @@ def texts(story: Story, kind: Kind) -> list[str]:
     return [event.text for event in story.events if event.kind is kind]
 
 
-async def member(history: History, cluster: Cluster, nodeid: int) -> None:
-    endpoint = history.endpoint(cluster[nodeid], client=f"node {nodeid}")
-    async with triocoro.open_group("chat", endpoint=endpoint) as group:
-        async for _ in group:
-            pass
-
-
-async def record(cluster: Cluster) -> History:
-    """Three members; node 1 is cut off, sends, and is frozen."""
-    history = History()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(member, history, cluster, 2)
-        nursery.start_soon(member, history, cluster, 3)
-        endpoint = history.endpoint(cluster[1], client="node 1")
-        async with triocoro.open_group("chat", endpoint=endpoint) as group:
-            while len(group.view.members) < 3:
-                await group.receive()
-            await group.send_and_wait(b"to all")
-            await cluster.isolate(1)
-            history.fault("isolate", node=1)
-            await group.send_and_wait(b"to nobody")
-            while len(group.view.members) > 1:
-                await group.receive()
-            await cluster.settled()
-            await cluster[1].freeze()
-            history.fault("freeze", node=1)
-            await trio.sleep(0.01)
-            nursery.cancel_scope.cancel()
-    return history
-
-
 async def test_what_happened(corosync_cluster: Cluster) -> None:
-    history = await record(corosync_cluster)
-    await corosync_cluster[1].thaw()
+    history = await record_a_lost_message(corosync_cluster)
     story = tell(history, corosync_cluster.options)
     assert story.nodes == (1, 2, 3)
     assert story.clients == {"node 1": 1, "node 2": 2, "node 3": 3}
