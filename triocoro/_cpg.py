@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Final, final
+from typing import final
 
 import attrs
 import trio
@@ -18,12 +17,11 @@ from ._gathering import gather, gather_each
 from ._membership import Membership
 from ._raw import RawCpg
 from ._services import CPG, CpgSpec, Endpoint, HasEndpoint
+from ._settling import private_group
 from ._stream import StreamStatistics
 from ._types import Address, Buffer, ConfigChange, CpgEvent, GroupEvent, GroupMember, Message, make_address
 
 DEFAULT_MAX_BUFFERED_BYTES = 64 * 2**20
-
-_private_groups: Final = itertools.count(1)
 
 
 @attrs.frozen
@@ -286,8 +284,7 @@ async def open_group(
 
 async def _join_and_leave(address: Address, endpoint: Endpoint) -> None:
     """Join a group of this process alone, and leave it."""
-    name = f"triocoro {address.nodeid} {address.pid} {next(_private_groups)}"
-    async with open_group(name, receive=False, endpoint=endpoint):
+    async with open_group(private_group(address), receive=False, endpoint=endpoint):
         pass
 
 

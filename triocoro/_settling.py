@@ -20,6 +20,8 @@ What has not come back then is lost.
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
 from types import MappingProxyType
@@ -34,7 +36,7 @@ from ._errors import CorosyncError
 from ._outstanding import Outstanding, OwnMessage
 from ._raw import RawCpg
 from ._stream import EVENT_COST
-from ._types import CpgEvent, Message
+from ._types import Address, CpgEvent, Message
 
 STALL: Final = 1.0
 """Seconds without an own delivery after which we look into it."""
@@ -43,7 +45,20 @@ _ROUND_TRIPS: Final = 8
 _RING_BYTES: Final = 1_000_000
 """Somewhat less than the capacity of an event ring, where a message takes its length and 192 bytes."""
 
+_private_groups: Final = itertools.count(1)
+_PRIVATE_GROUP: Final = re.compile(rb"triocoro \d+ \d+ \d+")
+
 _turns: Final = trio.lowlevel.RunVar[WeakValueDictionary[Hashable, trio.StrictFIFOLock]]("turns")
+
+
+def private_group(address: Address) -> str:
+    """The name of a new group for this process alone."""
+    return f"triocoro {address.nodeid} {address.pid} {next(_private_groups)}"
+
+
+def is_private_group(name: bytes) -> bool:
+    """Whether a group is one that a process has made for itself, to find out what has become of its messages."""
+    return _PRIVATE_GROUP.fullmatch(name) is not None
 
 
 @final

@@ -84,6 +84,7 @@ async def test_listening_goes_on_when_the_daemon_is_back(corosync_cluster: Clust
     with node.as_default():
         async with following("listen", "chat") as events, triocoro.open_group("chat", endpoint=other) as group:
             await events.until(event="members")
+            await reach(group, 2)
             await node.kill()
             assert "is gone, or has cut us off; connecting again" in (await events.until(state="lost"))["text"]
             await reach(group, 1)

@@ -12,6 +12,8 @@ import pytest
 from support.histories import history as told
 from support.timeline_pages import data_of, lanes_of, record_a_lost_message
 
+import triocoro
+from triocoro._settling import private_group
 from triocoro.testing import (
     Call,
     Cluster,
@@ -21,6 +23,7 @@ from triocoro.testing import (
     check,
     check_linearizable,
     models,
+    timeline,
     timeline_page,
 )
 from triocoro.testing._timeline.axis import axis
@@ -83,6 +86,21 @@ async def test_the_picture(corosync_cluster: Cluster) -> None:
     assert ("node 1", "is frozen", "fault") in story
     (line,) = (text for _, text, style in story if style == "bad" and "sends" in text)
     assert line.endswith("received by 1, not by 2, 3")
+
+
+async def test_what_the_sdk_does_for_itself_is_not_drawn(corosync_cluster: Cluster) -> None:
+    """A member whose messages stall joins a group of its own for a moment (triocoro/_settling.py)."""
+    history = History()
+    endpoint = history.endpoint(corosync_cluster[1], client="node 1")
+    async with (
+        triocoro.open_group("chat", endpoint=endpoint) as group,
+        triocoro.open_group(private_group(group.address), endpoint=endpoint),
+    ):
+        pass
+    assert lanes_of(data_of(timeline_page(history))) == ["test", "node 1", "chat", "node 2", "node 3"]
+    assert "'triocoro" not in timeline(history)
+    assert "group chat" in timeline(history)
+    assert not check(history, options=corosync_cluster.options)
 
 
 @pytest.mark.corosync_fake_only(reason="no entry is peculiar to real clusters, as test_the_picture shows")

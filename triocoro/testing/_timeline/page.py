@@ -17,6 +17,7 @@ from .._history.history import History, check_history
 from .picture import draw
 from .story import Story
 from .telling import tell
+from .told import told_entries
 
 _SHORT: Final = 120
 
@@ -47,7 +48,7 @@ def timeline_page(
         TypeError: the history is none.
     """
     check_history(history)
-    entries = list(history)
+    entries = told_entries(history)
     short = failure.strip().partition("\n")[0]
     story = tell(history, options, failure=short or None)
     picture = draw(entries, story, violations)

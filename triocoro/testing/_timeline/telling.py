@@ -42,6 +42,7 @@ from .ending import FUNCTIONS, clean_up_begins
 from .network import network_after
 from .sendings import Sendings
 from .story import Condition, End, Event, GroupSpan, Kind, NodeSpan, NodeState, OperationSpan, Sending, Story
+from .told import told_entries
 
 _LONG: Final = 0.05
 """Seconds after which it is worth a line that a call was given up."""
@@ -97,7 +98,7 @@ def tell(
         died: the nodes whose daemons ended, although nothing in the history made them.
         failure: why the test failed, at the end of the history. When it did, the clean-up had not begun yet.
     """
-    return _Teller(list(history), history.dropped, options).story(log, died, failure)
+    return _Teller(told_entries(history), history.dropped, options).story(log, died, failure)
 
 
 class _Teller:
