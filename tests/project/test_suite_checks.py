@@ -36,13 +36,14 @@ def test_leaks_are_found(pytester: pytest.Pytester, tmp_path: Path) -> None:
     shared = Path(f"/dev/shm/qb-triocoro-{os.getpid()}")
     pytester.makepyfile(
         f"""
-        import os, subprocess, threading, time
+        import os, socket, subprocess, threading, time
         import trio
 
         left = []
 
         def test_it():
             left.append(os.open({str(tmp_path)!r}, os.O_RDONLY))
+            left.append(socket.socket(socket.AF_UNIX))
             left.append(subprocess.Popen(["setsid", "sleep", "8"]))
             left.append(threading.Thread(target=time.sleep, args=(8,), name="loiterer", daemon=True))
             left[-1].start()
@@ -62,7 +63,8 @@ def test_leaks_are_found(pytester: pytest.Pytester, tmp_path: Path) -> None:
             "the run left behind:",
             "process *: sleep 8 ",
             f"shared memory: {shared.name}",
-            f"fd *: {tmp_path}",
+            f"fd *: {tmp_path}, there since test_leaks_are_found.py::test_it",
+            "fd *: socket:*, <socket.socket fd=* family=*1, *>, there since test_leaks_are_found.py::test_it",
             "thread: loiterer (*)",
         ]
     )
