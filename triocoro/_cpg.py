@@ -259,7 +259,7 @@ async def open_group(
     _validate.boolean(totem_changes, "totem_changes")
     _validate.boolean(receive, "receive")
     _validate.positive(max_buffered_bytes, "max_buffered_bytes")
-    raw, connection = await open_connection(CpgSpec(initial_totem_conf=totem_changes), endpoint)
+    raw, connection = await open_connection(CpgSpec(initial_totem_conf=True), endpoint)
     try:
         nodeid = await connection.requests.run(raw.local_nodeid)
     except BaseException:

@@ -270,7 +270,10 @@ def _serve(channel: socket.socket, name: str, nodeid: int, holder: int) -> None:
     """Run a client process, until the other end of the channel is closed."""
     # The process at the other end handles Control-C.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    pidfd = os.pidfd_open(holder)
+    try:
+        pidfd = os.pidfd_open(holder)
+    except ProcessLookupError:  # the run was ended meanwhile, and its cluster with it
+        os._exit(1)
     endpoint = CorosyncEndpoint(f"node {nodeid}", namespaces=lambda: pidfd)
 
     def write(kind: str, value: object) -> None:

@@ -16,9 +16,9 @@ import triocoro
 import triocoro.lowlevel
 from triocoro import ConfigChange, Message, QuorumChange, TotemChange, VotequorumNodelist
 from triocoro._raw import RawCpg
-from triocoro._services import CPG, CpgSpec
+from triocoro._services import CPG
 from triocoro.lowlevel import Dispatch
-from triocoro.testing import Call, Cancellation, Cluster, Delivery, FakeCluster, Fault, History, Loss, Return, check
+from triocoro.testing import Call, Cancellation, Cluster, Delivery, Fault, History, Loss, Return, check
 
 
 def events(history: Iterable[Any], kind: type[Any]) -> list[Any]:
@@ -118,22 +118,16 @@ def test_text_that_is_not_a_history_is_refused(line: str) -> None:
         History.from_json_lines(f"{line}\n")
 
 
-async def test_the_initial_totem_change_is_hidden_unless_requested(corosync_cluster: Cluster) -> None:
-    # The recording endpoint always requests the initial totem change, and hides it from clients that do not.
-    history = History()
-    for requested in (False, True):
-        raw = await history.endpoint(corosync_cluster[1], client=str(requested)).connect(
-            CpgSpec(initial_totem_conf=requested)
-        )
-        await join(raw, b"g")
-        kinds: list[type[Any]] = []
-        while len([entry for entry in history if isinstance(entry, Delivery) and entry.client == str(requested)]) < 2:
-            await trio.lowlevel.wait_readable(raw.fileno())
-            kinds += [type(event) for event in raw.dispatch(100, 10_000)[1]]
-        assert kinds == ([ConfigChange, TotemChange] if requested else [ConfigChange])
-        raw.close()
-        await raw.wait_closed()
-    assert len(events(history, TotemChange)) == 2
+async def test_the_ring_that_a_group_begins_in_is_recorded(corosync_cluster: Cluster) -> None:
+    """Whether or not the application asks for it."""
+    for totem_changes in (False, True):
+        history = History()
+        endpoint = history.endpoint(corosync_cluster[1], client="one")
+        async with triocoro.open_group("g", totem_changes=totem_changes, endpoint=endpoint) as group:
+            await group.send_and_wait(b"x")
+            received = [type(await group.receive()) for _ in range(3 if totem_changes else 2)]
+        assert received == [ConfigChange, *([TotemChange] if totem_changes else []), Message]
+        assert len(events(history, TotemChange)) == 1
 
 
 def told(events: Iterable[object]) -> list[object]:
@@ -176,31 +170,6 @@ async def test_a_recorded_client_gets_the_same_events_as_another_one(corosync_cl
     without, recorded = [told((await caught_up(handle))[0]) for handle in handles]
     assert without == recorded != []
     await close(*handles)
-
-
-@pytest.mark.corosync_fake_only(reason="on a real cluster, no other join can be timed into a join")
-@pytest.mark.parametrize("knows_a_ring", [False, True])
-async def test_a_change_of_another_group_before_the_own_join(
-    autojump_clock: trio.testing.MockClock,  # noqa: ARG001 - using the fixture installs the clock
-    *,
-    knows_a_ring: bool,
-) -> None:
-    async with FakeCluster(nodes=2, latency=1) as cluster:
-        endpoints = (cluster[1].endpoint, History().endpoint(cluster[1], client="one"))
-        handles = [await endpoint.connect(CPG) for endpoint in endpoints]
-        if knows_a_ring:
-            await cluster.isolate(2)
-            await cluster.heal()
-        other = await cluster[2].endpoint.connect(CPG)
-        await join(other, b"other")
-        await trio.sleep(0.5)
-        for number, handle in enumerate(handles):
-            await handle.join(b"%d" % number)
-        await trio.sleep(2)
-        await cluster.isolate(2)
-        without, recorded = [told(handle.dispatch(100, 10_000)[1]) for handle in handles]
-        assert without == recorded
-        await close(*handles, other)
 
 
 async def test_numbers_that_json_cannot_express(corosync_cluster: Cluster) -> None:

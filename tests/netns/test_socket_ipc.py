@@ -116,7 +116,6 @@ async def test_calls_notice_the_death(corosync: Node) -> None:
     await close(cpg, cfg, cmap)
 
 
-@pytest.mark.unrecorded
 async def test_waiting_events_are_counted(corosync: Node) -> None:
     handle, other = await joined(corosync.endpoint), await joined(corosync.endpoint, b"other")
     assert not handle.hangs_up

@@ -451,8 +451,6 @@ async def test_how_many_messages_fit_before_one_has_to_wait(corosync: Node, size
     assert count == fits
 
 
-# A handle that records asks for one more event, which would wait here, too.
-@pytest.mark.unrecorded
 @pytest.mark.corosync(nodes=1)
 @pytest.mark.parametrize("size, fits", [(8_028, 128), (8_032, 127), (40_300, 25), (300_000, 3)])
 async def test_how_many_deliveries_fit(corosync: Node, size: int, fits: int) -> None:

@@ -26,7 +26,7 @@ from triocoro.lowlevel import CpgHandle, CpgModelFlag, Dispatch, IterationType
 from triocoro.testing import Cluster, Node
 
 # A recorded handle asks for one more event, and hides it: on real nodes that can be seen at this level.
-pytestmark = [pytest.mark.deadline(20), pytest.mark.unrecorded]
+pytestmark = pytest.mark.deadline(20)
 
 
 @asynccontextmanager

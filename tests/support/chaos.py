@@ -10,10 +10,10 @@ import trio
 
 import triocoro
 from support.observers import again, quorum, votes
-from triocoro.testing import Cluster, History, RecordingEndpoint
+from triocoro.testing import Cluster, FakeCluster, History, NetnsCluster, RecordingEndpoint
 
-_PACE = 0.01
-"""Seconds between two messages of a member, or two questions."""
+_PACE = {FakeCluster: 0.01, NetnsCluster: 0.03}
+"""Seconds between two messages of a member, or two questions: a real ring takes much longer to form."""
 _LIFE = 50
 """Messages that a member of group b sends before it leaves, and comes again; those of a stay, if they can."""
 _LOAD = 0.1
@@ -30,14 +30,15 @@ async def chaos(cluster: Cluster) -> History:
     """
     history = History()
     cluster.record(history)
+    pace = next(seconds for kind, seconds in _PACE.items() if isinstance(cluster, kind))
     async with trio.open_nursery() as nursery:
         for nodeid, node in cluster.nodes.items():
             for group in ("a", "b"):
                 member = history.endpoint(node, client=f"{group}{nodeid}")
-                nursery.start_soon(again, partial(_member, member, group))
+                nursery.start_soon(again, partial(_member, member, group, pace))
             for role, observe in (("v", votes), ("q", quorum)):
                 observer = history.endpoint(node, client=f"{role}{nodeid}")
-                nursery.start_soon(again, partial(observe, observer, lambda: _PACE))
+                nursery.start_soon(again, partial(observe, observer, lambda: pace))
         await _faults(cluster)
         nursery.cancel_scope.cancel()
     return history
@@ -74,11 +75,11 @@ async def _faults(cluster: Cluster) -> None:
     await settled()
 
 
-async def _member(endpoint: RecordingEndpoint, group: str) -> None:
+async def _member(endpoint: RecordingEndpoint, group: str, pace: float) -> None:
     with suppress(triocoro.MessageLostError):
         async with triocoro.open_group(group, endpoint=endpoint) as member:
             for number in itertools.islice(_numbers, None if group == "a" else _LIFE):
                 await member.send(f"message {number}".encode())
-                with trio.move_on_after(_PACE):
+                with trio.move_on_after(pace):
                     async for _ in member:
                         pass

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import itertools
-import math
 import select
 from collections.abc import Awaitable, Callable, Generator, Hashable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,8 +18,8 @@ from ..._endpoint import default_endpoint
 from ..._errors import CorosyncError
 from ..._forks import Origin
 from ..._raw import MulticastStatus
-from ..._services import CpgSpec, Endpoint, ServiceSpec
-from ..._types import Address, ConfigChange, Message, MessageLost, TotemChange
+from ..._services import Endpoint, ServiceSpec
+from ..._types import Address, Message, MessageLost
 from .clock import HistoryClock
 from .entries import Call, Cancellation, Delivery, Entry, Failure, Loss, Return
 from .log import Part, bytes_of, places
@@ -185,14 +184,6 @@ class RecordingEndpoint(EndpointWrapper):
         )
         if not isinstance(service, ServiceSpec):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"service must be a ServiceSpec, not {type(service).__name__}")
-        if isinstance(service, CpgSpec):
-            # The history needs the ring that a member starts in, even if the client has not asked for it.
-            asked_for = service.initial_totem_conf
-            handle = await self._connect(attrs.evolve(service, initial_totem_conf=True))
-            return cast("RawT", handle if asked_for else _WithoutInitialTotem(handle))
-        return cast("RawT", await self._connect(service))
-
-    async def _connect(self, service: ServiceSpec[object, object]) -> object:
         recorder = self._recorder
         handle = next(recorder.handles)
         raws: list[object] = []
@@ -207,27 +198,10 @@ class RecordingEndpoint(EndpointWrapper):
             return Address(recorder.node, self.pid)
 
         await recorder.call(handle, f"connect_{service.name}", attrs.asdict(service), action)
-        return _RecordingHandle(raws[0], recorder, handle)
+        return cast("RawT", _RecordingHandle(raws[0], recorder, handle))
 
 
-class _Wrapper:
-    """Passes on what it does not do itself to the handle below."""
-
-    def __init__(self, below: Any) -> None:  # noqa: ANN401 - a handle of any service
-        self._below = below
-
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - any attribute of the handle
-        attribute = self._wrapped(name, getattr(self._below, name))
-        if inspect.isroutine(attribute):
-            setattr(self, name, attribute)  # found at once the next time
-        return attribute
-
-    def _wrapped(self, name: str, attribute: Any) -> Any:  # noqa: ANN401 - as above; for others to override
-        del name
-        return attribute
-
-
-class _RecordingHandle(_Wrapper):
+class _RecordingHandle:
     """Wraps a raw handle of any service, and records what passes through it.
 
     Args:
@@ -237,15 +211,23 @@ class _RecordingHandle(_Wrapper):
     """
 
     def __init__(self, raw: Any, recorder: _Recorder, number: int) -> None:  # noqa: ANN401 - of any service
-        super().__init__(raw)
+        self._below = raw
         self._recorder = recorder
         self._number = number
         self._clock = recorder.clock.of_this_run() if isinstance(recorder.clock, HistoryClock) else recorder.clock
         self._lost = False
         self._closing = False
         self._incomplete: Sequence[object] = ()
+        self._has_copied = False
+        """Whether `dispatch` has copied the next piece already."""
 
-    def _wrapped(self, name: str, attribute: Any) -> Any:  # noqa: ANN401 - any attribute of the handle
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - any attribute of the handle
+        attribute = self._recorded(name, getattr(self._below, name))
+        if inspect.isroutine(attribute):
+            setattr(self, name, attribute)  # found at once the next time
+        return attribute
+
+    def _recorded(self, name: str, attribute: Any) -> Any:  # noqa: ANN401 - as above
         if not inspect.iscoroutinefunction(attribute) or name == "wait_closed":
             return attribute
         signature = inspect.signature(attribute)
@@ -306,10 +288,14 @@ class _RecordingHandle(_Wrapper):
                 self._add_deliveries(events)
             else:
                 self._incomplete = events
+                self._has_copied = True
         return taken, events
 
     def complete(self) -> bool:
         """Copy a further piece of huge messages. The events that were taken are recorded once all have arrived."""
+        if self._has_copied:
+            self._has_copied = False
+            return False
         complete: bool = self._below.complete()
         if complete and self._incomplete:
             events, self._incomplete = self._incomplete, ()
@@ -341,64 +327,3 @@ class _RecordingHandle(_Wrapper):
             arguments = {"leave": leave, **({"reason": reason} if reason else {})}
             self._recorder.write(Call, self._number, number=number, function="close", arguments=arguments)
         self._below.close(leave=leave, reason=reason)
-
-
-class _WithoutInitialTotem(_Wrapper):
-    """A CPG handle for a client that has not asked for the totem change that comes with a join.
-
-    The client gets all other totem changes. The one to hide comes once the join is accepted, with the first change of
-    any group on the node: right after the first `ConfigChange` at the latest (exec/cpg.c: notify_lib_joinlist). It
-    repeats the totem change before it, if the handle has had one.
-
-    One case is ambiguous: the handle has had no totem change yet, and the ring changes between the join and its
-    `ConfigChange`. The change to hide and the ring's own then look the same in either order. We hide the first one, so
-    the client may learn of its ring right after its own join instead of right before it.
-    """
-
-    def __init__(self, recording: Any) -> None:  # noqa: ANN401 - a stand-in for RawCpg
-        super().__init__(recording)
-        # How many events were waiting before the join and are not taken yet; infinite before the join.
-        self._earlier: float = math.inf
-        self._last: TotemChange | None = None
-        self._is_member = False
-        self._is_past = False
-
-    async def join(self, group: bytes) -> None:
-        """Join a group."""
-        is_first = self._earlier == math.inf
-        if is_first:
-            self._earlier = self._below.waiting()
-        try:
-            await self._below.join(group)
-        except CorosyncError:
-            if is_first:
-                self._earlier = math.inf
-            raise
-
-    def dispatch(self, max_events: int, max_bytes: int) -> tuple[int, Sequence[Any]]:
-        """Take the waiting events, without the one to hide."""
-        taken, events = self._below.dispatch(max_events, max_bytes)
-        if self._is_past:
-            self.__dict__["dispatch"] = self._below.dispatch  # the next one has nothing to hide
-            return taken, events
-        return taken, list(self._without_hidden(events))
-
-    def _without_hidden(self, events: Sequence[Any]) -> Iterator[Any]:
-        for event in events:
-            if self._is_past or not self._is_hidden(event):
-                yield event
-
-    def _is_hidden(self, event: object) -> bool:
-        if self._is_member:
-            # The first event after our own join, and nothing was hidden before it.
-            self._is_past = True
-            return isinstance(event, TotemChange)
-        self._is_member = isinstance(event, ConfigChange)
-        if not isinstance(event, TotemChange):
-            return False
-        self._earlier -= 1
-        # A change that differs from the last one announces a new ring. If it was the one to hide after all, the next
-        # one repeats it.
-        self._is_past = self._earlier < 0 and self._last in (None, event)
-        self._last = event
-        return self._is_past
