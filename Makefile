@@ -5,6 +5,7 @@
 # make lint, make fake, make real   the parts of make test; ARGS="-k name" goes to pytest, which uses all cores. make real
 #                   skips the tests that use no cluster
 # make coverage     branch coverage of the fake and the real tests together; fails below the gate in pyproject.toml
+# make long         the tests that make test leaves to it, in both modes: all mutants of the fake, more seeds and messages
 # make bounds       measure what has a limit of time or CPU, and fail if one is exceeded; needs a quiet machine
 # make bench        measure beside C and Trio: docs/benchmarks.md; takes ROUNDS=5, ONLY="64 B", BASE=<commit>, SAVE=1
 # make browser      look at the pages of histories, and the example of a web page, in Chromium (apt install chromium);
@@ -68,7 +69,7 @@ SMOKES := docs fuzz-smoke hostile-smoke soak-smoke sanitize-smoke bench-smoke pa
 # These show in half a minute that the SDK and real clusters work.
 REAL_SMOKE := tests/sdk/test_death.py tests/plugin/test_downstream.py
 
-.PHONY: setup demo test lint ruff mypy pyright types flake8 fake real coverage bounds bench bench-smoke browser flake flake-smoke fuzz fuzz-smoke soak soak-smoke restarts sanitize sanitize-smoke smoke hostile hostile-smoke recordings unprivileged \
+.PHONY: setup demo test lint ruff mypy pyright types flake8 fake real coverage long bounds bench bench-smoke browser flake flake-smoke fuzz fuzz-smoke soak soak-smoke restarts sanitize sanitize-smoke smoke hostile hostile-smoke recordings unprivileged \
     elsewhere elsewhere-smoke debian pythons floors package package-smoke docs docs-links lock man
 
 setup: $(READY)
@@ -120,6 +121,11 @@ coverage: setup
 	$(BIN)/coverage run -m pytest --corosync=real --numprocesses=auto --dist=worksteal $(ARGS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report $(if $(ARGS),--fail-under=0)
+
+long: export LONG := only
+long: setup
+	$(BIN)/python -m pytest --corosync=fake --numprocesses=auto --dist=worksteal $(ARGS)
+	$(BIN)/python -m pytest --corosync=real --numprocesses=auto --dist=worksteal --skip-without-cluster $(ARGS)
 
 bounds: setup
 	BOUNDS=only $(BIN)/python -m pytest --corosync=fake $(ARGS)

@@ -8,6 +8,7 @@ pytest_plugins = [
     "support.fixtures.crashes",
     "support.fixtures.deadline",
     "support.fixtures.leaks",
+    "support.fixtures.long",
     "support.fixtures.figures",
     "support.fixtures.conformance",
     "support.fixtures.inner_runs",

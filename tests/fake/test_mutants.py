@@ -9,7 +9,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -30,13 +30,21 @@ _BOUND = 60
 
 _BY_CHECKERS = caught_by_checkers.MUTANTS
 _BY_SUITE = caught_by_suite.MUTANTS
+_EVERY = 4
+"""One of so many mutants is looked at always, the others by `make long`."""
 _CLUSTERS = {json.dumps(mutant.cluster): mutant.cluster for mutant in _BY_CHECKERS.values()}
+
+
+def names(mutants: Iterable[str]) -> list[Any]:
+    """The names of mutants, most of them marked as long."""
+    long = pytest.mark.long
+    return [name if number % _EVERY == 0 else pytest.param(name, marks=long) for number, name in enumerate(mutants)]
 
 
 def python(mutant: Mutant | None, *args: str) -> subprocess.CompletedProcess[str]:
     """Run Python in a new process, with the mutant if there is one."""
     # Other plugins of pytest take more time to load than a test does.
-    environment = {**os.environ, "PYTHONPATH": str(_ROOT / "tests"), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(_ROOT / "tests"), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "LONG": ""}
     if mutant is not None:
         environment[hook.VARIABLE] = json.dumps([mutant.full_module, mutant.old, mutant.new])
     return subprocess.run(
@@ -58,13 +66,13 @@ def run_pytest(mutant: Mutant | None, *tests: str) -> subprocess.CompletedProces
     return python(mutant, "-m", "pytest", *options, "--corosync=fake", "-q", *tests)
 
 
-@pytest.mark.parametrize("name", _BY_CHECKERS)
+@pytest.mark.parametrize("name", names(_BY_CHECKERS))
 def test_the_checkers_find_it(name: str) -> None:
     mutant = _BY_CHECKERS[name]
     assert mutant.caught_by in {violation.rule for violation in recorded(mutant, mutant.cluster)}
 
 
-@pytest.mark.parametrize("name", _BY_SUITE)
+@pytest.mark.parametrize("name", names(_BY_SUITE))
 def test_the_suite_finds_it(name: str) -> None:
     mutant = _BY_SUITE[name]
     result = run_pytest(mutant, str(mutant.caught_by))

@@ -6,11 +6,12 @@ from contextlib import AsyncExitStack
 
 import pytest
 import trio
+import trio.testing
 from support.streams import until
 
 import triocoro
 from triocoro import ConfigChange, EventStream, Message, QuorumChange, QuorumEvent, TotemChange
-from triocoro.testing import Cluster
+from triocoro.testing import Cluster, FakeCluster
 
 
 async def decided_about(changes: EventStream[QuorumEvent], *nodes: int) -> QuorumChange:
@@ -89,3 +90,20 @@ async def test_a_leave_is_no_change_of_the_ring(corosync_cluster: Cluster) -> No
         await group.send(b"after the leave")
         kinds = [type(await group.receive()) for _ in range(5)]
         assert kinds == [ConfigChange, TotemChange, ConfigChange, ConfigChange, Message]
+
+
+@pytest.mark.corosync_fake_only(reason="on a real cluster, no other join can be timed into a join")
+async def test_the_ring_may_be_told_before_the_own_join(
+    autojump_clock: trio.testing.MockClock,  # noqa: ARG001 - using the fixture installs the clock
+) -> None:
+    async with FakeCluster(nodes=2, latency=1) as cluster, trio.open_nursery() as nursery:
+
+        async def join_another() -> None:
+            async with triocoro.open_group("another", endpoint=cluster[2]):
+                await trio.sleep_forever()
+
+        nursery.start_soon(join_another)
+        await trio.sleep(0.5)
+        async with triocoro.open_group("g", totem_changes=True, endpoint=cluster[1]) as group:
+            assert [type(await group.receive()) for _ in range(2)] == [TotemChange, ConfigChange]
+        nursery.cancel_scope.cancel()
