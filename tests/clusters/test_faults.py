@@ -13,6 +13,7 @@ import trio
 import trio.testing
 from support.external_programs import ask
 from support.fixtures.figures import Bound
+from support.fixtures.long import long
 from trio.testing import MockClock
 
 import triocoro
@@ -20,8 +21,6 @@ from pytest_corosync.plugin import ClusterFactory
 from triocoro import ConfigChange, CorosyncUnavailableError, MemberChange, Message, Reason, VotequorumNodelist
 from triocoro.testing import Cluster, FakeCluster, NetnsCluster
 from triocoro.testing._cluster.network import Network
-
-_ROUNDS = 20
 
 
 async def members_of(cluster: Cluster) -> dict[int, tuple[int, ...]]:
@@ -407,7 +406,8 @@ async def test_settling_takes_longer_with_a_longer_token(
 
 
 @pytest.mark.deadline(240)
-async def test_many_partitions(corosync_cluster: Cluster, bound: Bound) -> None:
+@pytest.mark.parametrize("rounds", [5, *long(20)])
+async def test_many_partitions(corosync_cluster: Cluster, rounds: int, bound: Bound) -> None:
     """Round after round, each seen by all."""
     cuts: list[float] = []
     heals: list[float] = []
@@ -418,7 +418,7 @@ async def test_many_partitions(corosync_cluster: Cluster, bound: Bound) -> None:
         await corosync_cluster.settled()
         times.append(time.monotonic() - start)
 
-    for number in range(_ROUNDS):
+    for number in range(rounds):
         alone = number % 3 + 1
         await timed(partial(corosync_cluster.isolate, alone), cuts)
         assert await quorate_nodes(corosync_cluster) == {1, 2, 3} - {alone}

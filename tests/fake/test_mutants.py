@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from mutants import caught_by_checkers, caught_by_suite, hook
 from mutants.mutant import Mutant
+from support.fixtures.long import long
 
 from triocoro.testing import FakeCluster, History, Rule, Violation, check
 
@@ -37,8 +38,7 @@ _CLUSTERS = {json.dumps(mutant.cluster): mutant.cluster for mutant in _BY_CHECKE
 
 def names(mutants: Iterable[str]) -> list[Any]:
     """The names of mutants, most of them marked as long."""
-    long = pytest.mark.long
-    return [name if number % _EVERY == 0 else pytest.param(name, marks=long) for number, name in enumerate(mutants)]
+    return [each for number, name in enumerate(mutants) for each in (long(name) if number % _EVERY else [name])]
 
 
 def python(mutant: Mutant | None, *args: str) -> subprocess.CompletedProcess[str]:

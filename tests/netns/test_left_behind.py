@@ -18,6 +18,8 @@ import attrs
 import pytest
 import trio
 from support.fixtures.figures import Bound
+from support.fixtures.inner_runs import FEW_PLUGINS
+from support.fixtures.long import long
 from support.traces import (
     Machine,
     Marked,
@@ -242,6 +244,7 @@ def run_pytest(marked: Marked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         process = subprocess.Popen(
             [sys.executable, "-m", "pytest", "--corosync=real", f"--basetemp={tmp_path}/base", *arguments],
             cwd=tmp_path,
+            env={**os.environ, **FEW_PLUGINS},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
         )
@@ -253,7 +256,7 @@ def run_pytest(marked: Marked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         marked.kill()
 
 
-@pytest.mark.parametrize("name", ["running", "broken", "forked"])
+@pytest.mark.parametrize("name", ["running", *long("broken", "forked")])
 def test_pytest_killed_in_mid_test(name: str, run_pytest: Callable[..., Run], bound: Bound) -> None:
     run = run_pytest(f"test_suite.py::test_{name}")
     run.wait_for(lambda: run.tests_that_wait() == 1)
@@ -265,7 +268,7 @@ def test_pytest_killed_in_mid_test(name: str, run_pytest: Callable[..., Run], bo
     bound(f"from SIGKILL of pytest to nothing, {name}: seconds", seconds, GONE_BOUND)
 
 
-@pytest.mark.parametrize("processes", [1, 4, _OF_THREE], ids=["supervisor", "holders", "daemons"])
+@pytest.mark.parametrize("processes", [*long(1, 4), _OF_THREE], ids=["supervisor", "holders", "daemons"])
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=["killed", "interrupted"])
 def test_pytest_ended_while_a_cluster_starts(
     processes: int,
@@ -285,7 +288,7 @@ def test_pytest_ended_while_a_cluster_starts(
     assert run.tests_that_wait() == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGKILL, *long(signal.SIGTERM, signal.SIGINT)])
 def test_pytest_ended_with_two_clusters(number: signal.Signals, run_pytest: Callable[..., Run]) -> None:
     run = run_pytest("test_suite.py::test_two")
     run.wait_for(lambda: run.tests_that_wait() == 1)

@@ -13,6 +13,7 @@ from typing import Any
 import attrs
 import pytest
 import trio
+from support.fixtures.long import long
 
 import triocoro
 from triocoro import Group, Message, lowlevel
@@ -161,7 +162,7 @@ def test_an_interrupt_from_the_keyboard_loses_no_event() -> None:
 
 # With the default token, a busy machine now and then breaks the ring, which costs messages.
 @pytest.mark.corosync(token=3000)
-@pytest.mark.parametrize("messages", [8_000, pytest.param(20_000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("messages", [8_000, *long(20_000)])
 @pytest.mark.deadline(LIMIT)
 async def test_torture(corosync_cluster: Cluster, messages: int, figure: Any) -> None:
     began, cpu = time.monotonic(), time.process_time()

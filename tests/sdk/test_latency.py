@@ -14,6 +14,7 @@ import pytest
 import trio
 from support.fixtures.figures import Figure
 from support.fixtures.inner_runs import Run
+from support.fixtures.long import long
 from support.histories import history
 from support.random_faults import random_faults
 
@@ -454,7 +455,7 @@ def rules_broken(seed: int, latency: float, jitter: float) -> set[Rule]:
     return {violation.rule for violation in check(run)} | ({Rule.SELF_DELIVERY} if lost else set())
 
 
-@pytest.mark.parametrize("seeds", [6, pytest.param(25, marks=pytest.mark.long)])
+@pytest.mark.parametrize("seeds", [6, *long(25)])
 @pytest.mark.parametrize("latency, jitter", TIMES)
 def test_recorded_runs_break_no_rule(latency: float, jitter: float, seeds: int, figure: Figure) -> None:
     messages = 0
