@@ -165,7 +165,7 @@ def test_anyio_runs_it(run: Run) -> None:
             async with triocoro.open_group("chat") as group:
                 await group.send_and_wait(b"unharmed")
         """
-    result = run(source, "--corosync-timeout=0.3")
+    result = run(source, "--corosync-timeout=0.3", "-p", "anyio")
     result.assert_outcomes(passed=1, failed=1)
     result.stdout.fnmatch_lines(["where the tasks were:", "*.py:* in test_hangs: await anyio.sleep_forever()"])
 

@@ -100,7 +100,9 @@ async def group(corosync_cluster):
 @pytest.mark.anyio
 async def test_three(group):
     assert (await group.send_and_wait(b"hello")).payload == b"hello"
-"""
+""",
+        "-p",
+        "anyio",
     )
     result.assert_outcomes(passed=2)
 

@@ -287,6 +287,8 @@ def test_without_pytest_trio(run: Run) -> None:
     """,
         "-p",
         "no:trio",
+        "-p",
+        "anyio",
     )
     result.assert_outcomes(passed=4)
 

@@ -51,10 +51,15 @@ def _modules() -> list[ModuleType]:
 
 def _places(module: ModuleType) -> Iterator[tuple[str, str]]:
     names = vars(module)
-    if not any(value is reached or _leads_to_it(value) for value in list(names.values())):
+    values = list(names.values())
+    has_it = any(value is reached for value in values)
+    if not has_it and not any(map(_leads_to_it, values)):
         return
     try:
-        tree = ast.parse(inspect.getsource(module))
+        source = inspect.getsource(module)
+        if not has_it and reached.__name__ not in source:  # most modules that use triocoro
+            return
+        tree = ast.parse(source)
     except (OSError, TypeError, SyntaxError):
         return
     for node in ast.walk(tree):
