@@ -384,8 +384,11 @@ async def test_dispatch_one_and_blocking() -> None:
 
     async def notify(event: CmapChange) -> None:
         heard.append(event.new)
-        # A callback may use its own handle.
-        assert (await handle.get(event.key)).value == event.new
+        # A callback may use its own handle. The key may have changed again meanwhile.
+        value = (await handle.get(event.key)).value
+        assert isinstance(value, int)
+        assert isinstance(event.new, int)
+        assert value >= event.new
         if event.new == 3:
             await handle.finalize()
 
