@@ -12,7 +12,7 @@ import triocoro
 from support.observers import again, quorum, votes
 from triocoro.testing import Cluster, FakeCluster, History, NetnsCluster, RecordingEndpoint
 
-_PACE = {FakeCluster: 0.01, NetnsCluster: 0.03}
+_PACE = {FakeCluster: 0.01, NetnsCluster: 0.06}
 """Seconds between two messages of a member, or two questions: a real ring takes much longer to form."""
 _LIFE = 50
 """Messages that a member of group b sends before it leaves, and comes again; those of a stay, if they can."""
