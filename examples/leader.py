@@ -14,13 +14,12 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 
 import trio
 
 import triocoro
-from triocoro import ConfigChange, EventStream, Group, QuorumChange, QuorumEvent, RingId, TotemChange
+from triocoro import PrimaryChange, View, Views
 
 
 class Candidate:
@@ -38,72 +37,40 @@ class Candidate:
         self._work = work
         self._group = group
         self._patience = patience
-        self._forget()
-
-    def _forget(self) -> None:
-        self._term = trio.CancelScope()
-        self._changed = trio.Event()
-        self._first = False
-        self._ring: RingId | None = None
-        self._quorum: QuorumChange | None = None
-
-    @property
-    def elected(self) -> bool:
-        """Whether this node shall lead: the first member, in a quorate partition.
-
-        The group and the quorum service tell of a change independently of each other, so both must be of one ring.
-        """
-        return self._first and self._quorum is not None and self._quorum.quorate and self._quorum.ring_id == self._ring
+        self._primary = False
 
     async def run(self) -> None:
         """Be a candidate, until cancelled. When the daemon dies, stop the work, and go on when it is back."""
-        async for session in triocoro.sessions(open_both, self._group):
-            self._forget()
-            async with session as (group, changes), trio.open_nursery() as nursery:
+        async for session in triocoro.sessions(triocoro.open_views, self._group):
+            async with session as views, trio.open_nursery() as nursery:
                 patience = await gives_up_after() * 2 if self._patience is None else self._patience
-                nursery.start_soon(self._watch_group, group)
-                nursery.start_soon(self._watch_quorum, changes)
+                term = trio.CancelScope()
+                term.cancel()
                 while True:
-                    await self._lead(patience)
+                    if await self._must_step_down(views):
+                        term.cancel()
+                    if term.cancel_called and self.elected(views):
+                        term = trio.CancelScope()
+                        nursery.start_soon(self._lead, patience, term)
 
-    async def _lead(self, patience: float) -> None:
-        while not self.elected:
-            await self._changed.wait()
-        with trio.CancelScope() as self._term:
+    def elected(self, views: Views) -> bool:
+        """Whether this node shall lead: the first member, in a quorate partition."""
+        return self._primary and views.view is not None and views.view.members[0] == views.address
+
+    async def _must_step_down(self, views: Views) -> bool:
+        """Wait for a change; whether a leader must not go on after it."""
+        before = views.view
+        event = await views.receive()
+        if isinstance(event, (View, PrimaryChange)):
+            self._primary = event.primary
+        # Members that have been away, or that have missed us, may have had another leader.
+        away = isinstance(event, View) and before is not None and {*before.members} & {*event.members} - event.together
+        return bool(away) or not self.elected(views)
+
+    async def _lead(self, patience: float, term: trio.CancelScope) -> None:
+        with term:
             await trio.sleep(patience)
             await self._work()
-            await trio.sleep_forever()  # it is done, and stays so until another node leads
-
-    async def _watch_group(self, group: Group) -> None:
-        async for event in group:
-            if isinstance(event, ConfigChange):
-                self._first = event.members[0] == group.address
-            elif isinstance(event, TotemChange):
-                self._ring = event.ring_id
-            self._decide()
-
-    async def _watch_quorum(self, changes: EventStream[QuorumEvent]) -> None:
-        async for change in changes:
-            if isinstance(change, QuorumChange):
-                self._quorum = change
-            self._decide()
-
-    def _decide(self) -> None:
-        if not self.elected:
-            self._term.cancel()
-        self._changed.set()
-        self._changed = trio.Event()
-
-
-@asynccontextmanager
-async def open_both(group_name: str) -> AsyncGenerator[tuple[Group, EventStream[QuorumEvent]], None]:
-    """The membership of a group, with its rings, and the changes of the quorum."""
-    async with (
-        triocoro.open_quorum() as quorum,
-        quorum.track() as changes,
-        triocoro.open_group(group_name, totem_changes=True) as group,
-    ):
-        yield group, changes
 
 
 async def gives_up_after() -> float:

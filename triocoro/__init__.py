@@ -2,13 +2,7 @@
 
 from ._cfg import Cfg, ShutdownRequest, open_cfg
 from ._cmap import Cmap, open_cmap
-from ._cpg import (
-    Cpg,
-    Group,
-    GroupStatistics,
-    open_cpg,
-    open_group,
-)
+from ._cpg import Cpg, Group, open_cpg, open_group
 from ._endpoint import default_endpoint
 from ._enums import (
     CmapMap,
@@ -59,6 +53,7 @@ from ._errors import (
     TryAgainError,
     VersionError,
 )
+from ._member import GroupStatistics
 from ._public import show_public_path as _show_public_path
 from ._quorum import Quorum, open_quorum
 from ._reached import reached
@@ -80,6 +75,7 @@ from ._types import (
     MessageLost,
     NodelistChange,
     NodeStatus,
+    PrimaryChange,
     QdeviceExtraInfo,
     QuorumChange,
     QuorumEvent,
@@ -87,6 +83,8 @@ from ._types import (
     RingStatus,
     TotemChange,
     TypedValue,
+    View,
+    ViewEvent,
     VotequorumChange,
     VotequorumEvent,
     VotequorumInfo,
@@ -94,6 +92,7 @@ from ._types import (
     VotequorumNodelist,
 )
 from ._version import __version__
+from ._views import Views, open_views
 from ._votequorum import Votequorum, open_votequorum
 
 __all__ = [
@@ -152,6 +151,7 @@ __all__ = [
     "NodelistChange",
     "NotExistError",
     "NotSupportedError",
+    "PrimaryChange",
     "QdeviceExtraInfo",
     "QueueFullError",
     "QueueNotAvailableError",
@@ -175,6 +175,9 @@ __all__ = [
     "TryAgainError",
     "TypedValue",
     "VersionError",
+    "View",
+    "ViewEvent",
+    "Views",
     "Votequorum",
     "VotequorumChange",
     "VotequorumEvent",
@@ -189,6 +192,7 @@ __all__ = [
     "open_cpg",
     "open_group",
     "open_quorum",
+    "open_views",
     "open_votequorum",
     "reached",
     "sessions",

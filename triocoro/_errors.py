@@ -154,9 +154,9 @@ class NoResourcesError(CorosyncError):
 
 
 class NotSupportedError(CorosyncError):
-    """`CS_ERR_NOT_SUPPORTED`, or a function that the installed library does not have.
+    """`CS_ERR_NOT_SUPPORTED`, or a function that the installed library or the configuration does not have.
 
-    Remedy: use a newer Corosync, or do without.
+    Remedy: use a newer Corosync, or do without; for `open_views`, configure a quorum provider.
     """
 
     default_code = CsError.NOT_SUPPORTED

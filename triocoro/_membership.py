@@ -8,7 +8,7 @@ this process is a member already, or its earlier membership has not ended yet.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Hashable, Sequence
-from typing import Final, cast, final
+from typing import Final, Generic, TypeVar, cast, final
 
 import attrs
 import trio
@@ -25,7 +25,9 @@ from ._requests import GRACE, MAY_PASS
 from ._sending import Sender
 from ._settling import Settling
 from ._stream import EventStream
-from ._types import Address, ConfigChange, CpgEvent, GroupEvent, Message, MessageLost
+from ._types import Address, ConfigChange, CpgEvent, GroupEvent, Message, MessageLost, View
+
+EventT = TypeVar("EventT")
 
 
 @attrs.frozen(eq=False)
@@ -52,12 +54,13 @@ _FEW: Final = 4
 """So few events are handled faster one by one."""
 
 
-def _payload_bytes(event: GroupEvent) -> int:
+def payload_bytes(event: object) -> int:
+    """Return the bytes of payload that an event has."""
     return len(event.payload) if isinstance(event, (Message, MessageLost)) else 0
 
 
 @final
-class Membership:
+class Membership(Generic[EventT]):
     """The membership of one group, by one connection.
 
     Args:
@@ -65,6 +68,7 @@ class Membership:
         address: our own address in the group.
         raw: the handle.
         connection: its connection.
+        arrange: turns the group's events into those that are received; it may hold some of them back.
         totem_changes: whether to pass on `TotemChange` events.
         receive: whether to buffer events for receivers.
         max_buffered_bytes: the bound of that buffer.
@@ -77,6 +81,7 @@ class Membership:
         address: Address,
         raw: RawCpg,
         connection: Connection[CpgEvent],
+        arrange: Callable[[Sequence[GroupEvent]], Sequence[EventT]],
         *,
         totem_changes: bool,
         receive: bool,
@@ -88,7 +93,9 @@ class Membership:
         self.connection = connection
         self.receive = receive
         self.view: ConfigChange = ConfigChange(members=(), joined=(), left=())
-        self.stream: EventStream[GroupEvent] = EventStream(connection.lifetime, max_buffered_bytes)
+        self.component: View | None = None
+        """The latest `View` received."""
+        self.stream: EventStream[EventT] = EventStream(connection.lifetime, max_buffered_bytes)
         self.stream.on_receive = self._note_received
         self.outstanding: Outstanding = Outstanding(address)
         self.about: dict[str, object] = {**connection.lifetime.about, "group": name.decode(errors="backslashreplace")}
@@ -97,12 +104,13 @@ class Membership:
             connection, raw, self.outstanding, order=order, report=self._report_settled, about=self.about
         )
         self._raw = raw
+        self._arrange = arrange
         self._totem_changes = totem_changes
         self._joined = trio.Event()
         self._left = trio.Event()
         self._untold: list[MessageLost] = []
         self._notable = 0  # how many events other than messages wait in the stream
-        connection.lifetime.count_unconfirmed = lambda: self.outstanding.certain + len(self._untold)
+        connection.lifetime.count_unconfirmed = self.count_unconfirmed
         # The daemon lets a process, here of this endpoint, join a group once.
         self._key = connection.endpoint.identity, connection.endpoint.pid, name
         _memberships.add(_Entry(self._key, connection.lifetime, raw))
@@ -129,8 +137,12 @@ class Membership:
 
     def _put(self, out: list[GroupEvent]) -> None:
         if self.receive:
-            self._notable += sum(not isinstance(event, Message) for event in out)
-            self.stream.put(out, list(map(_payload_bytes, out)))
+            self.put(self._arrange(out))
+
+    def put(self, events: Sequence[EventT]) -> None:
+        """Let events be received, which have been arranged."""
+        self._notable += sum(not isinstance(event, Message) for event in events)
+        self.stream.put(events, list(map(payload_bytes, events)))
 
     def _handle_expected(self, messages: Sequence[Message]) -> bool:
         """Take messages if our own ones among them are as expected, which most are: no call for each message."""
@@ -140,7 +152,11 @@ class Membership:
         if not self.outstanding.on_expected_deliveries(payloads):
             return False
         if self.receive:
-            self.stream.put(messages, [len(message.payload) for message in messages])
+            events = self._arrange(messages)
+            if events is messages:
+                self.stream.put(events, [len(message.payload) for message in messages])
+            else:
+                self.put(events)
         return True
 
     def _handle_message(self, message: Message, out: list[GroupEvent]) -> None:
@@ -185,7 +201,7 @@ class Membership:
         self._report(lost, out)
         self._put(out)
 
-    def _note_received(self, events: Sequence[GroupEvent]) -> None:
+    def _note_received(self, events: Sequence[EventT]) -> None:
         if not self._notable:
             return
         for event in events:
@@ -194,8 +210,14 @@ class Membership:
             self._notable -= 1
             if isinstance(event, ConfigChange):
                 self.view = event
+            elif isinstance(event, View):
+                self.component = event
             elif isinstance(event, MessageLost):
                 self._untold = [report for report in self._untold if report is not event]
+
+    def count_unconfirmed(self) -> int:
+        """Return how many of our messages have not been delivered, as far as the program knows."""
+        return self.outstanding.certain + len(self._untold)
 
     def raise_untold(self) -> None:
         """Raise `MessageLostError` if messages were lost and the program has not received the report."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final, final
+from typing import Any, Final, final
 
 import trio
 
@@ -14,7 +14,7 @@ from ._errors import CorosyncError, InterruptedSendError, InterruptError, Librar
 from ._outstanding import Outstanding, OwnMessage, lost_error
 from ._raw import MULTICAST_BURST, MulticastStatus, RawCpg
 from ._stream import EVENT_COST, EventStream
-from ._types import CpgEvent, GroupEvent, Message
+from ._types import CpgEvent, Message
 
 _STALL: Final = 1.0
 """Seconds without receives after which messages may go although our own stream is filling up; less if less than half of
@@ -37,7 +37,7 @@ class Sender:
         self,
         connection: Connection[CpgEvent],
         raw: RawCpg,
-        stream: EventStream[GroupEvent],
+        stream: EventStream[Any],
         outstanding: Outstanding,
         about: Mapping[str, object],
     ) -> None:

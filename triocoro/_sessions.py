@@ -23,9 +23,10 @@ import trio
 
 from . import _log
 from ._backoff import Backoff
-from ._cpg import DEFAULT_MAX_BUFFERED_BYTES, Group, open_group
+from ._cpg import Group, open_group
 from ._errors import ConnectionLostError, TryAgainError
 from ._lifetime import Lifetime, lifetime_of, noting_lifetimes
+from ._member import DEFAULT_MAX_BUFFERED_BYTES
 from ._requests import is_without_daemon
 from ._runs import require_trio
 from ._services import Endpoint, HasEndpoint

@@ -55,6 +55,7 @@ class EventStream(trio.abc.ReceiveChannel[T], Generic[T]):
         self._buffer: deque[T] = deque()
         self._sizes: deque[int] = deque()  # of the payload of each event in the buffer
         self._bytes = 0
+        self._held = 0  # bytes that events count for which wait elsewhere
         self._overflow = False
         self._closed = False
         self._receivers = trio.lowlevel.ParkingLot()
@@ -80,7 +81,7 @@ class EventStream(trio.abc.ReceiveChannel[T], Generic[T]):
         if sizes is None:
             sizes = [0] * len(events)
         total = sum(sizes) + EVENT_COST * len(events)
-        if self._bytes + total <= self._max_bytes:
+        if self._bytes + self._held + total <= self._max_bytes:
             self._buffer.extend(events)
             self._sizes.extend(sizes)
             self._bytes += total
@@ -92,17 +93,31 @@ class EventStream(trio.abc.ReceiveChannel[T], Generic[T]):
     def _put_fitting(self, events: Sequence[T], sizes: Sequence[int]) -> None:
         for event, size in zip(events, sizes, strict=True):
             # A single event may be larger than the bound, as it could not be received otherwise.
-            if self._buffer and self._bytes + size + EVENT_COST > self._max_bytes:
-                self._overflow = True
-                if not self.ending:
-                    self._lifetime.cut(
-                        f"{len(self._buffer)} events ({self._bytes} bytes) waited to be received and the next one did"
-                        f" not fit into max_buffered_bytes={self._max_bytes}; receive faster, or allow more"
-                    )
+            if self._buffer and self._bytes + self._held + size + EVENT_COST > self._max_bytes:
+                self._cut()
                 break
             self._buffer.append(event)
             self._sizes.append(size)
             self._bytes += size + EVENT_COST
+
+    def hold(self, count: int, size: int) -> None:
+        """Note that events wait elsewhere until they can be put. If they do not fit, the connection is cut.
+
+        Args:
+            count: how many events.
+            size: the bytes that they count for.
+        """
+        self._held = size
+        if count + len(self._buffer) > 1 and self._bytes + size > self._max_bytes and not self._overflow:
+            self._cut()
+
+    def _cut(self) -> None:
+        self._overflow = True
+        if not self.ending:
+            self._lifetime.cut(
+                f"{len(self._buffer)} events ({self._bytes + self._held} bytes) waited to be received and the next one"
+                f" did not fit into max_buffered_bytes={self._max_bytes}; receive faster, or allow more"
+            )
 
     @property
     def empty(self) -> bool:
@@ -111,7 +126,7 @@ class EventStream(trio.abc.ReceiveChannel[T], Generic[T]):
 
     def filling(self, coming: int) -> bool:
         """Whether our own sends should wait for receivers, once `coming` more bytes have arrived."""
-        return self._bytes + coming > self._backlog or len(self._buffer) > _BACKLOG_EVENTS
+        return self._bytes + self._held + coming > self._backlog or len(self._buffer) > _BACKLOG_EVENTS
 
     @property
     def fullness(self) -> float:

@@ -126,11 +126,43 @@ class MessageLost:
     """The payload of the lost message."""
 
 
+@attrs.frozen
+class View:
+    """The members of a group, in a ring whose quorum is known: the component of the cluster that we are in.
+
+    A ring id does not identify a View: a join or a leave within the ring makes another one of the same ring.
+    """
+
+    ring_id: RingId
+    """The ring."""
+    members: tuple[Address, ...]
+    """The members of the group, sorted by node and pid."""
+    nodes: frozenset[int]
+    """The ids of the nodes in the ring, members of the group or not."""
+    primary: bool
+    """Whether our node was quorate when the View began: its own opinion, which the others may not share."""
+    together: frozenset[Address]
+    """The members that came directly along with us from our previous View; none in the first View."""
+
+
+@attrs.frozen
+class PrimaryChange:
+    """Our node became quorate, or ceased to be, while the ring stayed the same."""
+
+    ring_id: RingId
+    """The ring, which is that of the latest `View`."""
+    primary: bool
+    """Whether our node is quorate now."""
+
+
 CpgEvent: TypeAlias = "Message | ConfigChange | TotemChange"
 """The events that the CPG library delivers."""
 
 GroupEvent: TypeAlias = "Message | ConfigChange | TotemChange | MessageLost"
 """The events that `Group.receive` returns."""
+
+ViewEvent: TypeAlias = "Message | View | PrimaryChange | MessageLost"
+"""The events that `Views.receive` returns."""
 
 
 @attrs.frozen

@@ -25,7 +25,7 @@ from triocoro import (
     _settling,
 )
 from triocoro._connection import open_connection
-from triocoro._cpg import _join_and_leave
+from triocoro._member import _join_and_leave
 from triocoro._outstanding import Outstanding, OwnMessage
 from triocoro._services import CPG
 from triocoro._settling import Settling

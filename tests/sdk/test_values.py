@@ -289,6 +289,8 @@ _VALUES: list[attrs.AttrsInstance] = [
     _RING,
     TotemChange(_RING, (1, 2)),
     MessageLost(b"hello"),
+    triocoro.View(_RING, (_ADDRESS,), frozenset({1, 2}), True, frozenset()),  # noqa: FBT003 - as they come
+    triocoro.PrimaryChange(_RING, primary=False),
     GroupMember(b"chat", _ADDRESS),
     VotequorumInfo(1, NodeState.MEMBER, 1, 3, 3, 2, 2, VotequorumFlag.QUORATE, 0, ""),
     VotequorumNode(1, NodeState.DEAD),

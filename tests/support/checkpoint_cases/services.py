@@ -78,6 +78,55 @@ async def _(_: Cluster) -> None:
         await checked(group.aclose())
 
 
+@case("open_views")
+async def _(_: Cluster) -> None:
+    await entered_and_left(triocoro.open_views("g"))
+
+
+@case("Views.send")
+async def _(_: Cluster) -> None:
+    async with triocoro.open_views("g") as views:
+        await checked(views.send(b"a", bytearray(b"b")))
+        await checked(views.send(bytes(1_047_553)))
+
+
+@case("Views.send_batch")
+async def _(_: Cluster) -> None:
+    async with triocoro.open_views("g") as views:
+        await checked(views.send_batch([]))
+        await checked(views.send_batch([b"a", bytes(1_047_553)]))
+
+
+@case("Views.send_and_wait")
+async def _(_: Cluster) -> None:
+    async with triocoro.open_views("g") as views:
+        await checked(views.send_and_wait(b"a"))
+        await checked(views.send_and_wait(bytes(1_047_553)))
+
+
+@case("Views.receive")
+async def _(_: Cluster) -> None:
+    async with triocoro.open_views("g") as views:
+        await checked(views.receive())
+        await views.send_and_wait(b"a")
+        await checked(anext(views))
+
+
+@case("Views.receive_batch")
+async def _(_: Cluster) -> None:
+    async with triocoro.open_views("g") as views:
+        await checked(views.receive_batch())
+        await views.send_and_wait(b"a")
+        await checked(views.receive_batch(max_events=1))
+
+
+@case("Views.aclose")
+async def _(_: Cluster) -> None:
+    async with triocoro.open_views("g") as views:
+        await checked(views.aclose())
+        await checked(views.aclose())
+
+
 @case("open_cpg")
 async def _(_: Cluster) -> None:
     await entered_and_left(triocoro.open_cpg())
