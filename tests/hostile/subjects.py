@@ -45,6 +45,7 @@ async def everything(cluster: Cluster, *, asks: bool) -> AsyncGenerator[dict[str
         subjects: dict[str, Any] = {
             "group": await stack.enter_async_context(triocoro.open_group("hostile", max_buffered_bytes=2**28)),
             "deaf": await stack.enter_async_context(triocoro.open_group("deaf", receive=False)),
+            "views": await stack.enter_async_context(triocoro.open_views("views", max_buffered_bytes=2**28)),
             "cpg": await stack.enter_async_context(triocoro.open_cpg()),
             "votequorum": await stack.enter_async_context(triocoro.open_votequorum()),
             "quorum": await stack.enter_async_context(triocoro.open_quorum()),

@@ -22,7 +22,7 @@ MODULES: tuple[ModuleType, ...] = (triocoro, lowlevel, testing)
 LEFT_OUT = {
     "end_with_parent": "it would end this process with its parent",
     "keep": "the cluster would outlive this process",
-    **dict.fromkeys(("put", "filling"), "the side of a stream that its connection uses"),
+    **dict.fromkeys(("put", "filling", "hold"), "the side of a stream that its connection uses"),
     **dict.fromkeys(("boot", "crash", "read_configuration", "check_caller"), "the side of a fake that its nodes use"),
 }
 """Public calls that are not made, and why."""

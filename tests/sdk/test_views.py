@@ -174,10 +174,9 @@ async def test_a_thawed_node_sees_that_the_others_were_away(corosync_cluster: Cl
 async def test_a_node_that_restarts_was_away(corosync_cluster: Cluster) -> None:
     """Its daemon is back before the token timeout, and its application has the pid that it had."""
     async with triocoro.open_views("g", endpoint=corosync_cluster[1]) as views:
-        one = views.address
+        one, two = views.address, Address(2, corosync_cluster[2].endpoint.pid)
         with pytest.raises(ConnectionLostError):
-            async with triocoro.open_views("g", endpoint=corosync_cluster[2]) as other:
-                two = other.address
+            async with triocoro.open_views("g", endpoint=corosync_cluster[2]):
                 await next_view(views, one, two)
                 with trio.CancelScope(shield=True):
                     await corosync_cluster[2].kill()

@@ -17,6 +17,12 @@ async def _group() -> None:
         await group.receive_batch()
 
 
+async def _views() -> None:
+    async with triocoro.open_views("leaks") as views:
+        await views.send_and_wait(bytes(10))
+        await views.receive_batch()
+
+
 async def _queries() -> None:
     async with triocoro.open_cpg() as cpg:
         await cpg.groups()
@@ -75,7 +81,7 @@ async def _cancelled() -> None:
 async def main(rounds: int) -> None:
     """Do everything that often."""
     for _ in range(rounds):
-        for use in (_group, _queries, _zero_copy, _votequorum, _quorum, _cmap, _cfg, _cancelled):
+        for use in (_group, _views, _queries, _zero_copy, _votequorum, _quorum, _cmap, _cfg, _cancelled):
             await use()
 
 

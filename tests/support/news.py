@@ -20,7 +20,7 @@ class News:
     """Whether events are held back. They come with the first event after that."""
     drop: Callable[[object], bool] = lambda _: False
     """Events that never come."""
-    _waiting: list[object] = attrs.Factory(list)
+    _waiting: list[object] = attrs.field(factory=list[object])
 
     @property
     def waiting(self) -> list[object]:

@@ -10,13 +10,14 @@ from triocoro.testing import Cluster
 
 OPENERS: Final[Mapping[str, Callable[[], Any]]] = {
     "group": lambda: triocoro.open_group("g"),
+    "views": lambda: triocoro.open_views("views"),
     "cpg": triocoro.open_cpg,
     "votequorum": triocoro.open_votequorum,
     "quorum": triocoro.open_quorum,
     "cmap": triocoro.open_cmap,
     "cfg": triocoro.open_cfg,
 }
-"""A connection to each service, on the default endpoint."""
+"""What opens a connection to each service, on the default endpoint."""
 
 
 def verbs_of(cluster: Cluster) -> dict[str, Callable[[], Awaitable[object]]]:
