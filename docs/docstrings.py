@@ -149,6 +149,9 @@ def process_signature(
         return "", None
     if returns:
         returns = re.sub(r"^~?(?:collections\.abc\.)?(?:Async)?Generator\[(.*?)(?:, None)+\]$", r"\1", returns)
+    if signature:
+        # The repr of no flags is no expression, and Sphinx breaks no signature that it cannot parse.
+        signature = re.sub(r"<(\w+): 0>", r"\1(0)", signature)
     return signature, returns
 
 

@@ -160,7 +160,7 @@ class PluginMarkers(Table):
     """The markers."""
 
     columns = ("marker", "effect")
-    widths = (30, 70)
+    widths = (40, 60)
 
     def rows(self) -> Iterator[tuple[str, ...]]:
         """The cells of each row."""
