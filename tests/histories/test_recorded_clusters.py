@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import inspect
+from pathlib import Path
+
 import pytest
 import trio
 
 import triocoro
 from triocoro import Message
-from triocoro.testing import Call, Cluster, Delivery, FakeCluster, Fault, History, check, process_default_endpoint
+from triocoro.testing import (
+    Call,
+    Cluster,
+    Delivery,
+    FakeCluster,
+    Fault,
+    FaultSchedule,
+    FaultStep,
+    History,
+    check,
+    process_default_endpoint,
+)
 
 
 def faults(history: History) -> list[tuple[object, ...]]:
@@ -104,6 +118,22 @@ async def test_what_is_done_to_the_cluster_is_recorded(corosync_cluster: Cluster
         ("stop", {"nodeid": 3}),
         ("restart", {"nodeid": 3}),
     ]
+
+
+async def test_the_line_that_made_a_fault_is_recorded(corosync_cluster: Cluster) -> None:
+    cluster, history = corosync_cluster, History()
+    cluster.record(history)
+    frame = inspect.currentframe()
+    assert frame is not None
+    before = frame.f_lineno
+    await cluster[3].kill()
+    await cluster[3].start()
+    await cluster.isolate(2)
+    history.fault("unplug")
+    async with cluster.nemesis(FaultSchedule([FaultStep(0.0, "heal")])) as over:
+        await over.wait()
+    where = [entry.where for entry in history if isinstance(entry, Fault)]
+    assert where == [*(f"{Path(__file__).name}:{before + number}" for number in range(1, 5)), None]
 
 
 @pytest.mark.corosync(nodes=2)

@@ -192,7 +192,7 @@ CASES = {
             "*- corosync -*",
             " *all nodes *ring of nodes 1-3, quorate; group store: 1-3*",
             " *node 1 *sends b'hello' to group store: received by 1, 2, 3",
-            "! *cluster *the network is cut: 1 | 2, 3",
+            "! *cluster *the network is cut: 1 | 2, 3 (test_*.py:*)",
             "! *test *FAILS in line *: AssertionError: assert {1} == {1, 2, 3}",
             "at the failure:",
             " *network *CUT: 1 | 2, 3",
@@ -203,11 +203,11 @@ CASES = {
     "a lost write": (
         LOST_WRITE,
         [
-            "! *node 1 *is cut off from all others",
+            "! *node 1 *is cut off from all others (test_*.py:*)",
             " *node 1 *alone in its ring, NOT quorate; group store: 1 (nodes 2, 3 lost)",
             " *node 1 *sends b'key=1' to group store: received by 1",
             " *node 1 *writer *put('key=1') returns b'key=1'*",
-            "! *cluster *the network is healed",
+            "! *cluster *the network is healed (test_*.py:*)",
             " *node 2 *reader *get('key') returns None*",
             "! *test *FAILS in line *: AssertionError: assert * == ?b'key=1'?",
         ],
@@ -215,7 +215,7 @@ CASES = {
     "a leader too many": (
         LEADER_TOO_MANY,
         [
-            "! *cluster *the network is cut: 1, 2 | 3",
+            "! *cluster *the network is cut: 1, 2 | 3 (test_*.py:*)",
             " *node 1 *node 1 leads",
             " *node 3 *node 3 leads",
             "! *FAILS in line *: AssertionError: assert 2 == 1",
@@ -227,7 +227,7 @@ CASES = {
         HANG_ON_A_FROZEN_NODE,
         [
             "the test has not ended within 2 s (--corosync-timeout)",
-            "! *node 2 *is frozen",
+            "! *node 2 *is frozen (test_*.py:*)",
             " *node 2 *get('app.limit') is given up after *s without an answer",
             "! *FAILS: the test has not ended within 2 s (--corosync-timeout)",
             " *node 2 *FROZEN",
@@ -249,7 +249,7 @@ CASES = {
     "a daemon that was killed and forgotten": (
         KILLED_AND_FORGOTTEN,
         [
-            "! *node 3 *is killed",
+            "! *node 3 *is killed (test_*.py:*)",
             " *nodes 1, 2 *ring of nodes 1, 2, quorate; group store: 1, 2 (node 3 lost)",
             " *node 2 *sends b'node 2' to group store: received by 1, 2",
             "! *test *FAILS in line *: AssertionError*",
@@ -270,7 +270,7 @@ CASES = {
     "a partition that is left": (
         PARTITION_LEFT,
         [
-            "! *node 1 *is cut off from all others",
+            "! *node 1 *is cut off from all others (test_*.py:*)",
             "! *FAILS in line *: TooSlowError*",
             " *network *CUT: 1 | 2, 3",
             " *node 1 *up, alone in its ring, NOT quorate",
@@ -289,7 +289,7 @@ CASES = {
         CONTROL_C,
         [
             "*= corosync: *::test_waits_for_a_third_member was interrupted =*",
-            "! *node 3 *is stopped",
+            "! *node 3 *is stopped (test_*.py:*)",
             " *node 1 *group store: 1 (node 1 joined)",
             "! *is INTERRUPTED in line *",
             " *node 3 *DOWN",

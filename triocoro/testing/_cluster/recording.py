@@ -12,6 +12,7 @@ import trio
 
 from ..._reached import listeners
 from ..._services import Endpoint, ServiceSpec
+from .._history.callers import calling_line
 from .._history.entries import Fault
 from .._history.history import History, RecordedNode
 from .._history.recording import EndpointWrapper, RecordingEndpoint
@@ -99,7 +100,10 @@ class Recording:
 
     def _faults(self, verb: str, arguments: dict[str, object]) -> list[Fault]:
         history = self._history
-        return [] if history is None else [Fault(time=history.clock(), verb=verb, arguments=immutable(arguments))]
+        if history is None:
+            return []
+        where = calling_line()
+        return [Fault(time=history.clock(), verb=verb, arguments=immutable(arguments), where=where)]
 
 
 class NodeEndpoint(EndpointWrapper):

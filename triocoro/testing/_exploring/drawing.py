@@ -128,8 +128,10 @@ def random_schedule(chance: random.Random | None = None, **settings: Unpack[Sche
 
     Raises:
         ValueError: a setting is wrong, or a minority has no nodes.
-        TypeError: a setting is wrong.
+        TypeError: a setting is wrong, or `chance` is no `random.Random`.
     """
+    if chance is not None:
+        _validate.instance(chance, random.Random, "chance")
     knobs = Knobs(**settings)
     numbers = random.Random(random.getrandbits(64)) if chance is None else chance  # noqa: S311 - to be repeated
     return schedule_of(

@@ -96,6 +96,8 @@ class Fault:
 
     If there is ``cancelled``, the method was cancelled: the fault may have taken effect, or may yet do so.
     """
+    where: str | None = None
+    """The line that called the method, such as "test_it.py:48"; `None` if none of the program's own did."""
 
 
 @attrs.frozen(kw_only=True)

@@ -16,6 +16,7 @@ from ... import _validate
 from ..._endpoint import check_endpoint
 from ..._services import Endpoint, HasEndpoint
 from . import json_lines
+from .callers import calling_line
 from .clock import HistoryClock
 from .entries import ENTRIES, Call, ClientEntry, Entry, Fault, Invocation, Note
 from .log import Log, payload_bytes, places
@@ -148,7 +149,7 @@ class History:  # noqa: PLW1641 - it changes, so it has no hash
             verb: what was done.
             arguments: to which nodes, and how. Lists and sets become tuples, and the keys of mappings text.
         """
-        self.append(Fault(time=self.clock(), verb=verb, arguments=immutable(arguments)))
+        self.append(Fault(time=self.clock(), verb=verb, arguments=immutable(arguments), where=calling_line()))
 
     def note(self, text: str, *, node: int | None = None) -> None:
         """Add a line for readers of the history; `check` does not need it.

@@ -185,7 +185,7 @@ class _Draughtsman:
             case Fault():
                 lane = self._lanes.of_node(words.node_of_fault(entry))
                 text = words.fault_in_words(entry)
-                self._add(index, lane, "repair" if text in _REPAIRS else "fault", text)
+                self._add(index, lane, "repair" if text in _REPAIRS else "fault", text, entry.where or "")
             case Note():
                 self._add(index, self._lanes.of_node(entry.node), "note", entry.text)
             case Invocation():

@@ -310,7 +310,7 @@ class _Teller:
 
     def _read_fault(self, fault: Fault) -> None:
         node = words.node_of_fault(fault)
-        self._say(Kind.FAULT, words.fault_in_words(fault), node)
+        self._say(Kind.FAULT, words.fault_in_words(fault), node, detail=fault.where or "")
         condition = _AFTER.get(fault.verb)
         if node is None or condition is None:
             return
