@@ -87,7 +87,7 @@ class Joining:
 
     def on_group(self, events: Sequence[GroupEvent]) -> Sequence[ViewEvent]:
         """Take events of the group; what can be received now."""
-        if self._state is _State.SETTLED and not self._due and _MESSAGES_ONLY.issuperset(map(type, events)):
+        if self._state is _State.SETTLED and _MESSAGES_ONLY.issuperset(map(type, events)):
             return cast("Sequence[Message]", events)
         self._unread.extend(events)
         self._count(events, 1)
@@ -110,8 +110,7 @@ class Joining:
             self._ring = event
             if self._seen and event.quorate is not ring.quorate:
                 out.append(PrimaryChange(event.ring_id, event.quorate))
-        if ring is None or _order(event.ring_id) >= _order(ring.ring_id):
-            self._decisions[event.ring_id] = event
+        self._decisions[event.ring_id] = event
 
     def _read(self, out: list[ViewEvent]) -> None:
         """Read events until there are none, or a ring is undecided."""
@@ -130,18 +129,17 @@ class Joining:
                 self._count((event,), -1)
                 self._undecided = event
                 self._state = _State.UNDECIDED
-            elif self._state is _State.SETTLED and not self._due:
+            elif self._state is _State.SETTLED:
                 self._count((event,), -1)
                 out.append(event)
             else:
                 self._kept.append(event)
 
     def _change_members(self, event: ConfigChange) -> None:
-        changes = (*event.left, *event.joined)
         self._members = event.members
-        self._together.difference_update(change.address for change in changes)
+        self._together.difference_update(change.address for change in event.left)
         self._due = True
-        if any(change.reason in _OF_NODES for change in changes):
+        if any(change.reason in _OF_NODES for change in (*event.left, *event.joined)):
             self._state = _State.MOVING
 
     def _settle(self) -> None:

@@ -170,6 +170,16 @@ STORIES: dict[str, tuple[list[GroupEvent], list[QuorumEvent], list[ViewEvent]]] 
         [quorum(4, 1), quorum(8, 1, 2)],
         [view(8, [A, B], [1, 2]), M[0], M[1]],
     ),
+    "a later ring may have a lower node": (
+        [JOIN, TotemChange(ring(4, 2), (1, 2)), M[0], TotemChange(ring(8, 2), (1, 2)), M[1], totem(12, 1, 2), M[2]],
+        [QuorumChange(quorate=True, ring_id=ring(4, 2), members=(1, 2)), quorum(12, 1, 2)],
+        [View(ring(4, 2), (A, B), frozenset({1, 2}), True, frozenset()), M[0], view(12, [A, B], [1, 2], A, B), *M[1:3]],  # noqa: FBT003
+    ),
+    "a ring comes with other nodes, and again with its own": (
+        [JOIN, totem(4, 1, 2), M[0], totem(4, 1), M[1], totem(4, 1, 2), M[2]],
+        [quorum(4, 1, 2)],
+        [FIRST, M[0], view(4, [A, B], [1, 2], A, B), M[1], M[2]],
+    ),
     "a ring comes twice": (
         [JOIN, totem(4, 1, 2), totem(4, 1, 2), M[0]],
         [quorum(4, 1, 2)],
@@ -217,6 +227,15 @@ def test_messages_of_a_settled_ring_pass_as_they_are() -> None:
     joining.on_quorum([quorum(4, 1, 2)])
     joining.on_group([JOIN, totem(4, 1, 2)])
     assert joining.on_group(M) is M
+
+
+def test_earlier_rings_are_forgotten() -> None:
+    joining = Joining()
+    joining.on_group([JOIN])
+    for seq in range(4, 400, 4):
+        joining.on_quorum([quorum(seq, 1, 2)])
+        joining.on_group([totem(seq, 1, 2)])
+        assert len(joining._decisions) == 1
 
 
 def test_quorum_that_changes_within_a_ring() -> None:
