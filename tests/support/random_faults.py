@@ -25,12 +25,13 @@ async def random_faults(cluster: FakeCluster, seed: int, *, seconds: float = 3) 
                 observer = history.endpoint(node, client=f"{role}{nodeid}", via=node.client())
                 chance = random.Random(f"{seed} {nodeid} {role}")
                 nursery.start_soon(again, partial(observe, observer, partial(chance.expovariate, 10)))
-        await _faults(cluster, history, random.Random(seed), seconds)
+        await faults(cluster, history, random.Random(seed), seconds)
         nursery.cancel_scope.cancel()
     return history
 
 
-async def _faults(cluster: FakeCluster, history: History, chance: random.Random, seconds: float) -> None:
+async def faults(cluster: FakeCluster, history: History, chance: random.Random, seconds: float) -> None:
+    """Let faults happen for that many seconds; in the end the cluster is whole, and has been so for a while."""
     with trio.move_on_after(seconds):
         while True:
             await trio.sleep(chance.expovariate(20))
