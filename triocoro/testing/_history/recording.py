@@ -222,8 +222,9 @@ class _RecordingHandle:
         """Whether `dispatch` has copied the next piece already."""
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - any attribute of the handle
-        attribute = self._recorded(name, getattr(self._below, name))
-        if inspect.isroutine(attribute):
+        attribute = getattr(self._below, name)
+        if callable(attribute):  # not the value of a property, which may change
+            attribute = self._recorded(name, attribute)
             setattr(self, name, attribute)  # found at once the next time
         return attribute
 
