@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import random
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import trio
@@ -123,6 +123,8 @@ def test_wrong_settings_are_errors(knobs: dict[str, Any], message: str) -> None:
         fault_schedules(**knobs)
     with pytest.raises(ValueError, match=message):
         random_schedule(**knobs)
+    with pytest.raises(TypeError, match=r"chance must be .*Random.*, not int"):
+        random_schedule(cast("Any", 5))
 
 
 def test_one_node() -> None:
