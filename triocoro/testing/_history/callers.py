@@ -15,7 +15,8 @@ _OTHERS: Final = frozenset({"pytest_corosync", "trio"})
 
 def calling_line() -> str | None:
     """The innermost line of the program that leads here, such as "test_it.py:48"; `None` if there is none."""
-    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - there is no other quick way
+    # There is no other quick way.
+    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
     while frame is not None:
         name: str = frame.f_globals.get("__name__", "")
         package = name.partition(".")[0]
