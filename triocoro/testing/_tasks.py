@@ -14,6 +14,7 @@ import attrs
 import trio
 
 from .. import _validate
+from .._runs import in_run
 
 _LIBRARIES: Final = tuple(
     {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
@@ -74,7 +75,7 @@ def describe_tasks(root: trio.lowlevel.Task | None = None, *, running: FrameType
         _validate.instance(root, trio.lowlevel.Task, "root")
     if running is not None:
         _validate.instance(running, FrameType, "running")
-    if root is None and (running is None or _runs()):
+    if root is None and (running is None or in_run()):
         root = trio.lowlevel.current_root_task()
     try:
         current: trio.lowlevel.Task | None = trio.lowlevel.current_task()
@@ -88,15 +89,6 @@ def describe_tasks(root: trio.lowlevel.Task | None = None, *, running: FrameType
     if root is None and running is not None:
         lines += ["the thread runs", *_described(_stack(running), "  ")]
     return "\n".join(lines)
-
-
-def _runs() -> bool:
-    """Whether this thread runs Trio."""
-    try:
-        trio.lowlevel.current_trio_token()
-    except RuntimeError:
-        return False
-    return True
 
 
 def _tree(

@@ -8,9 +8,8 @@ from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
-import trio
-
 from ... import _validate
+from ..._runs import in_run
 from .._cluster.options import ClusterOptions
 from .._cluster.schedule import FaultSchedule
 from .._fake.cluster import FakeCluster
@@ -89,7 +88,7 @@ def explore(
     _require_hypothesis()
     from hypothesis import HealthCheck, Phase, given, settings, strategies as st
 
-    if trio.lowlevel.in_trio_run():
+    if in_run():
         raise RuntimeError("explore runs Trio itself, once for each example: call it outside of a Trio run")
     _validate.positive(max_examples, "max_examples")
     chosen = ClusterOptions() if options is None else options
