@@ -141,7 +141,8 @@ async def test_blocks_that_end_in_the_wrong_order() -> None:
             await second.__aenter__()
             with pytest.raises(RuntimeError, match="Cancel scope stack corrupted"):
                 await first.__aexit__(None, None, None)
-            with pytest.raises(AssertionError, match="Nursery misnesting detected"):
+            # Trio 0.26 says nothing.
+            with pytest.raises(AssertionError, match=r"^$|Nursery misnesting detected"):
                 await second.__aexit__(None, None, None)
 
         nursery.start_soon(misnest)
