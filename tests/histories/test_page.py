@@ -98,7 +98,13 @@ async def test_what_the_sdk_does_for_itself_is_not_drawn(corosync_cluster: Clust
         triocoro.open_group(private_group(group.address), endpoint=endpoint),
     ):
         pass
-    assert lanes_of(data_of(timeline_page(history))) == ["test", "node 1", "chat", "node 2", "node 3"]
+    with history.operation("read", client="one") as operation:
+        operation.result = "never written"
+    page = data_of(timeline_page(history, violations=check_linearizable(history.operations(), models.Register())))
+    assert lanes_of(page) == ["test", "one", "node 1", "chat", "node 2", "node 3"]
+    ((_, _, (evidence,), _),) = page["violations"]
+    *_, kind, text, _ = page["events"][evidence]
+    assert (kind, text) == ("operation", "read() → 'never written'")
     assert "'triocoro" not in timeline(history)
     assert "group chat" in timeline(history)
     assert not check(history, options=corosync_cluster.options)

@@ -19,7 +19,6 @@ from .._timeline.logs import LogLine, notable, ring_in_log
 from .._timeline.story import Condition, Kind, NodeState, Story
 from .._timeline.telling import tell
 from .._timeline.text import lines_of
-from .._timeline.told import told_entries
 
 _VIOLATIONS = 3
 """How many violations are shown."""
@@ -70,7 +69,7 @@ def _is_uneventful(story: Story) -> bool:
 
 def _evidence(history: History, story: Story, violations: Iterable[Violation]) -> set[int]:
     """The places in the history of what shows the violations: operations, and the messages that were sent meanwhile."""
-    evidence = Evidence(told_entries(history))
+    evidence = Evidence(list(history))
     places: set[int] = set()
     for violation in violations:
         found = evidence.places(violation)

@@ -12,6 +12,7 @@ import attrs
 from ..._types import ConfigChange, Message, TotemChange
 from .._history.entries import Call, ClientEntry, Delivery, Entry, Invocation
 from .story import GroupSpan, Story
+from .told import told
 
 _Kind: TypeAlias = "tuple[str, bytes | None]"
 """What a connection is for: ``group`` and its name, which may be unknown, or ``other``."""
@@ -44,7 +45,7 @@ class Lanes:
         self._clients: dict[tuple[str, _Kind], _Lane] = {}
         self._services: dict[str, list[str]] = defaultdict(list)
         self._kinds = _kinds(entries)
-        for entry in entries:
+        for _, entry in told(entries):
             if isinstance(entry, Invocation):
                 lane = _Lane("client", entry.client, entry.node)
                 self._operations.setdefault((entry.client, entry.node), lane)

@@ -17,7 +17,6 @@ from .._history.history import History, check_history
 from .picture import draw
 from .story import Story
 from .telling import tell
-from .told import told_entries
 
 _SHORT: Final = 120
 
@@ -48,7 +47,7 @@ def timeline_page(
         TypeError: the history is none.
     """
     check_history(history)
-    entries = told_entries(history)
+    entries = list(history)
     short = failure.strip().partition("\n")[0]
     story = tell(history, options, failure=short or None)
     picture = draw(entries, story, violations)

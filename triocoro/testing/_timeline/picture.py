@@ -45,6 +45,7 @@ from .evidence import Evidence
 from .lanes import Lanes
 from .story import Kind, Sending, Story
 from .text import Line, merged
+from .told import told
 
 Row: TypeAlias = "list[Any]"
 """A row of plain values."""
@@ -128,7 +129,7 @@ class _Draughtsman:
         """The events of calls that have not ended, and those of operations (with negative numbers)."""
 
     def picture(self, violations: Iterable[Violation]) -> Picture:
-        for index, entry in enumerate(self._entries):
+        for index, entry in told(self._entries):
             self._read(index, entry)
         for numbers in self._calls.values():
             for number in numbers:

@@ -42,7 +42,7 @@ from .ending import FUNCTIONS, clean_up_begins
 from .network import network_after
 from .sendings import Sendings
 from .story import Condition, End, Event, GroupSpan, Kind, NodeSpan, NodeState, OperationSpan, Sending, Story
-from .told import told_entries
+from .told import told
 
 _LONG: Final = 0.05
 """Seconds after which it is worth a line that a call was given up."""
@@ -98,7 +98,7 @@ def tell(
         died: the nodes whose daemons ended, although nothing in the history made them.
         failure: why the test failed, at the end of the history. When it did, the clean-up had not begun yet.
     """
-    return _Teller(told_entries(history), history.dropped, options).story(log, died, failure)
+    return _Teller(list(history), history.dropped, options).story(log, died, failure)
 
 
 class _Teller:
@@ -124,8 +124,8 @@ class _Teller:
         clients: dict[str, int | None] = {}
         failed_at = len(self._entries) if failure is None else clean_up_begins(self._entries)
         end: End | None = None
-        for index, entry in enumerate(self._entries):
-            if index == failed_at:
+        for index, entry in told(self._entries):
+            if end is None and index >= failed_at:
                 end = self._end()
             self._index, self._now = index, entry.time - self._began
             client: str | None = getattr(entry, "client", None)
