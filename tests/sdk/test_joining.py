@@ -76,7 +76,7 @@ def joined(reading: Reading) -> list[ViewEvent]:
     joining = Joining()
     out: list[ViewEvent] = []
     for read in reading:
-        out += joining.on_group(read) if isinstance(read, list) else joining.on_quorum([read])  # type: ignore[list-item]
+        out += joining.on_group(read) if isinstance(read, Sequence) else joining.on_quorum([read])
     assert (joining.held == 0) == (joining.held_bytes == 0)
     return out
 
@@ -173,7 +173,12 @@ STORIES: dict[str, tuple[list[GroupEvent], list[QuorumEvent], list[ViewEvent]]] 
     "a later ring may have a lower node": (
         [JOIN, TotemChange(ring(4, 2), (1, 2)), M[0], TotemChange(ring(8, 2), (1, 2)), M[1], totem(12, 1, 2), M[2]],
         [QuorumChange(quorate=True, ring_id=ring(4, 2), members=(1, 2)), quorum(12, 1, 2)],
-        [View(ring(4, 2), (A, B), frozenset({1, 2}), True, frozenset()), M[0], view(12, [A, B], [1, 2], A, B), *M[1:3]],  # noqa: FBT003
+        [
+            View(ring(4, 2), (A, B), frozenset({1, 2}), primary=True, together=frozenset()),
+            M[0],
+            view(12, [A, B], [1, 2], A, B),
+            *M[1:3],
+        ],
     ),
     "a ring comes with other nodes, and again with its own": (
         [JOIN, totem(4, 1, 2), M[0], totem(4, 1), M[1], totem(4, 1, 2), M[2]],

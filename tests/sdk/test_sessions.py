@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Callable, Hashable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -31,30 +31,19 @@ from triocoro import (
     Session,
 )
 from triocoro.testing import Cluster, Node
+from triocoro.testing._history.recording import EndpointWrapper
 
 pytestmark = pytest.mark.deadline(30)
 
 RawT = TypeVar("RawT")
 
 
-class RefusingEndpoint:
+class RefusingEndpoint(EndpointWrapper):
     """An endpoint whose connects fail with the given errors, one after another, before they succeed."""
 
     def __init__(self, endpoint: Endpoint, *errors: CorosyncError) -> None:
-        self._endpoint = endpoint
+        super().__init__(endpoint)
         self.errors = list(errors)
-
-    @property
-    def label(self) -> str:
-        return self._endpoint.label
-
-    @property
-    def identity(self) -> Hashable:
-        return self._endpoint.identity
-
-    @property
-    def pid(self) -> int:
-        return self._endpoint.pid
 
     async def connect(self, service: ServiceSpec[RawT, object]) -> RawT:
         await trio.lowlevel.checkpoint()

@@ -83,7 +83,8 @@ async def test_joins_leaves_and_rings(corosync_cluster: Cluster) -> None:
             two = other.address
             both = await next_view(views, one, two)
             assert both == View(first.ring_id, (one, two), first.nodes, primary=True, together=frozenset({one}))
-            assert await other.receive() == View(first.ring_id, (one, two), first.nodes, True, frozenset())  # noqa: FBT003
+            second = View(first.ring_id, (one, two), first.nodes, primary=True, together=frozenset())
+            assert await other.receive() == second
             message = await other.send_and_wait(b"in ", b"the ring")
             assert await views.receive() == await other.receive() == message
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, cast
 
 import attrs
 
 from triocoro import Endpoint, QuorumType, ServiceSpec
+from triocoro.testing._history.recording import EndpointWrapper
 
 RawT = TypeVar("RawT")
 
@@ -49,28 +50,16 @@ class _Proxy:
         return taken, self._news.pass_on(events)
 
 
-class LateEndpoint:
+class LateEndpoint(EndpointWrapper):
     """An endpoint whose news arrive as told."""
 
     def __init__(self, endpoint: Endpoint, quorum_type: QuorumType = QuorumType.SET) -> None:
-        self._endpoint = endpoint
+        super().__init__(endpoint)
         self._quorum_type = quorum_type
         self.news = {"cpg": News(), "quorum": News()}
         """What happens to the news of each service."""
         self.raw: dict[str, Any] = {}
         """The latest handle of each service."""
-
-    @property
-    def label(self) -> str:
-        return self._endpoint.label
-
-    @property
-    def identity(self) -> Hashable:
-        return self._endpoint.identity
-
-    @property
-    def pid(self) -> int:
-        return self._endpoint.pid
 
     async def connect(self, service: ServiceSpec[RawT, object]) -> RawT:
         raw = await self._endpoint.connect(service)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Hashable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar, cast
 
 import trio
@@ -12,6 +12,7 @@ from triocoro import CorosyncError, Endpoint, ExistError
 from triocoro._raw import MulticastStatus, RawCpg
 from triocoro._services import CpgSpec, ServiceSpec
 from triocoro._types import CpgEvent
+from triocoro.testing._history.recording import EndpointWrapper
 
 RawT = TypeVar("RawT")
 
@@ -103,24 +104,12 @@ class _CpgProxy:
         await self._raw.multicast_fragmented(payload)
 
 
-class FaultyEndpoint:
+class FaultyEndpoint(EndpointWrapper):
     """An endpoint whose CPG connections have the given faults."""
 
     def __init__(self, endpoint: Endpoint) -> None:
-        self._endpoint = endpoint
+        super().__init__(endpoint)
         self.faults = Faults()
-
-    @property
-    def label(self) -> str:
-        return self._endpoint.label
-
-    @property
-    def identity(self) -> Hashable:
-        return self._endpoint.identity
-
-    @property
-    def pid(self) -> int:
-        return self._endpoint.pid
 
     async def connect(self, service: ServiceSpec[RawT, object]) -> RawT:
         if self.faults.connects:
