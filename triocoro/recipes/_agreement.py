@@ -1,0 +1,674 @@
+"""The agreement of the members of a safe group on one log; no I/O.
+
+A member is always in one of these states:
+
+=========  ======================================================  =================================================
+state      it                                                      what ends it
+=========  ======================================================  =================================================
+away       has no connection, or no view yet                       a view: offering
+offering   has offered its log in this ballot                      offers of a majority: adopted if it has the log
+                                                                   that they choose, else fetching
+fetching   asks a holder for the entries that it lacks, and keeps  all entries are there: adopted; they have been
+           what comes meanwhile                                    cut off: restoring; no holder is left: offering
+restoring  asks a holder for a snapshot                            it is whole: offering, in the next ballot
+adopted    has acknowledged the log                                acknowledgements of a majority: primary
+primary    appends what comes, and acknowledges it                 only what ends all states
+=========  ======================================================  =================================================
+
+In each state, another ring, a join, or an offer of a later ballot begins a ballot: offering; and the loss of the
+connection leads to away.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from hashlib import blake2b
+from typing import Protocol, final
+
+import attrs
+
+from triocoro import Address, RingId
+
+from ._ballots import Ballot, Claim, Config, choose
+from ._frames import (
+    Ack,
+    AskEntries,
+    AskSnapshot,
+    Bootstrap,
+    Data,
+    Entries,
+    Frame,
+    Offer,
+    Part,
+    SnapshotHead,
+    decode,
+    decode_config,
+    encode,
+    encode_config,
+)
+from ._log import Entry, Kind, Log, chain
+from ._streams import Incoming, Outgoing
+
+_ENTRIES_SIZE = 64 * 1024
+_RETAIN = 1000
+
+
+class State(enum.Enum):
+    """What a member does."""
+
+    AWAY = "away"
+    OFFERING = "offering"
+    FETCHING = "fetching"
+    RESTORING = "restoring"
+    ADOPTED = "adopted"
+    PRIMARY = "primary"
+
+
+class Machine(Protocol):
+    """What the committed entries are for."""
+
+    def apply(self, entry: Entry, /) -> None:
+        """Take a committed payload; those of a log come in order, and each once."""
+
+    def snapshot(self) -> Iterable[bytes]:
+        """The state in chunks, as it is now; what is applied while they are taken must not change them."""
+        ...
+
+    def restore(self, chunks: Sequence[bytes], /) -> None:
+        """Take the state of another member for our own."""
+
+
+@final
+@attrs.frozen
+class Proposal:
+    """An entry of ours that is not committed yet."""
+
+    number: int
+    kind: Kind
+    payload: bytes
+
+
+@final
+@attrs.frozen
+class _Choice:
+    """The log with which the members of a ballot go on."""
+
+    length: int
+    digest: bytes
+    configs: Sequence[Config]
+
+
+@final
+class Agreement:
+    """One member.
+
+    Args:
+        incarnation: a random number that no other member has.
+        votes: the electorate with which to begin, if nobody has a log: the votes of each node.
+        machine: takes what is committed.
+        retain: how many committed entries to keep for members that come back.
+    """
+
+    def __init__(self, incarnation: int, votes: Mapping[int, int], machine: Machine, *, retain: int = _RETAIN) -> None:
+        self.incarnation = incarnation
+        self.state = State.AWAY
+        self.outbox: deque[bytes] = deque()
+        """Frames to multicast, in this order."""
+        self.pending: deque[Proposal] = deque()
+        """What we have proposed and is not committed, in order."""
+        self.committed = 0
+        """The index of the last committed entry."""
+        self.offers: dict[int, Offer] = {}
+        """What members have offered in this ballot, by incarnation."""
+        self.members: Sequence[Address] = ()
+        self._votes = votes
+        self._machine = machine
+        self._retain = retain
+
+        # This connection
+        self._address: Address | None = None
+        self._ring: tuple[int, int] | None = None
+        self._early: list[tuple[Address, Frame]] = []  # of rings that we have no view of yet
+
+        # This ballot
+        self.ballot: Ballot | None = None
+        self._promised: Ballot | None = None  # the latest one that we have offered in, over all connections
+        self._who: dict[Address, int] = {}
+        self._choice: _Choice | None = None
+        self._acks: dict[int, int] = {}
+        self._held: list[tuple[Address, Frame]] = []
+        self._sent = 0  # the number of our last entry that was sent, or is in the log
+        self._fetched: list[Entry] = []
+        self._asked: list[int] = []  # the holders that we have asked for entries
+        self._adopters: set[int] = set()  # those that have acknowledged while we were fetching
+        self._last_ack = b""
+
+        # The log, and what of it counts
+        self._log: Log | None = None
+        self._adopted: Ballot | None = None
+        self._start = 0  # its length when it was adopted
+        self._sure: int | None = None  # up to where our acknowledgement came back; none: not even that of adopting it
+        self._acked = 0
+        self._configs: list[Config] = []  # the latest one known to be committed, and the one after it
+        self._numbers: dict[int, int] = {}  # the last number of each incarnation in the log
+        self._committed_numbers: dict[int, int] = {}
+        self._number = 0
+
+        # Snapshots
+        self._incoming: Incoming | None = None
+        self._received = 0  # parts of it, when time passed
+        self._outgoing: dict[int, Outgoing] = {}
+        self._asks: dict[int, tuple[Address, AskSnapshot]] = {}
+        self._streams = 0
+
+    # -- what the driver tells -----------------------------------------------------------------------------------------
+
+    def connected(self, address: Address) -> None:
+        """We have joined the group; the first view follows."""
+        self._address = address
+        self._leave()
+
+    def disconnected(self) -> None:
+        """The connection is lost. The log stays."""
+        self._address = None
+        self._leave()
+
+    def view(self, ring_id: RingId, members: Sequence[Address], joined: Collection[Address]) -> None:
+        """There is a view.
+
+        Args:
+            ring_id: of the view.
+            members: of the view.
+            joined: those that were not in our previous view, if it was of the same ring.
+        """
+        self.members = members
+        gone = [asker for asker, outgoing in self._outgoing.items() if outgoing.to not in members]
+        for asker in gone:
+            del self._outgoing[asker]
+        ring = (ring_id.seq, ring_id.nodeid)
+        if ring != self._ring:
+            self._ring = ring
+            ballot = Ballot.first(ring_id)
+            if self._promised is not None and self._promised >= ballot:
+                if self._promised.ring != ring:  # the numbers of rings went back: wait until they have caught up
+                    self.state = State.AWAY
+                    self.ballot = None
+                    return
+                ballot = self._promised.next()
+            self._begin(ballot)
+            early, self._early = self._early, []
+            for sender, frame in early:
+                self._deliver(sender, frame)
+        elif joined and self.ballot is not None:
+            self._begin(self.ballot.next())
+        else:
+            self._look_for_holders()
+            self._take_seat()
+
+    def deliver(self, sender: Address, data: bytes) -> None:
+        """A message was delivered.
+
+        Raises:
+            FrameError: it is no frame of ours, or not of our version.
+        """
+        self._deliver(sender, decode(data))
+
+    def lost(self, data: bytes) -> None:
+        """A frame of ours was lost, and is in no member's stream."""
+        frame = decode(data)
+        if isinstance(frame, (Part, AskSnapshot)):
+            self._send(frame)
+        elif frame.ballot != self.ballot:
+            return
+        elif isinstance(frame, Data):
+            self._sent = min(self._sent, frame.previous)
+            self._send_pending()
+        elif isinstance(frame, Ack):
+            self._acknowledge()
+        else:
+            self._send(frame)
+            self._acknowledge()  # an earlier one counts for nothing without the offer
+
+    def propose(self, payload: bytes) -> int:
+        """Propose an entry. It is sent as soon as we are primary, and in each later ballot until it is committed.
+
+        Returns:
+            its number. Entries are committed in the order of their numbers.
+        """
+        return self._propose(Kind.PAYLOAD, payload)
+
+    def tick(self) -> None:
+        """Time has passed. Whoever was asked for something and has not answered is not waited for."""
+        if self.state is State.FETCHING:
+            self._ask_entries()
+        elif self.state is State.RESTORING:
+            if self._incoming is None or self._incoming.part == self._received:
+                self._incoming_from_another()
+            self._received = self._incoming.part if self._incoming is not None else 0
+
+    # -- ballots -------------------------------------------------------------------------------------------------------
+
+    def _leave(self) -> None:
+        self.state = State.AWAY
+        self.ballot = self._ring = None
+        self.members = ()
+        self.outbox.clear()
+        for each in (self._early, self._held, self._fetched, self.offers, self._who, self._acks, self._asked):
+            each.clear()
+        for other in (self._adopters, self._outgoing, self._asks):
+            other.clear()
+
+    def _begin(self, ballot: Ballot) -> None:
+        """Begin a ballot: promise to acknowledge nothing in earlier ones, and say what we have."""
+        self.ballot = self._promised = ballot
+        self.state = State.OFFERING
+        self._choice = None
+        self.outbox.clear()
+        for each in (self.offers, self._who, self._acks, self._held, self._fetched, self._asked, self._adopters):
+            each.clear()
+        self._offer()
+
+    def _offer(self) -> None:
+        if self.ballot is None:
+            return
+        base = self._log.base if self._log is not None else 0
+        claim = self._claim()
+        self._send(Offer(self.ballot, self.incarnation, self._votes, base, self.committed, claim))
+
+    def _claim(self) -> Claim | None:
+        if self._log is None or self._adopted is None:
+            return None
+        self._truncate(self._acked)
+        first = self._start if self._sure is None else self._sure
+        digests = self._log.digests(first)
+        return Claim(self._adopted, self._sure is not None, first, digests, tuple(self._configs))
+
+    def _deliver(self, sender: Address, frame: Frame) -> None:
+        if isinstance(frame, Part):
+            self._on_part(frame)
+        elif isinstance(frame, AskSnapshot):
+            self._on_ask_snapshot(sender, frame)
+        elif self._ring is None or frame.ballot.ring > self._ring:
+            self._early.append((sender, frame))
+        elif frame.ballot.ring == self._ring and self.ballot is not None:
+            if isinstance(frame, Offer):
+                if frame.ballot > self.ballot:
+                    self._begin(frame.ballot)
+                if frame.ballot == self.ballot:
+                    self._on_offer(sender, frame)
+            elif frame.ballot == self.ballot:
+                self._on_frame(sender, frame)
+
+    def _on_offer(self, sender: Address, offer: Offer) -> None:
+        self._who[sender] = offer.incarnation
+        self.offers[offer.incarnation] = offer
+        if self._choice is None:
+            self._choose()
+        elif self.state is State.FETCHING and not self._asked:
+            self._ask_entries()
+        self._take_seat()
+
+    def _choose(self) -> None:
+        claim = choose({incarnation: offer.claim for incarnation, offer in self.offers.items()})
+        if claim is not None:
+            self._choice = _Choice(claim.length, claim.digests[-1], claim.configs)
+        elif not self._choose_nothing():
+            return
+        choice = self._choice
+        if choice is not None and self._log is not None and self._log.matches(choice.length, choice.digest):
+            self._adopt()
+        else:
+            self.state = State.FETCHING
+            self._ask_entries()
+
+    def _choose_nothing(self) -> bool:
+        """Begin a log if no member has one, and all nodes are there; whether it has begun."""
+        offers = [*self.offers.values()]
+        votes = offers[0].votes
+        if self.ballot is None or any(offer.claim is not None or offer.votes != votes for offer in offers):
+            return False
+        seats: dict[int, int] = {}
+        for address in sorted(self._who):
+            if address.nodeid in votes:
+                seats.setdefault(address.nodeid, self._who[address])
+        if seats.keys() != votes.keys():
+            return False
+        digest = blake2b(repr((self.ballot, sorted(seats.items()))).encode(), digest_size=8).digest()
+        self._log = Log(0, digest)
+        self._choice = _Choice(0, digest, (Config(0, votes, seats),))
+        return True
+
+    def _adopt(self) -> None:
+        """Take the log that was chosen for ours, and say so."""
+        if self._log is None or self._choice is None:
+            raise AssertionError("nothing to adopt")
+        self._adopted = self.ballot
+        self._start = self._acked = self._choice.length
+        self._sure = None
+        self._configs = [*self._choice.configs]
+        if len(self._configs) > 1 and self._configs[1].index <= self.committed:
+            del self._configs[0]
+        self._truncate(self._start)
+        self.state = State.ADOPTED
+        self._incoming = None
+        self._acknowledge()
+        held, self._held = self._held, []
+        for sender, frame in held:
+            self._on_frame(sender, frame)
+
+    def _truncate(self, length: int) -> None:
+        if self._log is None:
+            return
+        self._log.truncate(length)
+        self._configs = [config for config in self._configs if config.index <= length]
+        self._numbers = dict(self._committed_numbers)
+        for entry in self._log.after(self.committed):
+            self._numbers[entry.incarnation] = entry.number
+
+    # -- the log -------------------------------------------------------------------------------------------------------
+
+    def _on_frame(self, sender: Address, frame: Frame) -> None:
+        incarnation = self._who.get(sender)
+        if isinstance(frame, AskEntries):
+            self._on_ask_entries(incarnation, frame)
+        elif isinstance(frame, Entries):
+            self._on_entries(frame)
+        elif isinstance(frame, Bootstrap) or incarnation is None:
+            return
+        elif self.state is State.FETCHING or self.state is State.RESTORING:
+            if isinstance(frame, Ack):
+                self._adopters.add(incarnation)
+            if self.state is State.FETCHING:
+                self._held.append((sender, frame))
+        elif isinstance(frame, Ack):
+            self._on_ack(incarnation, frame)
+        elif isinstance(frame, Data) and self.state is State.PRIMARY:
+            self._on_data(incarnation, frame)
+
+    def _on_data(self, incarnation: int, frame: Data) -> None:
+        if self._log is None or frame.previous != self._numbers.get(incarnation, 0):
+            return
+        entry = Entry(self._log.length + 1, incarnation, frame.number, frame.ballot.seq, frame.kind, frame.payload)
+        self._append(entry)
+        self._acked = self._log.length
+        self._acknowledge()
+
+    def _append(self, entry: Entry) -> None:
+        if self._log is None:
+            raise AssertionError("no log")
+        self._log.append(entry)
+        self._numbers[entry.incarnation] = entry.number
+        if entry.kind is Kind.CONFIG:
+            config = decode_config(entry.payload)
+            if config.index == self._configs[-1].index:  # else another one came before it
+                self._configs.append(attrs.evolve(config, index=entry.index))
+
+    def _acknowledge(self) -> None:
+        if self._log is None or self.ballot is None or self.state not in {State.ADOPTED, State.PRIMARY}:
+            return
+        if self.outbox and self.outbox[-1] is self._last_ack:
+            self.outbox.pop()  # one for all that has come
+        self._last_ack = encode(Ack(self.ballot, self._log.length, self._log.digest(self._log.length)))
+        self.outbox.append(self._last_ack)
+
+    def _on_ack(self, incarnation: int, frame: Ack) -> None:
+        if self._log is None or self._choice is None or not self._log.matches(frame.length, frame.digest):
+            return
+        self._acks[incarnation] = max(frame.length, self._acks.get(incarnation, 0))
+        self._outgoing.pop(incarnation, None)
+        if incarnation == self.incarnation:
+            self._sure = frame.length
+        if self.state is State.ADOPTED and all(config.majority(self._has_adopted) for config in self._choice.configs):
+            self.state = State.PRIMARY
+            self._sent = self._numbers.get(self.incarnation, 0)
+            self._send_pending()
+            self._serve()
+            self._take_seat()
+        if self.state is State.PRIMARY:
+            while self._commit():
+                pass
+
+    def _has_adopted(self, incarnation: int) -> bool:
+        return self._acks.get(incarnation, -1) >= self._start
+
+    def _commit(self) -> bool:
+        """Commit what a majority has acknowledged, and we are sure of; whether there may be more."""
+        if self._sure is None or self._log is None:
+            return False
+        reached = self._configs[0].reached(self._acks)
+        for config in self._configs[1:]:
+            if reached >= config.index:
+                reached = max(config.index - 1, min(reached, config.reached(self._acks)))
+        reached = min(reached, self._sure)
+        if reached <= self.committed:
+            return False
+        before = self.committed
+        while self.committed < reached:
+            self._apply(self._log[self.committed + 1])
+        if any(self._log[index].kind is Kind.CONFIG for index in range(before + 1, reached + 1)):
+            self._take_seat()
+        kept = min([self.committed - self._retain, *(stream.index for stream in self._outgoing.values())])
+        if kept > self._log.base + self._retain:
+            self._log.cut(kept)
+        return True
+
+    def _apply(self, entry: Entry) -> None:
+        self.committed = entry.index
+        self._committed_numbers[entry.incarnation] = entry.number
+        if entry.kind is Kind.PAYLOAD:
+            self._machine.apply(entry)
+        elif len(self._configs) > 1 and self._configs[1].index == entry.index:
+            del self._configs[0]
+        self._drop_pending()
+
+    def _drop_pending(self) -> None:
+        done = self._committed_numbers.get(self.incarnation, 0)
+        while self.pending and self.pending[0].number <= done:
+            self.pending.popleft()
+
+    # -- sending -------------------------------------------------------------------------------------------------------
+
+    def _send(self, frame: Frame) -> None:
+        self.outbox.append(encode(frame))
+
+    def _propose(self, kind: Kind, payload: bytes) -> int:
+        self._number += 1
+        self.pending.append(Proposal(self._number, kind, payload))
+        self._send_pending()
+        return self._number
+
+    def _send_pending(self) -> None:
+        if self.state is not State.PRIMARY or self.ballot is None:
+            return
+        for it in self.pending:
+            if it.number > self._sent:
+                self._send(Data(self.ballot, self._sent, it.number, it.kind, it.payload))
+                self._sent = it.number
+
+    # -- seats ---------------------------------------------------------------------------------------------------------
+
+    def _take_seat(self) -> None:
+        """Propose to vote for our node, if the member that did so is gone."""
+        if self.state is not State.PRIMARY or self._address is None or len(self._configs) > 1:
+            return
+        config = self._configs[0]
+        node = self._address.nodeid
+        if node not in config.votes or any(it.kind is Kind.CONFIG for it in self.pending):
+            return
+        here = [address for address in self.members if address.nodeid == node]
+        if any(address not in self._who for address in here):
+            return  # it may be the one
+        if config.seats.get(node) in {self._who[address] for address in here} or min(here) != self._address:
+            return
+        seats = {**config.seats, node: self.incarnation}
+        self._propose(Kind.CONFIG, encode_config(attrs.evolve(config, seats=seats)))
+
+    # -- entries that we lack ------------------------------------------------------------------------------------------
+
+    def _holders(self) -> list[int]:
+        """The members that have the chosen log, and are here."""
+        choice = self._choice
+        if choice is None:
+            return []
+        here = [self._who[address] for address in sorted(self.members) if address in self._who]
+
+        def holds(incarnation: int) -> bool:
+            claim = self.offers[incarnation].claim
+            if incarnation in self._adopters:
+                return True
+            if claim is None or incarnation == self.incarnation:
+                return False
+            return claim.first <= choice.length <= claim.length and claim.digest(choice.length) == choice.digest
+
+        return [incarnation for incarnation in here if holds(incarnation)]
+
+    def _look_for_holders(self) -> None:
+        """Begin again if those that had the chosen log are gone."""
+        if self.state not in {State.FETCHING, State.RESTORING} or self.ballot is None:
+            return
+        holders = self._holders()
+        if not holders:
+            self._begin(self.ballot.next())
+        elif self.state is State.FETCHING and self._asked and self._asked[-1] not in holders:
+            self._ask_entries()
+        elif self._incoming is not None and self._incoming.holder not in holders:
+            self._incoming_from_another()
+
+    def _ask_entries(self) -> None:
+        """Ask a holder that was not asked yet; if all have been, begin again."""
+        if self.ballot is None:
+            return
+        holders = self._holders()
+        fresh = [holder for holder in holders if holder not in self._asked]
+        if not fresh:
+            self._begin(self.ballot.next())
+            return
+        able = [it for it in fresh if self._adopted is not None and self.offers[it].base <= self.committed]
+        if not able:
+            self.state = State.RESTORING
+            self._held.clear()
+            self._asked.clear()
+            if self._incoming is not None and self._incoming.holder in holders:
+                self._ask_part()
+            else:
+                self._incoming_from_another()
+            return
+        self._asked.append(able[0])
+        self._fetched.clear()
+        self._send(AskEntries(self.ballot, able[0], self.committed))
+
+    def _on_ask_entries(self, asker: int | None, frame: AskEntries) -> None:
+        if frame.holder != self.incarnation or asker is None or self._log is None or self._choice is None:
+            return
+        if not self._log.matches(self._choice.length, self._choice.digest) or frame.after < self._log.base:
+            return
+        entries: list[Entry] = []
+        size = 0
+        for entry in self._log.after(frame.after)[: self._choice.length - frame.after]:
+            if entries and size + len(entry.payload) > _ENTRIES_SIZE:
+                break
+            entries.append(entry)
+            size += len(entry.payload)
+        self._send(Entries(frame.ballot, asker, entries))
+
+    def _on_entries(self, frame: Entries) -> None:
+        choice, log = self._choice, self._log
+        if frame.asker != self.incarnation or self.state is not State.FETCHING or choice is None or log is None:
+            return
+        have = self.committed + len(self._fetched)
+        if frame.entries and frame.entries[0].index != have + 1:
+            return
+        self._fetched += frame.entries
+        have += len(frame.entries)
+        if have < choice.length:
+            if frame.entries:
+                self._send(AskEntries(frame.ballot, self._asked[-1], have))
+            return
+        digest = log.digest(self.committed)
+        for entry in self._fetched:
+            digest = chain(digest, entry.incarnation, entry.number)
+        if digest != choice.digest:
+            self._ask_entries()
+            return
+        self._truncate(self.committed)
+        for entry in self._fetched:
+            log.append(entry)
+        self._fetched.clear()
+        self._adopt()
+
+    # -- snapshots -----------------------------------------------------------------------------------------------------
+
+    def _incoming_from_another(self) -> None:
+        holders = self._holders()
+        before = self._incoming.holder if self._incoming is not None else 0
+        later = [holder for holder in holders if holder > before]
+        holder = min(later or holders, default=None)
+        if holder is None:
+            return
+        self._incoming = Incoming(holder)
+        self._ask_part()
+
+    def _ask_part(self) -> None:
+        incoming = self._incoming
+        if incoming is not None and self.ballot is not None:
+            self._send(AskSnapshot(self.ballot, incoming.holder, incoming.stream, incoming.part))
+
+    def _on_ask_snapshot(self, sender: Address, frame: AskSnapshot) -> None:
+        asker = self._who.get(sender)
+        if frame.holder == self.incarnation and asker is not None:
+            self._asks[asker] = sender, frame
+            self._serve()
+
+    def _serve(self) -> None:
+        """Send what was asked for, if we know what is committed."""
+        if (
+            self.state is not State.PRIMARY
+            or self._log is None
+            or self._adopted is None
+            or self.committed < self._start
+        ):
+            return
+        asks, self._asks = self._asks, {}
+        for asker, (sender, ask) in asks.items():
+            outgoing = self._outgoing.get(asker)
+            part = ask.part
+            if outgoing is None or outgoing.stream != ask.stream:
+                self._streams += 1
+                head = SnapshotHead(
+                    self._adopted,
+                    self.committed,
+                    self._log.digest(self.committed),
+                    self._configs[0],
+                    dict(self._committed_numbers),
+                )
+                outgoing = self._outgoing[asker] = Outgoing(self._streams, sender, head, self._machine.snapshot())
+                part = 0
+            for number, data, last in outgoing.ask(part):
+                self._send(Part(self._adopted, asker, outgoing.stream, number, last, data))
+
+    def _on_part(self, frame: Part) -> None:
+        incoming = self._incoming
+        if frame.asker != self.incarnation or incoming is None:
+            return
+        if not incoming.take(frame.stream, frame.part, frame.payload):
+            return
+        if not frame.last:
+            self._ask_part()
+            return
+        self._incoming = None
+        head = incoming.head
+        if head is None or self.ballot is None:
+            return
+        if self._adopted is not None and (head.ballot, head.index) <= (self._adopted, self.committed):
+            return
+        self._log = Log(head.index, head.digest)
+        self._adopted = head.ballot
+        self._start = self._sure = self._acked = self.committed = head.index
+        self._configs = [head.config]
+        self._committed_numbers = dict(head.numbers)
+        self._numbers = dict(head.numbers)
+        self._machine.restore(incoming.chunks)
+        self._drop_pending()
+        self._begin(self.ballot.next())

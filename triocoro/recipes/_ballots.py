@@ -1,0 +1,132 @@
+"""Ballots, the electorate, and which log to choose from offers; no I/O.
+
+A ballot is a ring and an attempt within it. Its members choose one log, so two ballots may have the same log, but no
+ballot has two. What was committed in one ballot is in the log of each later one: see docs/recipes/agreement.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple, final
+
+import attrs
+
+from triocoro import RingId
+
+
+class Ballot(NamedTuple):
+    """A ring and an attempt within it; later ballots are greater."""
+
+    seq: int
+    nodeid: int
+    attempt: int
+
+    @classmethod
+    def first(cls, ring: RingId) -> Ballot:
+        """The first ballot of a ring."""
+        return cls(ring.seq, ring.nodeid, 0)
+
+    @property
+    def ring(self) -> tuple[int, int]:
+        """What orders rings: sequence number and representative."""
+        return self[:2]
+
+    def next(self) -> Ballot:
+        """The next attempt in this ring."""
+        return self._replace(attempt=self.attempt + 1)
+
+
+@final
+@attrs.frozen
+class Config:
+    """The electorate: the votes of each node, and the member that votes for it, its seat."""
+
+    index: int
+    """Of its entry; 0 for the first one."""
+    votes: Mapping[int, int]
+    seats: Mapping[int, int]
+    """The incarnation that votes for a node; nodes without one are left out."""
+
+    def majority(self, has: Callable[[int], object]) -> bool:
+        """Whether the seats for whose incarnation `has` holds have more than half of all votes."""
+        return 2 * sum(self.votes[node] for node, it in self.seats.items() if has(it)) > sum(self.votes.values())
+
+    def reached(self, lengths: Mapping[int, int]) -> int:
+        """The greatest length that seats with a majority have reached; -1 if there is none."""
+        needed = sum(self.votes.values())
+        total = 0
+        by_length = sorted(((lengths.get(it, -1), self.votes[node]) for node, it in self.seats.items()), reverse=True)
+        for length, votes in by_length:
+            total += 2 * votes
+            if total > needed:
+                return length
+        return -1
+
+
+@final
+@attrs.frozen
+class Claim:
+    """What a member says of its log.
+
+    Totem skips gaps when a ring ends, so the end of a log may be wrong: entries that no other member has in these
+    places. A member is sure of what it had read before it sent something that came back in the same ballot. Beyond
+    that it tells the digest of each place up to the last one that it has acknowledged. Acknowledgements of these may
+    have been counted.
+    """
+
+    ballot: Ballot
+    """The latest ballot whose log it has adopted."""
+    sure: bool
+    """Whether it is sure of the log up to `first`. If not, it is not sure of anything that it did in this ballot."""
+    first: int
+    digests: Sequence[bytes]
+    """Of the log up to `first`, and up to each place after it."""
+    configs: Sequence[Config]
+    """The latest configuration that it knows to be committed, and one that its log has after it."""
+
+    @property
+    def length(self) -> int:
+        """The length of the log."""
+        return self.first + len(self.digests) - 1
+
+    def digest(self, length: int) -> bytes:
+        """The digest of the log up to a place from `first` on."""
+        return self.digests[length - self.first]
+
+    def includes(self, other: Claim) -> bool:
+        """Whether this log has all entries that may have been committed with acknowledgements of the other member."""
+        if other.ballot != self.ballot:
+            return other.ballot < self.ballot
+        if self.sure:
+            if other.length <= self.first:
+                return True
+            if other.first <= self.first and other.digest(self.first) != self.digest(self.first):
+                return True  # the other one has gaps; what was counted is before them
+        if not self.first <= other.length <= self.length:
+            return False
+        return other.digest(other.length) == self.digest(other.length)
+
+
+def choose(offers: Mapping[int, Claim | None]) -> Claim | None:
+    """The log with which to go on.
+
+    Args:
+        offers: the claim of each incarnation; `None` for one that has no log.
+
+    Returns:
+        the greatest claim that includes those of a majority, in each of its configurations; `None` if there is none.
+    """
+    claims: Iterable[Claim] = (claim for claim in offers.values() if claim is not None)
+    for claim in sorted(claims, key=_rank, reverse=True):
+
+        def agrees(incarnation: int, claim: Claim = claim) -> bool:
+            other = offers.get(incarnation)
+            return other is not None and claim.includes(other)
+
+        if all(config.majority(agrees) for config in claim.configs):
+            return claim
+    return None
+
+
+def _rank(claim: Claim) -> tuple[Ballot, int, bytes, int]:
+    return claim.ballot, claim.length, claim.digests[-1], -len(claim.configs)
