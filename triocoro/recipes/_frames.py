@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar, TypeAlias, final
+from typing import Any, ClassVar, TypeAlias, final
 
 import attrs
 
@@ -219,13 +219,13 @@ class _Reader:
         self._data = data
         self._at = at
 
-    def read(self, layout: struct.Struct) -> tuple[int, int]:
-        """Read what a layout says. (Its types are those of most layouts here.)"""
+    def read(self, layout: struct.Struct) -> tuple[Any, ...]:
+        """Read what a layout says."""
         values = layout.unpack_from(self._data, self._at)
         self._at += layout.size
-        return values  # type: ignore[return-value]
+        return values
 
-    def bytes(self, count: int) -> bytes:
+    def take(self, count: int) -> bytes:
         data = self._data[self._at : self._at + count]
         if len(data) != count:
             raise FrameError("a frame ends early")
@@ -247,7 +247,7 @@ class _Reader:
         return dict(self.read(_VOTES) for _ in range(self.count()))
 
     def config(self) -> Config:
-        (index,) = _INDEX.unpack(self.bytes(_INDEX.size))
+        (index,) = self.read(_INDEX)
         return Config(index, self.votes(), dict(self.read(_SEAT) for _ in range(self.count())))
 
 
@@ -281,9 +281,9 @@ def _decode_offer(ballot: Ballot, data: bytes) -> Offer:
     votes = reader.votes()
     claim: Claim | None = None
     if has_claim:
-        adopted = Ballot(*_BALLOT.unpack(reader.bytes(_BALLOT.size)))
-        sure, first, count = _CLAIM.unpack(reader.bytes(_CLAIM.size))
-        digests = [reader.bytes(_DIGEST) for _ in range(count)]
+        adopted = Ballot(*reader.read(_BALLOT))
+        sure, first, count = reader.read(_CLAIM)
+        digests = [reader.take(_DIGEST) for _ in range(count)]
         claim = Claim(adopted, bool(sure), first, digests, [reader.config() for _ in range(reader.count())])
     return Offer(ballot, incarnation, votes, base, committed, claim)
 
@@ -306,8 +306,8 @@ def _decode_entries(ballot: Ballot, data: bytes) -> Entries:
     reader = _Reader(data, _HEADER.size + _ASK_ENTRIES.size)
     entries: list[Entry] = []
     while reader.left():
-        incarnation, number, epoch, kind, size = _ENTRY.unpack(reader.bytes(_ENTRY.size))
-        entries.append(Entry(index + len(entries), incarnation, number, epoch, Kind(kind), reader.bytes(size)))
+        incarnation, number, epoch, kind, size = reader.read(_ENTRY)
+        entries.append(Entry(index + len(entries), incarnation, number, epoch, Kind(kind), reader.take(size)))
     return Entries(ballot, asker, entries)
 
 
