@@ -155,6 +155,7 @@ class Agreement:
         self._numbers: dict[int, int] = {}  # the last number of each incarnation in the log
         self._committed_numbers: dict[int, int] = {}
         self._number = 0
+        self._sent_ever = 0
 
         # Snapshots
         self._incoming: Incoming | None = None
@@ -238,6 +239,57 @@ class Agreement:
             its number. Entries are committed in the order of their numbers.
         """
         return self._propose(Kind.PAYLOAD, payload)
+
+    def withdraw(self) -> int:
+        """Forget what we have proposed and is not committed. Of that, what was sent may be committed later.
+
+        Returns:
+            the greatest number of an entry that was sent.
+        """
+        self.pending = deque(it for it in self.pending if it.kind is not Kind.PAYLOAD)
+        return self._sent_ever
+
+    @property
+    def number_committed(self) -> int:
+        """The greatest number of our committed entries."""
+        return self._committed_numbers.get(self.incarnation, 0)
+
+    def obstacle(self) -> str | None:
+        """Why nothing can be committed, in words; `None` if we are primary, or may be so soon."""
+        if self._ring is None or self._address is None:
+            return "not connected to Corosync"
+        if self.ballot is None:
+            return "the numbers of Corosync's rings went back: wait until they have caught up"
+        offers = self.offers.values()
+        configs = self._known_configs()
+        if self.state is State.OFFERING and all(address in self._who for address in self.members):
+            if not any(offer.claim is not None for offer in offers):
+                missing = {*self._votes} - {address.nodeid for address in self.members}
+                return (
+                    f"no member has a log, and one begins only with members on all nodes; missing: {_listed(missing)}"
+                )
+            return f"members that have voted for these nodes are missing: {self._missing(configs, self._who.values())}"
+        here = {address.nodeid for address in self.members}
+        if not all(
+            2 * sum(config.votes.get(node, 0) for node in here) > sum(config.votes.values()) for config in configs
+        ):
+            missing = {node for config in configs for node in config.votes} - here
+            return f"not a majority: there are no members on the nodes {_listed(missing)}"
+        if self.state is State.PRIMARY:
+            present = {self._who[address] for address in self.members if address in self._who}
+            if not all(config.majority(present.__contains__) for config in configs):
+                return f"members that vote for these nodes are missing: {self._missing(configs, present)}"
+        return None
+
+    def _known_configs(self) -> list[Config]:
+        if self._configs:
+            return self._configs
+        claims = [offer.claim for offer in self.offers.values() if offer.claim is not None]
+        latest = max(claims, key=lambda claim: claim.ballot, default=None)
+        return [*latest.configs] if latest is not None else [Config(0, self._votes, {})]
+
+    def _missing(self, configs: Iterable[Config], present: Collection[int]) -> str:
+        return _listed({node for config in configs for node in config.votes if config.seats.get(node) not in present})
 
     def tick(self) -> None:
         """Time has passed. Whoever was asked for something and has not answered is not waited for."""
@@ -486,6 +538,7 @@ class Agreement:
             if it.number > self._sent:
                 self._send(Data(self.ballot, self._sent, it.number, it.kind, it.payload))
                 self._sent = it.number
+                self._sent_ever = max(self._sent_ever, it.number)
 
     # -- seats ---------------------------------------------------------------------------------------------------------
 
@@ -672,3 +725,7 @@ class Agreement:
         self._machine.restore(incoming.chunks)
         self._drop_pending()
         self._begin(self.ballot.next())
+
+
+def _listed(nodes: Iterable[int]) -> str:
+    return ", ".join(map(str, sorted(nodes)))

@@ -32,7 +32,11 @@ _PART = struct.Struct(">QQQB")
 
 
 class FrameError(ValueError):
-    """A message is no frame of ours, or not of our version."""
+    """A message is no frame of ours."""
+
+
+class OtherVersionError(FrameError):
+    """A frame is of another version than ours."""
 
 
 @final
@@ -260,14 +264,15 @@ def decode(data: bytes) -> Frame:
     """The frame in a message.
 
     Raises:
-        FrameError: it is no frame of ours, or not of our version.
+        FrameError: it is no frame of ours.
+        OtherVersionError: it is of another version.
     """
     try:
         magic, version, kind, *ballot = _HEADER.unpack_from(data)
         if magic != _MAGIC:
             raise FrameError("not a frame of a safe group")
         if version != VERSION:
-            raise FrameError(f"a frame of version {version}, and we speak {VERSION}")
+            raise OtherVersionError(f"it speaks version {version}, and this program {VERSION}")
         return _DECODERS[kind](Ballot(*ballot), data)
     except (struct.error, KeyError, ValueError) as error:
         if isinstance(error, FrameError):

@@ -1,0 +1,318 @@
+"""A member of a safe group: the agreement, connected to Corosync, with what waits to be committed."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import struct
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Generic, Protocol, TypeVar, final
+
+import attrs
+import trio
+
+import triocoro
+from triocoro import Address, Endpoint, HasEndpoint, Message, MessageLost, View, Views
+
+from ._agreement import Agreement, State
+from ._errors import NotPrimaryError, ProtocolError, UncertainError
+from ._frames import FrameError, OtherVersionError
+from ._log import Entry
+
+T = TypeVar("T")
+
+_logger = logging.getLogger("triocoro.recipes")
+
+_HEAD = struct.Struct(">II")  # nodeid and pid of the sender
+_SIZE = struct.Struct(">I")
+_COUNT = struct.Struct(">Q")
+MAX_PAYLOAD = 512 * 1024
+"""The bytes of the largest message."""
+_BATCH_BYTES = 64 * 1024
+_WINDOW = 4  # entries of ours under way; what comes meanwhile is packed into the next one
+_WAITING_BYTES = 4 * 2**20
+_PATIENCE = 2.0  # seconds in which a member that we have asked for something must have sent some of it
+
+
+@final
+@attrs.frozen
+class Commit:
+    """Where a message has its place in the log.
+
+    Attributes:
+        epoch: the sequence number of the ring in which it was sent.
+        index: its number among all committed messages, from 1 on.
+    """
+
+    epoch: int
+    index: int
+
+
+@final
+@attrs.frozen
+class Delivery:
+    """A committed message.
+
+    Attributes:
+        sender: the member that sent it.
+        payload: what it sent.
+        commit: where it has its place.
+    """
+
+    sender: Address
+    payload: bytes
+    commit: Commit
+
+
+class Application(Protocol[T]):
+    """What is done with committed messages."""
+
+    def apply(self, delivery: Delivery, /) -> T:
+        """Take a message; its result goes to the one who waits for it."""
+        ...
+
+    def snapshot(self) -> Iterable[bytes]:
+        """The state in chunks, as it is now."""
+        ...
+
+    def restore(self, chunks: Iterable[bytes], index: int, /) -> None:
+        """Take the state after the message with this index for our own."""
+
+
+@final
+class _Submission(Generic[T]):
+    """A message that waits to be committed."""
+
+    def __init__(self, payload: bytes) -> None:
+        self.payload = payload
+        self.done = trio.Event()
+        self.result: T | None = None
+        self.error: Exception | None = None
+
+
+@final
+class Member(Generic[T]):
+    """Joins the group again and again, and keeps the state meanwhile.
+
+    Args:
+        name: of the group.
+        votes: the electorate.
+        application: takes what is committed.
+        endpoint: the daemon.
+    """
+
+    def __init__(
+        self,
+        name: bytes | str,
+        votes: Mapping[int, int],
+        application: Application[T],
+        endpoint: Endpoint | HasEndpoint | None,
+    ) -> None:
+        self.agreement = Agreement(secrets.randbits(64), votes, self)
+        self.count = 0
+        """How many messages are committed."""
+        self.joined = trio.Event()
+        self._name = name
+        self._application = application
+        self._endpoint = endpoint
+        self._waiting: deque[_Submission[T]] = deque()
+        self._waiting_bytes = 0
+        self._under_way: dict[int, list[_Submission[T]]] = {}
+        self._address = Address(0, 0)
+        self._to_send = trio.Event()
+        self._changed = trio.lowlevel.ParkingLot()
+        self._room = trio.lowlevel.ParkingLot()
+
+    # -- what callers do -----------------------------------------------------------------------------------------------
+
+    @property
+    def primary(self) -> bool:
+        """Whether messages can be committed now, as far as we know."""
+        return self.agreement.state is State.PRIMARY and self.agreement.obstacle() is None
+
+    async def submit(self, payload: bytes) -> T:
+        """Send a message, and wait until it is committed and applied."""
+        if len(payload) > MAX_PAYLOAD:
+            raise ValueError(f"a message of {len(payload):,} bytes; the largest has {MAX_PAYLOAD:,}")
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while self._waiting_bytes > _WAITING_BYTES:
+            await self._room.park()
+        self._check_primary()
+        submission: _Submission[T] = _Submission(payload)
+        self._waiting.append(submission)
+        self._waiting_bytes += len(payload)
+        self._pack()
+        self._send_soon()
+        try:
+            await submission.done.wait()
+        except trio.Cancelled:
+            if submission in self._waiting:
+                self._waiting.remove(submission)
+                self._waiting_bytes -= len(payload)
+            raise
+        if submission.error is not None:
+            raise submission.error
+        return submission.result  # type: ignore[return-value]
+
+    async def wait_primary(self) -> None:
+        """Wait until messages can be committed."""
+        await trio.lowlevel.checkpoint()
+        while not self.primary:
+            await self._changed.park()
+
+    async def wait_changed(self) -> None:
+        """Wait until something has changed: a message was committed, or we are primary or no longer so."""
+        await self._changed.park()
+
+    def _check_primary(self) -> None:
+        obstacle = self.agreement.obstacle()
+        if obstacle is not None:
+            raise NotPrimaryError(f"{self.label}: {obstacle}")
+
+    @property
+    def label(self) -> str:
+        """The group and this member, for messages."""
+        name = self._name.decode(errors="replace") if isinstance(self._name, bytes) else self._name
+        return f"{name} on node {self._address.nodeid}" if self.joined.is_set() else name
+
+    # -- the connection ------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Take part, until cancelled."""
+        async for session in triocoro.sessions(triocoro.open_views, self._name, endpoint=self._endpoint):
+            try:
+                async with session as views, trio.open_nursery() as nursery:
+                    self._address = views.address
+                    self.agreement.connected(views.address)
+                    self.joined.set()
+                    nursery.start_soon(self._send, views)
+                    nursery.start_soon(self._look_after)
+                    while True:
+                        self._take(await views.receive_batch())
+            finally:
+                self.agreement.disconnected()
+                self._react()
+
+    def _take(self, events: Sequence[triocoro.ViewEvent]) -> None:
+        agreement = self.agreement
+        for event in events:
+            if isinstance(event, Message):
+                try:
+                    agreement.deliver(event.sender, event.payload)
+                except OtherVersionError as error:
+                    if agreement.state is not State.PRIMARY:
+                        raise ProtocolError(
+                            f"{self.label}: member {event.sender} speaks another protocol: {error}"
+                        ) from None
+                    _logger.warning("%s: ignored a frame of %s: %s", self.label, event.sender, error)
+                except FrameError as error:
+                    _logger.warning("%s: ignored a message of %s: %s", self.label, event.sender, error)
+            elif isinstance(event, View):
+                agreement.view(event.ring_id, event.members, {*event.members} - event.together)
+            elif isinstance(event, MessageLost):
+                agreement.lost(event.payload)
+        self._react()
+
+    async def _send(self, views: Views) -> None:
+        outbox = self.agreement.outbox
+        while True:
+            await self._to_send.wait()
+            self._to_send = trio.Event()
+            while outbox:
+                await views.send(outbox.popleft())
+
+    async def _look_after(self) -> None:
+        while True:
+            await trio.sleep(_PATIENCE)
+            self.agreement.tick()
+            self._react()
+
+    def _send_soon(self) -> None:
+        if self.agreement.outbox:
+            self._to_send.set()
+
+    def _react(self) -> None:
+        """What follows from what the agreement has taken in."""
+        obstacle = self.agreement.obstacle()
+        if obstacle is not None:
+            self._give_up(obstacle)
+        self._pack()
+        self._send_soon()
+        self._changed.unpark_all()
+
+    # -- messages ------------------------------------------------------------------------------------------------------
+
+    def _pack(self) -> None:
+        """Propose what waits; what comes while entries are under way is packed into one."""
+        while self._waiting and len(self._under_way) < _WINDOW:
+            batch: list[_Submission[T]] = []
+            size = 0
+            while self._waiting and (not batch or size + len(self._waiting[0].payload) <= _BATCH_BYTES):
+                batch.append(self._waiting.popleft())
+                size += len(batch[-1].payload)
+            self._waiting_bytes -= size
+            parts = [_HEAD.pack(*self._address)]
+            for submission in batch:
+                parts += (_SIZE.pack(len(submission.payload)), submission.payload)
+            self._under_way[self.agreement.propose(b"".join(parts))] = batch
+        if self._waiting_bytes <= _WAITING_BYTES:
+            self._room.unpark_all()
+
+    def _give_up(self, obstacle: str) -> None:
+        """Tell those who wait that we are not in the primary component."""
+        sent = self.agreement.withdraw()
+        for number, batch in self._under_way.items():
+            for submission in batch:
+                if number <= sent:
+                    submission.error = UncertainError(f"{self.label}: sent, and not known to be committed: {obstacle}")
+                else:
+                    submission.error = NotPrimaryError(f"{self.label}: {obstacle}")
+                submission.done.set()
+        self._under_way.clear()
+        while self._waiting:
+            submission = self._waiting.popleft()
+            submission.error = NotPrimaryError(f"{self.label}: {obstacle}")
+            submission.done.set()
+        self._waiting_bytes = 0
+
+    # -- what the agreement tells --------------------------------------------------------------------------------------
+
+    def apply(self, entry: Entry) -> None:
+        """Apply the messages of a committed entry, and answer those who wait for them."""
+        payload = entry.payload
+        sender = Address(*_HEAD.unpack_from(payload))
+        batch = self._under_way.pop(entry.number, None) if entry.incarnation == self.agreement.incarnation else None
+        at = _HEAD.size
+        place = 0
+        while at < len(payload):
+            (size,) = _SIZE.unpack_from(payload, at)
+            at += _SIZE.size
+            self.count += 1
+            delivery = Delivery(sender, payload[at : at + size], Commit(entry.epoch, self.count))
+            at += size
+            result = self._application.apply(delivery)
+            if batch is not None:
+                batch[place].result = result
+                batch[place].done.set()
+                place += 1
+
+    def snapshot(self) -> Iterable[bytes]:
+        """The number of messages, and the state of the application."""
+        count, chunks = self.count, self._application.snapshot()
+
+        def both() -> Iterable[bytes]:
+            yield _COUNT.pack(count)
+            yield from chunks
+
+        return both()
+
+    def restore(self, chunks: Sequence[bytes]) -> None:
+        """Take what `snapshot` of another member gave. What we were waiting for may be in it."""
+        (self.count,) = _COUNT.unpack_from(chunks[0])
+        self._application.restore((chunks[0][_COUNT.size :], *chunks[1:]), self.count)
+        done = self.agreement.number_committed
+        for number in [number for number in self._under_way if number <= done]:
+            for submission in self._under_way.pop(number):
+                submission.error = UncertainError(f"{self.label}: committed or not, and the log has been cut behind it")
+                submission.done.set()

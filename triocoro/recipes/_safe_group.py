@@ -1,0 +1,159 @@
+"""Safe groups: messages that a majority has before anyone receives them."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Mapping
+from contextlib import asynccontextmanager
+from typing import Final, TypeAlias, final
+
+import attrs
+import trio
+
+from triocoro import Endpoint, HasEndpoint, SlowConsumerError
+
+from ._block import running_beside
+from ._electorate import electorate
+from ._member import Commit, Delivery, Member
+
+DEFAULT_MAX_BUFFERED_BYTES: Final = 64 * 2**20
+_EVENT_COST: Final = 256
+
+
+@final
+@attrs.frozen
+class Missed:
+    """Messages that this member will not get: they were committed while it was away, and are no longer kept.
+
+    Attributes:
+        first: the index of the first one.
+        last: the index of the last one.
+    """
+
+    first: int
+    last: int
+
+
+SafeEvent: TypeAlias = "Delivery | Missed"
+
+
+@final
+class _Inbox:
+    """Committed messages that wait to be received."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.events: deque[SafeEvent] = deque()
+        self.arrived = trio.lowlevel.ParkingLot()
+        self.overflown = trio.Event()
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._index = 0
+
+    def apply(self, delivery: Delivery) -> Commit:
+        self._index = delivery.commit.index
+        self._put(delivery, len(delivery.payload))
+        return delivery.commit
+
+    def snapshot(self) -> Iterable[bytes]:
+        return ()
+
+    def restore(self, _chunks: Iterable[bytes], index: int) -> None:
+        if index > self._index:
+            self._put(Missed(self._index + 1, index), 0)
+        self._index = index
+
+    def _put(self, event: SafeEvent, size: int) -> None:
+        if self.overflown.is_set():
+            return
+        if self._bytes + size + _EVENT_COST > self._max_bytes:
+            self.overflown.set()
+            self.arrived.unpark_all()
+            return
+        self._bytes += size + _EVENT_COST
+        self.events.append(event)
+        self.arrived.unpark()
+
+    def take(self) -> SafeEvent:
+        event = self.events.popleft()
+        self._bytes -= _EVENT_COST + (len(event.payload) if isinstance(event, Delivery) else 0)
+        return event
+
+
+@final
+class SafeGroup(AsyncIterator[SafeEvent]):
+    """A member of a group with safe delivery. Objects of this class come from `open_safe_group`."""
+
+    def __init__(self, member: Member[Commit], inbox: _Inbox) -> None:
+        self._member = member
+        self._inbox = inbox
+
+    def __repr__(self) -> str:
+        return f"<triocoro.recipes.SafeGroup {self._member.label}, {self._member.agreement.state.value}>"
+
+    @property
+    def primary(self) -> bool:
+        """Whether messages can be committed now, as far as this member knows."""
+        return self._member.primary
+
+    async def wait_primary(self) -> None:
+        """Wait until messages can be committed.
+
+        Cancelled: nothing has changed.
+        """
+        await self._member.wait_primary()
+
+    async def send(self, payload: bytes) -> Commit:
+        """Send a message to all members, and wait until it is committed.
+
+        Returns:
+            where it has its place among all committed messages.
+
+        Raises:
+            ValueError: the payload has more than 512 KiB.
+            NotPrimaryError: there is no majority; nothing was sent, and no member will ever get the message.
+            UncertainError: the message was sent, and then the majority or the connection was lost.
+
+        Cancelled: the message may be committed or not.
+        """
+        return await self._member.submit(payload)
+
+    async def receive(self) -> SafeEvent:
+        """Wait for the next committed message, and return it.
+
+        Returns:
+            a `Delivery`, or `Missed` in place of those that this member cannot get.
+
+        Raises:
+            SlowConsumerError: messages that waited exceeded `max_buffered_bytes`. Those that fitted come first.
+
+        Cancelled: no message was taken.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        inbox = self._inbox
+        while not inbox.events:
+            if inbox.overflown.is_set():
+                raise SlowConsumerError(f"{self._member.label}: received more slowly than messages were committed")
+            await inbox.arrived.park()
+        event = inbox.take()
+        await trio.lowlevel.cancel_shielded_checkpoint()
+        return event
+
+    async def __anext__(self) -> SafeEvent:
+        return await self.receive()
+
+
+@asynccontextmanager
+async def open_safe_group(
+    name: bytes | str,
+    *,
+    nodes: Mapping[int, int] | Collection[int] | None = None,
+    max_buffered_bytes: int = DEFAULT_MAX_BUFFERED_BYTES,
+    endpoint: Endpoint | HasEndpoint | None = None,
+) -> AsyncGenerator[SafeGroup, None]:
+    """Join a group whose messages are delivered once a majority of the nodes has them."""
+    votes = await electorate(nodes, endpoint)
+    inbox = _Inbox(max_buffered_bytes)
+    member = Member(name, votes, inbox, endpoint)
+    async with running_beside(member.run):
+        await member.joined.wait()
+        yield SafeGroup(member, inbox)
