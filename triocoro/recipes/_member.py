@@ -21,6 +21,7 @@ from ._frames import FrameError, OtherVersionError
 from ._log import Entry
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 _logger = logging.getLogger("triocoro.recipes")
 
@@ -65,10 +66,10 @@ class Delivery:
     commit: Commit
 
 
-class Application(Protocol[T]):
+class Application(Protocol[T_co]):
     """What is done with committed messages."""
 
-    def apply(self, delivery: Delivery, /) -> T:
+    def apply(self, delivery: Delivery, /) -> T_co:
         """Take a message; its result goes to the one who waits for it."""
         ...
 
@@ -252,7 +253,7 @@ class Member(Generic[T]):
                 batch.append(self._waiting.popleft())
                 size += len(batch[-1].payload)
             self._waiting_bytes -= size
-            parts = [_HEAD.pack(*self._address)]
+            parts = [_HEAD.pack(self._address.nodeid, self._address.pid)]
             for submission in batch:
                 parts += (_SIZE.pack(len(submission.payload)), submission.payload)
             self._under_way[self.agreement.propose(b"".join(parts))] = batch
