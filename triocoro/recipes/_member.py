@@ -6,7 +6,7 @@ import logging
 import secrets
 import struct
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Generic, Protocol, TypeVar, final
 
 import attrs
@@ -141,10 +141,7 @@ class Member(Generic[T]):
             await self._room.park()
         self._check_primary()
         submission: _Submission[T] = _Submission(payload)
-        self._waiting.append(submission)
-        self._waiting_bytes += len(payload)
-        self._pack()
-        self._send_soon()
+        self._put(submission)
         try:
             await submission.done.wait()
         except trio.Cancelled:
@@ -158,13 +155,24 @@ class Member(Generic[T]):
 
     async def wait_primary(self) -> None:
         """Wait until messages can be committed."""
+        await self.wait(lambda: self.primary)
+
+    async def wait(self, condition: Callable[[], bool]) -> None:
+        """Wait until a condition holds, which only messages or the primary component change."""
         await trio.lowlevel.checkpoint()
-        while not self.primary:
+        while not condition():
             await self._changed.park()
 
-    async def wait_changed(self) -> None:
-        """Wait until something has changed: a message was committed, or we are primary or no longer so."""
-        await self._changed.park()
+    def post(self, payload: bytes) -> None:
+        """Send a message if that is possible now, and do not wait for it."""
+        if self.agreement.obstacle() is None:
+            self._put(_Submission(payload))
+
+    def _put(self, submission: _Submission[T]) -> None:
+        self._waiting.append(submission)
+        self._waiting_bytes += len(submission.payload)
+        self._pack()
+        self._send_soon()
 
     def _check_primary(self) -> None:
         obstacle = self.agreement.obstacle()
