@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-import secrets
+import random
 import struct
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from hashlib import blake2b
 from typing import Generic, Protocol, TypeVar, final
 
 import attrs
@@ -81,6 +82,15 @@ class Application(Protocol[T_co]):
         """Take the state after the message with this index for our own."""
 
 
+def _incarnation() -> int:
+    """A number that no other member ever has, and that seeds repeat.
+
+    `random` may be seeded alike everywhere; Trio's clock begins at a random time of each process.
+    """
+    chance = repr((random.getrandbits(64), trio.current_time())).encode()
+    return int.from_bytes(blake2b(chance, digest_size=8).digest(), "big")
+
+
 @final
 class _Submission(Generic[T]):
     """A message that waits to be committed."""
@@ -110,7 +120,7 @@ class Member(Generic[T]):
         application: Application[T],
         endpoint: Endpoint | HasEndpoint | None,
     ) -> None:
-        self.agreement = Agreement(secrets.randbits(64), votes, self)
+        self.agreement = Agreement(_incarnation(), votes, self)
         self.count = 0
         """How many messages are committed."""
         self.joined = trio.Event()
@@ -218,7 +228,7 @@ class Member(Generic[T]):
                 except FrameError as error:
                     _logger.warning("%s: ignored a message of %s: %s", self.label, event.sender, error)
             elif isinstance(event, View):
-                agreement.view(event.ring_id, event.members, {*event.members} - event.together)
+                agreement.view(event.ring_id, event.members)
             elif isinstance(event, MessageLost):
                 agreement.lost(event.payload)
         self._react()
