@@ -228,7 +228,10 @@ class Agreement:
             self._acknowledge()
         else:
             self._send(frame)
-            self._acknowledge()  # an earlier one counts for nothing without the offer
+            # What was sent after it counts for nothing.
+            self._acknowledge()
+            self._sent = self._numbers.get(self.incarnation, 0)
+            self._send_pending()
 
     def propose(self, payload: bytes) -> int:
         """Propose an entry. It is sent as soon as we are primary, and in each later ballot until it is committed.
