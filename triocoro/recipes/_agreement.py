@@ -162,6 +162,7 @@ class Agreement:
         # Snapshots
         self._incoming: Incoming | None = None
         self._staged: Incoming | None = None  # a whole one, to be used with the entries after it
+        self._foreign = False  # whether our log is not that of the others, even where it was committed
         self._received = 0  # parts of it, when time passed
         self._outgoing: dict[int, Outgoing] = {}
         self._asks: dict[int, tuple[Address, AskSnapshot]] = {}
@@ -430,6 +431,7 @@ class Agreement:
         self._truncate(self._start)
         self.state = State.ADOPTED
         self._incoming = self._staged = None
+        self._foreign = False
         self._acknowledge()
         self._serve()
         held, self._held = self._held, []
@@ -669,6 +671,9 @@ class Agreement:
         for entry in self._fetched:
             digest = chain(digest, entry.incarnation, entry.number)
         if digest != choice.digest:
+            # Ours is another log, which was begun and given up.
+            self._staged, self._foreign = None, True
+            self._asked.clear()
             self._ask_entries()
             return
         if staged is not None:
@@ -684,7 +689,9 @@ class Agreement:
         """The index and the digest up to which we have what was committed."""
         if self._staged is not None and self._staged.head is not None:
             return self._staged.head.index, self._staged.head.digest
-        return (self.committed, self._log.digest(self.committed)) if self._log is not None else None
+        if self._log is None or self._foreign:
+            return None
+        return self.committed, self._log.digest(self.committed)
 
     def _restore(self, staged: Incoming) -> None:
         """Replace our state and our log by a snapshot."""
