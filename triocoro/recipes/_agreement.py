@@ -145,7 +145,6 @@ class Agreement:
     def disconnected(self) -> None:
         """The connection is lost. What we hold stays."""
         self._leave()
-        self.holding.disconnected()
 
     def view(self, ring_id: RingId, members: Sequence[Address]) -> None:
         """There is a view."""
