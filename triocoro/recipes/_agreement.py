@@ -602,7 +602,7 @@ class Agreement:
             return "not connected to Corosync"
         if self.ballot is None:
             return "the numbers of Corosync's rings went back; wait until they have caught up"
-        configs = self._known_configs()
+        configs = self.known_configs()
         here = {address.nodeid for address in self.members}
         if not all(config.majority_of_nodes(here) for config in configs):
             absent = {node for config in configs for node in config.votes} - here
@@ -628,7 +628,8 @@ class Agreement:
         absent = self.votes.keys() - {address.nodeid for address in self.members}
         return f"no member holds the state; to begin, members on all nodes are needed, and not on {_listed(absent)}"
 
-    def _known_configs(self) -> Sequence[Config]:
+    def known_configs(self) -> Sequence[Config]:
+        """The latest electorate known to be committed and the one after it, or the one to begin with."""
         if self.holding.configs:
             return self.holding.configs
         claims = [offer.claim for offer in self.offers.values() if offer.claim is not None]
