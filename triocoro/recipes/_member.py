@@ -311,12 +311,12 @@ class Member(Generic[T]):
         self._react()
 
     async def _send(self, views: Views) -> None:
-        outbox = self.agreement.outbox
+        agreement = self.agreement
         while True:
             await self._to_send.wait()
             self._to_send = trio.Event()
-            while outbox:
-                await views.send(outbox.popleft())
+            while agreement.outbox:
+                await views.send(agreement.next_frame())
 
     async def _look_after(self) -> None:
         while True:
