@@ -422,7 +422,7 @@ async def open_lock(
         ValueError: it is less than `shortest_lock_delay`, so that each death of a node would end all leases.
         others: as `open_safe_group`.
 
-    Cancelled: we are not a member. What we held is free after `lock_delay`, if the release is not committed in a second.
+    Cancelled: we are not a member. What we held is free after `lock_delay`, or at once if the release is committed.
 
     Source: corosync.conf(5) has `token` and `consensus`.
     """
@@ -466,7 +466,7 @@ async def open_leadership(
         ValueError: it is less than `shortest_lock_delay`, so that each death of a node would end all leases.
         others: as `open_safe_group`.
 
-    Cancelled: we are not a member. What we held is free after `lock_delay`, if the release is not committed in a second.
+    Cancelled: we are not a member. What we held is free after `lock_delay`, or at once if the release is committed.
 
     Source: corosync.conf(5) has `token` and `consensus`.
     """
