@@ -154,7 +154,7 @@ class Replica(Generic[M]):
 
         Raises:
             ValueError: as `open_replica`.
-            NotPrimaryError: there is no majority.
+            NotPrimaryError: there is no majority, of the old electorate or of the new one.
 
         Cancelled: the electorate may be changed or not.
 

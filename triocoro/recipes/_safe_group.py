@@ -108,7 +108,7 @@ class SafeGroup(AsyncIterator[SafeEvent]):
 
         Raises:
             ValueError: as `open_safe_group`.
-            NotPrimaryError: there is no majority.
+            NotPrimaryError: there is no majority, of the old electorate or of the new one.
 
         Cancelled: the electorate may be changed or not.
 
