@@ -66,7 +66,7 @@ async def members(
     *endpoints: Endpoint | Node, handlers: Handler | list[Handler | None] | None = echo
 ) -> AsyncGenerator[list[Calls], None]:
     """Members on these nodes, which all see all of them."""
-    each: list[Handler | None] = handlers if isinstance(handlers, list) else [handlers] * len(endpoints)
+    each: list[Handler | None] = [handlers] * len(endpoints) if handlers is None or callable(handlers) else handlers
     async with AsyncExitStack() as stack:
         found = [
             await stack.enter_async_context(open_calls("g", handler, endpoint=endpoint))
@@ -199,7 +199,7 @@ async def test_a_member_that_leaves_is_unknown(corosync_cluster: Cluster) -> Non
             await until_members(one, 2)
             replies = await stack.enter_async_context(one.call(b"x"))
             await slow.arrived.wait()
-        assert [reply async for reply in replies] == [Answer(one.address, b"echo x"), Unknown(two.address)]
+        assert {reply async for reply in replies} == {Answer(one.address, b"echo x"), Unknown(two.address)}
 
 
 async def test_a_partition_in_the_midst(corosync_cluster: Cluster) -> None:
@@ -236,8 +236,8 @@ async def test_a_member_whose_daemon_dies_is_unknown(corosync_cluster: Cluster) 
                     with trio.CancelScope(shield=True):
                         await corosync_cluster[2].kill()
                         received += [reply async for reply in replies]
-        assert {type(reply) for reply in received} == {Answer, Unknown}
-        assert [reply.member.nodeid for reply in received] == [1, 2]
+        # The own answer may have waited for the new ring.
+        assert {(type(reply), reply.member.nodeid) for reply in received} == {(Answer, 1), (Unknown, 2)}
 
 
 async def test_a_member_that_joins_after_the_request_does_not_get_it(corosync_cluster: Cluster) -> None:
@@ -581,9 +581,11 @@ async def test_a_handler_that_ends_the_program(corosync: Node) -> None:
         await trio.lowlevel.checkpoint()
         raise SystemExit(3)
 
-    with pytest.raises(SystemExit, match="3"):
+    # pytest-trio would take a stray `Cancelled` for a test that has passed.
+    with pytest.raises(BaseException) as caught:  # noqa: PT011 - as said
         async with open_calls("g", leave, endpoint=corosync) as calls:
             await all_replies(calls)
+    assert isinstance(caught.value, SystemExit)
 
 
 # -- reconnecting ------------------------------------------------------------------------------------------------------
@@ -687,10 +689,10 @@ async def test_another_version_is_refused(corosync_cluster: Cluster) -> None:
         assert failure.text.startswith(f"VersionError: {newer.address} speaks version 2 of triocoro's calls, and we")
 
         for kind in (Kind.PROBE, Kind.ANSWER, Kind.REQUEST):  # of these, only a request is answered
-            await newer.send(Frame(kind, b"i" * 16, 7, b"?" * 8, version=2).encode())
+            await newer.send(Frame(kind, b"i" * 16, kind, b"?" * 8, version=2).encode())
         while (answer := await next_frame(newer, one)).incarnation != b"i" * 16:
             pass
-        assert answer == Frame(Kind.OTHER_VERSION, b"i" * 16, 7)
+        assert answer == Frame(Kind.OTHER_VERSION, b"i" * 16, Kind.REQUEST)
 
 
 async def next_frame(group: triocoro.Group, calls: Calls) -> Frame:

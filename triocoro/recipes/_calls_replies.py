@@ -91,8 +91,9 @@ class OpenCall:
 
     def __init__(self) -> None:
         self.awaited: set[Address] = set()
-        self.begun = trio.Event()  # set once the request was delivered to us, or never will be
-        self.moved = False  # whether the ring has changed since the request was sent
+        self.begun: trio.Event = trio.Event()  # set once the request was delivered to us, or never will be
+        self.moved: bool = False  # whether the ring has changed since the request was sent
+        self.replies: trio.MemoryReceiveChannel[Reply]
         self._send, self.replies = trio.open_memory_channel[Reply](math.inf)  # one for each member, at most
 
     def begin(self, members: tuple[Address, ...]) -> None:

@@ -28,7 +28,7 @@ import secrets
 import struct
 import traceback
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from itertools import count
 from typing import Final, TypeAlias, final
 
@@ -70,13 +70,14 @@ class Core:
         self, views: Views, handler: Handler | None, *, max_waiting: int, receive: bool, max_buffered_bytes: int
     ) -> None:
         self.views = views
-        self.incarnation = secrets.token_bytes(16)
-        self.numbers = count(1)
+        self.incarnation: bytes = secrets.token_bytes(16)
+        self.numbers: Iterator[int] = count(1)
         self.open: dict[int, OpenCall] = {}
-        self.closed = False
+        self.closed: bool = False
         self.receive = receive
-        self.events_in, self.events = trio.open_memory_channel[ViewEvent](math.inf)  # bounded by their bytes
-        self.buffered_bytes = 0
+        self.events: trio.MemoryReceiveChannel[ViewEvent]
+        self._events_in, self.events = trio.open_memory_channel[ViewEvent](math.inf)  # bounded by their bytes
+        self.buffered_bytes: int = 0
         self._max_buffered_bytes = max_buffered_bytes
         self._handler = handler
         self._view: View | None = None
@@ -163,7 +164,7 @@ class Core:
                 f"events exceeded max_buffered_bytes={self._max_buffered_bytes}: receive them from the Calls in a task"
                 " of its own, or do without receive=True"
             )
-        self.events_in.send_nowait(event)
+        self._events_in.send_nowait(event)
 
     def _change_view(self, view: View) -> None:
         ring_changed = self._view is not None and view.ring_id != self._view.ring_id
