@@ -14,10 +14,8 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from contextlib import suppress
 from socket import gethostname
 from typing import NamedTuple
-from uuid import uuid4
 
 import trio
 
@@ -80,13 +78,9 @@ class Cron:
     async def _note(self, leader: recipes.Held, number: int, job: str, outcome: str | None) -> int:
         token = [leader.token.epoch, leader.token.index]
         command = json.dumps([token, number, job, self._node, outcome]).encode()
-        unique = uuid4().bytes  # the command is applied once, however often it is sent
-        while True:
-            await self.replica.wait_primary()
-            with suppress(recipes.NotPrimaryError, recipes.UncertainError):
-                number = int(await self.replica.execute(command, id=unique))
-                leader.check()  # else it may have been ignored
-                return number
+        number = int(await self.replica.ensure(command))
+        leader.check()  # else it may have been ignored
+        return number
 
 
 async def run_command() -> str:

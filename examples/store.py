@@ -15,7 +15,6 @@ import json
 import logging
 import sys
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
-from uuid import uuid4
 
 import trio
 
@@ -44,18 +43,9 @@ class Data:
 
 
 async def put(replica: Replica[Data], key: str, value: str) -> str | None:
-    """Set a value, and return the one before it. Wait for a majority if there is none.
-
-    The id makes a command count once that is sent again because its fate is not known.
-    """
-    command, unique = json.dumps([key, value]).encode(), uuid4().bytes
-    while True:
-        try:
-            before: str | None = json.loads(await replica.execute(command, id=unique))
-        except (NotPrimaryError, UncertainError):
-            await replica.wait_primary()
-        else:
-            return before
+    """Set a value, and return the one before it. Wait for a majority if there is none."""
+    before: str | None = json.loads(await replica.ensure(json.dumps([key, value]).encode()))
+    return before
 
 
 async def obey(replica: Replica[Data], commands: AsyncIterable[str], show: Callable[[object], object]) -> None:
