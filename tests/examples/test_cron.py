@@ -141,12 +141,16 @@ async def test_a_daemon_restarts(corosync_cluster: Cluster, run_crons: RunCrons,
 
 
 async def test_an_application_that_starts_again_gets_the_state(corosync_cluster: Cluster, run_crons: RunCrons) -> None:
+    async def job() -> str:
+        await trio.lowlevel.checkpoint()
+        return "by the first one"
+
     async def no_job() -> str:
         raise AssertionError("it does not lead")
 
     async with run_crons(1, 2) as crons, trio.open_nursery() as nursery:
         with corosync_cluster[3].as_default():
-            first = Cron("3", {}, interval=0.05)
+            first = Cron("3", {"job": job}, interval=0.05)
             async with trio.open_nursery() as life:
                 await life.start(first.run)
                 await everywhere({**crons, 3: first}, *crons)
