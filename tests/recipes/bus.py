@@ -1,0 +1,613 @@
+"""A simulated bus: nodes with daemons that order messages as Corosync does, and processes with an `Agreement` each.
+
+Nothing happens by itself. Each method is one step, and takes numbers that decide what chance would decide; a step
+that makes no sense in the present state does nothing, so that any part of a schedule is a schedule too.
+
+What the bus does is what Corosync was seen to do (docs/facts.md, 15, 66, 68, 86):
+
+- All nodes of a ring deliver its messages, joins and leaves in one order, each at its own pace.
+- When nodes move on to another ring, those that come from one ring deliver the same of it: a prefix of its order, no
+  less than any of them has delivered, and after a gap only messages of nodes that move on with them.
+- Nodes that are left behind stay in their ring, and deliver what they send there to themselves.
+- What a daemon has not sent yet, it sends in its next ring. A member may read messages of a ring before its view of it,
+  or never have a view of a ring that has ended.
+- A member reads its stream when it pleases. If its connection ends, it loses the rest of the stream.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from triocoro import Address, RingId
+from triocoro.recipes import _agreement, _streams
+from triocoro.recipes._agreement import Agreement
+
+RETAIN = 3
+PRIMARY = _agreement.State.PRIMARY
+_agreement._ENTRIES_SIZE = 24  # so that few entries already take several messages
+_streams.PART_SIZE = 64
+_streams.WINDOW = 2
+
+MESSAGE, VIEW, CONNECTED, DISCONNECTED, LOST = range(5)  # what is in a process's inbox
+FRAME, JOIN, LEAVE, SYNC, DROPPED = range(5)  # what is in the order of a ring
+MOST = 60_000
+"""How many messages a process may send in one run. More are a fault: the members do not come to rest."""
+
+
+class Violation(Exception):  # noqa: N818 - the word of the checkers
+    """The members contradict each other, or have not come to rest."""
+
+
+class History:
+    """What was applied, in its one order; raises `Violation` if a member applies anything else."""
+
+    def __init__(self) -> None:
+        self.applied: list[tuple[int, int, int, bytes]] = []
+        """Index, incarnation, number, payload."""
+        self.proposed: dict[int, list[tuple[int, bytes]]] = {}
+        """The numbers and payloads that each incarnation has proposed."""
+        self.done: dict[int, int] = {}
+        """How many of these were applied."""
+
+    def apply(self, machine: Machine, it: tuple[int, int, int, bytes]) -> None:
+        """A member applies an entry."""
+        at = machine.count
+        if at < len(self.applied):
+            if self.applied[at] != it:
+                raise Violation(f"{machine.name} applies {it} where others applied {self.applied[at]}")
+        else:
+            index, incarnation, number, payload = it
+            if self.applied and index <= self.applied[-1][0]:
+                raise Violation(f"{machine.name} applies {it} after {self.applied[-1]}")
+            done = self.done.get(incarnation, 0)
+            proposed = self.proposed.get(incarnation, [])
+            if done >= len(proposed) or proposed[done] != (number, payload):
+                raise Violation(f"{machine.name} applies {it}; {incarnation} proposed {proposed}, {done} were applied")
+            self.done[incarnation] = done + 1
+            self.applied.append(it)
+        machine.count = at + 1
+
+    def encoded(self, count: int) -> bytes:
+        """A snapshot after this many."""
+        return repr((count, self.applied[:count])).encode()
+
+    def restore(self, machine: Machine, data: bytes) -> None:
+        """A member takes a snapshot."""
+        count = int(data[1:].partition(b",")[0])
+        if data != self.encoded(count):
+            raise Violation(f"{machine.name} restores {data!r} where others applied {self.applied[:count]}")
+        if count < machine.count:
+            raise Violation(f"{machine.name} goes back from {machine.count} applied to {count}")
+        machine.count = count
+
+
+class Machine:
+    """The machine of one process: counts what it has applied, and shows it to the history."""
+
+    def __init__(self, name: str, history: History) -> None:
+        self.name = name
+        self.count = 0
+        self._history = history
+
+    def apply(self, entry: Any) -> None:
+        self._history.apply(self, (entry.index, entry.incarnation, entry.number, entry.payload))
+
+    def snapshot(self) -> Iterable[bytes]:
+        data = self._history.encoded(self.count)
+        return [data[at : at + 48] for at in range(0, len(data), 48)]
+
+    def restore(self, chunks: Sequence[bytes]) -> None:
+        self._history.restore(self, b"".join(chunks))
+
+
+class Connection:
+    """A process's connection to its daemon, and its membership of the group."""
+
+    __slots__ = ("address", "closed", "late", "node", "process")
+
+    def __init__(self, node: Node, process: Process) -> None:
+        self.node = node
+        self.process = process
+        self.address = process.address
+        self.closed = False
+        self.late: list[bytes] = []  # lost frames that are reported at the next own delivery
+
+
+class Process:
+    """A process with an agreement."""
+
+    def __init__(self, name: str, agreement: Agreement, machine: Machine, address: Address) -> None:
+        self.name = name
+        self.agreement = agreement
+        self.machine = machine
+        self.address = address
+        self.inbox: deque[tuple[Any, ...]] = deque()
+        self.connection: Connection | None = None
+        self.stopped = False
+        self.sent = 0
+
+
+class Ring:
+    """A ring and the one order of what was sent in it."""
+
+    __slots__ = ("id", "order")
+
+    def __init__(self, ring_id: RingId) -> None:
+        self.id = ring_id
+        self.order: list[tuple[Any, ...]] = []
+
+
+class Node:
+    """A node and its daemon."""
+
+    def __init__(self, nodeid: int) -> None:
+        self.id = nodeid
+        self.up = False
+        self.seq = 0
+        self.ring: Ring | None = None
+        self.at = 0  # how much of the ring it has delivered
+        self.synced = False  # whether it knows the members of the group in this ring; no join or leave is sent before
+        self.queue: deque[tuple[Any, ...]] = deque()  # what it has not sent yet
+        self.members: list[Connection] = []  # of the group, as it knows them
+        self.locals: list[Connection] = []  # its own clients that have joined
+        self.due: int | None = None  # how many messages more before its clients get the view
+        self.skew = 0
+
+
+class Bus:
+    """Nodes 1, 2, ... with processes, all of them down at first.
+
+    Args:
+        nodes: how many nodes.
+        members: how many processes each of them has.
+        make: makes an agreement from incarnation, votes and machine.
+        trace: called with a line for each thing that happens; `None` is faster.
+        protect: refuse steps that lose the memory of a majority of the seats.
+    """
+
+    def __init__(
+        self,
+        nodes: int,
+        members: int = 1,
+        *,
+        make: Callable[..., Agreement] = Agreement,
+        trace: Callable[[str], None] | None = None,
+        protect: bool = True,
+    ) -> None:
+        self.history = History()
+        self.nodes = {nodeid: Node(nodeid) for nodeid in range(1, nodes + 1)}
+        self.names = [f"{nodeid}{'abcd'[slot]}" for nodeid in self.nodes for slot in range(members)]
+        self.processes: dict[str, Process | None] = dict.fromkeys(self.names)
+        self.votes = dict.fromkeys(self.nodes, 1)
+        self.trace = trace
+        self.protect = protect
+        self.ballots: set[Any] = set()
+        self._make = make
+        self._launched = dict.fromkeys(self.names, 0)
+        self._last_address: dict[str, Address] = {}
+
+    # -- processes -----------------------------------------------------------------------------------------------------
+
+    def launch(self, name: str, same: int = 0) -> None:
+        """Start a process, which knows nothing; `same`: with the address of the one before it."""
+        nodeid, slot = int(name[0]), ord(name[1]) - ord("a")
+        if self.processes[name] is not None or self._forgets(nodeid, None):
+            return
+        self._launched[name] += 1
+        generation = self._launched[name]
+        if not same or name not in self._last_address:
+            self._last_address[name] = Address(nodeid, 1000 * (3 - slot if generation % 3 == 2 else slot + 1) + generation)
+        incarnation = nodeid * 10_000 + slot * 1000 + generation
+        machine = Machine(f"{name}#{generation}", self.history)
+        agreement = self._make(incarnation, self.votes, machine, retain=RETAIN)
+        self.processes[name] = Process(machine.name, agreement, machine, self._last_address[name])
+        self.history.proposed[incarnation] = []
+        self.connect(name)
+
+    def crash(self, name: str, drop: int = 0) -> None:
+        """End a process; the last `drop` of its messages do not reach the daemon."""
+        process = self.processes[name]
+        if process is None or self._forgets(int(name[0]), process):
+            return
+        self._disconnect(process, drop)
+        self.processes[name] = None
+
+    def stop(self, name: str) -> None:
+        """Stop a process: it reads nothing."""
+        if (process := self.processes[name]) is not None:
+            process.stopped = True
+
+    def go_on(self, name: str) -> None:
+        """Let a stopped process go on."""
+        if (process := self.processes[name]) is not None:
+            process.stopped = False
+
+    def connect(self, name: str) -> None:
+        """Let a process without a connection connect, if its daemon runs."""
+        process = self.processes[name]
+        node = self.nodes[int(name[0])]
+        if process is None or process.connection is not None or process.inbox or process.stopped or not node.up:
+            return
+        process.connection = Connection(node, process)
+        node.queue.append((JOIN, process.connection))
+
+    def disconnect(self, name: str, keep: int = 0, drop: int = 0) -> None:
+        """End the connection of a process, which still reads `keep` events; its last `drop` messages are lost."""
+        process = self.processes[name]
+        if process is not None and process.connection is not None and not process.connection.closed:
+            self._disconnect(process, drop)
+            self._cut(process, keep)
+
+    def _disconnect(self, process: Process, drop: int) -> None:
+        connection = process.connection
+        if connection is None or connection.closed:
+            return
+        connection.closed = True
+        node = connection.node
+        if connection in node.locals:
+            node.locals.remove(connection)
+        for it in [it for it in reversed(node.queue) if it[0] == FRAME and it[1] is connection][:drop]:
+            node.queue.remove(it)
+        node.queue.append((LEAVE, connection))
+
+    def _cut(self, process: Process, keep: int) -> None:
+        keep %= len(process.inbox) + 1
+        while len(process.inbox) > keep:
+            process.inbox.pop()
+        process.inbox.append((DISCONNECTED,))
+
+    def propose(self, name: str) -> None:
+        """Let a process propose an entry."""
+        process = self.processes[name]
+        if process is None or process.stopped:
+            return
+        proposed = self.history.proposed[process.agreement.incarnation]
+        payload = b"%s:%d" % (process.name.encode(), len(proposed) + 1)
+        number = process.agreement.propose(payload)
+        proposed.append((number, payload))
+        self._flush(process)
+
+    def tick(self, name: str) -> None:
+        """Let time pass for a process."""
+        process = self.processes[name]
+        if process is not None and not process.stopped:
+            process.agreement.tick()
+            self._flush(process)
+
+    def read(self, name: str, count: int = 1, flush: int = 1) -> None:
+        """Let a process read some of its events; unless `flush`, what it sends in answer waits."""
+        process = self.processes[name]
+        if process is None or process.stopped:
+            return
+        agreement, inbox = process.agreement, process.inbox
+        while count and inbox:
+            count -= 1
+            event = inbox.popleft()
+            if self.trace is not None:
+                self.trace(f"    {process.name} reads {self._describe(event)}")
+            kind = event[0]
+            if kind == MESSAGE:
+                agreement.deliver(event[1], event[2])
+            elif kind == VIEW:
+                agreement.view(event[1], event[2], event[3])
+            elif kind == LOST:
+                agreement.lost(event[1])
+            elif kind == CONNECTED:
+                agreement.connected(event[1])
+            else:
+                process.connection = None
+                agreement.disconnected()
+            if self.trace is not None:
+                self.trace(f"        {process.name}: {status(process)}")
+        if flush:
+            self._flush(process)
+
+    def _flush(self, process: Process) -> None:
+        outbox = process.agreement.outbox
+        if not outbox:
+            return
+        connection = process.connection
+        if connection is not None and not connection.closed:
+            process.sent += len(outbox)
+            if process.sent > MOST:
+                raise Violation(f"{process.name} has sent {process.sent} messages: it does not come to rest")
+            ring = connection.node.ring
+            for frame in outbox:
+                if self.trace is not None:
+                    self.trace(f"        {process.name} sends {describe(frame)}")
+                connection.node.queue.append((FRAME, connection, frame, ring))
+        outbox.clear()
+
+    # -- memory --------------------------------------------------------------------------------------------------------
+
+    def _forgets(self, nodeid: int, dying: Process | None) -> bool:
+        """Whether the end of a process, or the launch of one, would lose what must not be lost.
+
+        A new log begins when all nodes offer none, so there is always a node all of whose processes have one. If the
+        bus protects, a majority of the seats lives.
+        """
+        alive = [it for it in self.processes.values() if it is not None and it is not dying]
+        if not any(it is not None and has_log(it.agreement) for it in self.processes.values()):
+            return False
+        keepers: dict[int, bool] = {}
+        for it in alive:
+            keepers[it.address.nodeid] = keepers.get(it.address.nodeid, True) and has_log(it.agreement)
+        if dying is None:
+            keepers[nodeid] = False
+        if not any(keepers.values()):
+            return True
+        return self.protect and dying is not None and not self._seated(alive)
+
+    def _seated(self, alive: Sequence[Process]) -> bool:
+        living = {it.agreement.incarnation for it in alive}
+        return all(
+            config.majority(living.__contains__) for it in self.processes.values() if it is not None
+            for config in it.agreement._configs
+        )
+
+    def can_go_on(self) -> bool:
+        """Whether a majority of the seats of each configuration that any process knows is alive."""
+        return self._seated([it for it in self.processes.values() if it is not None])
+
+    # -- daemons -------------------------------------------------------------------------------------------------------
+
+    def start(self, nodeid: int) -> None:
+        """Start a daemon, which is alone at first."""
+        node = self.nodes[nodeid]
+        if not node.up:
+            node.up = True
+            node.ring = None
+            node.queue.clear()
+            node.members, node.locals, node.due = [], [], None
+            self.move([nodeid])
+
+    def kill(self, nodeid: int, keep: int = 0) -> None:
+        """Kill a daemon: its clients lose their connections, and more or less of what they have not read."""
+        node = self.nodes[nodeid]
+        if not node.up:
+            return
+        node.up = False
+        node.queue.clear()
+        node.ring = None
+        for process in self.processes.values():
+            if process is not None and process.connection is not None and process.connection.node is node:
+                if not process.connection.closed:
+                    process.connection.closed = True
+                    self._cut(process, keep)
+                    keep //= 3
+        node.locals = []
+
+    def place(self, nodeid: int, count: int = 1) -> None:
+        """Let a node send: what it sends has its place in the order of the ring."""
+        node = self.nodes[nodeid]
+        if node.ring is None:
+            return
+        order, queue = node.ring.order, node.queue
+        while count and queue and (node.synced or queue[0][0] not in {JOIN, LEAVE}):
+            count -= 1
+            order.append(queue.popleft())
+
+    def lose(self, nodeid: int, which: int = 0, late: int = 0) -> None:
+        """Drop a message that a daemon has accepted; its sender is told, `late` only when it gets a later one back."""
+        queue = self.nodes[nodeid].queue
+        frames = [at for at, it in enumerate(queue) if it[0] == FRAME and not it[1].closed]
+        if frames:
+            at = frames[which % len(frames)]
+            queue[at] = (DROPPED, *queue[at][1:3], late)
+
+    def deliver(self, nodeid: int, count: int = 1) -> None:
+        """Let a node deliver what comes next in its ring."""
+        node = self.nodes[nodeid]
+        if node.ring is None:
+            return
+        order = node.ring.order
+        while count and node.at < len(order):
+            count -= 1
+            item = order[node.at]
+            node.at += 1
+            self._deliver(node, item)
+
+    def move(
+        self, nodeids: Sequence[int], prefix: int = 0, drops: int = 0, early: int = 0, skew: Sequence[int] = ()
+    ) -> None:
+        """Let nodes form a ring.
+
+        Args:
+            nodeids: the nodes.
+            prefix: how much of their old ring they deliver beyond what any of them already has.
+            drops: which messages after that they do not deliver, although their senders come along: bits.
+            early: how many messages that were to be sent in the old ring are delivered before the view.
+            skew: for each node, how many messages more are delivered before the view.
+        """
+        nodes = [self.nodes[nodeid] for nodeid in nodeids if self.nodes[nodeid].up]
+        if not nodes:
+            return
+        for ring in {id(node.ring): node.ring for node in nodes if node.ring is not None}.values():
+            self._leave(ring, [node for node in nodes if node.ring is ring], prefix, drops)
+        seq = max(node.seq for node in nodes) + 4
+        ring = Ring(RingId(min(node.id for node in nodes), seq))
+        for number in range(early):
+            queue = nodes[number % len(nodes)].queue
+            if queue and queue[0][0] not in {JOIN, LEAVE}:
+                ring.order.append(queue.popleft())
+        members = [connection for node in nodes for connection in node.locals]
+        ring.order.append((SYNC, members))
+        for number, node in enumerate(nodes):
+            node.seq, node.ring, node.at = seq, ring, 0
+            node.synced, node.due = False, None
+            node.skew = skew[number % len(skew)] if skew else 0
+        if self.trace is not None:
+            self.trace(f"    ring {ring.id.seq} of {[node.id for node in nodes]}")
+
+    def _leave(self, ring: Ring, together: Sequence[Node], prefix: int, drops: int) -> None:
+        order = ring.order
+        floor = max(node.at for node in together)
+        end = floor + prefix % (len(order) - floor + 1)
+        rest = []
+        for item in order[end:]:
+            if item[0] != SYNC and item[1].node in together:
+                if drops & 1 and item[0] == FRAME:
+                    item[1].late.append(item[2])
+                else:
+                    rest.append(item)
+                drops >>= 1
+        for node in together:
+            for item in order[node.at : end]:
+                self._deliver(node, item)
+            for item in rest:
+                self._deliver(node, item)
+
+    def _deliver(self, node: Node, item: tuple[Any, ...]) -> None:
+        kind, connection = item[0], item[1]
+        if kind == FRAME:
+            if node.due is not None:
+                node.due -= 1
+                if node.due < 0 or (connection.node is node and item[3] is node.ring):
+                    self._show(node)
+            if connection.late and connection.node is node:
+                self._report(connection)
+            event = (MESSAGE, connection.address, item[2])
+            for it in node.locals:
+                it.process.inbox.append(event)
+        elif kind == SYNC:
+            node.synced = True
+            node.members = [*item[1]]
+            node.due = node.skew
+            if not node.due:
+                self._show(node)
+        elif kind == DROPPED:
+            if connection.node is node:
+                connection.late.append(item[2])
+                if not item[3]:
+                    self._report(connection)
+        else:
+            if node.due is not None:
+                self._show(node)
+            if kind == JOIN:
+                node.members.append(connection)
+            elif connection not in node.members:
+                return
+            else:
+                node.members.remove(connection)
+            if kind == JOIN and connection.node is node and not connection.closed:
+                node.locals.append(connection)
+                connection.process.inbox.append((CONNECTED, connection.address))
+            members = self._addresses(node)
+            joined = (connection.address,) if kind == JOIN else ()
+            for it in node.locals:
+                new = kind == JOIN and it is connection
+                it.process.inbox.append((VIEW, node.ring.id, members, members if new else joined))
+
+    def _report(self, connection: Connection) -> None:
+        if not connection.closed:
+            connection.process.inbox.extend((LOST, frame) for frame in connection.late)
+        connection.late.clear()
+
+    def _show(self, node: Node) -> None:
+        """Show the members on a node the view of a new ring."""
+        node.due = None
+        members = self._addresses(node)
+        for it in node.locals:
+            it.process.inbox.append((VIEW, node.ring.id, members, members))
+
+    def _addresses(self, node: Node) -> tuple[Address, ...]:
+        return tuple(sorted({it.address for it in node.members}, key=_key))
+
+    # -- quiet ---------------------------------------------------------------------------------------------------------
+
+    def drain(self) -> bool:
+        """Send, deliver and read until nothing is left; whether there was anything."""
+        moved = False
+        while True:
+            more = False
+            for node in self.nodes.values():
+                if node.queue and node.ring is not None:
+                    self.place(node.id, 10)
+                    more = True
+            for node in self.nodes.values():
+                if node.ring is not None and node.at < len(node.ring.order):
+                    self.deliver(node.id, 1 << 30)
+                    more = True
+                if node.due is not None:
+                    self._show(node)
+                    more = True
+                for it in node.locals:
+                    if it.late:
+                        self._report(it)
+            for name, process in self.processes.items():
+                if process is not None and process.inbox and not process.stopped:
+                    self.read(name, 1 << 30)
+                    more = True
+            if not more:
+                return moved
+            moved = True
+
+    def quiet(self, rounds: int = 40) -> None:
+        """Heal everything, let all read everything, and check that the members agree.
+
+        Raises:
+            Violation: they do not, although a majority of the seats is alive.
+        """
+        for nodeid in self.nodes:
+            self.start(nodeid)
+        for name in self.names:
+            self.go_on(name)
+            if process := self.processes[name]:
+                self._flush(process)
+        if len({id(node.ring) for node in self.nodes.values()}) > 1:
+            self.move([*self.nodes])
+        for _ in range(rounds):
+            for name in self.names:
+                self.launch(name)
+                self.connect(name)
+            self.drain()
+            if self.agreed():
+                return
+            for name in self.names:
+                self.tick(name)
+        if self.can_go_on():
+            raise Violation("not live: " + "; ".join(f"{it.name} {status(it)}" for it in self.processes.values() if it))
+
+    def agreed(self) -> bool:
+        """Whether all members are primary and have applied the same, and all that they have proposed."""
+        history = self.history
+        return all(
+            it is not None
+            and it.agreement.state is PRIMARY
+            and it.machine.count == len(history.applied)
+            and history.done.get(it.agreement.incarnation, 0) == len(history.proposed[it.agreement.incarnation])
+            for it in self.processes.values()
+        )
+
+    def _describe(self, event: tuple[Any, ...]) -> str:
+        if event[0] == MESSAGE:
+            return f"from {event[1]}: {describe(event[2])}"
+        if event[0] == LOST:
+            return f"lost {describe(event[1])}"
+        if event[0] == VIEW:
+            return f"view of ring {event[1].seq}: {' '.join(map(str, event[2]))}, new {' '.join(map(str, event[3]))}"
+        return f"connected as {event[1]}" if event[0] == CONNECTED else "disconnected"
+
+
+def _key(address: Address) -> tuple[int, int]:
+    return address.nodeid, address.pid
+
+
+def has_log(agreement: Agreement) -> bool:
+    """Whether a member has a log, be it empty."""
+    return agreement._log is not None
+
+
+def describe(frame: bytes) -> str:
+    """A frame in a few words."""
+    return str(_agreement.decode(frame))
+
+
+def status(process: Process) -> str:
+    """What a process knows, in a few words."""
+    it = process.agreement
+    log = it._log
+    entries = "no log" if log is None else f"log {log.base}-{log.length}"
+    return f"{it.state.name} {it.ballot and tuple(it.ballot)} {entries} committed {it.committed} pending {len(it.pending)}"

@@ -1,0 +1,360 @@
+"""Random schedules for the agreement on a simulated bus: `PYTHONPATH=tests python -m recipes.schedules --help`.
+
+A schedule is a list of steps, each a method of `Bus` and its arguments. A seed gives a schedule; one that fails is
+shrunk to the fewest steps that still fail, and printed as code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import random
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from recipes.bus import Bus, Violation
+
+LEDGER = Path(__file__).parent / "ledger.csv"
+BATCH = 100
+
+Step = tuple[Any, ...]
+
+
+@attrs.frozen
+class Schedule:
+    """What to do to a bus, in order."""
+
+    nodes: int
+    members: int
+    protect: bool
+    steps: Sequence[Step]
+
+    def code(self) -> str:
+        """The schedule as Python code."""
+        lines = [f"    {step!r},\n" for step in self.steps]
+        return f"Schedule({self.nodes}, {self.members}, {self.protect}, [\n{''.join(lines)}])"
+
+
+@attrs.frozen
+class Outcome:
+    """What came of a schedule."""
+
+    fault: str | None
+    commits: int = 0
+    ballots: int = 0
+    live: bool = False
+
+
+# -- running -----------------------------------------------------------------------------------------------------------
+
+
+def run(
+    schedule: Schedule,
+    make: Callable[..., Any] | None = None,
+    trace: Callable[[str], None] | None = None,
+    done: list[Step] | None = None,
+) -> Outcome:
+    """Run a schedule; `done` gets its steps, each `flow` as the steps that it consists of."""
+    bus = Bus(schedule.nodes, schedule.members, trace=trace, protect=schedule.protect, **({"make": make} if make else {}))
+    fault: str | None = None
+    live = False
+    try:
+        for step in schedule.steps:
+            if step[0] == "flow":
+                for each in flow(bus, *step[1:]):
+                    if trace is not None:
+                        trace(repr(each))
+                    if done is not None:
+                        done.append(each)
+                    getattr(bus, each[0])(*each[1:])
+            else:
+                if trace is not None:
+                    trace(repr(step))
+                if done is not None:
+                    done.append(step)
+                getattr(bus, step[0])(*step[1:])
+        if trace is not None:
+            trace("quiet")
+        bus.quiet()
+        live = bus.agreed()
+    except Violation as violation:
+        fault = str(violation)
+    except Exception as error:  # noqa: BLE001 - any exception of the agreement is a finding
+        traceback = error.__traceback__
+        while traceback is not None and traceback.tb_next is not None:
+            traceback = traceback.tb_next
+        place = f"{Path(traceback.tb_frame.f_code.co_filename).name}:{traceback.tb_lineno}" if traceback else ""
+        fault = f"crash: {type(error).__name__}: {error} at {place}"
+    ballots = {it.agreement.ballot for it in bus.processes.values() if it is not None}
+    return Outcome(fault, len(bus.history.applied), max((it.attempt + it.seq // 4 for it in ballots if it), default=0), live)
+
+
+def flow(bus: Bus, seed: int, count: int) -> Iterator[Step]:
+    """Steps that let messages flow: nodes send and deliver, and processes read, in any order."""
+    choices = random.Random(seed)
+    for _ in range(count):
+        ready: list[Step] = []
+        for node in bus.nodes.values():
+            if node.ring is not None:
+                if node.queue:
+                    ready.append(("place", node.id))
+                if node.at < len(node.ring.order):
+                    ready.append(("deliver", node.id))
+        for name, process in bus.processes.items():
+            if process is not None and not process.stopped:
+                if process.inbox:
+                    ready.append(("read", name))
+                elif process.connection is None and bus.nodes[int(name[0])].up:
+                    ready.append(("connect", name))
+        if not ready:
+            return
+        step = choices.choice(ready)
+        if step[0] != "connect":
+            step = (*step, choices.choice((1, 1, 2, 3, 9)))
+        yield step
+
+
+# -- generating --------------------------------------------------------------------------------------------------------
+
+FAULTS = ("move", "same", "kill", "disconnect", "crash", "stop", "lose", "drops", "skew", "tick", "lag", "second")
+
+
+def generate(seed: int, nodes: int | None = None, members: int | None = None) -> Schedule:
+    """The schedule of a seed."""
+    choices = random.Random(seed)
+    nodes = nodes or choices.choice((2, 3, 3, 3, 3, 4, 5))
+    members = members or choices.choice((1, 1, 2))
+    protect = choices.random() < 0.8
+    faults = {fault for fault in FAULTS if choices.random() < 0.4} or {"move"}
+    names = [f"{nodeid}{'ab'[slot]}" for nodeid in range(1, nodes + 1) for slot in range(members)]
+    pace = choices.choice((5, 20, 60))
+    steps: list[Step] = []
+
+    def flows(scale: float = 1.0) -> None:
+        steps.append(("flow", choices.randrange(1 << 30), 1 + int(choices.expovariate(1 / (pace * scale)))))
+
+    def some(many: Sequence[Any]) -> list[Any]:
+        return sorted(choices.sample(many, choices.randint(1, len(many))))
+
+    def moves(nodeids: Sequence[int]) -> None:
+        early = choices.choice((0, 0, 1, 2, 5))
+        drops = choices.getrandbits(12) & choices.getrandbits(12) if "drops" in faults else 0
+        skew = tuple(choices.choice((0, 0, 1, 3, 9)) for _ in nodeids) if "skew" in faults else ()
+        steps.append(("move", tuple(nodeids), choices.choice((0, 0, 1, 2, 7, 30)), drops, early, skew))
+
+    everyone = range(1, nodes + 1)
+    for nodeid in everyone:
+        steps.append(("start", nodeid))
+    for name in names:
+        if choices.random() < 0.95:
+            steps.append(("launch", name))
+    if choices.random() < 0.9:
+        moves(everyone)
+        if choices.random() < 0.8:
+            flows(8 * nodes * members)
+
+    kinds = ["propose"] * 8 + ["flow"] * 6
+    for fault in faults & {"move", "same", "kill", "disconnect", "crash", "stop", "lose", "tick", "lag", "second"}:
+        kinds += [fault] * 2
+    for _ in range(choices.choice((4, 10, 25))):
+        kind = choices.choice(kinds)
+        name, nodeid = choices.choice(names), choices.choice(everyone)
+        if kind == "propose":
+            for _ in range(choices.choice((1, 1, 2, 5))):
+                steps.append(("propose", choices.choice(names)))
+        elif kind == "move":
+            form = choices.random()
+            if form < 0.4:
+                moves(everyone)
+            else:
+                part = some(everyone)
+                moves(part)
+                rest = [it for it in everyone if it not in part]
+                if rest and form < 0.7:
+                    if choices.random() < 0.3:
+                        flows(0.5)
+                    moves(rest)
+        elif kind == "same":
+            moves(everyone)
+        elif kind == "kill":
+            victims = choices.choice(([nodeid], [nodeid], some(everyone), [*everyone]))
+            for it in victims:
+                steps.append(("kill", it, choices.randrange(20)))
+            if choices.random() < 0.5:
+                moves([it for it in everyone if it not in victims] or everyone)
+            if choices.random() < 0.5:
+                flows()
+            for it in victims:
+                steps.append(("start", it))
+            if choices.random() < 0.7:
+                moves(everyone)
+        elif kind == "disconnect":
+            steps.append(("disconnect", name, choices.randrange(20), choices.choice((0, 0, 1, 3))))
+        elif kind == "crash":
+            steps.append(("crash", name, choices.choice((0, 0, 1, 3))))
+            if choices.random() < 0.5:
+                flows()
+            if choices.random() < 0.8:
+                steps.append(("launch", name, choices.randrange(2)))
+        elif kind == "second":
+            steps.append(("launch", name, choices.randrange(2)))
+        elif kind == "stop":
+            steps.append((choices.choice(("stop", "stop", "go_on")), name))
+        elif kind == "lose":
+            steps.append(("lose", nodeid, choices.randrange(5), choices.randrange(2)))
+        elif kind == "tick":
+            steps.append(("tick", name))
+        elif kind == "lag":
+            steps.append(("read", name, choices.choice((1, 2, 5)), 0))
+        if kind == "flow" or choices.random() < 0.5:
+            flows()
+    return Schedule(nodes, members, protect, steps)
+
+
+# -- shrinking ---------------------------------------------------------------------------------------------------------
+
+
+def kind_of(fault: str | None) -> str | None:
+    """What kind of fault it is, so that shrinking does not wander off to another one."""
+    if fault is None:
+        return None
+    if fault.startswith("crash: "):
+        return fault.split(":")[1]
+    return next((kind for kind in ("not live", "rest", "restores", "goes back") if kind in fault), "applies")
+
+
+def shrink(schedule: Schedule, make: Callable[..., Any] | None = None, seconds: float = 120) -> Schedule:
+    """The fewest steps found that still fail in the same way."""
+    wanted = kind_of(run(schedule, make).fault)
+    until = time.monotonic() + seconds
+
+    def fails(steps: Sequence[Step]) -> bool:
+        return kind_of(run(attrs.evolve(schedule, steps=steps), make).fault) == wanted
+
+    def shorter(steps: list[Step]) -> list[Step]:
+        size = max(len(steps) // 2, 1)
+        while size and time.monotonic() < until:
+            at = 0
+            found = False
+            while at < len(steps):
+                candidate = steps[:at] + steps[at + size :]
+                if fails(candidate):
+                    steps, found = candidate, True
+                else:
+                    at += size
+            if not (found and size == 1):
+                size //= 2
+        return steps
+
+    steps = shorter([*schedule.steps])
+    expanded: list[Step] = []
+    run(attrs.evolve(schedule, steps=steps), make, done=expanded)
+    if fails(expanded):
+        steps = shorter(expanded)
+    for at, step in enumerate(steps):  # smaller numbers
+        for place in range(len(step) - 1, 1, -1):
+            smaller: Sequence[Any] = ((),) if isinstance(step[place], tuple) else (0, 1, 2)
+            for value in smaller:
+                if step[place] == value or (step[0] in {"place", "deliver", "read"} and not value):
+                    continue
+                candidate = [*steps[:at], (*step[:place], value, *step[place + 1 :]), *steps[at + 1 :]]
+                if fails(candidate):
+                    steps, step = candidate, candidate[at]  # noqa: PLW2901 - the smaller step
+                    break
+    return attrs.evolve(schedule, steps=shorter(steps))
+
+
+# -- the command -------------------------------------------------------------------------------------------------------
+
+
+def batch(nodes: int | None, members: int | None, seeds: range) -> tuple[int, int, int, dict[int, str]]:
+    """Run some seeds: commits, ballots, how many were live, and the faults."""
+    commits = ballots = live = 0
+    faults: dict[int, str] = {}
+    for seed in seeds:
+        outcome = run(generate(seed, nodes, members))
+        commits += outcome.commits
+        ballots += outcome.ballots
+        live += outcome.live
+        if outcome.fault is not None:
+            faults[seed] = outcome.fault
+    return commits, ballots, live, faults
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    parser = argparse.ArgumentParser(prog="recipes.schedules", description=__doc__)
+    parser.add_argument("--seeds", default="0:1000", help="first and end of the seeds to run (%(default)s)")
+    parser.add_argument("--seed", type=int, help="run and shrink this seed alone")
+    parser.add_argument("--trace", action="store_true", help="with --seed: print all that happens")
+    parser.add_argument("--nodes", type=int, help="nodes of each schedule (random, 2 to 5)")
+    parser.add_argument("--members", type=int, help="processes of each node (random, 1 or 2)")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes that run them (%(default)s)")
+    parser.add_argument("--stop-after", type=int, default=20, help="end after this many faults (%(default)s)")
+    parser.add_argument("--ledger", action="store_true", help=f"write a line to {LEDGER.name}")
+    options = parser.parse_args(arguments)
+    if options.seed is not None:
+        return show(generate(options.seed, options.nodes, options.members), trace=options.trace)
+    first, end = map(int, options.seeds.split(":"))
+    began = time.monotonic()
+    done = commits = ballots = live = 0
+    faults: dict[int, str] = {}
+    batches = [range(at, min(at + BATCH, end)) for at in range(first, end, BATCH)]
+    with ProcessPoolExecutor(options.workers, multiprocessing.get_context("forkserver")) as pool:
+        results = pool.map(partial(batch, options.nodes, options.members), batches)
+        for seeds, (more_commits, more_ballots, more_live, more_faults) in zip(batches, results, strict=True):
+            done += len(seeds)
+            commits += more_commits
+            ballots += more_ballots
+            live += more_live
+            for seed, fault in more_faults.items():
+                print(f"{seed}: {fault[:300]}", flush=True)
+            faults.update(more_faults)
+            if len(faults) >= options.stop_after:
+                pool.shutdown(cancel_futures=True)
+                break
+    seconds = time.monotonic() - began
+    print(f"{done} schedules, {live} of them live in the end, {commits} commits, {ballots} ballots, {seconds:.0f} s")
+    kinds = Counter(kind_of(fault) for fault in faults.values())
+    print(f"{len(faults)} violations: {dict(kinds)}")
+    if options.ledger:
+        write_ledger(f"{first}:{first + done}", done, commits, ballots, len(faults))
+    return 1 if faults else 0
+
+
+def show(schedule: Schedule, *, trace: bool = False) -> int:
+    """Run one schedule, and print the shrunk one if it fails."""
+    outcome = run(schedule)
+    print(outcome)
+    if outcome.fault is None:
+        return 0
+    small = shrink(schedule)
+    print(small.code())
+    print(run(small, trace=print if trace else None).fault)
+    return 1
+
+
+def write_ledger(seeds: str, schedules: int, commits: int, ballots: int, violations: int) -> None:
+    """Add a line to the ledger."""
+    git = ["git", "-C", str(LEDGER.parent)]
+    commit = subprocess.run([*git, "rev-parse", "--short", "HEAD"], check=True, capture_output=True, text=True)
+    changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", ":/triocoro"], check=False).returncode
+    if not LEDGER.exists():
+        LEDGER.write_text("day,commit,seeds,schedules,commits,ballots,violations\n", encoding="ascii")
+    with LEDGER.open("a", encoding="ascii") as ledger:
+        name = commit.stdout.strip() + "+" * changed
+        ledger.write(f"{time.strftime('%Y-%m-%d')},{name},{seeds},{schedules},{commits},{ballots},{violations}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
