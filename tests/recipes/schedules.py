@@ -126,7 +126,8 @@ def flow(bus: Bus, seed: int, count: int) -> Iterator[Step]:
 
 # -- generating --------------------------------------------------------------------------------------------------------
 
-FAULTS = ("move", "same", "kill", "disconnect", "crash", "stop", "lose", "drops", "skew", "tick", "lag", "second")
+FAULTS = ("move", "same", "kill", "disconnect", "crash", "stop", "lose", "tick", "lag", "second")
+TRAITS = ("drops", "skew")
 
 
 def generate(seed: int, nodes: int | None = None, members: int | None = None) -> Schedule:
@@ -135,7 +136,8 @@ def generate(seed: int, nodes: int | None = None, members: int | None = None) ->
     nodes = nodes or choices.choice((2, 3, 3, 3, 3, 4, 5))
     members = members or choices.choice((1, 1, 2))
     protect = choices.random() < 0.8
-    faults = {fault for fault in FAULTS if choices.random() < 0.4} or {"move"}
+    faults = [fault for fault in FAULTS if choices.random() < 0.4] or ["move"]
+    traits = [trait for trait in TRAITS if choices.random() < 0.4]
     names = [f"{nodeid}{'ab'[slot]}" for nodeid in range(1, nodes + 1) for slot in range(members)]
     pace = choices.choice((5, 20, 60))
     steps: list[Step] = []
@@ -148,8 +150,8 @@ def generate(seed: int, nodes: int | None = None, members: int | None = None) ->
 
     def moves(nodeids: Sequence[int]) -> None:
         early = choices.choice((0, 0, 1, 2, 5))
-        drops = choices.getrandbits(12) & choices.getrandbits(12) if "drops" in faults else 0
-        skew = tuple(choices.choice((0, 0, 1, 3, 9)) for _ in nodeids) if "skew" in faults else ()
+        drops = choices.getrandbits(12) & choices.getrandbits(12) if "drops" in traits else 0
+        skew = tuple(choices.choice((0, 0, 1, 3, 9)) for _ in nodeids) if "skew" in traits else ()
         steps.append(("move", tuple(nodeids), choices.choice((0, 0, 1, 2, 7, 30)), drops, early, skew))
 
     everyone = range(1, nodes + 1)
@@ -164,7 +166,7 @@ def generate(seed: int, nodes: int | None = None, members: int | None = None) ->
             flows(8 * nodes * members)
 
     kinds = ["propose"] * 8 + ["flow"] * 6
-    for fault in faults & {"move", "same", "kill", "disconnect", "crash", "stop", "lose", "tick", "lag", "second"}:
+    for fault in faults:
         kinds += [fault] * 2
     for _ in range(choices.choice((4, 10, 25))):
         kind = choices.choice(kinds)
