@@ -10,6 +10,7 @@ import argparse
 import multiprocessing
 import os
 import random
+import re
 import subprocess
 import sys
 import time
@@ -232,7 +233,10 @@ def kind_of(fault: str | None) -> str | None:
         return None
     if fault.startswith("crash: "):
         return fault.split(":")[1]
-    return next((kind for kind in ("not live", "rest", "restores", "goes back") if kind in fault), "applies")
+    if fault.startswith("not live"):
+        states = {state for state in ("AWAY", "OFFERING", "FETCHING", "RESTORING", "ADOPTED", "PRIMARY") if state in fault}
+        return f"not live, {'some' if re.search('committed [1-9]', fault) else 'none'} committed: {' '.join(sorted(states))}"
+    return next((kind for kind in ("rest", "restores", "goes back") if kind in fault), "applies")
 
 
 def shrink(schedule: Schedule, make: Callable[..., Any] | None = None, seconds: float = 120) -> Schedule:
