@@ -32,7 +32,7 @@ _streams.WINDOW = 2
 
 MESSAGE, VIEW, CONNECTED, DISCONNECTED, LOST = range(5)  # what is in a process's inbox
 FRAME, JOIN, LEAVE, SYNC, DROPPED = range(5)  # what is in the order of a ring
-MOST = 60_000
+MOST = 8_000
 """How many messages a process may send in one run. More are a fault: the members do not come to rest."""
 
 

@@ -236,7 +236,7 @@ def kind_of(fault: str | None) -> str | None:
     if fault.startswith("not live"):
         states = {state for state in ("AWAY", "OFFERING", "FETCHING", "RESTORING", "ADOPTED", "PRIMARY") if state in fault}
         return f"not live, {'some' if re.search('committed [1-9]', fault) else 'none'} committed: {' '.join(sorted(states))}"
-    return next((kind for kind in ("rest", "restores", "goes back") if kind in fault), "applies")
+    return next((kind for kind in ("come to rest", "restores", "goes back") if kind in fault), "applies")
 
 
 def shrink(schedule: Schedule, make: Callable[..., Any] | None = None, seconds: float = 120) -> Schedule:
