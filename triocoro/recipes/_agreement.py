@@ -15,8 +15,8 @@ adopted    has acknowledged the log                                acknowledgeme
 primary    appends what comes, and acknowledges it                 only what ends all states
 =========  ======================================================  =================================================
 
-In each state, another ring, a join, or an offer of a later ballot begins a ballot: offering; and the loss of the
-connection leads to away.
+In each state, another ring, or an offer of a later ballot, begins a ballot: offering; and the loss of the connection
+leads to away. Members that join found a ballot, so that all have seen the whole of it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ import attrs
 
 from triocoro import Address, RingId
 
-from ._ballots import Ballot, Claim, Config, choose
+from ._ballots import Ballot, Claim, Config, choose, nothing_committed
 from ._frames import (
     Ack,
     AskEntries,
@@ -131,6 +131,8 @@ class Agreement:
         self._address: Address | None = None
         self._ring: tuple[int, int] | None = None
         self._early: list[tuple[Address, Frame]] = []  # of rings that we have no view of yet
+        self._founders: set[int] = set()  # of ballots in this ring whose founding we have seen
+        self._foundings = 0
 
         # This ballot
         self.ballot: Ballot | None = None
@@ -176,37 +178,33 @@ class Agreement:
         self._address = None
         self._leave()
 
-    def view(self, ring_id: RingId, members: Sequence[Address], joined: Collection[Address]) -> None:
-        """There is a view.
-
-        Args:
-            ring_id: of the view.
-            members: of the view.
-            joined: those that were not in our previous view, if it was of the same ring.
-        """
+    def view(self, ring_id: RingId, members: Sequence[Address]) -> None:
+        """There is a view."""
         self.members = members
         gone = [asker for asker, outgoing in self._outgoing.items() if outgoing.to not in members]
         for asker in gone:
             del self._outgoing[asker]
         ring = (ring_id.seq, ring_id.nodeid)
-        if ring != self._ring:
-            self._ring = ring
-            ballot = Ballot.first(ring_id)
-            if self._promised is not None and self._promised >= ballot:
-                if self._promised.ring != ring:  # the numbers of rings went back: wait until they have caught up
-                    self.state = State.AWAY
-                    self.ballot = None
-                    return
-                ballot = self._promised.next()
-            self._begin(ballot)
-            early, self._early = self._early, []
-            for sender, frame in early:
-                self._deliver(sender, frame)
-        elif joined and self.ballot is not None:
-            self._begin(self.ballot.next())
-        else:
+        if ring == self._ring:
             self._look_for_holders()
             self._take_seat()
+            return
+        joining, self._ring = self._ring is None, ring
+        first = Ballot.first(ring_id)
+        self._founders.clear()
+        if self._promised is not None and self._promised >= first and self._promised.ring != ring:
+            # The numbers of rings went back: wait until they have caught up.
+            self.state = State.AWAY
+            self.ballot = None
+        elif joining:
+            # Others may be in any ballot, and we have not seen how it began.
+            self._found(self._promised if self._promised is not None and self._promised > first else first)
+        else:
+            self._founders.add(first.founder)
+            self._begin(first)
+        early, self._early = self._early, []
+        for sender, frame in early:
+            self._deliver(sender, frame)
 
     def deliver(self, sender: Address, data: bytes) -> None:
         """A message was delivered.
@@ -312,22 +310,29 @@ class Agreement:
         for other in (self._adopters, self._outgoing, self._asks):
             other.clear()
 
-    def _begin(self, ballot: Ballot) -> None:
-        """Begin a ballot: promise to acknowledge nothing in earlier ones, and say what we have."""
+    def _found(self, after: Ballot) -> None:
+        """Found a ballot after this one."""
+        self._foundings += 1
+        digest = blake2b(b"%d %d" % (self.incarnation, self._foundings), digest_size=8).digest()
+        founder = int.from_bytes(digest, "big")
+        self._founders.add(founder)
+        self._begin(after.next(founder), founding=True)
+
+    def _begin(self, ballot: Ballot, *, founding: bool = False) -> None:
+        """Begin a ballot: promise to acknowledge nothing in earlier ones, and say what we have.
+
+        All that take part in it must count the same offers. So a member begins one only if it has seen its founding,
+        which is the beginning of the ring, or an offer that says so.
+        """
         self.ballot = self._promised = ballot
         self.state = State.OFFERING
         self._choice = None
         self.outbox.clear()
         for each in (self.offers, self._who, self._acks, self._held, self._fetched, self._asked, self._adopters):
             each.clear()
-        self._offer()
-
-    def _offer(self) -> None:
-        if self.ballot is None:
-            return
         base = self._log.base if self._log is not None else 0
         claim = self._claim()
-        self._send(Offer(self.ballot, self.incarnation, self._votes, base, self.committed, claim))
+        self._send(Offer(ballot, self.incarnation, self._votes, base, self.committed, founding, claim))
 
     def _claim(self) -> Claim | None:
         if self._log is None or self._adopted is None:
@@ -346,12 +351,24 @@ class Agreement:
             self._early.append((sender, frame))
         elif frame.ballot.ring == self._ring and self.ballot is not None:
             if isinstance(frame, Offer):
-                if frame.ballot > self.ballot:
-                    self._begin(frame.ballot)
+                self._follow(frame)
                 if frame.ballot == self.ballot:
                     self._on_offer(sender, frame)
             elif frame.ballot == self.ballot:
                 self._on_frame(sender, frame)
+
+    def _follow(self, offer: Offer) -> None:
+        """Go to a later ballot."""
+        if self.ballot is None or offer.ballot == self.ballot:
+            return
+        if offer.founding:
+            self._founders.add(offer.ballot.founder)
+        if offer.ballot.founder not in self._founders:
+            return
+        if offer.ballot > self.ballot:
+            self._begin(offer.ballot)
+        elif offer.founding:
+            self._begin(self.ballot.next(offer.ballot.founder))
 
     def _on_offer(self, sender: Address, offer: Offer) -> None:
         self._who[sender] = offer.incarnation
@@ -363,34 +380,35 @@ class Agreement:
         self._take_seat()
 
     def _choose(self) -> None:
-        claim = choose({incarnation: offer.claim for incarnation, offer in self.offers.items()})
+        claims = {incarnation: offer.claim for incarnation, offer in self.offers.items()}
+        claim = choose(claims)
         if claim is not None:
             self._choice = _Choice(claim.length, claim.digests[-1], claim.configs)
-        elif not self._choose_nothing():
-            return
+        elif all(it is None or nothing_committed(it, claims) for it in claims.values()):
+            self._choose_nothing()
         choice = self._choice
-        if choice is not None and self._log is not None and self._log.matches(choice.length, choice.digest):
+        if choice is None:
+            return
+        if self._log is not None and self._log.matches(choice.length, choice.digest):
             self._adopt()
         else:
             self.state = State.FETCHING
             self._ask_entries()
 
-    def _choose_nothing(self) -> bool:
-        """Begin a log if no member has one, and all nodes are there; whether it has begun."""
-        offers = [*self.offers.values()]
-        votes = offers[0].votes
-        if self.ballot is None or any(offer.claim is not None or offer.votes != votes for offer in offers):
-            return False
+    def _choose_nothing(self) -> None:
+        """Begin a log, if all nodes are there."""
+        votes = next(iter(self.offers.values())).votes
+        if any(offer.votes != votes for offer in self.offers.values()):
+            return
         seats: dict[int, int] = {}
         for address in sorted(self._who):
             if address.nodeid in votes:
                 seats.setdefault(address.nodeid, self._who[address])
         if seats.keys() != votes.keys():
-            return False
+            return
         digest = blake2b(repr((self.ballot, sorted(seats.items()))).encode(), digest_size=8).digest()
         self._log = Log(0, digest)
         self._choice = _Choice(0, digest, (Config(0, votes, seats),))
-        return True
 
     def _adopt(self) -> None:
         """Take the log that was chosen for ours, and say so."""
@@ -583,7 +601,7 @@ class Agreement:
             return
         holders = self._holders()
         if not holders:
-            self._begin(self.ballot.next())
+            self._found(self.ballot)
         elif self.state is State.FETCHING and self._asked and self._asked[-1] not in holders:
             self._ask_entries()
         elif self._incoming is not None and self._incoming.holder not in holders:
@@ -596,7 +614,7 @@ class Agreement:
         holders = self._holders()
         fresh = [holder for holder in holders if holder not in self._asked]
         if not fresh:
-            self._begin(self.ballot.next())
+            self._found(self.ballot)
             return
         able = [it for it in fresh if self._adopted is not None and self.offers[it].base <= self.committed]
         if not able:
@@ -724,7 +742,7 @@ class Agreement:
         self._numbers = dict(head.numbers)
         self._machine.restore(incoming.chunks)
         self._drop_pending()
-        self._begin(self.ballot.next())
+        self._found(self.ballot)
 
 
 def _listed(nodes: Iterable[int]) -> str:

@@ -20,20 +20,22 @@ class Ballot(NamedTuple):
     seq: int
     nodeid: int
     attempt: int
+    founder: int
+    """A number that only this founding has; 0 if the ring has founded it."""
 
     @classmethod
     def first(cls, ring: RingId) -> Ballot:
         """The first ballot of a ring."""
-        return cls(ring.seq, ring.nodeid, 0)
+        return cls(ring.seq, ring.nodeid, 0, 0)
 
     @property
     def ring(self) -> tuple[int, int]:
         """What orders rings: sequence number and representative."""
         return self[:2]
 
-    def next(self) -> Ballot:
+    def next(self, founder: int) -> Ballot:
         """The next attempt in this ring."""
-        return self._replace(attempt=self.attempt + 1)
+        return self._replace(attempt=self.attempt + 1, founder=founder)
 
 
 @final
@@ -126,6 +128,18 @@ def choose(offers: Mapping[int, Claim | None]) -> Claim | None:
         if all(config.majority(agrees) for config in claim.configs):
             return claim
     return None
+
+
+def nothing_committed(claim: Claim, offers: Mapping[int, Claim | None]) -> bool:
+    """Whether no entry of the log can have been committed, because too many of its seats say that they have none."""
+    if claim.length > 0:
+        return False
+
+    def may_have_entries(incarnation: int) -> bool:
+        other = offers.get(incarnation)
+        return incarnation not in offers or (other is not None and other.length > 0)
+
+    return not claim.configs[0].majority(may_have_entries)
 
 
 def _rank(claim: Claim) -> tuple[Ballot, int, bytes, int]:

@@ -40,3 +40,17 @@ class ElectorateError(RecipeError):
 
 class ProtocolError(RecipeError):
     """The members that are there speak another version of the protocol. Remedy: update them, or this program."""
+
+
+class CommandFailedError(RecipeError):
+    """The machine's `apply` raised an exception for this command, the same on all members.
+
+    The message has its type and text. Remedy: that of the exception.
+    """
+
+
+class LeaseLostError(RecipeError):
+    """A lock or leadership is not ours any more, or may not be.
+
+    Remedy: stop what only the holder may do, and ask for the lock again.
+    """

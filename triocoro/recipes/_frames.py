@@ -14,13 +14,13 @@ from ._log import Entry, Kind
 VERSION = 1
 _MAGIC = b"tcsg"
 
-_HEADER = struct.Struct(">4sBBQII")  # magic, version, kind, ballot
-_BALLOT = struct.Struct(">QII")
+_HEADER = struct.Struct(">4sBBQIIQ")  # magic, version, kind, ballot
+_BALLOT = struct.Struct(">QIIQ")
 _COUNT = struct.Struct(">I")
 _INDEX = struct.Struct(">Q")
 _VOTES = struct.Struct(">II")
 _SEAT = struct.Struct(">IQ")
-_OFFER = struct.Struct(">QQQB")
+_OFFER = struct.Struct(">QQQ??")
 _CLAIM = struct.Struct(">BQI")
 _DIGEST = 8
 _ACK = struct.Struct(">Q8s")
@@ -52,6 +52,8 @@ class Offer:
     base: int
     """How many entries it has cut off: it can send those after it."""
     committed: int
+    founding: bool
+    """Whether the sender founds the ballot with it."""
     claim: Claim | None
 
 
@@ -181,7 +183,9 @@ def encode(frame: Frame) -> bytes:
         return header + _ACK.pack(frame.length, frame.digest)
     if isinstance(frame, Offer):
         has_claim = frame.claim is not None
-        body = _OFFER.pack(frame.incarnation, frame.base, frame.committed, has_claim) + _encode_votes(frame.votes)
+        body = _OFFER.pack(frame.incarnation, frame.base, frame.committed, frame.founding, has_claim) + _encode_votes(
+            frame.votes
+        )
         return header + body + (_encode_claim(frame.claim) if frame.claim is not None else b"")
     if isinstance(frame, AskEntries):
         return header + _ASK_ENTRIES.pack(frame.holder, frame.after)
@@ -281,7 +285,7 @@ def decode(data: bytes) -> Frame:
 
 
 def _decode_offer(ballot: Ballot, data: bytes) -> Offer:
-    incarnation, base, committed, has_claim = _OFFER.unpack_from(data, _HEADER.size)
+    incarnation, base, committed, founding, has_claim = _OFFER.unpack_from(data, _HEADER.size)
     reader = _Reader(data, _HEADER.size + _OFFER.size)
     votes = reader.votes()
     claim: Claim | None = None
@@ -290,7 +294,7 @@ def _decode_offer(ballot: Ballot, data: bytes) -> Offer:
         sure, first, count = reader.read(_CLAIM)
         digests = [reader.take(_DIGEST) for _ in range(count)]
         claim = Claim(adopted, bool(sure), first, digests, [reader.config() for _ in range(reader.count())])
-    return Offer(ballot, incarnation, votes, base, committed, claim)
+    return Offer(ballot, incarnation, votes, base, committed, founding, claim)
 
 
 def _decode_ack(ballot: Ballot, data: bytes) -> Ack:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-import secrets
+import random
 import struct
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from hashlib import blake2b
 from typing import Generic, Protocol, TypeVar, final
 
 import attrs
@@ -81,6 +82,15 @@ class Application(Protocol[T_co]):
         """Take the state after the message with this index for our own."""
 
 
+def _incarnation() -> int:
+    """A number that no other member ever has, and that seeds repeat.
+
+    `random` may be seeded alike everywhere; Trio's clock begins at a random time of each process.
+    """
+    chance = repr((random.getrandbits(64), trio.current_time())).encode()
+    return int.from_bytes(blake2b(chance, digest_size=8).digest(), "big")
+
+
 @final
 class _Submission(Generic[T]):
     """A message that waits to be committed."""
@@ -110,7 +120,7 @@ class Member(Generic[T]):
         application: Application[T],
         endpoint: Endpoint | HasEndpoint | None,
     ) -> None:
-        self.agreement = Agreement(secrets.randbits(64), votes, self)
+        self.agreement = Agreement(_incarnation(), votes, self)
         self.count = 0
         """How many messages are committed."""
         self.joined = trio.Event()
@@ -141,10 +151,7 @@ class Member(Generic[T]):
             await self._room.park()
         self._check_primary()
         submission: _Submission[T] = _Submission(payload)
-        self._waiting.append(submission)
-        self._waiting_bytes += len(payload)
-        self._pack()
-        self._send_soon()
+        self._put(submission)
         try:
             await submission.done.wait()
         except trio.Cancelled:
@@ -158,13 +165,24 @@ class Member(Generic[T]):
 
     async def wait_primary(self) -> None:
         """Wait until messages can be committed."""
+        await self.wait(lambda: self.primary)
+
+    async def wait(self, condition: Callable[[], bool]) -> None:
+        """Wait until a condition holds, which only messages or the primary component change."""
         await trio.lowlevel.checkpoint()
-        while not self.primary:
+        while not condition():
             await self._changed.park()
 
-    async def wait_changed(self) -> None:
-        """Wait until something has changed: a message was committed, or we are primary or no longer so."""
-        await self._changed.park()
+    def post(self, payload: bytes) -> None:
+        """Send a message if that is possible now, and do not wait for it."""
+        if self.agreement.obstacle() is None:
+            self._put(_Submission(payload))
+
+    def _put(self, submission: _Submission[T]) -> None:
+        self._waiting.append(submission)
+        self._waiting_bytes += len(submission.payload)
+        self._pack()
+        self._send_soon()
 
     def _check_primary(self) -> None:
         obstacle = self.agreement.obstacle()
@@ -210,7 +228,7 @@ class Member(Generic[T]):
                 except FrameError as error:
                     _logger.warning("%s: ignored a message of %s: %s", self.label, event.sender, error)
             elif isinstance(event, View):
-                agreement.view(event.ring_id, event.members, {*event.members} - event.together)
+                agreement.view(event.ring_id, event.members)
             elif isinstance(event, MessageLost):
                 agreement.lost(event.payload)
         self._react()

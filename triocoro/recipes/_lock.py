@@ -1,0 +1,345 @@
+"""Locks and leadership: one holder at a time, with a token that only grows."""
+
+from __future__ import annotations
+
+import struct
+import time
+from collections.abc import AsyncGenerator, Collection, Iterable, Mapping
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from typing import Final, final
+
+import attrs
+import trio
+
+import triocoro
+from triocoro import Endpoint, HasEndpoint
+
+from ._block import running_beside
+from ._electorate import electorate
+from ._errors import LeaseLostError, NotPrimaryError, UncertainError
+from ._member import Commit, Delivery, Member
+
+DRIFT: Final = 0.01
+"""How much faster or slower a clock may run than another one."""
+RENEWALS: Final = 5
+"""How often a lease is renewed while it lasts."""
+_SYNC: Final = 0.2  # seconds in which the services synchronise after a ring has formed
+
+_REQUEST, _RELEASE, _RENEW, _EXPIRE = b"q", b"l", b"n", b"x"
+_CLIENT = struct.Struct(">QQ")
+_EXPIRY = struct.Struct(">QQQ")
+_TOKEN = struct.Struct(">QQ")
+
+
+@final
+@attrs.frozen(order=True)
+class Token:
+    """A fencing token: each holder's is greater than those of all holders before it.
+
+    Attributes:
+        epoch: the sequence number of the ring in which the lock was granted.
+        index: the number of the message that granted it.
+    """
+
+    epoch: int
+    index: int
+
+
+@final
+@attrs.frozen
+class _Client:
+    """One who wants the lock: the incarnation of its member, and a number."""
+
+    incarnation: int
+    number: int
+
+    def encode(self) -> bytes:
+        return _CLIENT.pack(self.incarnation, self.number)
+
+
+@final
+class _Queue:
+    """The state of a lock: who waits, the first of whom holds it."""
+
+    def __init__(self) -> None:
+        self.clients: list[_Client] = []
+        self.token = Token(0, 0)
+        self.renewed = 0
+        """The index of the message that granted the lock, or renewed it."""
+        self.seen = 0.0
+        """When this member applied that message."""
+
+    @property
+    def holder(self) -> _Client | None:
+        """The client that has the lock."""
+        return self.clients[0] if self.clients else None
+
+    def apply(self, delivery: Delivery) -> None:
+        kind, rest = delivery.payload[:1], delivery.payload[1:]
+        before = self.holder
+        client = _Client(*_CLIENT.unpack_from(rest))
+        if kind == _REQUEST:
+            if client not in self.clients:
+                self.clients.append(client)
+        elif kind == _RELEASE:
+            if client in self.clients:
+                self.clients.remove(client)
+        elif kind == _RENEW:
+            if client == before:
+                self._note(delivery.commit)
+        elif kind == _EXPIRE:
+            renewed = _EXPIRY.unpack_from(rest)[2]
+            if client == before and renewed == self.renewed:
+                self.clients.remove(client)
+        if self.holder is not None and self.holder != before:
+            self.token = Token(delivery.commit.epoch, delivery.commit.index)
+            self._note(delivery.commit)
+
+    def _note(self, commit: Commit) -> None:
+        self.renewed = commit.index
+        self.seen = trio.current_time()
+
+    def snapshot(self) -> Iterable[bytes]:
+        head = _TOKEN.pack(self.token.epoch, self.token.index) + struct.pack(">Q", self.renewed)
+        return (head + b"".join(client.encode() for client in self.clients),)
+
+    def restore(self, chunks: Iterable[bytes], _index: int) -> None:
+        data = b"".join(chunks)
+        self.token = Token(*_TOKEN.unpack_from(data))
+        (self.renewed,) = struct.unpack_from(">Q", data, _TOKEN.size)
+        clients = data[_TOKEN.size + 8 :]
+        self.clients = [_Client(*it) for it in _CLIENT.iter_unpack(clients)]
+        self.seen = trio.current_time()
+
+
+def _elapsed_clocks() -> tuple[float, float]:
+    """Trio's clock, and one that goes on while the machine sleeps. What has passed is what either says."""
+    return trio.current_time(), time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def _clocks() -> tuple[float, float]:
+    """Trio's clock, and one that goes on while the machine sleeps."""
+    return trio.current_time(), time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+@final
+class Held:
+    """A lock that we hold, or held. Objects of this class come from `Lock.hold` and `Leadership.lead`."""
+
+    def __init__(self, token: Token, lasts: float, label: str) -> None:
+        self._token = token
+        self._lasts = lasts
+        self._label = label
+        self._since: tuple[float, float] | None = None
+
+    def __repr__(self) -> str:
+        return f"<triocoro.recipes.Held {self._label}, {self._token}, {self.remaining():.3f} s>"
+
+    @property
+    def token(self) -> Token:
+        """The fencing token. A resource that has seen a greater one must refuse this one."""
+        return self._token
+
+    def check(self) -> None:
+        """Return if no other member can hold the lock at this instant.
+
+        It asks nobody. What is done after it may still come late: only a resource that compares tokens is protected
+        from that.
+
+        Raises:
+            LeaseLostError: another member may hold the lock.
+        """
+        if self.remaining() <= 0:
+            raise LeaseLostError(f"{self._label}: {self._token} is not ours any more, or may not be")
+
+    def remaining(self) -> float:
+        """For how many seconds no other member can hold the lock, if it is not renewed meanwhile."""
+        if self._since is None:
+            return 0.0
+        passed = max(now - then for now, then in zip(_clocks(), self._since, strict=True))
+        return max(0.0, self._lasts - passed)
+
+    def _renewed(self, since: tuple[float, float] | None) -> None:
+        self._since = since
+
+
+@final
+class _Candidate:
+    """This program's part in a lock."""
+
+    def __init__(self, member: Member[None], queue: _Queue, lock_delay: float) -> None:
+        self.member = member
+        self.queue = queue
+        self._lock_delay = lock_delay
+        self._numbers = 0
+
+    async def run(self) -> None:
+        """Take part, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.member.run)
+            nursery.start_soon(self._watch)
+
+    async def _watch(self) -> None:
+        """Take the lock from each holder that has not renewed it for so long that its lease is over."""
+        queue = self.queue
+        while True:
+            await self.member.wait(lambda: queue.holder is not None and self.member.primary)
+            holder, renewed = queue.holder, queue.renewed
+            await trio.sleep(max(0.0, queue.seen + self._lock_delay - trio.current_time()))
+            if holder is not None and (holder, renewed) == (queue.holder, queue.renewed):
+                with suppress(NotPrimaryError, UncertainError):
+                    await self.member.submit(_EXPIRE + _EXPIRY.pack(holder.incarnation, holder.number, renewed))
+
+    @asynccontextmanager
+    async def holding(self) -> AsyncGenerator[Held, None]:
+        """Wait for the lock. The block is cancelled when it may be lost; the end then does not raise."""
+        self._numbers += 1
+        client = _Client(self.member.agreement.incarnation, self._numbers)
+        try:
+            held = await self._granted(client)
+            with trio.CancelScope() as scope:
+                async with running_beside(partial(self._renew, client, held, scope)):
+                    yield held
+        finally:
+            self.member.post(_RELEASE + client.encode())
+
+    def _holds(self, client: _Client, held: Held) -> bool:
+        return client == self.queue.holder and self.queue.token == held.token
+
+    async def _granted(self, client: _Client) -> Held:
+        """Wait in the queue for the lock, and for a lease that is not over yet."""
+        queue = self.queue
+        while True:
+            if client not in queue.clients:
+                await self._commit(_REQUEST + client.encode())
+            await self.member.wait(lambda: client == queue.holder or client not in queue.clients)
+            if client == queue.holder:
+                held = Held(queue.token, self._lock_delay * (1 - DRIFT), self.member.label)
+                await self._extend(client, held)
+                if held.remaining():
+                    return held
+
+    async def _extend(self, client: _Client, held: Held) -> None:
+        """Renew the lease: it begins before the message is sent, and counts once that is committed."""
+        since = _clocks()
+        await self._commit(_RENEW + client.encode())
+        if self._holds(client, held):
+            held._renewed(since)  # noqa: SLF001
+
+    async def _renew(self, client: _Client, held: Held, scope: trio.CancelScope) -> None:
+        """Renew the lease until it is lost, and then cancel."""
+        with trio.CancelScope() as lease:
+            while self._holds(client, held):
+                lease.deadline = trio.current_time() + held.remaining()
+                await trio.sleep(self._lock_delay / RENEWALS)
+                await self._extend(client, held)
+        held._renewed(None)  # noqa: SLF001
+        scope.cancel()
+
+    async def _commit(self, payload: bytes) -> None:
+        """Have a message committed, once or more often."""
+        while True:
+            await self.member.wait_primary()
+            with suppress(NotPrimaryError, UncertainError):
+                return await self.member.submit(payload)
+
+
+@final
+class Lock:
+    """A lock that one block in the cluster holds at a time. Objects of this class come from `open_lock`."""
+
+    def __init__(self, candidate: _Candidate) -> None:
+        self._candidate = candidate
+
+    @asynccontextmanager
+    async def hold(self) -> AsyncGenerator[Held, None]:
+        """Wait for the lock and hold it: first come, first served.
+
+        Raises:
+            LeaseLostError: the lock may have been lost, and the block was cancelled.
+        """
+        async with self._candidate.holding() as held:
+            yield held
+            held.check()
+            return
+        raise LeaseLostError(f"{self._candidate.member.label}: the lock may have been lost while the block ran")
+
+
+@final
+class Leadership:
+    """An office that one member in the cluster holds at a time. Objects of this class come from `open_leadership`."""
+
+    def __init__(self, candidate: _Candidate) -> None:
+        self._candidate = candidate
+
+    @asynccontextmanager
+    async def lead(self) -> AsyncGenerator[Held, None]:
+        """Wait until we lead, and run the block while we do. It is cancelled when another member may lead.
+
+        The end of the block does not raise if that was so, nor if `Held.check` did: call it again to be a candidate
+        again.
+        """
+        async with self._candidate.holding() as held:
+            try:
+                yield held
+            except LeaseLostError:
+                if held.remaining():
+                    raise  # another one's
+
+
+@asynccontextmanager
+async def _open(
+    name: bytes | str,
+    lock_delay: float | None,
+    nodes: Mapping[int, int] | Collection[int] | None,
+    endpoint: Endpoint | HasEndpoint | None,
+) -> AsyncGenerator[_Candidate, None]:
+    shortest = await shortest_lock_delay(endpoint)
+    delay = 2 * shortest if lock_delay is None else lock_delay
+    if not delay >= shortest:
+        raise ValueError(
+            f"a lock_delay of {lock_delay} s; Corosync may take so long to find a dead node that every such death would"
+            f" end all leases: it must be at least {shortest:.3f} s"
+        )
+    votes = await electorate(nodes, endpoint)
+    queue = _Queue()
+    candidate = _Candidate(Member(name, votes, queue, endpoint), queue, delay)
+    async with running_beside(candidate.run):
+        await candidate.member.joined.wait()
+        yield candidate
+
+
+async def shortest_lock_delay(endpoint: Endpoint | HasEndpoint | None = None) -> float:
+    """The least `lock_delay` in seconds: a lease must outlast the time that Corosync takes to give up a dead node."""
+    async with triocoro.open_cmap(endpoint=endpoint) as cmap:
+        token = await cmap.get("runtime.config.totem.token", int)
+        consensus = await cmap.get("runtime.config.totem.consensus", int)
+    # lease - renewal interval > silence, where the lease is delay * (1 - DRIFT) and the interval delay / RENEWALS.
+    return ((token + consensus) / 1000 + _SYNC) / (1 - DRIFT - 1 / RENEWALS)
+
+
+@asynccontextmanager
+async def open_lock(
+    name: bytes | str,
+    *,
+    lock_delay: float | None = None,
+    nodes: Mapping[int, int] | Collection[int] | None = None,
+    endpoint: Endpoint | HasEndpoint | None = None,
+) -> AsyncGenerator[Lock, None]:
+    """Take part in a lock."""
+    async with _open(name, lock_delay, nodes, endpoint) as candidate:
+        yield Lock(candidate)
+
+
+@asynccontextmanager
+async def open_leadership(
+    name: bytes | str,
+    *,
+    lock_delay: float | None = None,
+    nodes: Mapping[int, int] | Collection[int] | None = None,
+    endpoint: Endpoint | HasEndpoint | None = None,
+) -> AsyncGenerator[Leadership, None]:
+    """Be a candidate for an office."""
+    async with _open(name, lock_delay, nodes, endpoint) as candidate:
+        yield Leadership(candidate)

@@ -1,0 +1,188 @@
+"""Replicated state: a state machine whose commands a majority has before any member applies them."""
+
+from __future__ import annotations
+
+import struct
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping
+from contextlib import asynccontextmanager
+from typing import Generic, Protocol, TypeVar, final
+
+import attrs
+
+from triocoro import Endpoint, HasEndpoint
+
+from ._block import running_beside
+from ._electorate import electorate
+from ._errors import CommandFailedError
+from ._member import Delivery, Member
+
+R = TypeVar("R")
+
+REMEMBERED = 10_000
+"""How many commands with an id are remembered, so that one that comes again is not applied again."""
+
+_COMMAND, _WITH_ID, _READ = b"c", b"i", b"r"
+_LENGTHS = struct.Struct(">BBQ")  # of the id, whether the command failed, length of the result
+
+
+class Machine(Protocol):
+    """A state machine. `apply` must be deterministic: the same commands give the same state and results everywhere."""
+
+    def apply(self, command: bytes, /) -> bytes:
+        """Change the state, and return the result. An exception is a result too."""
+        ...
+
+    def snapshot(self) -> Iterable[bytes]:
+        """The state in chunks. Commands may be applied while they are taken, and must not change them."""
+        ...
+
+    def restore(self, chunks: Iterable[bytes], /) -> None:
+        """Take the state of another member in place of our own."""
+
+
+M = TypeVar("M", bound=Machine)
+
+
+@final
+@attrs.frozen
+class _Outcome:
+    """What a command gave."""
+
+    result: bytes
+    failed: bool = False
+
+    def get(self) -> bytes:
+        if self.failed:
+            raise CommandFailedError(self.result.decode())
+        return self.result
+
+
+@final
+class _Application(Generic[M]):
+    """Applies what is committed to the machine."""
+
+    def __init__(self, machine: M) -> None:
+        self.machine = machine
+        self._outcomes: OrderedDict[bytes, _Outcome] = OrderedDict()
+
+    def apply(self, delivery: Delivery) -> _Outcome | None:
+        kind, rest = delivery.payload[:1], delivery.payload[1:]
+        if kind == _READ:
+            return None
+        if kind == _COMMAND:
+            return self._run(rest)
+        size = rest[0]
+        key, command = rest[1 : size + 1], rest[size + 1 :]
+        outcome = self._outcomes.get(key)
+        if outcome is None:
+            outcome = self._outcomes[key] = self._run(command)
+            if len(self._outcomes) > REMEMBERED:
+                self._outcomes.popitem(last=False)
+        return outcome
+
+    def _run(self, command: bytes) -> _Outcome:
+        try:
+            return _Outcome(bytes(self.machine.apply(command)))
+        except Exception as exc:  # noqa: BLE001 - a result like any other
+            return _Outcome(f"{type(exc).__name__}: {exc}".encode(), failed=True)
+
+    def snapshot(self) -> Iterable[bytes]:
+        outcomes = [
+            _LENGTHS.pack(len(key), outcome.failed, len(outcome.result)) + key + outcome.result
+            for key, outcome in self._outcomes.items()
+        ]
+        head = b"".join(outcomes)
+        yield struct.pack(">Q", len(head)) + head
+        yield from self.machine.snapshot()
+
+    def restore(self, chunks: Iterable[bytes], _index: int) -> None:
+        waiting = iter(chunks)
+        head = b""
+        size = 8
+        while len(head) < size:
+            head += next(waiting)
+            if size == 8 and len(head) >= 8:
+                size += struct.unpack_from(">Q", head)[0]
+        self._outcomes.clear()
+        at = 8
+        while at < size:
+            key_size, failed, result_size = _LENGTHS.unpack_from(head, at)
+            at += _LENGTHS.size
+            key = head[at : at + key_size]
+            at += key_size
+            self._outcomes[key] = _Outcome(head[at : at + result_size], bool(failed))
+            at += result_size
+
+        def rest() -> Iterable[bytes]:
+            yield head[size:]
+            yield from waiting
+
+        self.machine.restore(rest())
+
+
+@final
+class Replica(Generic[M]):
+    """A member that has the state. Objects of this class come from `open_replica`."""
+
+    def __init__(self, member: Member[_Outcome | None], machine: M) -> None:
+        self._member = member
+        self._machine = machine
+
+    @property
+    def machine(self) -> M:
+        """The machine of this member, which may be behind those of others. Do not change it."""
+        return self._machine
+
+    @property
+    def primary(self) -> bool:
+        """Whether commands can be committed now, as far as this member knows."""
+        return self._member.primary
+
+    async def wait_primary(self) -> None:
+        """Wait until commands can be committed.
+
+        Cancelled: nothing has changed.
+        """
+        await self._member.wait_primary()
+
+    async def wait(self, condition: Callable[[M], bool]) -> None:
+        """Wait until the machine of this member fulfils a condition.
+
+        Cancelled: nothing has changed.
+        """
+        await self._member.wait(lambda: condition(self._machine))
+
+    async def execute(self, command: bytes, *, id: bytes | None = None) -> bytes:
+        """Have a command applied by all members, and wait for its result."""
+        if id is None:
+            payload = _COMMAND + command
+        elif 0 < len(id) <= 255:
+            payload = _WITH_ID + bytes([len(id)]) + id + command
+        else:
+            raise ValueError(f"expected an id of 1 to 255 bytes, not {len(id)}")
+        outcome = await self._member.submit(payload)
+        if outcome is None:
+            raise AssertionError("a command without an outcome")
+        return outcome.get()
+
+    async def read(self, query: Callable[[M], R]) -> R:
+        """Ask the machine, once everything that was committed before this call has been applied."""
+        await self._member.submit(_READ)
+        return query(self._machine)
+
+
+@asynccontextmanager
+async def open_replica(
+    name: bytes | str,
+    machine: M,
+    *,
+    nodes: Mapping[int, int] | Collection[int] | None = None,
+    endpoint: Endpoint | HasEndpoint | None = None,
+) -> AsyncGenerator[Replica[M], None]:
+    """Take part in a replicated state machine."""
+    votes = await electorate(nodes, endpoint)
+    member: Member[_Outcome | None] = Member(name, votes, _Application(machine), endpoint)
+    async with running_beside(member.run):
+        await member.joined.wait()
+        yield Replica(member, machine)
