@@ -9,8 +9,10 @@ What the bus does is what Corosync was seen to do (docs/facts.md, 15, 66, 68, 86
 - When nodes move on to another ring, those that come from one ring deliver the same of it: a prefix of its order, no
   less than any of them has delivered, and after a gap only messages of nodes that move on with them.
 - Nodes that are left behind stay in their ring, and deliver what they send there to themselves.
-- What a daemon has not sent yet, it sends in its next ring. A member may read messages of a ring before its view of it,
-  or never have a view of a ring that has ended.
+- What a daemon has not sent yet, it sends in its next ring; some of that comes before the view of that ring. The view is
+  at the same place of the order for all members.
+- A member whose news of quorum are late reads the view later, or never if the ring has ended by then; messages after
+  that place are held back until it has a view (triocoro's views do that).
 - A member reads its stream when it pleases. If its connection ends, it loses the rest of the stream.
 """
 
@@ -105,7 +107,7 @@ class Machine:
 class Connection:
     """A process's connection to its daemon, and its membership of the group."""
 
-    __slots__ = ("address", "closed", "late", "node", "process")
+    __slots__ = ("address", "closed", "held", "late", "node", "process")
 
     def __init__(self, node: Node, process: Process) -> None:
         self.node = node
@@ -113,6 +115,20 @@ class Connection:
         self.address = process.address
         self.closed = False
         self.late: list[bytes] = []  # lost frames that are reported at the next own delivery
+        self.held: list[tuple[Any, ...]] | None = None  # what waits for the news of quorum: a view, and what follows
+
+    def show(self, event: tuple[Any, ...]) -> None:
+        """Let the process read an event."""
+        if self.held is not None:
+            self.held.append(event)
+        else:
+            self.process.inbox.append(event)
+
+    def settle(self) -> None:
+        """The news of quorum are here."""
+        if self.held is not None:
+            self.process.inbox.extend(self.held)
+            self.held = None
 
 
 class Process:
@@ -152,8 +168,7 @@ class Node:
         self.queue: deque[tuple[Any, ...]] = deque()  # what it has not sent yet
         self.members: list[Connection] = []  # of the group, as it knows them
         self.locals: list[Connection] = []  # its own clients that have joined
-        self.due: int | None = None  # how many messages more before its clients get the view
-        self.skew = 0
+        self.hold = 0  # which of its clients have late news of quorum in this ring: bits
 
 
 class Bus:
@@ -291,7 +306,7 @@ class Bus:
             if kind == MESSAGE:
                 agreement.deliver(event[1], event[2])
             elif kind == VIEW:
-                agreement.view(event[1], event[2], event[3])
+                agreement.view(event[1], event[2])
             elif kind == LOST:
                 agreement.lost(event[1])
             elif kind == CONNECTED:
@@ -313,11 +328,10 @@ class Bus:
             process.sent += len(outbox)
             if process.sent > MOST:
                 raise Violation(f"{process.name} has sent {process.sent} messages: it does not come to rest")
-            ring = connection.node.ring
             for frame in outbox:
                 if self.trace is not None:
                     self.trace(f"        {process.name} sends {describe(frame)}")
-                connection.node.queue.append((FRAME, connection, frame, ring))
+                connection.node.queue.append((FRAME, connection, frame))
         outbox.clear()
 
     # -- memory --------------------------------------------------------------------------------------------------------
@@ -360,7 +374,7 @@ class Bus:
             node.up = True
             node.ring = None
             node.queue.clear()
-            node.members, node.locals, node.due = [], [], None
+            node.members, node.locals = [], []
             self.move([nodeid])
 
     def kill(self, nodeid: int, keep: int = 0) -> None:
@@ -409,50 +423,43 @@ class Bus:
             node.at += 1
             self._deliver(node, item)
 
-    def move(
-        self, nodeids: Sequence[int], prefix: int = 0, drops: int = 0, early: int = 0, skew: Sequence[int] = ()
-    ) -> None:
+    def move(self, nodeids: Sequence[int], prefix: int = 0, early: int = 0, hold: int = 0) -> None:
         """Let nodes form a ring.
 
         Args:
             nodeids: the nodes.
             prefix: how much of their old ring they deliver beyond what any of them already has.
-            drops: which messages after that they do not deliver, although their senders come along: bits.
             early: how many messages that were to be sent in the old ring are delivered before the view.
-            skew: for each node, how many messages more are delivered before the view.
+            hold: the clients whose news of quorum are late: a bit for each client of a node.
         """
         nodes = [self.nodes[nodeid] for nodeid in nodeids if self.nodes[nodeid].up]
         if not nodes:
             return
         for ring in {id(node.ring): node.ring for node in nodes if node.ring is not None}.values():
-            self._leave(ring, [node for node in nodes if node.ring is ring], prefix, drops)
+            self._leave(ring, [node for node in nodes if node.ring is ring], prefix)
         seq = max(node.seq for node in nodes) + 4
         ring = Ring(RingId(min(node.id for node in nodes), seq))
         for number in range(early):
             queue = nodes[number % len(nodes)].queue
             if queue and queue[0][0] not in {JOIN, LEAVE}:
                 ring.order.append(queue.popleft())
-        members = [connection for node in nodes for connection in node.locals]
-        ring.order.append((SYNC, members))
-        for number, node in enumerate(nodes):
-            node.seq, node.ring, node.at = seq, ring, 0
-            node.synced, node.due = False, None
-            node.skew = skew[number % len(skew)] if skew else 0
+        ring.order.append((SYNC, [connection for node in nodes for connection in node.locals]))
+        for node in nodes:
+            node.seq, node.ring, node.at, node.synced, node.hold = seq, ring, 0, False, hold
+            hold >>= 2
         if self.trace is not None:
             self.trace(f"    ring {ring.id.seq} of {[node.id for node in nodes]}")
 
-    def _leave(self, ring: Ring, together: Sequence[Node], prefix: int, drops: int) -> None:
+    def settle(self, nodeid: int) -> None:
+        """Let the clients of a node have the news of quorum that are late."""
+        for it in self.nodes[nodeid].locals:
+            it.settle()
+
+    def _leave(self, ring: Ring, together: Sequence[Node], prefix: int) -> None:
         order = ring.order
         floor = max(node.at for node in together)
         end = floor + prefix % (len(order) - floor + 1)
-        rest = []
-        for item in order[end:]:
-            if item[0] != SYNC and item[1].node in together:
-                if drops & 1 and item[0] == FRAME:
-                    item[1].late.append(item[2])
-                else:
-                    rest.append(item)
-                drops >>= 1
+        rest = [item for item in order[end:] if item[0] != SYNC and item[1].node in together]
         for node in together:
             for item in order[node.at : end]:
                 self._deliver(node, item)
@@ -462,29 +469,24 @@ class Bus:
     def _deliver(self, node: Node, item: tuple[Any, ...]) -> None:
         kind, connection = item[0], item[1]
         if kind == FRAME:
-            if node.due is not None:
-                node.due -= 1
-                if node.due < 0 or (connection.node is node and item[3] is node.ring):
-                    self._show(node)
             if connection.late and connection.node is node:
                 self._report(connection)
             event = (MESSAGE, connection.address, item[2])
             for it in node.locals:
-                it.process.inbox.append(event)
+                if it.held is None:
+                    it.process.inbox.append(event)
+                else:
+                    it.held.append(event)
         elif kind == SYNC:
             node.synced = True
             node.members = [*item[1]]
-            node.due = node.skew
-            if not node.due:
-                self._show(node)
+            self._show_ring(node)
         elif kind == DROPPED:
             if connection.node is node:
                 connection.late.append(item[2])
                 if not item[3]:
                     self._report(connection)
         else:
-            if node.due is not None:
-                self._show(node)
             if kind == JOIN:
                 node.members.append(connection)
             elif connection not in node.members:
@@ -493,24 +495,26 @@ class Bus:
                 node.members.remove(connection)
             if kind == JOIN and connection.node is node and not connection.closed:
                 node.locals.append(connection)
-                connection.process.inbox.append((CONNECTED, connection.address))
+                connection.show((CONNECTED, connection.address))
             members = self._addresses(node)
-            joined = (connection.address,) if kind == JOIN else ()
             for it in node.locals:
-                new = kind == JOIN and it is connection
-                it.process.inbox.append((VIEW, node.ring.id, members, members if new else joined))
+                it.show((VIEW, node.ring.id, members))
 
     def _report(self, connection: Connection) -> None:
         if not connection.closed:
-            connection.process.inbox.extend((LOST, frame) for frame in connection.late)
+            for frame in connection.late:
+                connection.show((LOST, frame))
         connection.late.clear()
 
-    def _show(self, node: Node) -> None:
+    def _show_ring(self, node: Node) -> None:
         """Show the members on a node the view of a new ring."""
-        node.due = None
         members = self._addresses(node)
-        for it in node.locals:
-            it.process.inbox.append((VIEW, node.ring.id, members, members))
+        for number, it in enumerate(node.locals):
+            kept = [event for event in it.held or () if event[0] != VIEW]  # a ring that has ended gets no view any more
+            it.held = [] if node.hold >> number & 1 else None
+            it.show((VIEW, node.ring.id, members))
+            for event in kept:
+                it.show(event)
 
     def _addresses(self, node: Node) -> tuple[Address, ...]:
         return tuple(sorted({it.address for it in node.members}, key=_key))
@@ -530,10 +534,10 @@ class Bus:
                 if node.ring is not None and node.at < len(node.ring.order):
                     self.deliver(node.id, 1 << 30)
                     more = True
-                if node.due is not None:
-                    self._show(node)
-                    more = True
                 for it in node.locals:
+                    if it.held is not None:
+                        it.settle()
+                        more = True
                     if it.late:
                         self._report(it)
             for name, process in self.processes.items():
@@ -587,7 +591,7 @@ class Bus:
         if event[0] == LOST:
             return f"lost {describe(event[1])}"
         if event[0] == VIEW:
-            return f"view of ring {event[1].seq}: {' '.join(map(str, event[2]))}, new {' '.join(map(str, event[3]))}"
+            return f"view of ring {event[1].seq}: {' '.join(map(str, event[2]))}"
         return f"connected as {event[1]}" if event[0] == CONNECTED else "disconnected"
 
 

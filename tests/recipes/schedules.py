@@ -128,7 +128,7 @@ def flow(bus: Bus, seed: int, count: int) -> Iterator[Step]:
 # -- generating --------------------------------------------------------------------------------------------------------
 
 FAULTS = ("move", "same", "kill", "disconnect", "crash", "stop", "lose", "tick", "lag", "second")
-TRAITS = ("drops", "skew")
+TRAITS = ("hold",)
 
 
 def generate(seed: int, nodes: int | None = None, members: int | None = None) -> Schedule:
@@ -151,9 +151,8 @@ def generate(seed: int, nodes: int | None = None, members: int | None = None) ->
 
     def moves(nodeids: Sequence[int]) -> None:
         early = choices.choice((0, 0, 1, 2, 5))
-        drops = choices.getrandbits(12) & choices.getrandbits(12) if "drops" in traits else 0
-        skew = tuple(choices.choice((0, 0, 1, 3, 9)) for _ in nodeids) if "skew" in traits else ()
-        steps.append(("move", tuple(nodeids), choices.choice((0, 0, 1, 2, 7, 30)), drops, early, skew))
+        hold = choices.getrandbits(2 * nodes) & choices.getrandbits(2 * nodes) if "hold" in traits else 0
+        steps.append(("move", tuple(nodeids), choices.choice((0, 0, 1, 2, 7, 30)), early, hold))
 
     everyone = range(1, nodes + 1)
     for nodeid in everyone:
@@ -167,6 +166,8 @@ def generate(seed: int, nodes: int | None = None, members: int | None = None) ->
             flows(8 * nodes * members)
 
     kinds = ["propose"] * 8 + ["flow"] * 6
+    if "hold" in traits:
+        kinds.append("settle")
     for fault in faults:
         kinds += [fault] * 2
     for _ in range(choices.choice((4, 10, 25))):
@@ -215,6 +216,8 @@ def generate(seed: int, nodes: int | None = None, members: int | None = None) ->
             steps.append((choices.choice(("stop", "stop", "go_on")), name))
         elif kind == "lose":
             steps.append(("lose", nodeid, choices.randrange(5), choices.randrange(2)))
+        elif kind == "settle":
+            steps.append(("settle", nodeid))
         elif kind == "tick":
             steps.append(("tick", name))
         elif kind == "lag":
