@@ -132,7 +132,7 @@ class Agreement:
         self._ring: tuple[int, int] | None = None
         self._early: list[tuple[Address, Frame]] = []  # of rings that we have no view of yet
         self._founders: set[int] = set()  # of ballots in this ring whose founding we have seen
-        self._foundings = 0
+        self._uniques = 0
 
         # This ballot
         self.ballot: Ballot | None = None
@@ -161,10 +161,11 @@ class Agreement:
 
         # Snapshots
         self._incoming: Incoming | None = None
+        self._staged: Incoming | None = None  # a whole one, to be used with the entries after it
+        self._foreign = False  # whether our log is not that of the others, even where it was committed
         self._received = 0  # parts of it, when time passed
         self._outgoing: dict[int, Outgoing] = {}
         self._asks: dict[int, tuple[Address, AskSnapshot]] = {}
-        self._streams = 0
 
     # -- what the driver tells -----------------------------------------------------------------------------------------
 
@@ -228,7 +229,10 @@ class Agreement:
             self._acknowledge()
         else:
             self._send(frame)
-            self._acknowledge()  # an earlier one counts for nothing without the offer
+            # What was sent after it counts for nothing.
+            self._acknowledge()
+            self._sent = self._numbers.get(self.incarnation, 0)
+            self._send_pending()
 
     def propose(self, payload: bytes) -> int:
         """Propose an entry. It is sent as soon as we are primary, and in each later ballot until it is committed.
@@ -312,11 +316,15 @@ class Agreement:
 
     def _found(self, after: Ballot) -> None:
         """Found a ballot after this one."""
-        self._foundings += 1
-        digest = blake2b(b"%d %d" % (self.incarnation, self._foundings), digest_size=8).digest()
-        founder = int.from_bytes(digest, "big")
+        founder = self._unique()
         self._founders.add(founder)
         self._begin(after.next(founder), founding=True)
+
+    def _unique(self) -> int:
+        """A number that no other member has, and this one never again."""
+        self._uniques += 1
+        digest = blake2b(b"%d %d" % (self.incarnation, self._uniques), digest_size=8).digest()
+        return int.from_bytes(digest, "big")
 
     def _begin(self, ballot: Ballot, *, founding: bool = False) -> None:
         """Begin a ballot: promise to acknowledge nothing in earlier ones, and say what we have.
@@ -422,8 +430,10 @@ class Agreement:
             del self._configs[0]
         self._truncate(self._start)
         self.state = State.ADOPTED
-        self._incoming = None
+        self._incoming = self._staged = None
+        self._foreign = False
         self._acknowledge()
+        self._serve()
         held, self._held = self._held, []
         for sender, frame in held:
             self._on_frame(sender, frame)
@@ -494,7 +504,6 @@ class Agreement:
             self.state = State.PRIMARY
             self._sent = self._numbers.get(self.incarnation, 0)
             self._send_pending()
-            self._serve()
             self._take_seat()
         if self.state is State.PRIMARY:
             while self._commit():
@@ -616,8 +625,9 @@ class Agreement:
         if not fresh:
             self._found(self.ballot)
             return
-        able = [it for it in fresh if self._adopted is not None and self.offers[it].base <= self.committed]
-        if not able:
+        basis = self._basis()
+        able = [it for it in fresh if basis is not None and self.offers[it].base <= basis[0]]
+        if basis is None or not able:
             self.state = State.RESTORING
             self._held.clear()
             self._asked.clear()
@@ -628,7 +638,7 @@ class Agreement:
             return
         self._asked.append(able[0])
         self._fetched.clear()
-        self._send(AskEntries(self.ballot, able[0], self.committed))
+        self._send(AskEntries(self.ballot, able[0], basis[0]))
 
     def _on_ask_entries(self, asker: int | None, frame: AskEntries) -> None:
         if frame.holder != self.incarnation or asker is None or self._log is None or self._choice is None:
@@ -645,10 +655,11 @@ class Agreement:
         self._send(Entries(frame.ballot, asker, entries))
 
     def _on_entries(self, frame: Entries) -> None:
-        choice, log = self._choice, self._log
-        if frame.asker != self.incarnation or self.state is not State.FETCHING or choice is None or log is None:
+        choice, basis, staged = self._choice, self._basis(), self._staged
+        if frame.asker != self.incarnation or self.state is not State.FETCHING or choice is None or basis is None:
             return
-        have = self.committed + len(self._fetched)
+        index, digest = basis
+        have = index + len(self._fetched)
         if frame.entries and frame.entries[0].index != have + 1:
             return
         self._fetched += frame.entries
@@ -657,17 +668,41 @@ class Agreement:
             if frame.entries:
                 self._send(AskEntries(frame.ballot, self._asked[-1], have))
             return
-        digest = log.digest(self.committed)
         for entry in self._fetched:
             digest = chain(digest, entry.incarnation, entry.number)
         if digest != choice.digest:
+            # Ours is another log, which was begun and given up.
+            self._staged, self._foreign = None, True
+            self._asked.clear()
             self._ask_entries()
             return
+        if staged is not None:
+            self._restore(staged)
         self._truncate(self.committed)
-        for entry in self._fetched:
-            log.append(entry)
+        if self._log is not None:
+            for entry in self._fetched:
+                self._log.append(entry)
         self._fetched.clear()
         self._adopt()
+
+    def _basis(self) -> tuple[int, bytes] | None:
+        """The index and the digest up to which we have what was committed."""
+        if self._staged is not None and self._staged.head is not None:
+            return self._staged.head.index, self._staged.head.digest
+        if self._log is None or self._foreign:
+            return None
+        return self.committed, self._log.digest(self.committed)
+
+    def _restore(self, staged: Incoming) -> None:
+        """Replace our state and our log by a snapshot."""
+        head = staged.head
+        if head is None:
+            raise AssertionError("a snapshot without a head")
+        self._log = Log(head.index, head.digest)
+        self.committed = head.index
+        self._committed_numbers = dict(head.numbers)
+        self._machine.restore(staged.chunks)
+        self._drop_pending()
 
     # -- snapshots -----------------------------------------------------------------------------------------------------
 
@@ -693,31 +728,19 @@ class Agreement:
             self._serve()
 
     def _serve(self) -> None:
-        """Send what was asked for, if we know what is committed."""
-        if (
-            self.state is not State.PRIMARY
-            or self._log is None
-            or self._adopted is None
-            or self.committed < self._start
-        ):
+        """Send what was asked for, if we have the log of this ballot."""
+        if self.ballot is None or self._log is None or self.state not in {State.ADOPTED, State.PRIMARY}:
             return
         asks, self._asks = self._asks, {}
         for asker, (sender, ask) in asks.items():
             outgoing = self._outgoing.get(asker)
-            part = ask.part
-            if outgoing is None or outgoing.stream != ask.stream:
-                self._streams += 1
-                head = SnapshotHead(
-                    self._adopted,
-                    self.committed,
-                    self._log.digest(self.committed),
-                    self._configs[0],
-                    dict(self._committed_numbers),
-                )
-                outgoing = self._outgoing[asker] = Outgoing(self._streams, sender, head, self._machine.snapshot())
-                part = 0
-            for number, data, last in outgoing.ask(part):
-                self._send(Part(self._adopted, asker, outgoing.stream, number, last, data))
+            if not ask.stream:
+                head = SnapshotHead(self.committed, self._log.digest(self.committed), dict(self._committed_numbers))
+                outgoing = self._outgoing[asker] = Outgoing(self._unique(), sender, head, self._machine.snapshot())
+            elif outgoing is None or outgoing.stream != ask.stream:
+                continue  # it has asked for another one since, or will
+            for number, data, last in outgoing.ask(ask.part):
+                self._send(Part(self.ballot, asker, outgoing.stream, number, last, data))
 
     def _on_part(self, frame: Part) -> None:
         incoming = self._incoming
@@ -729,20 +752,9 @@ class Agreement:
             self._ask_part()
             return
         self._incoming = None
-        head = incoming.head
-        if head is None or self.ballot is None:
-            return
-        if self._adopted is not None and (head.ballot, head.index) <= (self._adopted, self.committed):
-            return
-        self._log = Log(head.index, head.digest)
-        self._adopted = head.ballot
-        self._start = self._sure = self._acked = self.committed = head.index
-        self._configs = [head.config]
-        self._committed_numbers = dict(head.numbers)
-        self._numbers = dict(head.numbers)
-        self._machine.restore(incoming.chunks)
-        self._drop_pending()
-        self._found(self.ballot)
+        if self.ballot is not None:
+            self._staged = incoming
+            self._found(self.ballot)  # to get the entries after it, and none of those that come meanwhile is missed
 
 
 def _listed(nodes: Iterable[int]) -> str:

@@ -6,7 +6,7 @@ ballot has two. What was committed in one ballot is in the log of each later one
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, final
 
 import attrs
@@ -118,16 +118,40 @@ def choose(offers: Mapping[int, Claim | None]) -> Claim | None:
     Returns:
         the greatest claim that includes those of a majority, in each of its configurations; `None` if there is none.
     """
-    claims: Iterable[Claim] = (claim for claim in offers.values() if claim is not None)
-    for claim in sorted(claims, key=_rank, reverse=True):
+    claims = {incarnation: _trimmed(claim, offers) for incarnation, claim in offers.items() if claim is not None}
+    for claim in sorted(claims.values(), key=_rank, reverse=True):
 
         def agrees(incarnation: int, claim: Claim = claim) -> bool:
-            other = offers.get(incarnation)
+            other = claims.get(incarnation)
             return other is not None and claim.includes(other)
 
         if all(config.majority(agrees) for config in claim.configs):
             return claim
     return None
+
+
+def _trimmed(claim: Claim, offers: Mapping[int, Claim | None]) -> Claim:
+    """The claim without the end of which the offers show that it cannot have been committed."""
+    length = claim.length
+    while length > claim.first and not _may_be_committed(claim, length, offers):
+        length -= 1
+    configs = [config for config in claim.configs if config.index <= length]
+    return attrs.evolve(claim, digests=claim.digests[: length - claim.first + 1], configs=configs)
+
+
+def _may_be_committed(claim: Claim, length: int, offers: Mapping[int, Claim | None]) -> bool:
+    """Whether a majority may have acknowledged the log up to a place in the ballot of the claim."""
+
+    def may_have(incarnation: int) -> bool:
+        other = offers.get(incarnation)
+        if other is None:
+            return incarnation not in offers
+        if other.ballot != claim.ballot or length < other.first:
+            return other.ballot >= claim.ballot
+        return length <= other.length and other.digest(length) == claim.digest(length)
+
+    config = [config for config in claim.configs if config.index <= length][-1]
+    return config.majority(may_have)
 
 
 def nothing_committed(claim: Claim, offers: Mapping[int, Claim | None]) -> bool:

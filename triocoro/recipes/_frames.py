@@ -147,28 +147,24 @@ Frame: TypeAlias = "Offer | Ack | Data | AskEntries | Entries | AskSnapshot | Pa
 class SnapshotHead:
     """Part 0 of a snapshot: the place in the log at which it was taken."""
 
-    ballot: Ballot
     index: int
     digest: bytes
-    config: Config
     numbers: Mapping[int, int]
     """The number of the last committed entry of each incarnation."""
 
     def encode(self) -> bytes:
         """As bytes."""
-        head = _BALLOT.pack(*self.ballot) + _ACK.pack(self.index, self.digest)
+        head = _ACK.pack(self.index, self.digest)
         numbers = b"".join(_ASK_ENTRIES.pack(*item) for item in self.numbers.items())
-        return head + encode_config(self.config) + _COUNT.pack(len(self.numbers)) + numbers
+        return head + _COUNT.pack(len(self.numbers)) + numbers
 
     @classmethod
     def decode(cls, data: bytes) -> SnapshotHead:
         """From bytes."""
         reader = _Reader(data)
-        ballot = Ballot(*reader.read(_BALLOT))
         index, digest = reader.read(_ACK)
-        config = reader.config()
         numbers = dict(reader.read(_ASK_ENTRIES) for _ in range(reader.count()))
-        return cls(ballot, index, digest, config, numbers)
+        return cls(index, digest, numbers)
 
 
 # -- encoding ------------------------------------------------------------------------------------------------------
