@@ -242,7 +242,7 @@ def kind_of(fault: str | None) -> str | None:
     return next((kind for kind in ("come to rest", "restores", "goes back") if kind in fault), "applies")
 
 
-def shrink(schedule: Schedule, make: Callable[..., Any] | None = None, seconds: float = 120) -> Schedule:
+def shrink(schedule: Schedule, make: Callable[..., Any] | None = None, seconds: float = 30) -> Schedule:
     """The fewest steps found that still fail in the same way."""
     wanted = kind_of(run(schedule, make).fault)
     until = time.monotonic() + seconds
