@@ -153,6 +153,7 @@ class Agreement:
         self._start = 0  # its length when it was adopted
         self._sure: int | None = None  # up to where our acknowledgement came back; none: not even that of adopting it
         self._acked = 0
+        self._connected_since = True  # the connection has lasted since it was adopted
         self._configs: list[Config] = []  # the latest one known to be committed, and the one after it
         self._numbers: dict[int, int] = {}  # the last number of each incarnation in the log
         self._committed_numbers: dict[int, int] = {}
@@ -177,6 +178,7 @@ class Agreement:
     def disconnected(self) -> None:
         """The connection is lost. The log stays."""
         self._address = None
+        self._connected_since = False
         self._leave()
 
     def view(self, ring_id: RingId, members: Sequence[Address]) -> None:
@@ -345,6 +347,9 @@ class Agreement:
     def _claim(self) -> Claim | None:
         if self._log is None or self._adopted is None:
             return None
+        if self._connected_since and self._sure is not None:
+            # What has not come back was sent too late for all, and nobody has counted it (docs/recipes/agreement.md).
+            self._acked = self._sure
         self._truncate(self._acked)
         first = self._start if self._sure is None else self._sure
         digests = self._log.digests(first)
@@ -425,6 +430,7 @@ class Agreement:
         self._adopted = self.ballot
         self._start = self._acked = self._choice.length
         self._sure = None
+        self._connected_since = True
         self._configs = [*self._choice.configs]
         if len(self._configs) > 1 and self._configs[1].index <= self.committed:
             del self._configs[0]
