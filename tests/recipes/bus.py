@@ -42,6 +42,10 @@ class Violation(Exception):  # noqa: N818 - the word of the checkers
     """The members contradict each other, or have not come to rest."""
 
 
+class Forgotten(Exception):  # noqa: N818 - not an error
+    """All nodes have offered no log while those that have one were away: what is documented as not promised."""
+
+
 class History:
     """What was applied, in its one order; raises `Violation` if a member applies anything else."""
 
@@ -200,6 +204,7 @@ class Bus:
         self.protect = protect
         self.ballots: set[Any] = set()
         self._make = make
+        self._first_ballot: Any = None
         self._launched = dict.fromkeys(self.names, 0)
         self._last_address: dict[str, Address] = {}
 
@@ -217,9 +222,32 @@ class Bus:
         incarnation = nodeid * 10_000 + slot * 1000 + generation
         machine = Machine(f"{name}#{generation}", self.history)
         agreement = self._make(incarnation, self.votes, machine, retain=RETAIN)
-        self.processes[name] = Process(machine.name, agreement, machine, self._last_address[name])
+        self.processes[name] = process = Process(machine.name, agreement, machine, self._last_address[name])
+        self._watch(process)
         self.history.proposed[incarnation] = []
         self.connect(name)
+
+    def _watch(self, process: Process) -> None:
+        """Notice a log that begins although entries were applied."""
+        agreement = process.agreement
+        begin = agreement._choose_nothing
+
+        def watched() -> None:
+            begin()
+            if self._first_ballot is None and self.history.applied:
+                applied = (it for it in self.processes.values() if it is not None and it.machine.count)
+                self._first_ballot = min((it.agreement._adopted for it in applied if it.agreement._adopted), default=None)
+            if agreement._choice is not None and self._first_ballot is not None and agreement.ballot > self._first_ballot:
+                here = [
+                    it.name
+                    for it in self.processes.values()
+                    if it is not None and it.machine.count and it.address in agreement.members and it.connection
+                ]
+                if here:
+                    raise Violation(f"begins again: {process.name} in {agreement.ballot}, although {here} are here")
+                raise Forgotten
+
+        agreement._choose_nothing = watched  # type: ignore[method-assign]
 
     def crash(self, name: str, drop: int = 0) -> None:
         """End a process; the last `drop` of its messages do not reach the daemon."""

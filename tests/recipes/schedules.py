@@ -23,7 +23,7 @@ from typing import Any
 
 import attrs
 
-from recipes.bus import Bus, Violation
+from recipes.bus import Bus, Forgotten, Violation
 
 LEDGER = Path(__file__).parent / "ledger.csv"
 BATCH = 100
@@ -54,6 +54,7 @@ class Outcome:
     commits: int = 0
     ballots: int = 0
     live: bool = False
+    forgotten: bool = False
 
 
 # -- running -----------------------------------------------------------------------------------------------------------
@@ -68,7 +69,7 @@ def run(
     """Run a schedule; `done` gets its steps, each `flow` as the steps that it consists of."""
     bus = Bus(schedule.nodes, schedule.members, trace=trace, protect=schedule.protect, **({"make": make} if make else {}))
     fault: str | None = None
-    live = False
+    live = forgotten = False
     try:
         for step in schedule.steps:
             if step[0] == "flow":
@@ -90,6 +91,8 @@ def run(
         live = bus.agreed()
     except Violation as violation:
         fault = str(violation)
+    except Forgotten:
+        forgotten = True
     except Exception as error:  # noqa: BLE001 - any exception of the agreement is a finding
         traceback = error.__traceback__
         while traceback is not None and traceback.tb_next is not None:
@@ -97,7 +100,8 @@ def run(
         place = f"{Path(traceback.tb_frame.f_code.co_filename).name}:{traceback.tb_lineno}" if traceback else ""
         fault = f"crash: {type(error).__name__}: {error} at {place}"
     ballots = {it.agreement.ballot for it in bus.processes.values() if it is not None}
-    return Outcome(fault, len(bus.history.applied), max((it.attempt + it.seq // 4 for it in ballots if it), default=0), live)
+    most = max((it.attempt + it.seq // 4 for it in ballots if it is not None), default=0)
+    return Outcome(fault, len(bus.history.applied), most, live, forgotten)
 
 
 def flow(bus: Bus, seed: int, count: int) -> Iterator[Step]:
@@ -239,7 +243,7 @@ def kind_of(fault: str | None) -> str | None:
     if fault.startswith("not live"):
         states = {state for state in ("AWAY", "OFFERING", "FETCHING", "RESTORING", "ADOPTED", "PRIMARY") if state in fault}
         return f"not live, {'some' if re.search('committed [1-9]', fault) else 'none'} committed: {' '.join(sorted(states))}"
-    return next((kind for kind in ("come to rest", "restores", "goes back") if kind in fault), "applies")
+    return next((kind for kind in ("come to rest", "restores", "goes back", "begins again") if kind in fault), "applies")
 
 
 def shrink(schedule: Schedule, make: Callable[..., Any] | None = None, seconds: float = 30) -> Schedule:
@@ -286,18 +290,20 @@ def shrink(schedule: Schedule, make: Callable[..., Any] | None = None, seconds: 
 # -- the command -------------------------------------------------------------------------------------------------------
 
 
-def batch(nodes: int | None, members: int | None, seeds: range) -> tuple[int, int, int, dict[int, str]]:
-    """Run some seeds: commits, ballots, how many were live, and the faults."""
-    commits = ballots = live = 0
+def batch(nodes: int | None, members: int | None, seeds: range) -> tuple[Counter[str], dict[int, str]]:
+    """Run some seeds: what was counted, and the faults."""
+    counts: Counter[str] = Counter()
     faults: dict[int, str] = {}
     for seed in seeds:
         outcome = run(generate(seed, nodes, members))
-        commits += outcome.commits
-        ballots += outcome.ballots
-        live += outcome.live
+        counts["schedules"] += 1
+        counts["commits"] += outcome.commits
+        counts["ballots"] += outcome.ballots
+        counts["live"] += outcome.live
+        counts["forgotten"] += outcome.forgotten
         if outcome.fault is not None:
             faults[seed] = outcome.fault
-    return commits, ballots, live, faults
+    return counts, faults
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -316,16 +322,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return show(generate(options.seed, options.nodes, options.members), trace=options.trace)
     first, end = map(int, options.seeds.split(":"))
     began = time.monotonic()
-    done = commits = ballots = live = 0
+    counts: Counter[str] = Counter()
     faults: dict[int, str] = {}
     batches = [range(at, min(at + BATCH, end)) for at in range(first, end, BATCH)]
     with ProcessPoolExecutor(options.workers, multiprocessing.get_context("forkserver")) as pool:
         results = pool.map(partial(batch, options.nodes, options.members), batches)
-        for seeds, (more_commits, more_ballots, more_live, more_faults) in zip(batches, results, strict=True):
-            done += len(seeds)
-            commits += more_commits
-            ballots += more_ballots
-            live += more_live
+        for more, more_faults in results:
+            counts += more
             for seed, fault in more_faults.items():
                 print(f"{seed}: {fault[:300]}", flush=True)
             faults.update(more_faults)
@@ -333,11 +336,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 pool.shutdown(cancel_futures=True)
                 break
     seconds = time.monotonic() - began
-    print(f"{done} schedules, {live} of them live in the end, {commits} commits, {ballots} ballots, {seconds:.0f} s")
+    print(f"{', '.join(f'{count} {name}' for name, count in counts.items())}, {seconds:.0f} s")
     kinds = Counter(kind_of(fault) for fault in faults.values())
     print(f"{len(faults)} violations: {dict(kinds)}")
     if options.ledger:
-        write_ledger(f"{first}:{first + done}", done, commits, ballots, len(faults))
+        write_ledger(f"{first}:{first + counts['schedules']}", counts, len(faults))
     return 1 if faults else 0
 
 
@@ -353,7 +356,7 @@ def show(schedule: Schedule, *, trace: bool = False) -> int:
     return 1
 
 
-def write_ledger(seeds: str, schedules: int, commits: int, ballots: int, violations: int) -> None:
+def write_ledger(seeds: str, counts: Counter[str], violations: int) -> None:
     """Add a line to the ledger."""
     git = ["git", "-C", str(LEDGER.parent)]
     commit = subprocess.run([*git, "rev-parse", "--short", "HEAD"], check=True, capture_output=True, text=True)
@@ -362,7 +365,8 @@ def write_ledger(seeds: str, schedules: int, commits: int, ballots: int, violati
         LEDGER.write_text("day,commit,seeds,schedules,commits,ballots,violations\n", encoding="ascii")
     with LEDGER.open("a", encoding="ascii") as ledger:
         name = commit.stdout.strip() + "+" * changed
-        ledger.write(f"{time.strftime('%Y-%m-%d')},{name},{seeds},{schedules},{commits},{ballots},{violations}\n")
+        columns = ",".join(str(counts[column]) for column in ("schedules", "commits", "ballots"))
+        ledger.write(f"{time.strftime('%Y-%m-%d')},{name},{seeds},{columns},{violations}\n")
 
 
 if __name__ == "__main__":
