@@ -52,10 +52,10 @@ class History:
     def __init__(self) -> None:
         self.applied: list[tuple[int, int, int, bytes]] = []
         """Index, incarnation, number, payload."""
-        self.proposed: dict[int, list[tuple[int, bytes]]] = {}
-        """The numbers and payloads that each incarnation has proposed."""
-        self.done: dict[int, int] = {}
-        """How many of these were applied."""
+        self.proposed: dict[int, deque[tuple[int, bytes]]] = {}
+        """What each incarnation has proposed and nobody has applied: numbers and payloads."""
+        self.withdrawn: dict[int, int] = {}
+        """Up to which number an incarnation has withdrawn what it has proposed."""
 
     def apply(self, machine: Machine, it: tuple[int, int, int, bytes]) -> None:
         """A member applies an entry."""
@@ -67,13 +67,27 @@ class History:
             index, incarnation, number, payload = it
             if self.applied and index <= self.applied[-1][0]:
                 raise Violation(f"{machine.name} applies {it} after {self.applied[-1]}")
-            done = self.done.get(incarnation, 0)
-            proposed = self.proposed.get(incarnation, [])
-            if done >= len(proposed) or proposed[done] != (number, payload):
-                raise Violation(f"{machine.name} applies {it}; {incarnation} proposed {proposed}, {done} were applied")
-            self.done[incarnation] = done + 1
+            proposed = self.proposed[incarnation]
+            withdrawn = self.withdrawn.get(incarnation, 0)
+            while proposed and proposed[0][0] < number and proposed[0][0] <= withdrawn:
+                proposed.popleft()
+            if not proposed or proposed.popleft() != (number, payload):
+                raise Violation(f"{machine.name} applies {it}, which is not what its sender has proposed next")
             self.applied.append(it)
         machine.count = at + 1
+
+    def withdraw(self, incarnation: int, sent: int) -> None:
+        """An incarnation withdraws what it has proposed; what was sent may be applied none the less."""
+        proposed = self.proposed[incarnation]
+        while proposed and proposed[-1][0] > sent:
+            proposed.pop()
+        if proposed:
+            self.withdrawn[incarnation] = proposed[-1][0]
+
+    def waits(self, incarnation: int) -> bool:
+        """Whether an incarnation has proposed what must be applied, and was not."""
+        proposed = self.proposed[incarnation]
+        return bool(proposed) and proposed[-1][0] > self.withdrawn.get(incarnation, 0)
 
     def encoded(self, count: int) -> bytes:
         """A snapshot after this many."""
@@ -147,6 +161,7 @@ class Process:
         self.connection: Connection | None = None
         self.stopped = False
         self.sent = 0
+        self.proposed = 0
 
 
 class Ring:
@@ -224,7 +239,7 @@ class Bus:
         agreement = self._make(incarnation, self.votes, machine, retain=RETAIN)
         self.processes[name] = process = Process(machine.name, agreement, machine, self._last_address[name])
         self._watch(process)
-        self.history.proposed[incarnation] = []
+        self.history.proposed[incarnation] = deque()
         self.connect(name)
 
     def _watch(self, process: Process) -> None:
@@ -306,11 +321,17 @@ class Bus:
         process = self.processes[name]
         if process is None or process.stopped:
             return
-        proposed = self.history.proposed[process.agreement.incarnation]
-        payload = b"%s:%d" % (process.name.encode(), len(proposed) + 1)
+        process.proposed += 1
+        payload = b"%s:%d" % (process.name.encode(), process.proposed)
         number = process.agreement.propose(payload)
-        proposed.append((number, payload))
+        self.history.proposed[process.agreement.incarnation].append((number, payload))
         self._flush(process)
+
+    def withdraw(self, name: str) -> None:
+        """Let a process withdraw what it has proposed."""
+        process = self.processes[name]
+        if process is not None and not process.stopped:
+            self.history.withdraw(process.agreement.incarnation, process.agreement.withdraw())
 
     def tick(self, name: str) -> None:
         """Let time pass for a process."""
@@ -596,11 +617,22 @@ class Bus:
                 self.connect(name)
             self.drain()
             if self.agreed():
+                for it in self.processes.values():
+                    if it is not None and (obstacle := it.agreement.obstacle()) is not None:
+                        raise Violation(f"{it.name} is primary, and says: {obstacle}")
                 return
             for name in self.names:
                 self.tick(name)
+        silent = [it.name for it in self.processes.values() if it is not None and it.agreement.obstacle() is None]
+        if silent and self.stalls():
+            raise Violation(f"not live, and {silent} say no reason")
         if self.can_go_on():
-            raise Violation("not live: " + "; ".join(f"{it.name} {status(it)}" for it in self.processes.values() if it))
+            obstacle = next(it.agreement.obstacle() for it in self.processes.values() if it)
+            raise Violation(f"not live ({obstacle}): " + "; ".join(f"{it.name} {status(it)}" for it in self.processes.values() if it))
+
+    def stalls(self) -> bool:
+        """Whether no member is primary."""
+        return not any(it is not None and it.agreement.state is PRIMARY for it in self.processes.values())
 
     def agreed(self) -> bool:
         """Whether all members are primary and have applied the same, and all that they have proposed."""
@@ -609,7 +641,7 @@ class Bus:
             it is not None
             and it.agreement.state is PRIMARY
             and it.machine.count == len(history.applied)
-            and history.done.get(it.agreement.incarnation, 0) == len(history.proposed[it.agreement.incarnation])
+            and not history.waits(it.agreement.incarnation)
             for it in self.processes.values()
         )
 

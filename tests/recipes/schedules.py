@@ -104,7 +104,7 @@ def run(
     return Outcome(fault, len(bus.history.applied), most, live, forgotten)
 
 
-def flow(bus: Bus, seed: int, count: int) -> Iterator[Step]:
+def flow(bus: Bus, seed: int, count: int, losses: float = 0.0) -> Iterator[Step]:
     """Steps that let messages flow: nodes send and deliver, and processes read, in any order."""
     choices = random.Random(seed)
     for _ in range(count):
@@ -124,6 +124,8 @@ def flow(bus: Bus, seed: int, count: int) -> Iterator[Step]:
         if not ready:
             return
         step = choices.choice(ready)
+        if losses and step[0] == "place" and choices.random() < losses:
+            yield "lose", step[1], choices.randrange(3), choices.randrange(2)
         if step[0] != "connect":
             step = (*step, choices.choice((1, 1, 2, 3, 9)))
         yield step
@@ -131,8 +133,8 @@ def flow(bus: Bus, seed: int, count: int) -> Iterator[Step]:
 
 # -- generating --------------------------------------------------------------------------------------------------------
 
-FAULTS = ("move", "same", "kill", "disconnect", "crash", "stop", "lose", "tick", "lag", "second")
-TRAITS = ("hold",)
+FAULTS = ("move", "same", "kill", "disconnect", "crash", "stop", "lose", "tick", "lag", "second", "withdraw")
+TRAITS = ("hold", "losses")
 
 
 def generate(seed: int, nodes: int | None = None, members: int | None = None) -> Schedule:
@@ -145,10 +147,12 @@ def generate(seed: int, nodes: int | None = None, members: int | None = None) ->
     traits = [trait for trait in TRAITS if choices.random() < 0.4]
     names = [f"{nodeid}{'ab'[slot]}" for nodeid in range(1, nodes + 1) for slot in range(members)]
     pace = choices.choice((5, 20, 60))
+    losses = choices.choice((0.01, 0.1)) if "losses" in traits else 0.0
     steps: list[Step] = []
 
     def flows(scale: float = 1.0) -> None:
-        steps.append(("flow", choices.randrange(1 << 30), 1 + int(choices.expovariate(1 / (pace * scale)))))
+        count = 1 + int(choices.expovariate(1 / (pace * scale)))
+        steps.append(("flow", choices.randrange(1 << 30), count, losses))
 
     def some(many: Sequence[Any]) -> list[Any]:
         return sorted(choices.sample(many, choices.randint(1, len(many))))
@@ -222,6 +226,8 @@ def generate(seed: int, nodes: int | None = None, members: int | None = None) ->
             steps.append(("lose", nodeid, choices.randrange(5), choices.randrange(2)))
         elif kind == "settle":
             steps.append(("settle", nodeid))
+        elif kind == "withdraw":
+            steps.append(("withdraw", name))
         elif kind == "tick":
             steps.append(("tick", name))
         elif kind == "lag":
