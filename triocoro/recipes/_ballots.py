@@ -6,12 +6,16 @@ ballot has two. What was committed in one ballot is in the log of each later one
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from hashlib import blake2b
 from typing import NamedTuple, final
 
 import attrs
 
-from triocoro import RingId
+from triocoro import Address, RingId
+
+from ._config import Config
+from ._log import Entry, Kind, chain
 
 
 class Ballot(NamedTuple):
@@ -40,29 +44,14 @@ class Ballot(NamedTuple):
 
 @final
 @attrs.frozen
-class Config:
-    """The electorate: the votes of each node, and the member that votes for it, its seat."""
+class Choice:
+    """The log with which the members of a ballot go on."""
 
-    index: int
-    """Of its entry; 0 for the first one."""
-    votes: Mapping[int, int]
-    seats: Mapping[int, int]
-    """The incarnation that votes for a node; nodes without one are left out."""
-
-    def majority(self, has: Callable[[int], object]) -> bool:
-        """Whether the seats for whose incarnation `has` holds have more than half of all votes."""
-        return 2 * sum(self.votes[node] for node, it in self.seats.items() if has(it)) > sum(self.votes.values())
-
-    def reached(self, lengths: Mapping[int, int]) -> int:
-        """The greatest length that seats with a majority have reached; -1 if there is none."""
-        needed = sum(self.votes.values())
-        total = 0
-        by_length = sorted(((lengths.get(it, -1), self.votes[node]) for node, it in self.seats.items()), reverse=True)
-        for length, votes in by_length:
-            total += 2 * votes
-            if total > needed:
-                return length
-        return -1
+    length: int
+    digest: bytes
+    configs: Sequence[Config]
+    entry: Entry | None = None
+    """One that the ballot itself appends."""
 
 
 @final
@@ -95,6 +84,10 @@ class Claim:
         """The digest of the log up to a place from `first` on."""
         return self.digests[length - self.first]
 
+    def has(self, choice: Choice) -> bool:
+        """Whether this log has the one that was chosen."""
+        return self.first <= choice.length <= self.length and self.digest(choice.length) == choice.digest
+
     def includes(self, other: Claim) -> bool:
         """Whether this log has all entries that may have been committed with acknowledgements of the other member."""
         if other.ballot != self.ballot:
@@ -109,7 +102,7 @@ class Claim:
         return other.digest(other.length) == self.digest(other.length)
 
 
-def choose(offers: Mapping[int, Claim | None]) -> Claim | None:
+def choose(offers: Mapping[int, Claim | None]) -> Choice | None:
     """The log with which to go on.
 
     Args:
@@ -126,8 +119,65 @@ def choose(offers: Mapping[int, Claim | None]) -> Claim | None:
             return other is not None and claim.includes(other)
 
         if all(config.majority(agrees) for config in claim.configs):
-            return claim
+            return Choice(claim.length, claim.digests[-1], claim.configs)
     return None
+
+
+def choose_nothing(
+    ballot: Ballot, offers: Mapping[int, Claim | None], who: Mapping[Address, int], votes: Mapping[int, int] | None
+) -> Choice | None:
+    """A log without entries, if there has been none with entries, and members on all nodes offer.
+
+    Args:
+        ballot: the present one.
+        offers: as for `choose`.
+        who: the incarnations that offer.
+        votes: the electorate; `None` if they do not agree on it.
+    """
+    if any(claim is not None and not nothing_committed(claim, offers) for claim in offers.values()):
+        return None
+    seats = _seats(who, votes or {})
+    if votes is None or seats.keys() != votes.keys():
+        return None
+    return _empty(ballot, votes, seats)
+
+
+def choose_by_force(
+    ballot: Ballot, offers: Mapping[int, Claim | None], who: Mapping[Address, int], votes: Mapping[int, int] | None
+) -> Choice | None:
+    """The most advanced log, or one without entries, if members on a majority of the nodes offer; they get the seats.
+
+    The arguments are those of `choose_nothing`.
+    """
+    claim = max((claim for claim in offers.values() if claim is not None), key=_rank, default=None)
+    if claim is not None:
+        votes = claim.configs[-1].votes
+    if votes is None:
+        return None
+    seats = _seats(who, votes)
+    index = claim.length + 1 if claim is not None else 0
+    config = Config(index, votes, seats)
+    if not config.majority_of_nodes(seats):
+        return None
+    if claim is None:
+        return _empty(ballot, votes, seats)
+    # Its sender is the founding of the ballot, so the log differs from that of members that are not here.
+    entry = Entry(index, ballot.founder, 1, ballot.seq, Kind.CONFIG, config.encode())
+    return Choice(index, chain(claim.digests[-1], entry.incarnation, entry.number), (config,), entry)
+
+
+def _seats(who: Mapping[Address, int], votes: Mapping[int, int]) -> Mapping[int, int]:
+    """For each node of the electorate, the member with the lowest pid."""
+    seats: dict[int, int] = {}
+    for address in sorted(who):
+        if address.nodeid in votes:
+            seats.setdefault(address.nodeid, who[address])
+    return seats
+
+
+def _empty(ballot: Ballot, votes: Mapping[int, int], seats: Mapping[int, int]) -> Choice:
+    digest = blake2b(repr((ballot, sorted(seats.items()))).encode(), digest_size=8).digest()
+    return Choice(0, digest, (Config(0, votes, seats),))
 
 
 def _trimmed(claim: Claim, offers: Mapping[int, Claim | None]) -> Claim:

@@ -3,32 +3,32 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, TypeAlias, final
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Final, TypeAlias, final
 
 import attrs
 
-from ._ballots import Ballot, Claim, Config
+from ._ballots import Ballot, Claim
+from ._config import Config, decode_votes, encode_votes
 from ._log import Entry, Kind
 
-VERSION = 1
-_MAGIC = b"tcsg"
+VERSION: Final = 1
+"""Members that speak another version are refused."""
 
+_MAGIC = b"tcsg"
 _HEADER = struct.Struct(">4sBBQIIQ")  # magic, version, kind, ballot
 _BALLOT = struct.Struct(">QIIQ")
 _COUNT = struct.Struct(">I")
-_INDEX = struct.Struct(">Q")
-_VOTES = struct.Struct(">II")
-_SEAT = struct.Struct(">IQ")
+_PAIR = struct.Struct(">QQ")
 _OFFER = struct.Struct(">QQQ??")
-_CLAIM = struct.Struct(">BQI")
-_DIGEST = 8
+_CLAIM = struct.Struct(">?QI")
+_DIGEST = struct.Struct(">8s")
 _ACK = struct.Struct(">Q8s")
 _DATA = struct.Struct(">QQB")
-_ASK_ENTRIES = struct.Struct(">QQ")
 _ENTRY = struct.Struct(">QQQBI")
 _ASK_SNAPSHOT = struct.Struct(">QQQ")
-_PART = struct.Struct(">QQQB")
+_PART = struct.Struct(">QQQ?")
+_FOUND = struct.Struct(">?")
 
 
 class FrameError(ValueError):
@@ -37,6 +37,40 @@ class FrameError(ValueError):
 
 class OtherVersionError(FrameError):
     """A frame is of another version than ours."""
+
+
+class _Reader:
+    def __init__(self, data: bytes, at: int = 0) -> None:
+        self._data = data
+        self._at = at
+
+    def read(self, layout: struct.Struct) -> tuple[Any, ...]:
+        """Read what a layout says."""
+        values = layout.unpack_from(self._data, self._at)
+        self._at += layout.size
+        return values
+
+    def count(self) -> int:
+        (count,) = self.read(_COUNT)
+        return int(count)
+
+    def take(self, count: int) -> bytes:
+        data = self._data[self._at : self._at + count]
+        if len(data) != count:
+            raise FrameError("a frame ends early")
+        self._at += count
+        return data
+
+    def rest(self) -> bytes:
+        return self._data[self._at :]
+
+    def votes(self) -> Mapping[int, int]:
+        votes, self._at = decode_votes(self._data, self._at)
+        return votes
+
+    def config(self) -> Config:
+        config, self._at = Config.decode(self._data, self._at)
+        return config
 
 
 @final
@@ -56,6 +90,20 @@ class Offer:
     """Whether the sender founds the ballot with it."""
     claim: Claim | None
 
+    def body(self) -> bytes:
+        """The frame without its header."""
+        claim = self.claim
+        head = _OFFER.pack(self.incarnation, self.base, self.committed, self.founding, claim is not None)
+        return head + encode_votes(self.votes) + (_encode_claim(claim) if claim is not None else b"")
+
+    @classmethod
+    def of(cls, ballot: Ballot, reader: _Reader) -> Offer:
+        """From the body."""
+        incarnation, base, committed, founding, has_claim = reader.read(_OFFER)
+        votes = reader.votes()
+        claim = _decode_claim(reader) if has_claim else None
+        return cls(ballot, incarnation, votes, base, committed, founding, claim)
+
 
 @final
 @attrs.frozen
@@ -66,6 +114,15 @@ class Ack:
     ballot: Ballot
     length: int
     digest: bytes
+
+    def body(self) -> bytes:
+        """The frame without its header."""
+        return _ACK.pack(self.length, self.digest)
+
+    @classmethod
+    def of(cls, ballot: Ballot, reader: _Reader) -> Ack:
+        """From the body."""
+        return cls(ballot, *reader.read(_ACK))
 
 
 @final
@@ -81,6 +138,16 @@ class Data:
     kind: Kind
     payload: bytes
 
+    def body(self) -> bytes:
+        """The frame without its header."""
+        return _DATA.pack(self.previous, self.number, self.kind) + self.payload
+
+    @classmethod
+    def of(cls, ballot: Ballot, reader: _Reader) -> Data:
+        """From the body."""
+        previous, number, kind = reader.read(_DATA)
+        return cls(ballot, previous, number, Kind(kind), reader.rest())
+
 
 @final
 @attrs.frozen
@@ -91,6 +158,15 @@ class AskEntries:
     ballot: Ballot
     holder: int
     after: int
+
+    def body(self) -> bytes:
+        """The frame without its header."""
+        return _PAIR.pack(self.holder, self.after)
+
+    @classmethod
+    def of(cls, ballot: Ballot, reader: _Reader) -> AskEntries:
+        """From the body."""
+        return cls(ballot, *reader.read(_PAIR))
 
 
 @final
@@ -103,6 +179,25 @@ class Entries:
     asker: int
     entries: Sequence[Entry]
 
+    def body(self) -> bytes:
+        """The frame without its header."""
+        first = self.entries[0].index if self.entries else 0
+        entries = [
+            _ENTRY.pack(it.incarnation, it.number, it.epoch, it.kind, len(it.payload)) + it.payload
+            for it in self.entries
+        ]
+        return _PAIR.pack(self.asker, first) + _COUNT.pack(len(entries)) + b"".join(entries)
+
+    @classmethod
+    def of(cls, ballot: Ballot, reader: _Reader) -> Entries:
+        """From the body."""
+        asker, first = reader.read(_PAIR)
+        entries: list[Entry] = []
+        for index in range(first, first + reader.count()):
+            incarnation, number, epoch, kind, size = reader.read(_ENTRY)
+            entries.append(Entry(index, incarnation, number, epoch, Kind(kind), reader.take(size)))
+        return cls(ballot, asker, entries)
+
 
 @final
 @attrs.frozen
@@ -114,6 +209,15 @@ class AskSnapshot:
     holder: int
     stream: int
     part: int
+
+    def body(self) -> bytes:
+        """The frame without its header."""
+        return _ASK_SNAPSHOT.pack(self.holder, self.stream, self.part)
+
+    @classmethod
+    def of(cls, ballot: Ballot, reader: _Reader) -> AskSnapshot:
+        """From the body."""
+        return cls(ballot, *reader.read(_ASK_SNAPSHOT))
 
 
 @final
@@ -129,17 +233,75 @@ class Part:
     last: bool
     payload: bytes
 
+    def body(self) -> bytes:
+        """The frame without its header."""
+        return _PART.pack(self.asker, self.stream, self.part, self.last) + self.payload
+
+    @classmethod
+    def of(cls, ballot: Ballot, reader: _Reader) -> Part:
+        """From the body."""
+        asker, stream, part, last = reader.read(_PART)
+        return cls(ballot, asker, stream, part, last, reader.rest())
+
 
 @final
 @attrs.frozen
-class Bootstrap:
-    """An operator says: go on with what there is in this ballot."""
+class Found:
+    """An operator founds a ballot."""
 
     KIND: ClassVar = 8
     ballot: Ballot
+    forced: bool
+    """Whether a majority of the nodes suffices, whatever their members hold."""
+
+    def body(self) -> bytes:
+        """The frame without its header."""
+        return _FOUND.pack(self.forced)
+
+    @classmethod
+    def of(cls, ballot: Ballot, reader: _Reader) -> Found:
+        """From the body."""
+        return cls(ballot, *reader.read(_FOUND))
 
 
-Frame: TypeAlias = "Offer | Ack | Data | AskEntries | Entries | AskSnapshot | Part | Bootstrap"
+Frame: TypeAlias = "Offer | Ack | Data | AskEntries | Entries | AskSnapshot | Part | Found"
+_KINDS: Final = {it.KIND: it for it in (Offer, Ack, Data, AskEntries, Entries, AskSnapshot, Part, Found)}
+
+
+def encode(frame: Frame) -> bytes:
+    """The bytes of a frame."""
+    return _HEADER.pack(_MAGIC, VERSION, frame.KIND, *frame.ballot) + frame.body()
+
+
+def decode(data: bytes) -> Frame:
+    """The frame in a message.
+
+    Raises:
+        FrameError: it is no frame of ours.
+        OtherVersionError: it is of another version.
+    """
+    if len(data) < _HEADER.size or not data.startswith(_MAGIC):
+        raise FrameError("not a frame of a safe group")
+    _, version, kind, *ballot = _HEADER.unpack_from(data)
+    if version != VERSION:
+        raise OtherVersionError(f"it speaks version {version}, and this program {VERSION}")
+    try:
+        return _KINDS[kind].of(Ballot(*ballot), _Reader(data, _HEADER.size))
+    except (struct.error, KeyError, ValueError) as error:
+        raise FrameError(f"a damaged frame: {error!r}") from error
+
+
+def _encode_claim(claim: Claim) -> bytes:
+    head = _BALLOT.pack(*claim.ballot) + _CLAIM.pack(claim.sure, claim.first, len(claim.digests))
+    configs = b"".join(config.encode() for config in claim.configs)
+    return head + b"".join(claim.digests) + _COUNT.pack(len(claim.configs)) + configs
+
+
+def _decode_claim(reader: _Reader) -> Claim:
+    ballot = Ballot(*reader.read(_BALLOT))
+    sure, first, count = reader.read(_CLAIM)
+    digests = [reader.take(_DIGEST.size) for _ in range(count)]
+    return Claim(ballot, sure, first, digests, [reader.config() for _ in range(reader.count())])
 
 
 @final
@@ -154,188 +316,16 @@ class SnapshotHead:
 
     def encode(self) -> bytes:
         """As bytes."""
-        head = _ACK.pack(self.index, self.digest)
-        numbers = b"".join(_ASK_ENTRIES.pack(*item) for item in self.numbers.items())
-        return head + _COUNT.pack(len(self.numbers)) + numbers
+        numbers = b"".join(_PAIR.pack(*item) for item in self.numbers.items())
+        return _ACK.pack(self.index, self.digest) + _COUNT.pack(len(self.numbers)) + numbers
 
     @classmethod
     def decode(cls, data: bytes) -> SnapshotHead:
         """From bytes."""
         reader = _Reader(data)
         index, digest = reader.read(_ACK)
-        numbers = dict(reader.read(_ASK_ENTRIES) for _ in range(reader.count()))
+        numbers: dict[int, int] = {}
+        for _ in range(reader.count()):
+            incarnation, number = reader.read(_PAIR)
+            numbers[incarnation] = number
         return cls(index, digest, numbers)
-
-
-# -- encoding ------------------------------------------------------------------------------------------------------
-
-
-def encode(frame: Frame) -> bytes:
-    """The bytes of a frame."""
-    header = _HEADER.pack(_MAGIC, VERSION, frame.KIND, *frame.ballot)
-    if isinstance(frame, Data):
-        return header + _DATA.pack(frame.previous, frame.number, frame.kind) + frame.payload
-    if isinstance(frame, Ack):
-        return header + _ACK.pack(frame.length, frame.digest)
-    if isinstance(frame, Offer):
-        has_claim = frame.claim is not None
-        body = _OFFER.pack(frame.incarnation, frame.base, frame.committed, frame.founding, has_claim) + _encode_votes(
-            frame.votes
-        )
-        return header + body + (_encode_claim(frame.claim) if frame.claim is not None else b"")
-    if isinstance(frame, AskEntries):
-        return header + _ASK_ENTRIES.pack(frame.holder, frame.after)
-    if isinstance(frame, Entries):
-        first = frame.entries[0].index if frame.entries else 0
-        return header + _ASK_ENTRIES.pack(frame.asker, first) + b"".join(map(_encode_entry, frame.entries))
-    if isinstance(frame, AskSnapshot):
-        return header + _ASK_SNAPSHOT.pack(frame.holder, frame.stream, frame.part)
-    if isinstance(frame, Part):
-        return header + _PART.pack(frame.asker, frame.stream, frame.part, frame.last) + frame.payload
-    return header
-
-
-def _encode_entry(entry: Entry) -> bytes:
-    return _ENTRY.pack(entry.incarnation, entry.number, entry.epoch, entry.kind, len(entry.payload)) + entry.payload
-
-
-def _encode_votes(votes: Mapping[int, int]) -> bytes:
-    return _COUNT.pack(len(votes)) + b"".join(_VOTES.pack(*item) for item in sorted(votes.items()))
-
-
-def encode_config(config: Config) -> bytes:
-    """The bytes of a configuration, which is also the payload of its entry."""
-    seats = _COUNT.pack(len(config.seats)) + b"".join(_SEAT.pack(*item) for item in sorted(config.seats.items()))
-    return _INDEX.pack(config.index) + _encode_votes(config.votes) + seats
-
-
-def _encode_claim(claim: Claim) -> bytes:
-    head = _BALLOT.pack(*claim.ballot) + _CLAIM.pack(claim.sure, claim.first, len(claim.digests))
-    configs = _COUNT.pack(len(claim.configs)) + b"".join(map(encode_config, claim.configs))
-    return head + b"".join(claim.digests) + configs
-
-
-# -- decoding ------------------------------------------------------------------------------------------------------
-
-
-class _Reader:
-    def __init__(self, data: bytes, at: int = 0) -> None:
-        self._data = data
-        self._at = at
-
-    def read(self, layout: struct.Struct) -> tuple[Any, ...]:
-        """Read what a layout says."""
-        values = layout.unpack_from(self._data, self._at)
-        self._at += layout.size
-        return values
-
-    def take(self, count: int) -> bytes:
-        data = self._data[self._at : self._at + count]
-        if len(data) != count:
-            raise FrameError("a frame ends early")
-        self._at += count
-        return data
-
-    def rest(self) -> bytes:
-        return self._data[self._at :]
-
-    def left(self) -> bool:
-        return self._at < len(self._data)
-
-    def count(self) -> int:
-        (count,) = _COUNT.unpack_from(self._data, self._at)
-        self._at += _COUNT.size
-        return int(count)
-
-    def votes(self) -> dict[int, int]:
-        return dict(self.read(_VOTES) for _ in range(self.count()))
-
-    def config(self) -> Config:
-        (index,) = self.read(_INDEX)
-        return Config(index, self.votes(), dict(self.read(_SEAT) for _ in range(self.count())))
-
-
-def decode_config(payload: bytes) -> Config:
-    """The configuration in the payload of an entry."""
-    return _Reader(payload).config()
-
-
-def decode(data: bytes) -> Frame:
-    """The frame in a message.
-
-    Raises:
-        FrameError: it is no frame of ours.
-        OtherVersionError: it is of another version.
-    """
-    try:
-        magic, version, kind, *ballot = _HEADER.unpack_from(data)
-        if magic != _MAGIC:
-            raise FrameError("not a frame of a safe group")
-        if version != VERSION:
-            raise OtherVersionError(f"it speaks version {version}, and this program {VERSION}")
-        return _DECODERS[kind](Ballot(*ballot), data)
-    except (struct.error, KeyError, ValueError) as error:
-        if isinstance(error, FrameError):
-            raise
-        raise FrameError(f"a damaged frame: {error}") from error
-
-
-def _decode_offer(ballot: Ballot, data: bytes) -> Offer:
-    incarnation, base, committed, founding, has_claim = _OFFER.unpack_from(data, _HEADER.size)
-    reader = _Reader(data, _HEADER.size + _OFFER.size)
-    votes = reader.votes()
-    claim: Claim | None = None
-    if has_claim:
-        adopted = Ballot(*reader.read(_BALLOT))
-        sure, first, count = reader.read(_CLAIM)
-        digests = [reader.take(_DIGEST) for _ in range(count)]
-        claim = Claim(adopted, bool(sure), first, digests, [reader.config() for _ in range(reader.count())])
-    return Offer(ballot, incarnation, votes, base, committed, founding, claim)
-
-
-def _decode_ack(ballot: Ballot, data: bytes) -> Ack:
-    return Ack(ballot, *_ACK.unpack_from(data, _HEADER.size))
-
-
-def _decode_data(ballot: Ballot, data: bytes) -> Data:
-    previous, number, kind = _DATA.unpack_from(data, _HEADER.size)
-    return Data(ballot, previous, number, Kind(kind), data[_HEADER.size + _DATA.size :])
-
-
-def _decode_ask_entries(ballot: Ballot, data: bytes) -> AskEntries:
-    return AskEntries(ballot, *_ASK_ENTRIES.unpack_from(data, _HEADER.size))
-
-
-def _decode_entries(ballot: Ballot, data: bytes) -> Entries:
-    asker, index = _ASK_ENTRIES.unpack_from(data, _HEADER.size)
-    reader = _Reader(data, _HEADER.size + _ASK_ENTRIES.size)
-    entries: list[Entry] = []
-    while reader.left():
-        incarnation, number, epoch, kind, size = reader.read(_ENTRY)
-        entries.append(Entry(index + len(entries), incarnation, number, epoch, Kind(kind), reader.take(size)))
-    return Entries(ballot, asker, entries)
-
-
-def _decode_ask_snapshot(ballot: Ballot, data: bytes) -> AskSnapshot:
-    return AskSnapshot(ballot, *_ASK_SNAPSHOT.unpack_from(data, _HEADER.size))
-
-
-def _decode_part(ballot: Ballot, data: bytes) -> Part:
-    asker, stream, part, last = _PART.unpack_from(data, _HEADER.size)
-    return Part(ballot, asker, stream, part, bool(last), data[_HEADER.size + _PART.size :])
-
-
-def _decode_bootstrap(ballot: Ballot, _data: bytes) -> Bootstrap:
-    return Bootstrap(ballot)
-
-
-_DECODERS: Mapping[int, Callable[[Ballot, bytes], Frame]] = {
-    Offer.KIND: _decode_offer,
-    Ack.KIND: _decode_ack,
-    Data.KIND: _decode_data,
-    AskEntries.KIND: _decode_ask_entries,
-    Entries.KIND: _decode_entries,
-    AskSnapshot.KIND: _decode_ask_snapshot,
-    Part.KIND: _decode_part,
-    Bootstrap.KIND: _decode_bootstrap,
-}

@@ -330,7 +330,7 @@ class Member(Generic[T]):
         """Take what `snapshot` of another member gave. What we were waiting for may be in it."""
         (self.count,) = _COUNT.unpack_from(chunks[0])
         self._application.restore((chunks[0][_COUNT.size :], *chunks[1:]), self.count)
-        done = self.agreement.number_committed
+        done = self.agreement.holding.committed_numbers.get(self.agreement.incarnation, 0)
         for number in [number for number in self._under_way if number <= done]:
             for submission in self._under_way.pop(number):
                 submission.error = UncertainError(f"{self.label}: committed or not, and the log has been cut behind it")

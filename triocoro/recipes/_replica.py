@@ -22,7 +22,11 @@ R = TypeVar("R")
 REMEMBERED = 10_000
 """How many commands with an id are remembered, so that one that comes again is not applied again."""
 
+MAX_ID = 255
+"""The bytes of the longest id of a command."""
+
 _COMMAND, _WITH_ID, _READ = b"c", b"i", b"r"
+_SIZE = struct.Struct(">Q")
 _LENGTHS = struct.Struct(">BBQ")  # of the id, whether the command failed, length of the result
 
 
@@ -93,19 +97,17 @@ class _Application(Generic[M]):
             for key, outcome in self._outcomes.items()
         ]
         head = b"".join(outcomes)
-        yield struct.pack(">Q", len(head)) + head
+        yield _SIZE.pack(len(head)) + head
         yield from self.machine.snapshot()
 
     def restore(self, chunks: Iterable[bytes], _index: int) -> None:
         waiting = iter(chunks)
-        head = b""
-        size = 8
+        head = next(waiting)
+        size = _SIZE.size + _SIZE.unpack_from(head)[0]
         while len(head) < size:
             head += next(waiting)
-            if size == 8 and len(head) >= 8:
-                size += struct.unpack_from(">Q", head)[0]
         self._outcomes.clear()
-        at = 8
+        at = _SIZE.size
         while at < size:
             key_size, failed, result_size = _LENGTHS.unpack_from(head, at)
             at += _LENGTHS.size
@@ -153,14 +155,14 @@ class Replica(Generic[M]):
         """
         await self._member.wait(lambda: condition(self._machine))
 
-    async def execute(self, command: bytes, *, id: bytes | None = None) -> bytes:
+    async def execute(self, command: bytes, *, id: bytes | None = None) -> bytes:  # noqa: A002 - the word
         """Have a command applied by all members, and wait for its result."""
         if id is None:
             payload = _COMMAND + command
-        elif 0 < len(id) <= 255:
+        elif 0 < len(id) <= MAX_ID:
             payload = _WITH_ID + bytes([len(id)]) + id + command
         else:
-            raise ValueError(f"expected an id of 1 to 255 bytes, not {len(id)}")
+            raise ValueError(f"expected an id of 1 to {MAX_ID} bytes, not of {len(id)}")
         outcome = await self._member.submit(payload)
         if outcome is None:
             raise AssertionError("a command without an outcome")

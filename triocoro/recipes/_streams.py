@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import final
 
 from triocoro import Address
 
-from ._frames import SnapshotHead
+from ._ballots import Ballot
+from ._frames import AskSnapshot, Part, SnapshotHead
 
 PART_SIZE = 64 * 1024
 """The bytes of a part of a snapshot."""
@@ -67,6 +68,54 @@ class Outgoing:
             self._sent[self._next] = following
             self._next += 1
             yield self._next - 1, *following
+
+
+@final
+class Serving:
+    """The snapshots that members have asked us for."""
+
+    def __init__(self) -> None:
+        self._outgoing: dict[int, Outgoing] = {}
+        self._asked: dict[int, tuple[Address, AskSnapshot]] = {}
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._outgoing.clear()
+        self._asked.clear()
+
+    def ask(self, asker: int, sender: Address, frame: AskSnapshot) -> None:
+        """A member asks."""
+        self._asked[asker] = sender, frame
+
+    def drop(self, asker: int) -> None:
+        """A member needs no more."""
+        self._outgoing.pop(asker, None)
+
+    def keep(self, members: Collection[Address]) -> None:
+        """Forget members that have left."""
+        for asker in [asker for asker, outgoing in self._outgoing.items() if outgoing.to not in members]:
+            del self._outgoing[asker]
+
+    def needed(self) -> Iterator[int]:
+        """The indexes after which the log is needed."""
+        return (outgoing.index for outgoing in self._outgoing.values())
+
+    def answer(self, ballot: Ballot, begin: Callable[[Address], Outgoing]) -> Iterator[Part]:
+        """Answer what was asked.
+
+        Args:
+            ballot: the present one.
+            begin: takes a snapshot for a member.
+        """
+        asked, self._asked = self._asked, {}
+        for asker, (sender, ask) in asked.items():
+            outgoing = self._outgoing.get(asker)
+            if not ask.stream:
+                outgoing = self._outgoing[asker] = begin(sender)
+            elif outgoing is None or outgoing.stream != ask.stream:
+                continue  # it has asked for another one since, or will
+            for number, data, last in outgoing.ask(ask.part):
+                yield Part(ballot, asker, outgoing.stream, number, last, data)
 
 
 @final
