@@ -245,24 +245,25 @@ class Bus:
     def _watch(self, process: Process) -> None:
         """Notice a log that begins although entries were applied."""
         agreement = process.agreement
-        begin = agreement._choose_nothing
+        begin = agreement.holding.begin
 
-        def watched() -> None:
-            begin()
+        def watched(digest: bytes) -> None:
+            begin(digest)
+            ballot = agreement.ballot
             if self._first_ballot is None and self.history.applied:
-                applied = (it for it in self.processes.values() if it is not None and it.machine.count)
-                self._first_ballot = min((it.agreement._adopted for it in applied if it.agreement._adopted), default=None)
-            if agreement._choice is not None and self._first_ballot is not None and agreement.ballot > self._first_ballot:
+                applied = (it.agreement for it in self.processes.values() if it is not None and it.machine.count)
+                self._first_ballot = min((it.holding._adopted for it in applied if it.holding._adopted), default=None)
+            if self._first_ballot is not None and ballot is not None and ballot > self._first_ballot:
                 here = [
                     it.name
                     for it in self.processes.values()
                     if it is not None and it.machine.count and it.address in agreement.members and it.connection
                 ]
                 if here:
-                    raise Violation(f"begins again: {process.name} in {agreement.ballot}, although {here} are here")
+                    raise Violation(f"begins again: {process.name} in {ballot}, although {here} are here")
                 raise Forgotten
 
-        agreement._choose_nothing = watched  # type: ignore[method-assign]
+        agreement.holding.begin = watched  # type: ignore[method-assign]
 
     def crash(self, name: str, drop: int = 0) -> None:
         """End a process; the last `drop` of its messages do not reach the daemon."""
@@ -407,7 +408,7 @@ class Bus:
         living = {it.agreement.incarnation for it in alive}
         return all(
             config.majority(living.__contains__) for it in self.processes.values() if it is not None
-            for config in it.agreement._configs
+            for config in it.agreement.holding.configs
         )
 
     def can_go_on(self) -> bool:
@@ -661,7 +662,7 @@ def _key(address: Address) -> tuple[int, int]:
 
 def has_log(agreement: Agreement) -> bool:
     """Whether a member has a log, be it empty."""
-    return agreement._log is not None
+    return agreement.holding._log is not None
 
 
 def describe(frame: bytes) -> str:
@@ -672,6 +673,7 @@ def describe(frame: bytes) -> str:
 def status(process: Process) -> str:
     """What a process knows, in a few words."""
     it = process.agreement
-    log = it._log
-    entries = "no log" if log is None else f"log {log.base}-{log.length}"
-    return f"{it.state.name} {it.ballot and tuple(it.ballot)} {entries} committed {it.committed} pending {len(it.pending)}"
+    holding = it.holding
+    entries = f"log {holding.base}-{holding.length}" if has_log(it) else "no log"
+    ballot = it.ballot and (*it.ballot[:3], it.ballot.founder % 1000)
+    return f"{it.state.name} {ballot} {entries} committed {holding.committed} pending {len(it.pending)}"
