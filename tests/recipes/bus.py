@@ -109,6 +109,8 @@ class Machine:
     def __init__(self, name: str, history: History) -> None:
         self.name = name
         self.count = 0
+        self.restored = 0
+        """How many snapshots it has taken."""
         self._history = history
 
     def apply(self, entry: Any) -> None:
@@ -120,6 +122,7 @@ class Machine:
 
     def restore(self, chunks: Sequence[bytes]) -> None:
         self._history.restore(self, b"".join(chunks))
+        self.restored += 1
 
 
 class Connection:
