@@ -145,7 +145,6 @@ class Agreement:
     def disconnected(self) -> None:
         """The connection is lost. What we hold stays."""
         self._leave()
-        self.holding.disconnected()
 
     def view(self, ring_id: RingId, members: Sequence[Address]) -> None:
         """There is a view."""
@@ -174,17 +173,14 @@ class Agreement:
     def lost(self, data: bytes) -> None:
         """A frame of ours was lost, and is in no member's stream."""
         frame = decode(data)
-        if isinstance(frame, (Part, AskSnapshot)):
-            self._send(frame)
-        elif frame.ballot != self.ballot:
-            return
-        elif isinstance(frame, Data):
+        if isinstance(frame, Data) and frame.ballot == self.ballot:
             self._sent = min(self._sent, frame.previous)
             self._send_pending()
         elif isinstance(frame, Ack):
             self._acknowledge()
-        else:
+        elif isinstance(frame, (Part, AskSnapshot)) or frame.ballot == self.ballot:
             self._send(frame)
+        if isinstance(frame, Offer) and frame.ballot == self.ballot:
             # What was sent after it counts for nothing.
             self._acknowledge()
             self._sent = self._last_number()

@@ -55,7 +55,6 @@ class Holding:
         self._start = 0  # the length of the log when it was adopted
         self._acked = 0  # up to where we have acknowledged it
         self._sure: int | None = None  # up to where that has come back; none: not even that we have adopted it
-        self._lasting = True  # whether the connection has lasted since then
         self._foreign = False  # whether the committed part is not that of the others: it was begun and given up
 
     # -- the log -------------------------------------------------------------------------------------------------------
@@ -120,17 +119,10 @@ class Holding:
 
     # -- ballots -------------------------------------------------------------------------------------------------------
 
-    def disconnected(self) -> None:
-        """The connection is lost: what had been acknowledged may have been counted, or not."""
-        self._lasting = False
-
     def claim(self) -> Claim | None:
         """What we have, at the beginning of a ballot. Entries that we have not acknowledged are dropped."""
         if self._log is None or self._adopted is None:
             return None
-        if self._lasting and self._sure is not None:
-            # What has not come back was sent too late for all, so it was not counted: docs/recipes/agreement.md.
-            self._acked = self._sure
         self._truncate(self._acked)
         first = self._start if self._sure is None else self._sure
         return Claim(self._adopted, self._sure is not None, first, self._log.digests(first), tuple(self.configs))
@@ -145,7 +137,6 @@ class Holding:
         self._adopted = ballot
         self._start = self._acked = choice.length
         self._sure = None
-        self._lasting = True
         self._foreign = False
         self.staged = None
         self.configs = [*choice.configs]
