@@ -9,8 +9,9 @@ What the bus does is what Corosync was seen to do (docs/facts.md, 15, 66, 68, 86
 - When nodes move on to another ring, those that come from one ring deliver the same of it: a prefix of its order, no
   less than any of them has delivered, and after a gap only messages of nodes that move on with them.
 - Nodes that are left behind stay in their ring, and deliver what they send there to themselves.
-- What a daemon has not sent yet, it sends in its next ring; some of that comes before the view of that ring. The view is
-  at the same place of the order for all members.
+- What a daemon has not sent when its ring ends, it sends in the next one, after its members have been told of that ring
+  (totem uses another queue until the services are synchronized, `waiting_trans_ack`). The view of a ring is at the same
+  place of the order for all members, or the ring ends before.
 - A member whose news of quorum are late reads the view later, or never if the ring has ended by then; messages after
   that place are held back until it has a view (triocoro's views do that).
 - A member reads its stream when it pleases. If its connection ends, it loses the rest of the stream.
@@ -186,7 +187,7 @@ class Node:
         self.seq = 0
         self.ring: Ring | None = None
         self.at = 0  # how much of the ring it has delivered
-        self.synced = False  # whether it knows the members of the group in this ring; no join or leave is sent before
+        self.synced = False  # whether it knows the members of the group in this ring; it sends nothing before
         self.queue: deque[tuple[Any, ...]] = deque()  # what it has not sent yet
         self.members: list[Connection] = []  # of the group, as it knows them
         self.locals: list[Connection] = []  # its own clients that have joined
@@ -447,12 +448,12 @@ class Bus:
         node.locals = []
 
     def place(self, nodeid: int, count: int = 1) -> None:
-        """Let a node send: what it sends has its place in the order of the ring."""
+        """Let a node send, once it knows the members in its ring: what it sends has its place in the order."""
         node = self.nodes[nodeid]
         if node.ring is None:
             return
         order, queue = node.ring.order, node.queue
-        while count and queue and (node.synced or queue[0][0] not in {JOIN, LEAVE}):
+        while count and queue and node.synced:
             count -= 1
             order.append(queue.popleft())
 
@@ -476,13 +477,12 @@ class Bus:
             node.at += 1
             self._deliver(node, item)
 
-    def move(self, nodeids: Sequence[int], prefix: int = 0, early: int = 0, hold: int = 0) -> None:
+    def move(self, nodeids: Sequence[int], prefix: int = 0, hold: int = 0) -> None:
         """Let nodes form a ring.
 
         Args:
             nodeids: the nodes.
             prefix: how much of their old ring they deliver beyond what any of them already has.
-            early: how many messages that were to be sent in the old ring are delivered before the view.
             hold: the clients whose news of quorum are late: a bit for each client of a node.
         """
         nodes = [self.nodes[nodeid] for nodeid in nodeids if self.nodes[nodeid].up]
@@ -492,10 +492,6 @@ class Bus:
             self._leave(ring, [node for node in nodes if node.ring is ring], prefix)
         seq = max(node.seq for node in nodes) + 4
         ring = Ring(RingId(min(node.id for node in nodes), seq))
-        for number in range(early):
-            queue = nodes[number % len(nodes)].queue
-            if queue and queue[0][0] not in {JOIN, LEAVE}:
-                ring.order.append(queue.popleft())
         ring.order.append((SYNC, [connection for node in nodes for connection in node.locals]))
         for node in nodes:
             node.seq, node.ring, node.at, node.synced, node.hold = seq, ring, 0, False, hold
@@ -601,6 +597,12 @@ class Bus:
                 return moved
             moved = True
 
+    def calm(self) -> None:
+        """Let processes connect, and all messages flow."""
+        for name in self.names:
+            self.connect(name)
+        self.drain()
+
     def quiet(self, rounds: int = 40) -> None:
         """Heal everything, let all read everything, and check that the members agree.
 
@@ -618,8 +620,7 @@ class Bus:
         for _ in range(rounds):
             for name in self.names:
                 self.launch(name)
-                self.connect(name)
-            self.drain()
+            self.calm()
             if self.agreed():
                 for it in self.processes.values():
                     if it is not None and (obstacle := it.agreement.obstacle()) is not None:

@@ -111,7 +111,7 @@ def flow(bus: Bus, seed: int, count: int, losses: float = 0.0) -> Iterator[Step]
         ready: list[Step] = []
         for node in bus.nodes.values():
             if node.ring is not None:
-                if node.queue:
+                if node.queue and node.synced:
                     ready.append(("place", node.id))
                 if node.at < len(node.ring.order):
                     ready.append(("deliver", node.id))
@@ -133,7 +133,7 @@ def flow(bus: Bus, seed: int, count: int, losses: float = 0.0) -> Iterator[Step]
 
 # -- generating --------------------------------------------------------------------------------------------------------
 
-FAULTS = ("move", "same", "kill", "disconnect", "crash", "stop", "lose", "tick", "lag", "second", "withdraw")
+FAULTS = ("move", "split", "same", "kill", "disconnect", "crash", "stop", "lose", "tick", "lag", "second", "withdraw")
 TRAITS = ("hold", "losses")
 
 
@@ -146,6 +146,7 @@ def generate(seed: int, nodes: int | None = None, members: int | None = None) ->
     faults = [fault for fault in FAULTS if choices.random() < 0.4] or ["move"]
     traits = [trait for trait in TRAITS if choices.random() < 0.4]
     names = [f"{nodeid}{'ab'[slot]}" for nodeid in range(1, nodes + 1) for slot in range(members)]
+    calmness = choices.choice((0.0, 0.2, 0.5))
     pace = choices.choice((5, 20, 60))
     losses = choices.choice((0.01, 0.1)) if "losses" in traits else 0.0
     steps: list[Step] = []
@@ -154,13 +155,23 @@ def generate(seed: int, nodes: int | None = None, members: int | None = None) ->
         count = 1 + int(choices.expovariate(1 / (pace * scale)))
         steps.append(("flow", choices.randrange(1 << 30), count, losses))
 
+    def pauses() -> None:
+        """Nothing, some time, or so much that everything comes to rest."""
+        length = choices.random()
+        if length < calmness:
+            steps.append(("calm",))
+        elif length < 0.7:
+            flows()
+
+    def proposes(many: Sequence[str]) -> None:
+        steps.extend(("propose", choices.choice(many)) for _ in range(choices.choice((1, 1, 2, 5))))
+
     def some(many: Sequence[Any]) -> list[Any]:
         return sorted(choices.sample(many, choices.randint(1, len(many))))
 
     def moves(nodeids: Sequence[int]) -> None:
-        early = choices.choice((0, 0, 1, 2, 5))
         hold = choices.getrandbits(2 * nodes) & choices.getrandbits(2 * nodes) if "hold" in traits else 0
-        steps.append(("move", tuple(nodeids), choices.choice((0, 0, 1, 2, 7, 30)), early, hold))
+        steps.append(("move", tuple(nodeids), choices.choice((0, 0, 1, 2, 7, 30)), hold))
 
     everyone = range(1, nodes + 1)
     for nodeid in everyone:
@@ -182,8 +193,7 @@ def generate(seed: int, nodes: int | None = None, members: int | None = None) ->
         kind = choices.choice(kinds)
         name, nodeid = choices.choice(names), choices.choice(everyone)
         if kind == "propose":
-            for _ in range(choices.choice((1, 1, 2, 5))):
-                steps.append(("propose", choices.choice(names)))
+            proposes(names)
         elif kind == "move":
             form = choices.random()
             if form < 0.4:
@@ -232,8 +242,22 @@ def generate(seed: int, nodes: int | None = None, members: int | None = None) ->
             steps.append(("tick", name))
         elif kind == "lag":
             steps.append(("read", name, choices.choice((1, 2, 5)), 0))
-        if kind == "flow" or choices.random() < 0.5:
+        elif kind == "split":
+            part = some(everyone)
+            rest = [it for it in everyone if it not in part] or [*everyone]
+            moves(part)
+            if choices.random() < 0.6:
+                moves(rest)
+            for _ in range(choices.randint(1, 3)):
+                side = choices.choice((part, rest))
+                proposes([it for it in names if int(it[0]) in side])
+                pauses()
+            if choices.random() < 0.7:
+                moves(everyone if choices.random() < 0.7 else some(everyone))
+        if kind == "flow":
             flows()
+        else:
+            pauses()
     return Schedule(nodes, members, protect, steps)
 
 

@@ -472,12 +472,12 @@ def test_messages_of_an_old_ring_count_for_nothing_in_the_next_one() -> None:
         bus.deliver(nodeid)
         bus.read(f"{nodeid}a")  # acknowledgements are queued
     bus.move([2, 3], prefix=0)
-    bus.move([1], early=5)
+    bus.move([1])
     flow(bus, [1])
     assert applied(bus, "1a") == []
     bus.propose("3a")
     flow(bus, [2, 3])
-    bus.move([1, 2, 3], early=3)
+    bus.move([1, 2, 3])
     settle(bus)
     assert sorted(applied(bus, "1a")) == [b"1a#1:1", b"3a#1:1"]
 
