@@ -4,6 +4,7 @@ Corosync delivers in agreed order: a member that is being cut off may deliver it
 Recipes build what is missing on the public API alone. They keep their state in memory, on all members.
 """
 
+from ._bootstrap import bootstrap
 from ._errors import (
     CommandFailedError,
     ElectorateError,
@@ -15,7 +16,7 @@ from ._errors import (
     UncertainError,
 )
 from ._lock import Held, Leadership, Lock, Token, open_leadership, open_lock, shortest_lock_delay
-from ._member import Commit, Delivery
+from ._member import Commit, Delivery, MemberStatus, Status
 from ._replica import Machine, Replica, open_replica
 from ._safe_group import Missed, SafeEvent, SafeGroup, open_safe_group
 
@@ -29,6 +30,7 @@ __all__ = [
     "LeaseLostError",
     "Lock",
     "Machine",
+    "MemberStatus",
     "Missed",
     "NotCommittedError",
     "NotPrimaryError",
@@ -37,8 +39,10 @@ __all__ = [
     "Replica",
     "SafeEvent",
     "SafeGroup",
+    "Status",
     "Token",
     "UncertainError",
+    "bootstrap",
     "open_leadership",
     "open_lock",
     "open_replica",

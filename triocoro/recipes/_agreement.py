@@ -10,7 +10,8 @@ offering   has offered its log in this ballot                      offers of a m
                                                                    that they choose, else fetching
 fetching   asks a holder for the entries that it lacks, and keeps  all entries are there: adopted; they have been
            what comes meanwhile                                    cut off: restoring; no holder is left: offering
-restoring  asks a holder for a snapshot                            it is whole: offering, in a ballot of its own
+restoring  asks a holder for a snapshot                            it is whole: fetching; if the others have gone on
+                                                                   meanwhile, offering, in a ballot of our own
 adopted    has acknowledged the log                                acknowledgements of a majority: primary
 primary    appends what comes, and acknowledges it                 only what ends all states
 =========  ======================================================  =================================================
@@ -97,8 +98,8 @@ class Agreement:
         self.votes = votes
         self.state = State.AWAY
         self.holding = Holding(machine, retain)
-        self.outbox: deque[bytes] = deque()
-        """Frames to multicast, in this order."""
+        self.outbox: deque[Frame] = deque()
+        """What `next_frame` gives."""
         self.pending: deque[Proposal] = deque()
         """What we have proposed and is not committed, in order."""
         self._number = 0
@@ -124,10 +125,10 @@ class Agreement:
         self._choice: Choice | None = None
         self._sent = 0  # the number of our last entry that was sent in this ballot, or is in the log
         self._sent_ever = 0
-        self._last_ack = b""
 
         # What we lack, and what others lack
         self._held: list[tuple[Address, Frame]] = []  # what came while we were fetching
+        self._overtaken = False  # whether we have not kept all of it
         self._adopters: set[int] = set()  # who has acknowledged meanwhile
         self._asked: list[int] = []  # the holders that we have asked for entries
         self._fetched: list[Entry] = []
@@ -186,6 +187,13 @@ class Agreement:
             self._sent = self._last_number()
             self._send_pending()
 
+    def next_frame(self) -> bytes:
+        """Take the next frame to multicast out of the outbox, which must not be empty."""
+        frame = self.outbox.popleft()
+        if isinstance(frame, Ack):
+            self.holding.acknowledge(frame.length)
+        return encode(frame)
+
     def propose(self, payload: bytes) -> int:
         """Propose an entry. It is sent as soon as we are primary, and in each later ballot until it is committed.
 
@@ -238,6 +246,7 @@ class Agreement:
 
     def _forget_ballot(self) -> None:
         self._choice = None
+        self._overtaken = False
         self.outbox.clear()
         for each in (self._held, self._asked, self._fetched):
             each.clear()
@@ -368,7 +377,11 @@ class Agreement:
         elif self.state in _LACKS_LOG:
             if isinstance(frame, Ack):
                 self._adopters.add(incarnation)
-            if self.state is State.FETCHING:
+            elif self.state is State.RESTORING:
+                # The others go on without us: what comes until we have the snapshot may be much.
+                self._overtaken = True
+                self._held.clear()
+            if not self._overtaken:
                 self._held.append((sender, frame))
         elif isinstance(frame, Ack) and self.state in _HAS_LOG:
             self._on_ack(incarnation, frame)
@@ -413,17 +426,16 @@ class Agreement:
     # -- sending -------------------------------------------------------------------------------------------------------
 
     def _send(self, frame: Frame) -> None:
-        self.outbox.append(encode(frame))
+        self.outbox.append(frame)
 
     def _acknowledge(self) -> None:
         """Acknowledge the log, with one frame for all that has come since the last one was sent."""
         if self.ballot is None or self.state not in _HAS_LOG:
             return
-        if self.outbox and self.outbox[-1] is self._last_ack:
+        if self.outbox and isinstance(self.outbox[-1], Ack):
             self.outbox.pop()
         length = self.holding.length
-        self._last_ack = encode(Ack(self.ballot, length, self.holding.digest(length)))
-        self.outbox.append(self._last_ack)
+        self._send(Ack(self.ballot, length, self.holding.digest(length)))
 
     def _last_number(self) -> int:
         return self.holding.numbers.get(self.incarnation, 0)
@@ -509,7 +521,6 @@ class Agreement:
             self._send(AskEntries(self.ballot, able, basis))
             return
         self.state = State.RESTORING
-        self._held.clear()
         if self._incoming is not None and self._incoming.holder in holders:
             self._ask_part()
         else:
@@ -590,9 +601,17 @@ class Agreement:
             self._ask_part()
             return
         self._incoming = None
-        if self.ballot is not None:
-            self.holding.staged = incoming
-            self._found(self.ballot)  # to get the entries after it, and none of those that come meanwhile is missed
+        if self.ballot is None:
+            return
+        self.holding.staged = incoming
+        choice = self._choice
+        beyond = incoming.head is None or choice is None or incoming.head.index > choice.length
+        if self.state is State.RESTORING and not (self._overtaken or beyond):
+            self.state = State.FETCHING
+            self._asked.clear()
+            self._ask_entries()
+        else:
+            self._found(self.ballot)  # so that we miss nothing of what comes while we get the entries after it
 
     # -- why nothing can be committed ----------------------------------------------------------------------------------
 
@@ -602,7 +621,7 @@ class Agreement:
             return "not connected to Corosync"
         if self.ballot is None:
             return "the numbers of Corosync's rings went back; wait until they have caught up"
-        configs = self._known_configs()
+        configs = self.known_configs()
         here = {address.nodeid for address in self.members}
         if not all(config.majority_of_nodes(here) for config in configs):
             absent = {node for config in configs for node in config.votes} - here
@@ -628,7 +647,8 @@ class Agreement:
         absent = self.votes.keys() - {address.nodeid for address in self.members}
         return f"no member holds the state; to begin, members on all nodes are needed, and not on {_listed(absent)}"
 
-    def _known_configs(self) -> Sequence[Config]:
+    def known_configs(self) -> Sequence[Config]:
+        """The latest electorate known to be committed and the one after it, or the one to begin with."""
         if self.holding.configs:
             return self.holding.configs
         claims = [offer.claim for offer in self.offers.values() if offer.claim is not None]

@@ -85,8 +85,14 @@ class Claim:
         return self.digests[length - self.first]
 
     def has(self, choice: Choice) -> bool:
-        """Whether this log has the one that was chosen."""
-        return self.first <= choice.length <= self.length and self.digest(choice.length) == choice.digest
+        """Whether this log has the one that was chosen, but for the entry that the ballot itself appends."""
+        length = choice.length if choice.entry is None else choice.length - 1
+        if not self.first <= length <= self.length:
+            return False
+        digest = self.digest(length)
+        if choice.entry is not None:
+            digest = chain(digest, choice.entry.incarnation, choice.entry.number)
+        return digest == choice.digest
 
     def includes(self, other: Claim) -> bool:
         """Whether this log has all entries that may have been committed with acknowledgements of the other member."""

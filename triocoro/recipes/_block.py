@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import cast
 
 import trio
 
@@ -35,13 +36,17 @@ async def running_beside(run: Callable[[], Awaitable[None]]) -> AsyncGenerator[N
         raise failure
 
 
+def _inner(error: BaseException) -> Sequence[BaseException]:
+    if not isinstance(error, BaseExceptionGroup):
+        return ()
+    return cast("BaseExceptionGroup[BaseException]", error).exceptions
+
+
 def _only(error: BaseException) -> BaseException:
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error
+    inner = _inner(error)
+    return _only(inner[0]) if len(inner) == 1 else error
 
 
 def _is_cancelled(error: BaseException) -> bool:
-    if isinstance(error, BaseExceptionGroup):
-        return all(map(_is_cancelled, error.exceptions))
-    return isinstance(error, trio.Cancelled)
+    inner = _inner(error)
+    return all(map(_is_cancelled, inner)) if inner else isinstance(error, trio.Cancelled)

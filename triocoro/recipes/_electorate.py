@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from typing import cast
+
+import trio
 
 import triocoro
 from triocoro import Endpoint, HasEndpoint
@@ -25,8 +28,19 @@ async def electorate(
     """
     if nodes is None:
         return await _of_nodelist(endpoint)
-    votes = dict(nodes) if isinstance(nodes, Mapping) else dict.fromkeys(nodes, 1)
-    if not votes or not all(isinstance(it, int) and it > 0 for pair in votes.items() for it in pair):
+    await trio.lowlevel.checkpoint()
+    return checked(nodes)
+
+
+def checked(nodes: Mapping[int, int] | Collection[int]) -> Mapping[int, int]:
+    """The votes of each node that the caller gives, or `ValueError`."""
+    votes: dict[int, int] = {}
+    if isinstance(nodes, Mapping):
+        votes.update(cast("Mapping[int, int]", nodes))
+    else:
+        votes.update(dict.fromkeys(nodes, 1))
+    given: list[object] = [*votes, *votes.values()]
+    if not given or not all(isinstance(it, int) and it > 0 for it in given):
         raise ValueError(
             f"expected the ids of nodes, or a mapping of ids to votes, all of them positive, not {nodes!r}"
         )

@@ -101,7 +101,6 @@ class Holding:
         if self._log is None:
             raise AssertionError("no log")
         self._log.append(entry)
-        self._acked = entry.index
         self.numbers[entry.incarnation] = entry.number
         if entry.kind is Kind.CONFIG:
             config, _ = Config.decode(entry.payload)
@@ -152,6 +151,10 @@ class Holding:
         if choice.length == 0:
             return all(it in acks for config in choice.configs for it in config.seats.values())
         return all(config.majority(lambda it: acks.get(it, -1) >= choice.length) for config in choice.configs)
+
+    def acknowledge(self, length: int) -> None:
+        """We acknowledge the log up to an index."""
+        self._acked = max(self._acked, length)
 
     def came_back(self, length: int) -> None:
         """Our own acknowledgement was delivered: what we had read before we sent it is what all have."""

@@ -113,25 +113,35 @@ class _Queue:
         self.seen = trio.current_time()
 
 
-def _elapsed_clocks() -> tuple[float, float]:
-    """Trio's clock, and one that goes on while the machine sleeps. What has passed is what either says."""
-    return trio.current_time(), time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
 def _clocks() -> tuple[float, float]:
     """Trio's clock, and one that goes on while the machine sleeps."""
     return trio.current_time(), time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 @final
+class _Lease:
+    """For how long no other member can hold the lock."""
+
+    def __init__(self, lasts: float) -> None:
+        self.since: tuple[float, float] | None = None
+        """What the clocks showed when it began; `None` if it has not, or was given up."""
+        self._lasts = lasts
+
+    def remaining(self) -> float:
+        if self.since is None:
+            return 0.0
+        passed = max(now - then for now, then in zip(_clocks(), self.since, strict=True))
+        return max(0.0, self._lasts - passed)
+
+
+@final
 class Held:
     """A lock that we hold, or held. Objects of this class come from `Lock.hold` and `Leadership.lead`."""
 
-    def __init__(self, token: Token, lasts: float, label: str) -> None:
+    def __init__(self, token: Token, lease: _Lease, label: str) -> None:
         self._token = token
-        self._lasts = lasts
+        self._lease = lease
         self._label = label
-        self._since: tuple[float, float] | None = None
 
     def __repr__(self) -> str:
         return f"<triocoro.recipes.Held {self._label}, {self._token}, {self.remaining():.3f} s>"
@@ -150,18 +160,12 @@ class Held:
         Raises:
             LeaseLostError: another member may hold the lock.
         """
-        if self.remaining() <= 0:
+        if not self.remaining():
             raise LeaseLostError(f"{self._label}: {self._token} is not ours any more, or may not be")
 
     def remaining(self) -> float:
         """For how many seconds no other member can hold the lock, if it is not renewed meanwhile."""
-        if self._since is None:
-            return 0.0
-        passed = max(now - then for now, then in zip(_clocks(), self._since, strict=True))
-        return max(0.0, self._lasts - passed)
-
-    def _renewed(self, since: tuple[float, float] | None) -> None:
-        self._since = since
+        return self._lease.remaining()
 
 
 @final
@@ -192,22 +196,24 @@ class _Candidate:
                     await self.member.submit(_EXPIRE + _EXPIRY.pack(holder.incarnation, holder.number, renewed))
 
     @asynccontextmanager
-    async def holding(self) -> AsyncGenerator[Held, None]:
+    async def holding(self) -> AsyncGenerator[Held, None]:  # noqa: ASYNC910 - the beginning is one
         """Wait for the lock. The block is cancelled when it may be lost; the end then does not raise."""
         self._numbers += 1
         client = _Client(self.member.agreement.incarnation, self._numbers)
+        lease = _Lease(self._lock_delay * (1 - DRIFT))
         try:
-            held = await self._granted(client)
-            with trio.CancelScope() as scope:
-                async with running_beside(partial(self._renew, client, held, scope)):
-                    yield held
+            token = await self._granted(client, lease)
+            with trio.CancelScope() as scope:  # noqa: ASYNC912 - for the caller's block
+                async with running_beside(partial(self._renew, client, token, lease, scope)):
+                    yield Held(token, lease, self.member.label)
         finally:
+            lease.since = None
             self.member.post(_RELEASE + client.encode())
 
-    def _holds(self, client: _Client, held: Held) -> bool:
-        return client == self.queue.holder and self.queue.token == held.token
+    def _holds(self, client: _Client, token: Token) -> bool:
+        return client == self.queue.holder and self.queue.token == token
 
-    async def _granted(self, client: _Client) -> Held:
+    async def _granted(self, client: _Client, lease: _Lease) -> Token:
         """Wait in the queue for the lock, and for a lease that is not over yet."""
         queue = self.queue
         while True:
@@ -215,26 +221,25 @@ class _Candidate:
                 await self._commit(_REQUEST + client.encode())
             await self.member.wait(lambda: client == queue.holder or client not in queue.clients)
             if client == queue.holder:
-                held = Held(queue.token, self._lock_delay * (1 - DRIFT), self.member.label)
-                await self._extend(client, held)
-                if held.remaining():
-                    return held
+                token = queue.token
+                await self._extend(client, token, lease)
+                if lease.remaining():
+                    return token
 
-    async def _extend(self, client: _Client, held: Held) -> None:
+    async def _extend(self, client: _Client, token: Token, lease: _Lease) -> None:
         """Renew the lease: it begins before the message is sent, and counts once that is committed."""
         since = _clocks()
         await self._commit(_RENEW + client.encode())
-        if self._holds(client, held):
-            held._renewed(since)  # noqa: SLF001
+        lease.since = since if self._holds(client, token) else None
 
-    async def _renew(self, client: _Client, held: Held, scope: trio.CancelScope) -> None:
+    async def _renew(self, client: _Client, token: Token, lease: _Lease, scope: trio.CancelScope) -> None:
         """Renew the lease until it is lost, and then cancel."""
-        with trio.CancelScope() as lease:
-            while self._holds(client, held):
-                lease.deadline = trio.current_time() + held.remaining()
+        with trio.CancelScope() as lasting:
+            while self._holds(client, token):
+                lasting.deadline = trio.current_time() + lease.remaining()
                 await trio.sleep(self._lock_delay / RENEWALS)
-                await self._extend(client, held)
-        held._renewed(None)  # noqa: SLF001
+                await self._extend(client, token, lease)
+        lease.since = None
         scope.cancel()
 
     async def _commit(self, payload: bytes) -> None:
@@ -259,11 +264,12 @@ class Lock:
         Raises:
             LeaseLostError: the lock may have been lost, and the block was cancelled.
         """
+        over = False
         async with self._candidate.holding() as held:
             yield held
-            held.check()
-            return
-        raise LeaseLostError(f"{self._candidate.member.label}: the lock may have been lost while the block ran")
+            over = True
+        if not over:
+            raise LeaseLostError(f"{self._candidate.member.label}: the lock may have been lost while the block ran")
 
 
 @final

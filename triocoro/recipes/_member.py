@@ -7,6 +7,7 @@ import random
 import struct
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from hashlib import blake2b
 from typing import Generic, Protocol, TypeVar, final
 
@@ -17,6 +18,7 @@ import triocoro
 from triocoro import Address, Endpoint, HasEndpoint, Message, MessageLost, View, Views
 
 from ._agreement import Agreement, State
+from ._config import Config
 from ._errors import NotPrimaryError, ProtocolError, UncertainError
 from ._frames import FrameError, OtherVersionError
 from ._log import Entry
@@ -49,6 +51,45 @@ class Commit:
 
     epoch: int
     index: int
+
+
+@final
+@attrs.frozen
+class MemberStatus:
+    """A member, as another one sees it.
+
+    Attributes:
+        address: the member.
+        votes: the votes of its node, if it votes for it; else 0.
+        behind: how many entries of the log it has not acknowledged; `None` if it has not got the state yet, or is
+            stopped since a ring formed or a member joined.
+    """
+
+    address: Address
+    votes: int
+    behind: int | None
+
+
+@final
+@attrs.frozen
+class Status:
+    """What a member knows of its group.
+
+    Attributes:
+        primary: whether messages can be committed now, as far as this member knows.
+        obstacle: why not, in words; `None` if they can, or may be soon.
+        committed: the index of the last committed message.
+        nodes: the electorate, votes by node.
+        vacant: the nodes of the electorate for which no member here votes.
+        members: the members of the view.
+    """
+
+    primary: bool
+    obstacle: str | None
+    committed: int
+    nodes: Mapping[int, int]
+    vacant: tuple[int, ...]
+    members: tuple[MemberStatus, ...]
 
 
 @final
@@ -163,6 +204,42 @@ class Member(Generic[T]):
             raise submission.error
         return submission.result  # type: ignore[return-value]
 
+    def status(self) -> Status:
+        """What this member knows of its group."""
+        agreement = self.agreement
+        config = agreement.known_configs()[-1]
+        members = tuple(self._status_of(address, config) for address in sorted(agreement.members))
+        seated = {member.address.nodeid for member in members if member.votes}
+        vacant = tuple(sorted(config.votes.keys() - seated))
+        obstacle = agreement.obstacle()
+        return Status(self.primary, obstacle, self.count, dict(config.votes), vacant, members)
+
+    def _status_of(self, address: Address, config: Config) -> MemberStatus:
+        incarnation = self.agreement.who.get(address)
+        seated = incarnation is not None and config.seats.get(address.nodeid) == incarnation
+        acknowledged = self.agreement.acks.get(incarnation) if incarnation is not None else None
+        behind = None if acknowledged is None else max(0, self.agreement.holding.length - acknowledged)
+        return MemberStatus(address, config.votes[address.nodeid] if seated else 0, behind)
+
+    async def change_nodes(self, votes: Mapping[int, int]) -> None:
+        """Have another electorate committed."""
+        await trio.lowlevel.checkpoint()
+        holding = self.agreement.holding
+        while True:
+            self._check_primary()
+            if self.primary and len(holding.configs) == 1:
+                if holding.configs[0].votes == votes:
+                    return
+                number = self.agreement.propose_votes(votes)
+                self._send_soon()
+                await self.wait(partial(self._is_settled, number))
+            else:
+                await self._changed.park()
+
+    def _is_settled(self, number: int) -> bool:
+        committed = self.agreement.holding.committed_numbers.get(self.agreement.incarnation, 0)
+        return committed >= number or self.agreement.obstacle() is not None
+
     async def wait_primary(self) -> None:
         """Wait until messages can be committed."""
         await self.wait(lambda: self.primary)
@@ -234,12 +311,12 @@ class Member(Generic[T]):
         self._react()
 
     async def _send(self, views: Views) -> None:
-        outbox = self.agreement.outbox
+        agreement = self.agreement
         while True:
             await self._to_send.wait()
             self._to_send = trio.Event()
-            while outbox:
-                await views.send(outbox.popleft())
+            while agreement.outbox:
+                await views.send(agreement.next_frame())
 
     async def _look_after(self) -> None:
         while True:

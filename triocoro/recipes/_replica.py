@@ -13,9 +13,9 @@ import attrs
 from triocoro import Endpoint, HasEndpoint
 
 from ._block import running_beside
-from ._electorate import electorate
+from ._electorate import checked, electorate
 from ._errors import CommandFailedError
-from ._member import Delivery, Member
+from ._member import Delivery, Member, Status
 
 R = TypeVar("R")
 
@@ -140,6 +140,26 @@ class Replica(Generic[M]):
     def primary(self) -> bool:
         """Whether commands can be committed now, as far as this member knows."""
         return self._member.primary
+
+    def status(self) -> Status:
+        """What this member knows of the group: who is missing, who is behind."""
+        return self._member.status()
+
+    async def change_nodes(self, nodes: Mapping[int, int] | Collection[int]) -> None:
+        """Change the electorate, once majorities of the old and of the new one agree.
+
+        Args:
+            nodes: votes by node, or nodes with a vote each. A node without a member gets its vote once it has one.
+
+        Raises:
+            ValueError: as `open_replica`.
+            NotPrimaryError: there is no majority.
+
+        Cancelled: the electorate may be changed or not.
+
+        Source: votequorum(5) has the votes of Corosync, which these are not.
+        """
+        await self._member.change_nodes(checked(nodes))
 
     async def wait_primary(self) -> None:
         """Wait until commands can be committed.

@@ -13,8 +13,8 @@ import trio
 from triocoro import Endpoint, HasEndpoint, SlowConsumerError
 
 from ._block import running_beside
-from ._electorate import electorate
-from ._member import Commit, Delivery, Member
+from ._electorate import checked, electorate
+from ._member import Commit, Delivery, Member, Status
 
 DEFAULT_MAX_BUFFERED_BYTES: Final = 64 * 2**20
 _EVENT_COST: Final = 256
@@ -94,6 +94,26 @@ class SafeGroup(AsyncIterator[SafeEvent]):
     def primary(self) -> bool:
         """Whether messages can be committed now, as far as this member knows."""
         return self._member.primary
+
+    def status(self) -> Status:
+        """What this member knows of the group: who is missing, who is behind."""
+        return self._member.status()
+
+    async def change_nodes(self, nodes: Mapping[int, int] | Collection[int]) -> None:
+        """Change the electorate, once majorities of the old and of the new one agree.
+
+        Args:
+            nodes: votes by node, or nodes with a vote each. A node without a member gets its vote once it has one.
+
+        Raises:
+            ValueError: as `open_safe_group`.
+            NotPrimaryError: there is no majority.
+
+        Cancelled: the electorate may be changed or not.
+
+        Source: votequorum(5) has the votes of Corosync, which these are not.
+        """
+        await self._member.change_nodes(checked(nodes))
 
     async def wait_primary(self) -> None:
         """Wait until messages can be committed.
