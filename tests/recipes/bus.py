@@ -374,19 +374,18 @@ class Bus:
             self._flush(process)
 
     def _flush(self, process: Process) -> None:
-        outbox = process.agreement.outbox
-        if not outbox:
+        agreement, connection = process.agreement, process.connection
+        if connection is None:
             return
-        connection = process.connection
-        if connection is not None and not connection.closed:
-            process.sent += len(outbox)
+        while agreement.outbox:
+            process.sent += 1
             if process.sent > MOST:
                 raise Violation(f"{process.name} has sent {process.sent} messages: it does not come to rest")
-            for frame in outbox:
-                if self.trace is not None:
-                    self.trace(f"        {process.name} sends {describe(frame)}")
+            frame = agreement.next_frame()
+            if self.trace is not None:
+                self.trace(f"        {process.name} sends {describe(frame)}")
+            if not connection.closed:
                 connection.node.queue.append((FRAME, connection, frame))
-        outbox.clear()
 
     # -- memory --------------------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 import pytest
 from recipes import schedules
-from recipes.bus import Bus, History, Machine, Violation
+from recipes.bus import FRAME, MESSAGE, Bus, History, Machine, Violation
 from recipes.schedules import Schedule, generate, run, shrink
 from triocoro.recipes import _agreement, _ballots
 from triocoro.recipes._ballots import Choice, Claim
@@ -144,7 +144,7 @@ def frames(bus: Bus, name: str) -> Sequence[bytes]:
     """The messages that a process has not read yet."""
     process = bus.processes[name]
     assert process is not None
-    return [event[2] for event in process.inbox if event[0] == 0]
+    return [event[2] for event in process.inbox if event[0] == MESSAGE]
 
 
 def small_bus() -> Bus:
@@ -165,8 +165,8 @@ def say(bus: Bus, name: str, frame: bytes) -> None:
     """Let a process send something."""
     process = bus.processes[name]
     assert process is not None
-    process.agreement.outbox.append(frame)
-    bus._flush(process)
+    assert process.connection is not None
+    process.connection.node.queue.append((FRAME, process.connection, frame))
 
 
 def test_nodes_that_move_on_together_deliver_the_same() -> None:
