@@ -338,6 +338,15 @@ class Bus:
         if process is not None and not process.stopped:
             self.history.withdraw(process.agreement.incarnation, process.agreement.withdraw())
 
+    def vote(self, name: str, votes: int) -> None:
+        """Let a process propose another electorate; two bits for each node say how many votes it has."""
+        process = self.processes[name]
+        if process is not None and not process.stopped and process.agreement.state is PRIMARY:
+            electorate = {nodeid: votes >> 2 * nodeid & 3 for nodeid in self.nodes if votes >> 2 * nodeid & 3}
+            if electorate:
+                process.agreement.propose_votes(electorate)
+                self._flush(process)
+
     def tick(self, name: str) -> None:
         """Let time pass for a process."""
         process = self.processes[name]

@@ -133,7 +133,7 @@ def flow(bus: Bus, seed: int, count: int, losses: float = 0.0) -> Iterator[Step]
 
 # -- generating --------------------------------------------------------------------------------------------------------
 
-FAULTS = ("move", "split", "same", "kill", "disconnect", "crash", "stop", "lose", "tick", "lag", "second", "withdraw")
+FAULTS = ("move", "split", "same", "kill", "disconnect", "crash", "stop", "lose", "tick", "lag", "second", "withdraw", "vote")
 TRAITS = ("hold", "losses")
 
 
@@ -238,6 +238,8 @@ def generate(seed: int, nodes: int | None = None, members: int | None = None) ->
             steps.append(("settle", nodeid))
         elif kind == "withdraw":
             steps.append(("withdraw", name))
+        elif kind == "vote":
+            steps.append(("vote", name, choices.getrandbits(2 * nodes + 2)))
         elif kind == "tick":
             steps.append(("tick", name))
         elif kind == "lag":
@@ -273,7 +275,7 @@ def kind_of(fault: str | None) -> str | None:
     if fault.startswith("not live"):
         states = {state for state in ("AWAY", "OFFERING", "FETCHING", "RESTORING", "ADOPTED", "PRIMARY") if state in fault}
         return f"not live, {'some' if re.search('committed [1-9]', fault) else 'none'} committed: {' '.join(sorted(states))}"
-    return next((kind for kind in ("come to rest", "restores", "goes back", "begins again") if kind in fault), "applies")
+    return next((kind for kind in ("come to rest", "restores", "goes back", "begins again", "say no reason", "is primary, and says") if kind in fault), "applies")
 
 
 def shrink(schedule: Schedule, make: Callable[..., Any] | None = None, seconds: float = 30) -> Schedule:
