@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import enum
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Final, final
 
@@ -270,11 +270,11 @@ class Agreement:
 
     def _found(self, after: Ballot) -> None:
         """Found a ballot after this one."""
-        founder = self._unique()
+        founder = self.unique()
         self._founders[founder] = None
         self._begin(after.next(founder), founding=True)
 
-    def _unique(self) -> int:
+    def unique(self) -> int:
         """A number that no other member has, and this one never again."""
         self._uniques += 1
         digest = blake2b(b"%d %d" % (self.incarnation, self._uniques), digest_size=8).digest()
@@ -368,25 +368,29 @@ class Agreement:
         incarnation = self.who.get(sender)
         if isinstance(frame, Offer):
             self._on_offer(sender, frame)
+        elif isinstance(frame, Entries):
+            self._on_entries(frame)
         elif incarnation is None:
             return
         elif isinstance(frame, AskEntries):
             self._on_ask_entries(incarnation, frame)
-        elif isinstance(frame, Entries):
-            self._on_entries(frame)
         elif self.state in _LACKS_LOG:
-            if isinstance(frame, Ack):
-                self._adopters.add(incarnation)
-            elif self.state is State.RESTORING:
-                # The others go on without us: what comes until we have the snapshot may be much.
-                self._overtaken = True
-                self._held.clear()
-            if not self._overtaken:
-                self._held.append((sender, frame))
+            self._hold(sender, incarnation, frame)
         elif isinstance(frame, Ack) and self.state in _HAS_LOG:
             self._on_ack(incarnation, frame)
         elif isinstance(frame, Data) and self.state is State.PRIMARY:
             self._on_data(incarnation, frame)
+
+    def _hold(self, sender: Address, incarnation: int, frame: Frame) -> None:
+        """Keep a frame until we have the log that it is about."""
+        if isinstance(frame, Ack):
+            self._adopters.add(incarnation)
+        elif self.state is State.RESTORING:
+            # The others go on without us: what comes until we have the snapshot may be much.
+            self._overtaken = True
+            self._held.clear()
+        if not self._overtaken:
+            self._held.append((sender, frame))
 
     def _on_offer(self, sender: Address, offer: Offer) -> None:
         self.who[sender] = offer.incarnation
@@ -460,13 +464,18 @@ class Agreement:
         while self.pending and self.pending[0].number <= done:
             self.pending.popleft()
 
+    @property
+    def is_taking_seat(self) -> bool:
+        """Whether we have proposed to vote for our node, or another electorate, and that is not committed yet."""
+        return any(it.kind is Kind.CONFIG for it in self.pending)
+
     def _take_seat(self) -> None:
         """Propose to vote for our node, if the member that did so is gone. A log begins with an entry of this kind."""
         if self.state is not State.PRIMARY or self.address is None or len(self.holding.configs) > 1:
             return
         config = self.holding.configs[0]
         node = self.address.nodeid
-        if node not in config.votes or any(it.kind is Kind.CONFIG for it in self.pending):
+        if node not in config.votes or self.is_taking_seat:
             return
         here = [address for address in self.members if address.nodeid == node]
         if self.holding.length == 0:
@@ -589,7 +598,7 @@ class Agreement:
                 self._send(part)
 
     def _take_snapshot(self, to: Address) -> Outgoing:
-        return Outgoing(self._unique(), to, self.holding.head(), self.holding.snapshot())
+        return Outgoing(self.unique(), to, self.holding.head(), self.holding.snapshot())
 
     def _on_part(self, frame: Part) -> None:
         incoming = self._incoming
@@ -625,27 +634,25 @@ class Agreement:
         here = {address.nodeid for address in self.members}
         if not all(config.majority_of_nodes(here) for config in configs):
             absent = {node for config in configs for node in config.votes} - here
-            return f"no majority: there are no members on the nodes {_listed(absent)}"
+            return f"no majority: there are no members on {_listed(absent)}"
         if self.state is State.OFFERING and all(address in self.who for address in self.members):
             return self._missing_offers(configs)
         if self.state is State.PRIMARY:
             present = {self.who[address] for address in self.members if address in self.who}
             if not all(config.majority(present.__contains__) for config in configs):
-                return f"the members that vote for these nodes are missing: {_missing(configs, present)}"
+                return f"no majority: missing are the members that vote for {_missing(configs, present)}"
         return None
 
     def _missing_offers(self, configs: Iterable[Config]) -> str:
         holders = {incarnation for incarnation, offer in self.offers.items() if offer.claim is not None}
         if holders:
-            return (
-                f"the members that vote for these nodes, and hold the state, are missing: {_missing(configs, holders)}"
-            )
+            return f"no majority: missing are the members with the state that vote for {_missing(configs, holders)}"
         if self._votes_of_all() is None:
             return "members do not agree on the electorate: " + "; ".join(
                 f"node {address.nodeid} says {dict(self.offers[it].votes)}" for address, it in sorted(self.who.items())
             )
         absent = self.votes.keys() - {address.nodeid for address in self.members}
-        return f"no member holds the state; to begin, members on all nodes are needed, and not on {_listed(absent)}"
+        return f"no member has the state; to begin, members on all nodes are needed: missing on {_listed(absent)}"
 
     def known_configs(self) -> Sequence[Config]:
         """The latest electorate known to be committed and the one after it, or the one to begin with."""
@@ -660,5 +667,6 @@ def _missing(configs: Iterable[Config], present: set[int]) -> str:
     return _listed({node for config in configs for node in config.votes if config.seats.get(node) not in present})
 
 
-def _listed(nodes: Iterable[int]) -> str:
-    return ", ".join(map(str, sorted(nodes)))
+def _listed(nodes: Collection[int]) -> str:
+    *others, last = map(str, sorted(nodes)) if nodes else ("none",)
+    return f"nodes {', '.join(others)} and {last}" if others else f"node {last}"

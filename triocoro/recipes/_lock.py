@@ -12,11 +12,10 @@ from typing import Final, final
 import attrs
 import trio
 
-import triocoro
-from triocoro import Endpoint, HasEndpoint
+from triocoro import Address, Endpoint, HasEndpoint
 
 from ._block import running_beside
-from ._electorate import electorate
+from ._electorate import cmap_items, electorate
 from ._errors import LeaseLostError, NotPrimaryError, UncertainError
 from ._member import Commit, Delivery, Member
 
@@ -24,11 +23,12 @@ DRIFT: Final = 0.01
 """How much faster or slower a clock may run than another one."""
 RENEWALS: Final = 5
 """How often a lease is renewed while it lasts."""
+_SILENCE: Final = ("runtime.config.totem.token", "runtime.config.totem.consensus")  # milliseconds
 _SYNC: Final = 0.2  # seconds in which the services synchronise after a ring has formed
 
 _REQUEST, _RELEASE, _RENEW, _EXPIRE = b"q", b"l", b"n", b"x"
-_CLIENT = struct.Struct(">QQ")
-_EXPIRY = struct.Struct(">QQQ")
+_CLIENT = struct.Struct(">QQII")
+_INDEX = struct.Struct(">Q")
 _TOKEN = struct.Struct(">QQ")
 
 
@@ -53,9 +53,16 @@ class _Client:
 
     incarnation: int
     number: int
+    address: Address = attrs.field(eq=False)
+    """Of its member, when it asked."""
 
     def encode(self) -> bytes:
-        return _CLIENT.pack(self.incarnation, self.number)
+        return _CLIENT.pack(self.incarnation, self.number, self.address.nodeid, self.address.pid)
+
+    @classmethod
+    def decode(cls, data: bytes) -> _Client:
+        incarnation, number, nodeid, pid = _CLIENT.unpack_from(data)
+        return cls(incarnation, number, Address(nodeid, pid))
 
 
 @final
@@ -78,7 +85,7 @@ class _Queue:
     def apply(self, delivery: Delivery) -> None:
         kind, rest = delivery.payload[:1], delivery.payload[1:]
         before = self.holder
-        client = _Client(*_CLIENT.unpack_from(rest))
+        client = _Client.decode(rest)
         if kind == _REQUEST:
             if client not in self.clients:
                 self.clients.append(client)
@@ -89,7 +96,7 @@ class _Queue:
             if client == before:
                 self._note(delivery.commit)
         elif kind == _EXPIRE:
-            renewed = _EXPIRY.unpack_from(rest)[2]
+            (renewed,) = _INDEX.unpack_from(rest, _CLIENT.size)
             if client == before and renewed == self.renewed:
                 self.clients.remove(client)
         if self.holder is not None and self.holder != before:
@@ -101,15 +108,15 @@ class _Queue:
         self.seen = trio.current_time()
 
     def snapshot(self) -> Iterable[bytes]:
-        head = _TOKEN.pack(self.token.epoch, self.token.index) + struct.pack(">Q", self.renewed)
+        head = _TOKEN.pack(self.token.epoch, self.token.index) + _INDEX.pack(self.renewed)
         return (head + b"".join(client.encode() for client in self.clients),)
 
     def restore(self, chunks: Iterable[bytes], _index: int) -> None:
         data = b"".join(chunks)
         self.token = Token(*_TOKEN.unpack_from(data))
-        (self.renewed,) = struct.unpack_from(">Q", data, _TOKEN.size)
-        clients = data[_TOKEN.size + 8 :]
-        self.clients = [_Client(*it) for it in _CLIENT.iter_unpack(clients)]
+        (self.renewed,) = _INDEX.unpack_from(data, _TOKEN.size)
+        starts = range(_TOKEN.size + _INDEX.size, len(data), _CLIENT.size)
+        self.clients = [_Client.decode(data[start:]) for start in starts]
         self.seen = trio.current_time()
 
 
@@ -193,13 +200,13 @@ class _Candidate:
             await trio.sleep(max(0.0, queue.seen + self._lock_delay - trio.current_time()))
             if holder is not None and (holder, renewed) == (queue.holder, queue.renewed):
                 with suppress(NotPrimaryError, UncertainError):
-                    await self.member.submit(_EXPIRE + _EXPIRY.pack(holder.incarnation, holder.number, renewed))
+                    await self.member.submit(_EXPIRE + holder.encode() + _INDEX.pack(renewed))
 
     @asynccontextmanager
     async def holding(self) -> AsyncGenerator[Held, None]:  # noqa: ASYNC910 - the beginning is one
         """Wait for the lock. The block is cancelled when it may be lost; the end then does not raise."""
         self._numbers += 1
-        client = _Client(self.member.agreement.incarnation, self._numbers)
+        client = _Client(self.member.agreement.incarnation, self._numbers, self.member.address)
         lease = _Lease(self._lock_delay * (1 - DRIFT))
         try:
             token = await self._granted(client, lease)
@@ -257,6 +264,12 @@ class Lock:
     def __init__(self, candidate: _Candidate) -> None:
         self._candidate = candidate
 
+    @property
+    def holder(self) -> Address | None:
+        """The member that holds it, as far as this one knows, or `None`. It may have lost it meanwhile."""
+        client = self._candidate.queue.holder
+        return client.address if client is not None else None
+
     @asynccontextmanager
     async def hold(self) -> AsyncGenerator[Held, None]:
         """Wait for the lock and hold it: first come, first served.
@@ -278,6 +291,12 @@ class Leadership:
 
     def __init__(self, candidate: _Candidate) -> None:
         self._candidate = candidate
+
+    @property
+    def leader(self) -> Address | None:
+        """The member that leads, as far as this one knows, or `None`. It may have been deposed meanwhile."""
+        client = self._candidate.queue.holder
+        return client.address if client is not None else None
 
     @asynccontextmanager
     async def lead(self) -> AsyncGenerator[Held, None]:
@@ -313,16 +332,18 @@ async def _open(
     candidate = _Candidate(Member(name, votes, queue, endpoint), queue, delay)
     async with running_beside(candidate.run):
         await candidate.member.joined.wait()
-        yield candidate
+        try:
+            yield candidate
+        finally:
+            await candidate.member.aclose()
 
 
 async def shortest_lock_delay(endpoint: Endpoint | HasEndpoint | None = None) -> float:
     """The least `lock_delay` in seconds: a lease must outlast the time that Corosync takes to give up a dead node."""
-    async with triocoro.open_cmap(endpoint=endpoint) as cmap:
-        token = await cmap.get("runtime.config.totem.token", int)
-        consensus = await cmap.get("runtime.config.totem.consensus", int)
+    totem = dict(await cmap_items("runtime.config.totem.", endpoint))
+    silence = sum(value for value in map(totem.get, _SILENCE) if isinstance(value, int)) / 1000
     # lease - renewal interval > silence, where the lease is delay * (1 - DRIFT) and the interval delay / RENEWALS.
-    return ((token + consensus) / 1000 + _SYNC) / (1 - DRIFT - 1 / RENEWALS)
+    return (silence + _SYNC) / (1 - DRIFT - 1 / RENEWALS)
 
 
 @asynccontextmanager

@@ -31,11 +31,10 @@ _logger = logging.getLogger("triocoro.recipes")
 _HEAD = struct.Struct(">II")  # nodeid and pid of the sender
 _SIZE = struct.Struct(">I")
 _COUNT = struct.Struct(">Q")
-MAX_PAYLOAD = 512 * 1024
-"""The bytes of the largest message."""
 _BATCH_BYTES = 64 * 1024
 _WINDOW = 4  # entries of ours under way; what comes meanwhile is packed into the next one
 _WAITING_BYTES = 4 * 2**20
+_GRACE = 1.0  # seconds
 _PATIENCE = 2.0  # seconds in which a member that we have asked for something must have sent some of it
 
 
@@ -171,7 +170,7 @@ class Member(Generic[T]):
         self._waiting: deque[_Submission[T]] = deque()
         self._waiting_bytes = 0
         self._under_way: dict[int, list[_Submission[T]]] = {}
-        self._address = Address(0, 0)
+        self.address = Address(0, 0)
         self._to_send = trio.Event()
         self._changed = trio.lowlevel.ParkingLot()
         self._room = trio.lowlevel.ParkingLot()
@@ -180,13 +179,12 @@ class Member(Generic[T]):
 
     @property
     def primary(self) -> bool:
-        """Whether messages can be committed now, as far as we know."""
-        return self.agreement.state is State.PRIMARY and self.agreement.obstacle() is None
+        """Whether messages can be committed now, as far as we know, and we have our vote if it is ours."""
+        agreement = self.agreement
+        return agreement.state is State.PRIMARY and agreement.obstacle() is None and not agreement.is_taking_seat
 
     async def submit(self, payload: bytes) -> T:
         """Send a message, and wait until it is committed and applied."""
-        if len(payload) > MAX_PAYLOAD:
-            raise ValueError(f"a message of {len(payload):,} bytes; the largest has {MAX_PAYLOAD:,}")
         await trio.lowlevel.checkpoint_if_cancelled()
         while self._waiting_bytes > _WAITING_BYTES:
             await self._room.park()
@@ -250,6 +248,15 @@ class Member(Generic[T]):
         while not condition():
             await self._changed.park()
 
+    def unique(self) -> bytes:
+        """An id that no other member gives, and this one never again."""
+        return self.agreement.unique().to_bytes(8, "big")
+
+    async def aclose(self) -> None:
+        """Wait at most a second until what is under way is committed. The nursery then ends the connection."""
+        with trio.move_on_after(_GRACE, shield=True):
+            await self.wait(lambda: not self.agreement.pending or self.agreement.obstacle() is not None)
+
     def post(self, payload: bytes) -> None:
         """Send a message if that is possible now, and do not wait for it."""
         if self.agreement.obstacle() is None:
@@ -270,7 +277,7 @@ class Member(Generic[T]):
     def label(self) -> str:
         """The group and this member, for messages."""
         name = self._name.decode(errors="replace") if isinstance(self._name, bytes) else self._name
-        return f"{name} on node {self._address.nodeid}" if self.joined.is_set() else name
+        return f"{name} on node {self.address.nodeid}" if self.joined.is_set() else name
 
     # -- the connection ------------------------------------------------------------------------------------------------
 
@@ -279,7 +286,7 @@ class Member(Generic[T]):
         async for session in triocoro.sessions(triocoro.open_views, self._name, endpoint=self._endpoint):
             try:
                 async with session as views, trio.open_nursery() as nursery:
-                    self._address = views.address
+                    self.address = views.address
                     self.agreement.connected(views.address)
                     self.joined.set()
                     nursery.start_soon(self._send, views)
@@ -348,7 +355,7 @@ class Member(Generic[T]):
                 batch.append(self._waiting.popleft())
                 size += len(batch[-1].payload)
             self._waiting_bytes -= size
-            parts = [_HEAD.pack(self._address.nodeid, self._address.pid)]
+            parts = [_HEAD.pack(self.address.nodeid, self.address.pid)]
             for submission in batch:
                 parts += (_SIZE.pack(len(submission.payload)), submission.payload)
             self._under_way[self.agreement.propose(b"".join(parts))] = batch

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Generic, Protocol, TypeVar, final
 
 import attrs
@@ -13,9 +13,10 @@ import attrs
 from triocoro import Endpoint, HasEndpoint
 
 from ._block import running_beside
-from ._electorate import checked, electorate
-from ._errors import CommandFailedError
+from ._electorate import electorate
+from ._errors import CommandFailedError, NotPrimaryError, UncertainError
 from ._member import Delivery, Member, Status
+from ._validate import checked_nodes, checked_payload
 
 R = TypeVar("R")
 
@@ -159,7 +160,7 @@ class Replica(Generic[M]):
 
         Source: votequorum(5) has the votes of Corosync, which these are not.
         """
-        await self._member.change_nodes(checked(nodes))
+        await self._member.change_nodes(checked_nodes(nodes))
 
     async def wait_primary(self) -> None:
         """Wait until commands can be committed.
@@ -176,22 +177,69 @@ class Replica(Generic[M]):
         await self._member.wait(lambda: condition(self._machine))
 
     async def execute(self, command: bytes, *, id: bytes | None = None) -> bytes:  # noqa: A002 - the word
-        """Have a command applied by all members, and wait for its result."""
+        """Have a command applied by all members, and wait for its result.
+
+        Args:
+            command: for `Machine.apply`, at most 512 KiB.
+            id: 1 to 255 bytes that no other command has. If a command with it was applied before, it is not applied
+                again, and the result is that of the first time. The latest 10,000 ids are remembered.
+
+        Raises:
+            CommandFailedError: `apply` raised an exception.
+            NotPrimaryError: there is no majority; the command was not sent, and will never be applied.
+            UncertainError: the command was sent, and then the majority or the connection was lost. It may be applied
+                or not. Call it again with the same `id`, or use `ensure`.
+            TypeError, ValueError: an argument is none of the above; nothing was sent.
+
+        Cancelled: the command may be applied or not.
+        """
+        command = checked_payload(command)
         if id is None:
             payload = _COMMAND + command
-        elif 0 < len(id) <= MAX_ID:
-            payload = _WITH_ID + bytes([len(id)]) + id + command
         else:
-            raise ValueError(f"expected an id of 1 to {MAX_ID} bytes, not of {len(id)}")
+            key = checked_payload(id)
+            if not 0 < len(key) <= MAX_ID:
+                raise ValueError(f"expected an id of 1 to {MAX_ID} bytes, not of {len(key)}")
+            payload = _WITH_ID + bytes([len(key)]) + key + command
         outcome = await self._member.submit(payload)
         if outcome is None:
             raise AssertionError("a command without an outcome")
         return outcome.get()
 
     async def read(self, query: Callable[[M], R]) -> R:
-        """Ask the machine, once everything that was committed before this call has been applied."""
+        """Ask the machine, once everything that was committed before this call has been applied.
+
+        Args:
+            query: a function of the machine, which must not change it.
+
+        Returns:
+            what it returns; its exceptions come out.
+
+        Raises:
+            NotPrimaryError, UncertainError: there is no majority, so what this member has may be out of date.
+
+        Cancelled: nothing has changed.
+        """
         await self._member.submit(_READ)
         return query(self._machine)
+
+    async def ensure(self, command: bytes) -> bytes:
+        """Have a command applied once, however long it takes: wait for a majority, and repeat it until it is committed.
+
+        Returns:
+            its result, as `execute`.
+
+        Raises:
+            CommandFailedError: `apply` raised an exception.
+            TypeError, ValueError: as `execute`.
+
+        Cancelled: the command may be applied or not.
+        """
+        key = self._member.unique()
+        while True:
+            await self._member.wait_primary()
+            with suppress(NotPrimaryError, UncertainError):
+                return await self.execute(command, id=key)
 
 
 @asynccontextmanager
@@ -207,4 +255,7 @@ async def open_replica(
     member: Member[_Outcome | None] = Member(name, votes, _Application(machine), endpoint)
     async with running_beside(member.run):
         await member.joined.wait()
-        yield Replica(member, machine)
+        try:
+            yield Replica(member, machine)
+        finally:
+            await member.aclose()

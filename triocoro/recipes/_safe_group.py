@@ -13,8 +13,9 @@ import trio
 from triocoro import Endpoint, HasEndpoint, SlowConsumerError
 
 from ._block import running_beside
-from ._electorate import checked, electorate
+from ._electorate import electorate
 from ._member import Commit, Delivery, Member, Status
+from ._validate import checked_nodes, checked_payload, checked_size
 
 DEFAULT_MAX_BUFFERED_BYTES: Final = 64 * 2**20
 _EVENT_COST: Final = 256
@@ -113,7 +114,7 @@ class SafeGroup(AsyncIterator[SafeEvent]):
 
         Source: votequorum(5) has the votes of Corosync, which these are not.
         """
-        await self._member.change_nodes(checked(nodes))
+        await self._member.change_nodes(checked_nodes(nodes))
 
     async def wait_primary(self) -> None:
         """Wait until messages can be committed.
@@ -129,13 +130,14 @@ class SafeGroup(AsyncIterator[SafeEvent]):
             where it has its place among all committed messages.
 
         Raises:
-            ValueError: the payload has more than 512 KiB.
+            TypeError: the payload is no bytes-like object.
+            ValueError: it has more than 512 KiB.
             NotPrimaryError: there is no majority; nothing was sent, and no member will ever get the message.
             UncertainError: the message was sent, and then the majority or the connection was lost.
 
         Cancelled: the message may be committed or not.
         """
-        return await self._member.submit(payload)
+        return await self._member.submit(checked_payload(payload))
 
     async def receive(self) -> SafeEvent:
         """Wait for the next committed message, and return it.
@@ -171,9 +173,12 @@ async def open_safe_group(
     endpoint: Endpoint | HasEndpoint | None = None,
 ) -> AsyncGenerator[SafeGroup, None]:
     """Join a group whose messages are delivered once a majority of the nodes has them."""
+    inbox = _Inbox(checked_size(max_buffered_bytes, "max_buffered_bytes"))
     votes = await electorate(nodes, endpoint)
-    inbox = _Inbox(max_buffered_bytes)
     member = Member(name, votes, inbox, endpoint)
     async with running_beside(member.run):
         await member.joined.wait()
-        yield SafeGroup(member, inbox)
+        try:
+            yield SafeGroup(member, inbox)
+        finally:
+            await member.aclose()
