@@ -202,18 +202,19 @@ class Agreement:
         """
         return self._propose(Kind.PAYLOAD, payload)
 
-    def propose_votes(self, votes: Mapping[int, int]) -> int:
+    def propose_votes(self, votes: Mapping[int, int]) -> int | None:
         """Propose another electorate: votes by node. Members on nodes that it adds are seated at once.
 
         Returns:
-            the number of the entry.
+            the number of the entry; `None` if members on a majority of the new electorate are not there.
         """
         config = self.holding.configs[-1]
-        seats = {node: it for node, it in config.seats.items() if node in votes}
+        seats = {node: it for node, it in config.seats.items() if node in votes and it in self.acks}
         for address in sorted(self.who):
             if address.nodeid in votes and self.who[address] in self.acks:
                 seats.setdefault(address.nodeid, self.who[address])
-        return self._propose(Kind.CONFIG, attrs.evolve(config, votes=votes, seats=seats).encode())
+        config = attrs.evolve(config, votes=votes, seats=seats)
+        return self._propose(Kind.CONFIG, config.encode()) if config.majority_of_nodes(seats) else None
 
     def withdraw(self) -> int:
         """Forget what we have proposed and is not committed. Of that, what was sent may be committed later.

@@ -40,6 +40,8 @@ async def bootstrap(name: bytes | str, *, endpoint: Endpoint | HasEndpoint | Non
         others: as `triocoro.open_views`.
 
     Cancelled: the members may have done it or not.
+
+    Source: cpg_overview(3).
     """
     async with triocoro.open_views(name, endpoint=endpoint) as views:
         operator = _Operator(views)

@@ -104,7 +104,8 @@ class Holding:
         self.numbers[entry.incarnation] = entry.number
         if entry.kind is Kind.CONFIG:
             config, _ = Config.decode(entry.payload)
-            if config.index == self.configs[-1].index:  # else another one came before it
+            # Else another one came before it, or its seats could never commit it.
+            if config.index == self.configs[-1].index and config.majority_of_nodes(config.seats):
                 self.configs.append(attrs.evolve(config, index=entry.index))
 
     def _truncate(self, length: int) -> None:

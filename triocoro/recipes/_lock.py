@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import struct
 import time
 from collections.abc import AsyncGenerator, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import Final, final
+from typing import Final, cast, final
 
 import attrs
 import trio
@@ -27,6 +28,7 @@ _SILENCE: Final = ("runtime.config.totem.token", "runtime.config.totem.consensus
 _SYNC: Final = 0.2  # seconds in which the services synchronise after a ring has formed
 
 _REQUEST, _RELEASE, _RENEW, _EXPIRE = b"q", b"l", b"n", b"x"
+_CLOCK = struct.Struct(">Q")
 _CLIENT = struct.Struct(">QQII")
 _INDEX = struct.Struct(">Q")
 _TOKEN = struct.Struct(">QQ")
@@ -39,7 +41,7 @@ class Token:
 
     Attributes:
         epoch: the sequence number of the ring in which the lock was granted.
-        index: the number of the message that granted it.
+        index: a number that grows with each holder.
     """
 
     epoch: int
@@ -65,6 +67,10 @@ class _Client:
         return cls(incarnation, number, Address(nodeid, pid))
 
 
+def _message(kind: bytes, client: _Client) -> bytes:
+    return kind + _CLOCK.pack(int(time.time() * 1000)) + client.encode()
+
+
 @final
 class _Queue:
     """The state of a lock: who waits, the first of whom holds it."""
@@ -83,7 +89,7 @@ class _Queue:
         return self.clients[0] if self.clients else None
 
     def apply(self, delivery: Delivery) -> None:
-        kind, rest = delivery.payload[:1], delivery.payload[1:]
+        kind, rest = delivery.payload[:1], delivery.payload[1 + _CLOCK.size :]
         before = self.holder
         client = _Client.decode(rest)
         if kind == _REQUEST:
@@ -100,7 +106,9 @@ class _Queue:
             if client == before and renewed == self.renewed:
                 self.clients.remove(client)
         if self.holder is not None and self.holder != before:
-            self.token = Token(delivery.commit.epoch, delivery.commit.index)
+            # If all have lost their memory in one ring, the wall clock makes tokens grow.
+            (clock,) = _CLOCK.unpack_from(delivery.payload, 1)
+            self.token = Token(delivery.commit.epoch, max(self.token.index + 1, clock))
             self._note(delivery.commit)
 
     def _note(self, commit: Commit) -> None:
@@ -200,7 +208,7 @@ class _Candidate:
             await trio.sleep(max(0.0, queue.seen + self._lock_delay - trio.current_time()))
             if holder is not None and (holder, renewed) == (queue.holder, queue.renewed):
                 with suppress(NotPrimaryError, UncertainError):
-                    await self.member.submit(_EXPIRE + holder.encode() + _INDEX.pack(renewed))
+                    await self.member.submit(_message(_EXPIRE, holder) + _INDEX.pack(renewed))
 
     @asynccontextmanager
     async def holding(self) -> AsyncGenerator[Held, None]:  # noqa: ASYNC910 - the beginning is one
@@ -215,7 +223,7 @@ class _Candidate:
                     yield Held(token, lease, self.member.label)
         finally:
             lease.since = None
-            self.member.post(_RELEASE + client.encode())
+            self.member.post(_message(_RELEASE, client))
 
     def _holds(self, client: _Client, token: Token) -> bool:
         return client == self.queue.holder and self.queue.token == token
@@ -225,7 +233,7 @@ class _Candidate:
         queue = self.queue
         while True:
             if client not in queue.clients:
-                await self._commit(_REQUEST + client.encode())
+                await self._commit(_message(_REQUEST, client))
             await self.member.wait(lambda: client == queue.holder or client not in queue.clients)
             if client == queue.holder:
                 token = queue.token
@@ -236,12 +244,14 @@ class _Candidate:
     async def _extend(self, client: _Client, token: Token, lease: _Lease) -> None:
         """Renew the lease: it begins before the message is sent, and counts once that is committed."""
         since = _clocks()
-        await self._commit(_RENEW + client.encode())
+        await self._commit(_message(_RENEW, client))
         lease.since = since if self._holds(client, token) else None
 
-    async def _renew(self, client: _Client, token: Token, lease: _Lease, scope: trio.CancelScope) -> None:
+    async def _renew(  # noqa: ASYNC910 - a task of our own
+        self, client: _Client, token: Token, lease: _Lease, scope: trio.CancelScope
+    ) -> None:
         """Renew the lease until it is lost, and then cancel."""
-        with trio.CancelScope() as lasting:
+        with trio.CancelScope() as lasting:  # noqa: ASYNC912 - as above
             while self._holds(client, token):
                 lasting.deadline = trio.current_time() + lease.remaining()
                 await trio.sleep(self._lock_delay / RENEWALS)
@@ -272,10 +282,18 @@ class Lock:
 
     @asynccontextmanager
     async def hold(self) -> AsyncGenerator[Held, None]:
-        """Wait for the lock and hold it: first come, first served.
+        """Wait for the lock, and hold it while the block runs. Those who wait get it in the order in which they asked.
+
+        What this does not promise: that another member does not hold it as well while code runs that has not called
+        `Held.check` just before, or stands still after it. Only a resource that refuses lower tokens is protected.
+
+        Returns:
+            an async context manager, which gives a `Held`.
 
         Raises:
-            LeaseLostError: the lock may have been lost, and the block was cancelled.
+            LeaseLostError: the lock may have been lost, so the block was cancelled.
+
+        Cancelled: the lock is released in the background; if there is no majority, it is free after `lock_delay`.
         """
         over = False
         async with self._candidate.holding() as held:
@@ -304,6 +322,13 @@ class Leadership:
 
         The end of the block does not raise if that was so, nor if `Held.check` did: call it again to be a candidate
         again.
+
+        What this does not promise: as `Lock.hold`.
+
+        Returns:
+            an async context manager, which gives a `Held`.
+
+        Cancelled: as `Lock.hold`.
         """
         async with self._candidate.holding() as held:
             try:
@@ -322,7 +347,9 @@ async def _open(
 ) -> AsyncGenerator[_Candidate, None]:
     shortest = await shortest_lock_delay(endpoint)
     delay = 2 * shortest if lock_delay is None else lock_delay
-    if not delay >= shortest:
+    if not isinstance(cast("object", delay), (int, float)):
+        raise TypeError(f"expected seconds as lock_delay, not {lock_delay!r}")
+    if not shortest <= delay < math.inf:
         raise ValueError(
             f"a lock_delay of {lock_delay} s; Corosync may take so long to find a dead node that every such death would"
             f" end all leases: it must be at least {shortest:.3f} s"
@@ -339,7 +366,20 @@ async def _open(
 
 
 async def shortest_lock_delay(endpoint: Endpoint | HasEndpoint | None = None) -> float:
-    """The least `lock_delay` in seconds: a lease must outlast the time that Corosync takes to give up a dead node."""
+    """The least `lock_delay`: a lease must outlast the time that Corosync takes to give up a dead node.
+
+    Args:
+        endpoint: the daemon to ask for `token` and `consensus`.
+
+    Returns:
+        seconds.
+
+    Raises: as `triocoro.open_cmap`; while there is no daemon, it waits.
+
+    Cancelled: nothing has changed.
+
+    Source: corosync.conf(5).
+    """
     totem = dict(await cmap_items("runtime.config.totem.", endpoint))
     silence = sum(value for value in map(totem.get, _SILENCE) if isinstance(value, int)) / 1000
     # lease - renewal interval > silence, where the lease is delay * (1 - DRIFT) and the interval delay / RENEWALS.
@@ -354,7 +394,38 @@ async def open_lock(
     nodes: Mapping[int, int] | Collection[int] | None = None,
     endpoint: Endpoint | HasEndpoint | None = None,
 ) -> AsyncGenerator[Lock, None]:
-    """Take part in a lock."""
+    """Take part in a lock: a block of one member in the cluster holds it at a time.
+
+    What this does not promise:
+
+    - A holder that stands still, or acts after `Held.check`, may act while another member holds the lock. Give the
+      resource `Held.token`, and let it refuse lower ones.
+    - The clocks of the nodes must not run faster or slower than each other by more than one per cent. A machine that
+      is paused must have a clock that shows it (CLOCK_BOOTTIME does after a suspend, and may not after a snapshot of a
+      virtual machine is restored).
+    - Tokens grow while any majority keeps its memory. If all lose it, they still do if Corosync has formed a ring since
+      then and keeps its `state_dir`, or else if the nodes' wall clocks have not gone back.
+    - All else that `open_safe_group` does not promise.
+
+    The state is kept in memory by all members, so each node needs one that stays, whether it wants the lock or not.
+
+    Args:
+        name: of the group, which is this lock's alone.
+        lock_delay: the seconds after which a holder that has not renewed its lease has lost it; by default, twice
+            `shortest_lock_delay`. The same for all members.
+        nodes: the electorate: votes by node, or nodes with a vote each; by default, the node list of corosync.conf with
+            its `quorum_votes`. It counts only where a log begins.
+        endpoint: the daemon to connect to, or a node of a test cluster; by default the default endpoint.
+
+    Raises:
+        TypeError: `lock_delay` is no number.
+        ValueError: it is less than `shortest_lock_delay`, so that each death of a node would end all leases.
+        others: as `open_safe_group`.
+
+    Cancelled: we are not a member. What we held is free after `lock_delay`, or at once if the release is committed.
+
+    Source: corosync.conf(5) has `token` and `consensus`.
+    """
     async with _open(name, lock_delay, nodes, endpoint) as candidate:
         yield Lock(candidate)
 
@@ -367,6 +438,37 @@ async def open_leadership(
     nodes: Mapping[int, int] | Collection[int] | None = None,
     endpoint: Endpoint | HasEndpoint | None = None,
 ) -> AsyncGenerator[Leadership, None]:
-    """Be a candidate for an office."""
+    """Be a candidate for an office: a member in the cluster leads at a time, and the others take over when it is lost.
+
+    What this does not promise:
+
+    - A holder that stands still, or acts after `Held.check`, may act while another member holds the lock. Give the
+      resource `Held.token`, and let it refuse lower ones.
+    - The clocks of the nodes must not run faster or slower than each other by more than one per cent. A machine that
+      is paused must have a clock that shows it (CLOCK_BOOTTIME does after a suspend, and may not after a snapshot of a
+      virtual machine is restored).
+    - Tokens grow while any majority keeps its memory. If all lose it, they still do if Corosync has formed a ring since
+      then and keeps its `state_dir`, or else if the nodes' wall clocks have not gone back.
+    - All else that `open_safe_group` does not promise.
+
+    The state is kept in memory by all members, so each node needs one that stays, whether it wants the lock or not.
+
+    Args:
+        name: of the group, which is this lock's alone.
+        lock_delay: the seconds after which a holder that has not renewed its lease has lost it; by default, twice
+            `shortest_lock_delay`. The same for all members.
+        nodes: the electorate: votes by node, or nodes with a vote each; by default, the node list of corosync.conf with
+            its `quorum_votes`. It counts only where a log begins.
+        endpoint: the daemon to connect to, or a node of a test cluster; by default the default endpoint.
+
+    Raises:
+        TypeError: `lock_delay` is no number.
+        ValueError: it is less than `shortest_lock_delay`, so that each death of a node would end all leases.
+        others: as `open_safe_group`.
+
+    Cancelled: we are not a member. What we held is free after `lock_delay`, or at once if the release is committed.
+
+    Source: corosync.conf(5) has `token` and `consensus`.
+    """
     async with _open(name, lock_delay, nodes, endpoint) as candidate:
         yield Leadership(candidate)

@@ -229,6 +229,8 @@ class Member(Generic[T]):
                 if holding.configs[0].votes == votes:
                     return
                 number = self.agreement.propose_votes(votes)
+                if number is None:
+                    raise NotPrimaryError(f"{self.label}: there are no members on a majority of the new electorate")
                 self._send_soon()
                 await self.wait(partial(self._is_settled, number))
             else:

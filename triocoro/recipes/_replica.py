@@ -143,7 +143,7 @@ class Replica(Generic[M]):
         return self._member.primary
 
     def status(self) -> Status:
-        """What this member knows of the group: who is missing, who is behind."""
+        """Return what this member knows of the group: who is missing, who is behind."""
         return self._member.status()
 
     async def change_nodes(self, nodes: Mapping[int, int] | Collection[int]) -> None:
@@ -154,7 +154,7 @@ class Replica(Generic[M]):
 
         Raises:
             ValueError: as `open_replica`.
-            NotPrimaryError: there is no majority.
+            NotPrimaryError: there is no majority, of the old electorate or of the new one.
 
         Cancelled: the electorate may be changed or not.
 
@@ -163,7 +163,7 @@ class Replica(Generic[M]):
         await self._member.change_nodes(checked_nodes(nodes))
 
     async def wait_primary(self) -> None:
-        """Wait until commands can be committed.
+        """Wait until commands can be committed, and the vote of our node is given to a member that is there.
 
         Cancelled: nothing has changed.
         """
@@ -250,7 +250,24 @@ async def open_replica(
     nodes: Mapping[int, int] | Collection[int] | None = None,
     endpoint: Endpoint | HasEndpoint | None = None,
 ) -> AsyncGenerator[Replica[M], None]:
-    """Take part in a replicated state machine."""
+    """Take part in a replicated state machine: all members apply the same commands in the same order.
+
+    What this does not promise: all that `open_safe_group` does not. A member that was away for long, or is new, gets a
+    snapshot of another member's machine.
+
+    Args:
+        name: of the group. All its members must be of this kind, with machines that do the same.
+        machine: applies commands; see `Machine`. It must be new, and nothing else may change it.
+        nodes: the electorate: votes by node, or nodes with a vote each; by default, the node list of corosync.conf with
+            its `quorum_votes`. It counts only where a log begins; later, `change_nodes` changes it.
+        endpoint: the daemon to connect to, or a node of a test cluster; by default the default endpoint.
+
+    Raises: as `open_safe_group`.
+
+    Cancelled: as `open_safe_group`.
+
+    Source: cpg_overview(3).
+    """
     votes = await electorate(nodes, endpoint)
     member: Member[_Outcome | None] = Member(name, votes, _Application(machine), endpoint)
     async with running_beside(member.run):

@@ -97,7 +97,7 @@ class SafeGroup(AsyncIterator[SafeEvent]):
         return self._member.primary
 
     def status(self) -> Status:
-        """What this member knows of the group: who is missing, who is behind."""
+        """Return what this member knows of the group: who is missing, who is behind."""
         return self._member.status()
 
     async def change_nodes(self, nodes: Mapping[int, int] | Collection[int]) -> None:
@@ -108,7 +108,7 @@ class SafeGroup(AsyncIterator[SafeEvent]):
 
         Raises:
             ValueError: as `open_safe_group`.
-            NotPrimaryError: there is no majority.
+            NotPrimaryError: there is no majority, of the old electorate or of the new one.
 
         Cancelled: the electorate may be changed or not.
 
@@ -117,7 +117,7 @@ class SafeGroup(AsyncIterator[SafeEvent]):
         await self._member.change_nodes(checked_nodes(nodes))
 
     async def wait_primary(self) -> None:
-        """Wait until messages can be committed.
+        """Wait until messages can be committed, and the vote of our node is given to a member that is there.
 
         Cancelled: nothing has changed.
         """
@@ -172,7 +172,45 @@ async def open_safe_group(
     max_buffered_bytes: int = DEFAULT_MAX_BUFFERED_BYTES,
     endpoint: Endpoint | HasEndpoint | None = None,
 ) -> AsyncGenerator[SafeGroup, None]:
-    """Join a group whose messages are delivered once a majority of the nodes has them."""
+    """Join a group whose messages are received only once members on a majority of the nodes have them.
+
+    What this does not promise:
+
+    - Memory is not durable. If members on nodes with a majority of the votes lose theirs, for instance because their
+      programs have ended, nothing is committed any more until `bootstrap`; if all members on all nodes do, the group
+      begins anew, empty.
+    - A message that was not committed when the majority was lost may be committed later: `UncertainError`.
+    - A member that was away for long does not get all that it missed: `Missed` says so.
+    - A member that stands still holds up nobody, but Corosync keeps all messages for it in the daemon's memory,
+      without bound. `status` shows it; kill its process.
+    - Any process that may connect to Corosync can send to the group. The frames are not signed.
+
+    A message is committed once members on nodes with more than half of the votes have acknowledged it. Quorum as
+    Corosync has it decides nothing here. Messages of one sender are committed in the order in which it has sent them;
+    all members receive all messages in the same order. The connection is opened again when it is lost, and what this
+    member has received or sent until then stays.
+
+    A group begins once members on all nodes are there. After that, a majority suffices. On each node, one member
+    votes; if it ends, another one on that node takes its vote.
+
+    Args:
+        name: of the group. All its members must be of this kind.
+        nodes: the electorate: votes by node, or nodes with a vote each; by default, the node list of corosync.conf with
+            its `quorum_votes`. It counts only where a log begins; later, `change_nodes` changes it.
+        max_buffered_bytes: the bound for committed messages that wait to be received, in bytes. Each counts for its
+            payload and 256 bytes.
+        endpoint: the daemon to connect to, or a node of a test cluster; by default the default endpoint.
+
+    Raises:
+        TypeError, ValueError: an argument is none of the above.
+        ElectorateError: `nodes` is not given, and corosync.conf has no node list.
+        ProtocolError: members that are there speak another version of the protocol.
+        others: as `triocoro.open_views`, except that it waits while there is no daemon.
+
+    Cancelled: we are not a member. At the end of the block, what was sent has up to a second to be committed.
+
+    Source: cpg_mcast_joined(3) names safe delivery, and has none.
+    """
     inbox = _Inbox(checked_size(max_buffered_bytes, "max_buffered_bytes"))
     votes = await electorate(nodes, endpoint)
     member = Member(name, votes, inbox, endpoint)
