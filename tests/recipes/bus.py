@@ -26,10 +26,11 @@ from typing import Any
 from triocoro import Address, RingId
 from triocoro.recipes import _agreement, _streams
 from triocoro.recipes._agreement import Agreement
+from triocoro.recipes._frames import decode
 
 RETAIN = 3
 PRIMARY = _agreement.State.PRIMARY
-_agreement._ENTRIES_SIZE = 24  # so that few entries already take several messages
+_agreement.ENTRIES_SIZE = 24  # type: ignore[misc]  # so that few entries already take several messages
 _streams.PART_SIZE = 64
 _streams.WINDOW = 2
 
@@ -191,6 +192,7 @@ class Node:
         self.queue: deque[tuple[Any, ...]] = deque()  # what it has not sent yet
         self.members: list[Connection] = []  # of the group, as it knows them
         self.locals: list[Connection] = []  # its own clients that have joined
+        self.ring_id = RingId(nodeid, 0)
         self.hold = 0  # which of its clients have late news of quorum in this ring: bits
 
 
@@ -237,7 +239,9 @@ class Bus:
         self._launched[name] += 1
         generation = self._launched[name]
         if not same or name not in self._last_address:
-            self._last_address[name] = Address(nodeid, 1000 * (3 - slot if generation % 3 == 2 else slot + 1) + generation)
+            self._last_address[name] = Address(
+                nodeid, 1000 * (3 - slot if generation % 3 == 2 else slot + 1) + generation
+            )
         incarnation = nodeid * 10_000 + slot * 1000 + generation
         machine = Machine(f"{name}#{generation}", self.history)
         agreement = self._make(incarnation, self.votes, machine, retain=RETAIN)
@@ -419,7 +423,9 @@ class Bus:
     def _seated(self, alive: Sequence[Process]) -> bool:
         living = {it.agreement.incarnation for it in alive}
         return all(
-            config.majority(living.__contains__) for it in self.processes.values() if it is not None
+            config.majority(living.__contains__)
+            for it in self.processes.values()
+            if it is not None
             for config in it.agreement.holding.configs
         )
 
@@ -448,11 +454,11 @@ class Bus:
         node.queue.clear()
         node.ring = None
         for process in self.processes.values():
-            if process is not None and process.connection is not None and process.connection.node is node:
-                if not process.connection.closed:
-                    process.connection.closed = True
-                    self._cut(process, keep)
-                    keep //= 3
+            connection = process.connection if process is not None else None
+            if process is not None and connection is not None and connection.node is node and not connection.closed:
+                connection.closed = True
+                self._cut(process, keep)
+                keep //= 3
         node.locals = []
 
     def place(self, nodeid: int, count: int = 1) -> None:
@@ -502,7 +508,8 @@ class Bus:
         ring = Ring(RingId(min(node.id for node in nodes), seq))
         ring.order.append((SYNC, [connection for node in nodes for connection in node.locals]))
         for node in nodes:
-            node.seq, node.ring, node.at, node.synced, node.hold = seq, ring, 0, False, hold
+            node.seq, node.ring, node.ring_id, node.at = seq, ring, ring.id, 0
+            node.synced, node.hold = False, hold
             hold >>= 2
         if self.trace is not None:
             self.trace(f"    ring {ring.id.seq} of {[node.id for node in nodes]}")
@@ -528,34 +535,35 @@ class Bus:
         if kind == FRAME:
             if connection.late and connection.node is node:
                 self._report(connection)
-            event = (MESSAGE, connection.address, item[2])
             for it in node.locals:
-                if it.held is None:
-                    it.process.inbox.append(event)
-                else:
-                    it.held.append(event)
+                it.show((MESSAGE, connection.address, item[2]))
         elif kind == SYNC:
             node.synced = True
             node.members = [*item[1]]
             self._show_ring(node)
         elif kind == DROPPED:
-            if connection.node is node:
-                connection.late.append(item[2])
-                if not item[3]:
-                    self._report(connection)
-        else:
-            if kind == JOIN:
-                node.members.append(connection)
-            elif connection not in node.members:
-                return
-            else:
-                node.members.remove(connection)
-            if kind == JOIN and connection.node is node and not connection.closed:
+            self._drop(node, connection, item[2], late=item[3])
+        elif kind == JOIN:
+            node.members.append(connection)
+            if connection.node is node and not connection.closed:
                 node.locals.append(connection)
                 connection.show((CONNECTED, connection.address))
-            members = self._addresses(node)
-            for it in node.locals:
-                it.show((VIEW, node.ring.id, members))
+            self._show_members(node)
+        elif connection in node.members:
+            node.members.remove(connection)
+            self._show_members(node)
+
+    def _drop(self, node: Node, connection: Connection, frame: bytes, *, late: int) -> None:
+        if connection.node is node:
+            connection.late.append(frame)
+            if not late:
+                self._report(connection)
+
+    def _show_members(self, node: Node) -> None:
+        """Show the members on a node that others have joined or left."""
+        members = self._addresses(node)
+        for it in node.locals:
+            it.show((VIEW, node.ring_id, members))
 
     def _report(self, connection: Connection) -> None:
         if not connection.closed:
@@ -569,7 +577,7 @@ class Bus:
         for number, it in enumerate(node.locals):
             kept = [event for event in it.held or () if event[0] != VIEW]  # a ring that has ended gets no view any more
             it.held = [] if node.hold >> number & 1 else None
-            it.show((VIEW, node.ring.id, members))
+            it.show((VIEW, node.ring_id, members))
             for event in kept:
                 it.show(event)
 
@@ -578,32 +586,31 @@ class Bus:
 
     # -- quiet ---------------------------------------------------------------------------------------------------------
 
-    def drain(self) -> bool:
-        """Send, deliver and read until nothing is left; whether there was anything."""
-        moved = False
-        while True:
+    def drain(self) -> None:
+        """Send, deliver and read until nothing is left."""
+        more = True
+        while more:
             more = False
             for node in self.nodes.values():
-                if node.queue and node.ring is not None:
-                    self.place(node.id, 10)
-                    more = True
-            for node in self.nodes.values():
-                if node.ring is not None and node.at < len(node.ring.order):
-                    self.deliver(node.id, 1 << 30)
-                    more = True
-                for it in node.locals:
-                    if it.held is not None:
-                        it.settle()
-                        more = True
-                    if it.late:
-                        self._report(it)
+                more |= self._drained(node)
             for name, process in self.processes.items():
                 if process is not None and process.inbox and not process.stopped:
                     self.read(name, 1 << 30)
                     more = True
-            if not more:
-                return moved
-            moved = True
+
+    def _drained(self, node: Node) -> bool:
+        """Let a node send some and deliver all that it can; whether there was anything."""
+        if node.ring is None:
+            return False
+        self.place(node.id, 10)
+        more = bool(node.queue) or node.at < len(node.ring.order)
+        self.deliver(node.id, 1 << 30)
+        for it in node.locals:
+            if it.held is not None or it.late:
+                more = True
+            it.settle()
+            self._report(it)
+        return more
 
     def calm(self) -> None:
         """Let processes connect, and all messages flow."""
@@ -630,22 +637,23 @@ class Bus:
                 self.launch(name)
             self.calm()
             if self.agreed():
-                for it in self.processes.values():
-                    if it is not None and (obstacle := it.agreement.obstacle()) is not None:
-                        raise Violation(f"{it.name} is primary, and says: {obstacle}")
-                return
+                break
             for name in self.names:
                 self.tick(name)
-        silent = [it.name for it in self.processes.values() if it is not None and it.agreement.obstacle() is None]
-        if silent and self.stalls():
-            raise Violation(f"not live, and {silent} say no reason")
-        if self.can_go_on():
-            obstacle = next(it.agreement.obstacle() for it in self.processes.values() if it)
-            raise Violation(f"not live ({obstacle}): " + "; ".join(f"{it.name} {status(it)}" for it in self.processes.values() if it))
+        self._check_end()
 
-    def stalls(self) -> bool:
-        """Whether no member is primary."""
-        return not any(it is not None and it.agreement.state is PRIMARY for it in self.processes.values())
+    def _check_end(self) -> None:
+        alive = [it for it in self.processes.values() if it is not None]
+        reasons = {it.name: it.agreement.obstacle() for it in alive}
+        if self.agreed():
+            if any(reasons.values()):
+                raise Violation(f"all is well, but this is said: {reasons}")
+            return
+        if self.can_go_on():
+            raise Violation(f"not live ({reasons}): " + "; ".join(f"{it.name} {status(it)}" for it in alive))
+        stalled = not any(it.agreement.state is PRIMARY for it in alive)
+        if stalled and None in reasons.values():
+            raise Violation(f"stalled, but not all members say a reason: {reasons}")
 
     def agreed(self) -> bool:
         """Whether all members are primary and have applied the same, and all that they have proposed."""
@@ -679,7 +687,7 @@ def has_log(agreement: Agreement) -> bool:
 
 def describe(frame: bytes) -> str:
     """A frame in a few words."""
-    return str(_agreement.decode(frame))
+    return str(decode(frame))
 
 
 def status(process: Process) -> str:

@@ -14,18 +14,22 @@ import re
 import subprocess
 import sys
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
 from functools import partial
 from pathlib import Path
+from traceback import extract_tb
 from typing import Any
 
 import attrs
 
 from recipes.bus import Bus, Forgotten, Violation
+from triocoro.recipes._agreement import Agreement
 
-LEDGER = Path(__file__).parent / "ledger.csv"
+HERE = Path(__file__).parent
+LEDGER = HERE / "ledger.csv"
 BATCH = 100
 
 Step = tuple[Any, ...]
@@ -43,7 +47,7 @@ class Schedule:
     def code(self) -> str:
         """The schedule as Python code."""
         lines = [f"    {step!r},\n" for step in self.steps]
-        return f"Schedule({self.nodes}, {self.members}, {self.protect}, [\n{''.join(lines)}])"
+        return f"Schedule({self.nodes}, {self.members}, protect={self.protect}, steps=[\n{''.join(lines)}])"
 
 
 @attrs.frozen
@@ -62,205 +66,255 @@ class Outcome:
 
 def run(
     schedule: Schedule,
-    make: Callable[..., Any] | None = None,
+    make: Callable[..., Any] = Agreement,
     trace: Callable[[str], None] | None = None,
     done: list[Step] | None = None,
 ) -> Outcome:
     """Run a schedule; `done` gets its steps, each `flow` as the steps that it consists of."""
-    bus = Bus(schedule.nodes, schedule.members, trace=trace, protect=schedule.protect, **({"make": make} if make else {}))
+    bus = Bus(schedule.nodes, schedule.members, make=make, trace=trace, protect=schedule.protect)
     fault: str | None = None
-    live = forgotten = False
+    forgotten = False
     try:
-        for step in schedule.steps:
-            if step[0] == "flow":
-                for each in flow(bus, *step[1:]):
-                    if trace is not None:
-                        trace(repr(each))
-                    if done is not None:
-                        done.append(each)
-                    getattr(bus, each[0])(*each[1:])
-            else:
-                if trace is not None:
-                    trace(repr(step))
-                if done is not None:
-                    done.append(step)
-                getattr(bus, step[0])(*step[1:])
+        for step in _single_steps(bus, schedule.steps):
+            if trace is not None:
+                trace(repr(step))
+            if done is not None:
+                done.append(step)
+            getattr(bus, step[0])(*step[1:])
         if trace is not None:
             trace("quiet")
         bus.quiet()
-        live = bus.agreed()
     except Violation as violation:
         fault = str(violation)
     except Forgotten:
         forgotten = True
     except Exception as error:  # noqa: BLE001 - any exception of the agreement is a finding
-        traceback = error.__traceback__
-        while traceback is not None and traceback.tb_next is not None:
-            traceback = traceback.tb_next
-        place = f"{Path(traceback.tb_frame.f_code.co_filename).name}:{traceback.tb_lineno}" if traceback else ""
-        fault = f"crash: {type(error).__name__}: {error} at {place}"
-    ballots = {it.agreement.ballot for it in bus.processes.values() if it is not None}
+        last = extract_tb(error.__traceback__)[-1]
+        fault = f"crash: {type(error).__name__}: {error} at {Path(last.filename).name}:{last.lineno}"
+    ballots = [it.agreement.ballot for it in bus.processes.values() if it is not None]
     most = max((it.attempt + it.seq // 4 for it in ballots if it is not None), default=0)
-    return Outcome(fault, len(bus.history.applied), most, live, forgotten)
+    return Outcome(fault, len(bus.history.applied), most, fault is None and bus.agreed(), forgotten)
+
+
+def _single_steps(bus: Bus, steps: Sequence[Step]) -> Iterator[Step]:
+    for step in steps:
+        if step[0] == "flow":
+            yield from flow(bus, *step[1:])
+        else:
+            yield step
 
 
 def flow(bus: Bus, seed: int, count: int, losses: float = 0.0) -> Iterator[Step]:
     """Steps that let messages flow: nodes send and deliver, and processes read, in any order."""
     choices = random.Random(seed)
     for _ in range(count):
-        ready: list[Step] = []
-        for node in bus.nodes.values():
-            if node.ring is not None:
-                if node.queue and node.synced:
-                    ready.append(("place", node.id))
-                if node.at < len(node.ring.order):
-                    ready.append(("deliver", node.id))
-        for name, process in bus.processes.items():
-            if process is not None and not process.stopped:
-                if process.inbox:
-                    ready.append(("read", name))
-                elif process.connection is None and bus.nodes[int(name[0])].up:
-                    ready.append(("connect", name))
+        ready = [*_ready(bus)]
         if not ready:
             return
         step = choices.choice(ready)
         if losses and step[0] == "place" and choices.random() < losses:
             yield "lose", step[1], choices.randrange(3), choices.randrange(2)
-        if step[0] != "connect":
-            step = (*step, choices.choice((1, 1, 2, 3, 9)))
-        yield step
+        yield step if step[0] == "connect" else (*step, choices.choice((1, 1, 2, 3, 9)))
+
+
+def _ready(bus: Bus) -> Iterator[Step]:
+    """The steps that do something now."""
+    for node in bus.nodes.values():
+        if node.ring is not None:
+            if node.queue and node.synced:
+                yield "place", node.id
+            if node.at < len(node.ring.order):
+                yield "deliver", node.id
+    for name, process in bus.processes.items():
+        if process is not None and not process.stopped:
+            if process.inbox:
+                yield "read", name
+            elif process.connection is None and bus.nodes[int(name[0])].up:
+                yield "connect", name
 
 
 # -- generating --------------------------------------------------------------------------------------------------------
 
-FAULTS = ("move", "split", "same", "kill", "disconnect", "crash", "stop", "lose", "tick", "lag", "second", "withdraw", "vote")
+FAULTS = (
+    "move",
+    "split",
+    "same",
+    "kill",
+    "disconnect",
+    "tail",
+    "crash",
+    "stop",
+    "lose",
+    "tick",
+    "lag",
+    "second",
+    "withdraw",
+    "vote",
+)
 TRAITS = ("hold", "losses")
 
 
 def generate(seed: int, nodes: int | None = None, members: int | None = None) -> Schedule:
     """The schedule of a seed."""
-    choices = random.Random(seed)
-    nodes = nodes or choices.choice((2, 3, 3, 3, 3, 4, 5))
-    members = members or choices.choice((1, 1, 2))
-    protect = choices.random() < 0.8
-    faults = [fault for fault in FAULTS if choices.random() < 0.4] or ["move"]
-    traits = [trait for trait in TRAITS if choices.random() < 0.4]
-    names = [f"{nodeid}{'ab'[slot]}" for nodeid in range(1, nodes + 1) for slot in range(members)]
-    calmness = choices.choice((0.0, 0.2, 0.5))
-    pace = choices.choice((5, 20, 60))
-    losses = choices.choice((0.01, 0.1)) if "losses" in traits else 0.0
-    steps: list[Step] = []
+    return _Generator(random.Random(seed), nodes, members).schedule()
 
-    def flows(scale: float = 1.0) -> None:
-        count = 1 + int(choices.expovariate(1 / (pace * scale)))
-        steps.append(("flow", choices.randrange(1 << 30), count, losses))
 
-    def pauses() -> None:
+class _Generator:
+    """Draws a schedule: some of the faults, and how much happens between them."""
+
+    def __init__(self, choices: random.Random, nodes: int | None, members: int | None) -> None:
+        self.choices = choices
+        self.nodes = nodes or choices.choice((2, 3, 3, 3, 3, 4, 5))
+        self.members = members or choices.choice((1, 1, 2))
+        self.everyone = [*range(1, self.nodes + 1)]
+        self.names = [f"{nodeid}{'ab'[slot]}" for nodeid in self.everyone for slot in range(self.members)]
+        self.faults = [fault for fault in FAULTS if choices.random() < 0.4] or ["move"]
+        self.traits = [trait for trait in TRAITS if choices.random() < 0.4]
+        self.calmness = choices.choice((0.0, 0.2, 0.5))
+        self.pace = choices.choice((5, 20, 60))
+        self.losses = choices.choice((0.01, 0.1)) if "losses" in self.traits else 0.0
+        self.steps: list[Step] = []
+
+    def schedule(self) -> Schedule:
+        protect = self.choices.random() < 0.8
+        self._begin()
+        kinds = ["propose"] * 8 + ["flow"] * 6 + ["settle"] * ("hold" in self.traits) + self.faults * 2
+        for _ in range(self.choices.choice((4, 10, 25))):
+            kind = self.choices.choice(kinds)
+            getattr(self, f"_{kind}")(self.choices.choice(self.names), self.choices.choice(self.everyone))
+            if kind != "flow":
+                self._pause()
+        return Schedule(self.nodes, self.members, protect, self.steps)
+
+    def _begin(self) -> None:
+        self.steps += [("start", nodeid) for nodeid in self.everyone]
+        self.steps += [("launch", name) for name in self.names if self.choices.random() < 0.95]
+        if self.choices.random() < 0.9:
+            self._same()
+            if self.choices.random() < 0.8:
+                self._flow(scale=8 * len(self.names))
+
+    # What happens between the faults
+
+    def _flow(self, _name: str = "", _nodeid: int = 0, *, scale: float = 1.0) -> None:
+        count = 1 + int(self.choices.expovariate(1 / (self.pace * scale)))
+        self.steps.append(("flow", self.choices.randrange(1 << 30), count, self.losses))
+
+    def _pause(self) -> None:
         """Nothing, some time, or so much that everything comes to rest."""
-        length = choices.random()
-        if length < calmness:
-            steps.append(("calm",))
+        length = self.choices.random()
+        if length < self.calmness:
+            self.steps.append(("calm",))
         elif length < 0.7:
-            flows()
+            self._flow()
 
-    def proposes(many: Sequence[str]) -> None:
-        steps.extend(("propose", choices.choice(many)) for _ in range(choices.choice((1, 1, 2, 5))))
+    def _proposals(self, names: Sequence[str]) -> None:
+        count = self.choices.choice((1, 1, 2, 5))
+        self.steps += [("propose", self.choices.choice(names)) for _ in range(count)]
 
-    def some(many: Sequence[Any]) -> list[Any]:
-        return sorted(choices.sample(many, choices.randint(1, len(many))))
+    def _propose(self, _name: str, _nodeid: int) -> None:
+        self._proposals(self.names)
 
-    def moves(nodeids: Sequence[int]) -> None:
-        hold = choices.getrandbits(2 * nodes) & choices.getrandbits(2 * nodes) if "hold" in traits else 0
-        steps.append(("move", tuple(nodeids), choices.choice((0, 0, 1, 2, 7, 30)), hold))
+    # Rings
 
-    everyone = range(1, nodes + 1)
-    for nodeid in everyone:
-        steps.append(("start", nodeid))
-    for name in names:
-        if choices.random() < 0.95:
-            steps.append(("launch", name))
-    if choices.random() < 0.9:
-        moves(everyone)
-        if choices.random() < 0.8:
-            flows(8 * nodes * members)
+    def _some(self) -> list[int]:
+        return sorted(self.choices.sample(self.everyone, self.choices.randint(1, self.nodes)))
 
-    kinds = ["propose"] * 8 + ["flow"] * 6
-    if "hold" in traits:
-        kinds.append("settle")
-    for fault in faults:
-        kinds += [fault] * 2
-    for _ in range(choices.choice((4, 10, 25))):
-        kind = choices.choice(kinds)
-        name, nodeid = choices.choice(names), choices.choice(everyone)
-        if kind == "propose":
-            proposes(names)
-        elif kind == "move":
-            form = choices.random()
-            if form < 0.4:
-                moves(everyone)
-            else:
-                part = some(everyone)
-                moves(part)
-                rest = [it for it in everyone if it not in part]
-                if rest and form < 0.7:
-                    if choices.random() < 0.3:
-                        flows(0.5)
-                    moves(rest)
-        elif kind == "same":
-            moves(everyone)
-        elif kind == "kill":
-            victims = choices.choice(([nodeid], [nodeid], some(everyone), [*everyone]))
-            for it in victims:
-                steps.append(("kill", it, choices.randrange(20)))
-            if choices.random() < 0.5:
-                moves([it for it in everyone if it not in victims] or everyone)
-            if choices.random() < 0.5:
-                flows()
-            for it in victims:
-                steps.append(("start", it))
-            if choices.random() < 0.7:
-                moves(everyone)
-        elif kind == "disconnect":
-            steps.append(("disconnect", name, choices.randrange(20), choices.choice((0, 0, 1, 3))))
-        elif kind == "crash":
-            steps.append(("crash", name, choices.choice((0, 0, 1, 3))))
-            if choices.random() < 0.5:
-                flows()
-            if choices.random() < 0.8:
-                steps.append(("launch", name, choices.randrange(2)))
-        elif kind == "second":
-            steps.append(("launch", name, choices.randrange(2)))
-        elif kind == "stop":
-            steps.append((choices.choice(("stop", "stop", "go_on")), name))
-        elif kind == "lose":
-            steps.append(("lose", nodeid, choices.randrange(5), choices.randrange(2)))
-        elif kind == "settle":
-            steps.append(("settle", nodeid))
-        elif kind == "withdraw":
-            steps.append(("withdraw", name))
-        elif kind == "vote":
-            steps.append(("vote", name, choices.getrandbits(2 * nodes + 2)))
-        elif kind == "tick":
-            steps.append(("tick", name))
-        elif kind == "lag":
-            steps.append(("read", name, choices.choice((1, 2, 5)), 0))
-        elif kind == "split":
-            part = some(everyone)
-            rest = [it for it in everyone if it not in part] or [*everyone]
-            moves(part)
-            if choices.random() < 0.6:
-                moves(rest)
-            for _ in range(choices.randint(1, 3)):
-                side = choices.choice((part, rest))
-                proposes([it for it in names if int(it[0]) in side])
-                pauses()
-            if choices.random() < 0.7:
-                moves(everyone if choices.random() < 0.7 else some(everyone))
-        if kind == "flow":
-            flows()
-        else:
-            pauses()
-    return Schedule(nodes, members, protect, steps)
+    def _ring(self, nodeids: Sequence[int]) -> None:
+        bits = 2 * self.nodes
+        hold = self.choices.getrandbits(bits) & self.choices.getrandbits(bits) if "hold" in self.traits else 0
+        self.steps.append(("move", tuple(nodeids), self.choices.choice((0, 0, 1, 2, 7, 30)), hold))
+
+    def _same(self, _name: str = "", _nodeid: int = 0) -> None:
+        self._ring(self.everyone)
+
+    def _move(self, _name: str, _nodeid: int) -> None:
+        form = self.choices.random()
+        if form < 0.4:
+            self._same()
+            return
+        part = self._some()
+        self._ring(part)
+        rest = [it for it in self.everyone if it not in part]
+        if rest and form < 0.7:
+            if self.choices.random() < 0.3:
+                self._flow(scale=0.5)
+            self._ring(rest)
+
+    def _split(self, _name: str, _nodeid: int) -> None:
+        part = self._some()
+        rest = [it for it in self.everyone if it not in part] or self.everyone
+        self._ring(part)
+        if self.choices.random() < 0.6:
+            self._ring(rest)
+        for _ in range(self.choices.randint(1, 3)):
+            side = self.choices.choice((part, rest))
+            self._proposals([it for it in self.names if int(it[0]) in side])
+            self._pause()
+        if self.choices.random() < 0.7:
+            self._ring(self.everyone if self.choices.random() < 0.7 else self._some())
+
+    def _settle(self, _name: str, nodeid: int) -> None:
+        self.steps.append(("settle", nodeid))
+
+    def _kill(self, _name: str, nodeid: int) -> None:
+        victims = self.choices.choice(([nodeid], [nodeid], self._some(), self.everyone))
+        self.steps += [("kill", it, self.choices.randrange(20)) for it in victims]
+        if self.choices.random() < 0.5:
+            self._ring([it for it in self.everyone if it not in victims] or self.everyone)
+        if self.choices.random() < 0.5:
+            self._flow()
+        self.steps += [("start", it) for it in victims]
+        if self.choices.random() < 0.7:
+            self._same()
+
+    # Processes
+
+    def _disconnect(self, name: str, _nodeid: int) -> None:
+        self.steps.append(("disconnect", name, self.choices.randrange(20), self.choices.choice((0, 0, 1, 3))))
+
+    def _crash(self, name: str, _nodeid: int) -> None:
+        self.steps.append(("crash", name, self.choices.choice((0, 0, 1, 3))))
+        if self.choices.random() < 0.5:
+            self._flow()
+        if self.choices.random() < 0.8:
+            self._second(name)
+
+    def _tail(self, _name: str, _nodeid: int) -> None:
+        """Members lose their connections under traffic, and some of the nodes go on."""
+        self._proposals(self.names)
+        self._flow(scale=0.3)
+        for name in self.choices.sample(self.names, self.choices.randint(1, len(self.names))):
+            self.steps.append(("disconnect", name, self.choices.randrange(4), 0))
+        part = sorted(self.choices.sample(self.everyone, self.nodes // 2 + 1))
+        if self.choices.random() < 0.3:
+            self._ring([it for it in self.everyone if it not in part] or part)
+        self._ring(part)
+        self._proposals([it for it in self.names if int(it[0]) in part])
+        self._pause()
+        if self.choices.random() < 0.7:
+            self._same()
+
+    def _second(self, name: str, _nodeid: int = 0) -> None:
+        self.steps.append(("launch", name, self.choices.randrange(2)))
+
+    def _stop(self, name: str, _nodeid: int) -> None:
+        self.steps.append((self.choices.choice(("stop", "stop", "go_on")), name))
+
+    def _lose(self, _name: str, nodeid: int) -> None:
+        self.steps.append(("lose", nodeid, self.choices.randrange(5), self.choices.randrange(2)))
+
+    def _tick(self, name: str, _nodeid: int) -> None:
+        self.steps.append(("tick", name))
+
+    def _lag(self, name: str, _nodeid: int) -> None:
+        self.steps.append(("read", name, self.choices.choice((1, 2, 5)), 0))
+
+    def _withdraw(self, name: str, _nodeid: int) -> None:
+        self.steps.append(("withdraw", name))
+
+    def _vote(self, name: str, _nodeid: int) -> None:
+        self.steps.append(("vote", name, self.choices.getrandbits(2 * self.nodes + 2)))
 
 
 # -- shrinking ---------------------------------------------------------------------------------------------------------
@@ -273,50 +327,61 @@ def kind_of(fault: str | None) -> str | None:
     if fault.startswith("crash: "):
         return fault.split(":")[1]
     if fault.startswith("not live"):
-        states = {state for state in ("AWAY", "OFFERING", "FETCHING", "RESTORING", "ADOPTED", "PRIMARY") if state in fault}
-        return f"not live, {'some' if re.search('committed [1-9]', fault) else 'none'} committed: {' '.join(sorted(states))}"
-    return next((kind for kind in ("come to rest", "restores", "goes back", "begins again", "say no reason", "is primary, and says") if kind in fault), "applies")
+        states = {
+            state for state in ("AWAY", "OFFERING", "FETCHING", "RESTORING", "ADOPTED", "PRIMARY") if state in fault
+        }
+        commits = "some" if re.search("committed [1-9]", fault) else "none"
+        return f"not live, {commits} committed: {states}"
+    kinds = ("come to rest", "restores", "goes back", "begins again", "say a reason", "all is well, but")
+    return next((kind for kind in kinds if kind in fault), "applies")
 
 
-def shrink(schedule: Schedule, make: Callable[..., Any] | None = None, seconds: float = 30) -> Schedule:
+def shrink(schedule: Schedule, make: Callable[..., Any] = Agreement, seconds: float = 30) -> Schedule:
     """The fewest steps found that still fail in the same way."""
     wanted = kind_of(run(schedule, make).fault)
     until = time.monotonic() + seconds
 
     def fails(steps: Sequence[Step]) -> bool:
-        return kind_of(run(attrs.evolve(schedule, steps=steps), make).fault) == wanted
+        return time.monotonic() < until and kind_of(run(attrs.evolve(schedule, steps=steps), make).fault) == wanted
 
-    def shorter(steps: list[Step]) -> list[Step]:
-        size = max(len(steps) // 2, 1)
-        while size and time.monotonic() < until:
-            at = 0
-            found = False
-            while at < len(steps):
-                candidate = steps[:at] + steps[at + size :]
-                if fails(candidate):
-                    steps, found = candidate, True
-                else:
-                    at += size
-            if not (found and size == 1):
-                size //= 2
-        return steps
-
-    steps = shorter([*schedule.steps])
+    steps = _shorter([*schedule.steps], fails)
     expanded: list[Step] = []
     run(attrs.evolve(schedule, steps=steps), make, done=expanded)
     if fails(expanded):
-        steps = shorter(expanded)
-    for at, step in enumerate(steps):  # smaller numbers
-        for place in range(len(step) - 1, 1, -1):
-            smaller: Sequence[Any] = ((),) if isinstance(step[place], tuple) else (0, 1, 2)
-            for value in smaller:
-                if step[place] == value or (step[0] in {"place", "deliver", "read"} and not value):
+        steps = _shorter(expanded, fails)
+    return attrs.evolve(schedule, steps=_shorter(_with_smaller_numbers(steps, fails), fails))
+
+
+def _shorter(steps: list[Step], fails: Callable[[Sequence[Step]], bool]) -> list[Step]:
+    """The steps without halves, quarters and so on down to single steps, for as long as the rest fails."""
+    size = max(len(steps) // 2, 1)
+    while size:
+        at, found = 0, False
+        while at < len(steps):
+            candidate = steps[:at] + steps[at + size :]
+            if fails(candidate):
+                steps, found = candidate, True
+            else:
+                at += size
+        if size > 1 or not found:
+            size //= 2
+    return steps
+
+
+def _with_smaller_numbers(steps: list[Step], fails: Callable[[Sequence[Step]], bool]) -> list[Step]:
+    for at in range(len(steps)):
+        for place in range(2, len(steps[at])):
+            for value in (0, 1, 2):
+                step = steps[at]
+                if step[place] == value:
+                    break
+                if step[0] in {"place", "deliver", "read"} and not value:
                     continue
                 candidate = [*steps[:at], (*step[:place], value, *step[place + 1 :]), *steps[at + 1 :]]
                 if fails(candidate):
-                    steps, step = candidate, candidate[at]  # noqa: PLW2901 - the smaller step
+                    steps = candidate
                     break
-    return attrs.evolve(schedule, steps=shorter(steps))
+    return steps
 
 
 # -- the command -------------------------------------------------------------------------------------------------------
@@ -338,6 +403,19 @@ def batch(nodes: int | None, members: int | None, seeds: range) -> tuple[Counter
     return counts, faults
 
 
+def _results(
+    batches: Sequence[range], judge: Callable[[range], tuple[Counter[str], dict[int, str]]], workers: int
+) -> Generator[tuple[Counter[str], dict[int, str]], None, None]:
+    if not workers:
+        yield from map(judge, batches)
+        return
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("forkserver"))
+    try:
+        yield from pool.map(judge, batches)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     parser = argparse.ArgumentParser(prog="recipes.schedules", description=__doc__)
@@ -346,7 +424,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--trace", action="store_true", help="with --seed: print all that happens")
     parser.add_argument("--nodes", type=int, help="nodes of each schedule (random, 2 to 5)")
     parser.add_argument("--members", type=int, help="processes of each node (random, 1 or 2)")
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes that run them (%(default)s)")
+    parser.add_argument(
+        "--workers", type=int, default=os.cpu_count(), help="processes that run them; 0: this one (%(default)s)"
+    )
     parser.add_argument("--stop-after", type=int, default=20, help="end after this many faults (%(default)s)")
     parser.add_argument("--ledger", action="store_true", help=f"write a line to {LEDGER.name}")
     options = parser.parse_args(arguments)
@@ -357,15 +437,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     counts: Counter[str] = Counter()
     faults: dict[int, str] = {}
     batches = [range(at, min(at + BATCH, end)) for at in range(first, end, BATCH)]
-    with ProcessPoolExecutor(options.workers, multiprocessing.get_context("forkserver")) as pool:
-        results = pool.map(partial(batch, options.nodes, options.members), batches)
+    with closing(_results(batches, partial(batch, options.nodes, options.members), options.workers)) as results:
         for more, more_faults in results:
             counts += more
             for seed, fault in more_faults.items():
                 print(f"{seed}: {fault[:300]}", flush=True)
             faults.update(more_faults)
             if len(faults) >= options.stop_after:
-                pool.shutdown(cancel_futures=True)
                 break
     seconds = time.monotonic() - began
     print(f"{', '.join(f'{count} {name}' for name, count in counts.items())}, {seconds:.0f} s")
@@ -390,15 +468,19 @@ def show(schedule: Schedule, *, trace: bool = False) -> int:
 
 def write_ledger(seeds: str, counts: Counter[str], violations: int) -> None:
     """Add a line to the ledger."""
-    git = ["git", "-C", str(LEDGER.parent)]
-    commit = subprocess.run([*git, "rev-parse", "--short", "HEAD"], check=True, capture_output=True, text=True)
-    changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", ":/triocoro"], check=False).returncode
     if not LEDGER.exists():
         LEDGER.write_text("day,commit,seeds,schedules,commits,ballots,violations\n", encoding="ascii")
+    columns = ",".join(str(counts[column]) for column in ("schedules", "commits", "ballots"))
     with LEDGER.open("a", encoding="ascii") as ledger:
-        name = commit.stdout.strip() + "+" * changed
-        columns = ",".join(str(counts[column]) for column in ("schedules", "commits", "ballots"))
-        ledger.write(f"{time.strftime('%Y-%m-%d')},{name},{seeds},{columns},{violations}\n")
+        ledger.write(f"{time.strftime('%Y-%m-%d')},{tested_commit()},{seeds},{columns},{violations}\n")
+
+
+def tested_commit() -> str:
+    """The commit under test, with a + if there are uncommitted changes."""
+    git = ["git", "-C", str(HERE)]
+    commit = subprocess.run([*git, "rev-parse", "--short", "HEAD"], check=True, capture_output=True, text=True)
+    changes = [*git, "diff", "--quiet", "HEAD", "--", ":/", f":(exclude){LEDGER.name}"]
+    return commit.stdout.strip() + "+" * subprocess.run(changes, check=False).returncode
 
 
 if __name__ == "__main__":

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import pytest
+
 from recipes.bus import PRIMARY, RETAIN, Bus, Process, status
 from recipes.schedules import Schedule, run
 from triocoro.recipes._agreement import Agreement, State
@@ -49,6 +51,11 @@ def seats(bus: Bus, name: str) -> dict[int, int]:
     return {**agreement(bus, name).holding.configs[-1].seats}
 
 
+def nodes_in_the_way(bus: Bus, name: str) -> set[int]:
+    """The nodes that a member names when asked why nothing can be committed."""
+    return {int(number) for number in re.findall(r"\d+", str(agreement(bus, name).obstacle()))}
+
+
 def flow(bus: Bus, nodes: Sequence[int], *, readers: Sequence[str] | None = None) -> None:
     """Let messages flow among some nodes only, and only some processes read."""
     for _ in range(50):
@@ -79,7 +86,7 @@ def test_the_first_members_begin_a_log_only_together() -> None:
     bus.propose("1a")
     bus.drain()
     assert agreement(bus, "1a").state is State.OFFERING
-    assert "not on 3" in str(agreement(bus, "1a").obstacle())
+    assert nodes_in_the_way(bus, "1a") == {3}
     bus.start(3)
     bus.launch("3a")
     bus.move([1, 2, 3])
@@ -233,7 +240,9 @@ def test_a_rolling_restart_of_the_applications() -> None:
             bus.drain()
             bus.launch(name)
             settle(bus)
-            assert seats(bus, "1a") == {it.address.nodeid: it.agreement.incarnation for it in bus.processes.values() if it}
+            assert seats(bus, "1a") == {
+                it.address.nodeid: it.agreement.incarnation for it in bus.processes.values() if it
+            }
         assert len(bus.history.applied) == 3 * round_
     bus.move([1, 2])  # a majority of new ones
     bus.propose("1a")
@@ -420,7 +429,7 @@ def test_a_seat_whose_memory_is_lost_does_not_vote_until_the_log_says_so() -> No
     bus.propose("1a")
     flow(bus, [1, 3])
     assert agreement(bus, "1a").state is State.OFFERING
-    assert "missing: 2, 3" in str(agreement(bus, "1a").obstacle())
+    assert nodes_in_the_way(bus, "1a") == {2, 3}
     bus.move([1, 2, 3])
     settle(bus)
     assert applied(bus, "1a") == [b"2a#1:1", b"1a#1:1"]
@@ -438,7 +447,7 @@ def test_a_majority_that_has_lost_its_memory_stalls() -> None:
     bus.propose("1a")
     bus.drain()
     assert [agreement(bus, name).state for name in bus.names] == [State.OFFERING] * 3
-    assert "missing: 2, 3" in str(agreement(bus, "2a").obstacle())
+    assert nodes_in_the_way(bus, "2a") == {2, 3}
     assert applied(bus, "1a") == [b"1a#1:1"]
 
 
@@ -496,13 +505,13 @@ def test_late_news_of_quorum() -> None:
 
 FOUND = {
     "a joiner takes offers for its ballot that are void to all others": Schedule(
-        2, 1, True, [("start", 2), ("launch", "2a"), ("deliver", 2, 1), ("place", 2, 1)]
+        2, 1, protect=True, steps=[("start", 2), ("launch", "2a"), ("deliver", 2, 1), ("place", 2, 1)]
     ),
     "empty members begin another log before those that have one have offered": Schedule(
         2,
         2,
-        True,
-        [
+        protect=True,
+        steps=[
             ("start", 1),
             ("start", 2),
             ("launch", "1a"),
