@@ -76,6 +76,7 @@ PLACES = STUBS | {"README.md": "docs/index.md"}
 PATTERNS = {
     "Start": "start/*.md",
     "How-to": "howto/*.md",
+    "Recipes": "recipes/*.md",
     "Reference": "reference/*.md",
     "Explanation": "explanation/*.md",
 }

@@ -18,9 +18,10 @@ from sphinx.pycode import ModuleAnalyzer
 
 import triocoro
 import triocoro.lowlevel
+import triocoro.recipes
 import triocoro.testing
 
-MODULES = (triocoro, triocoro.lowlevel, triocoro.testing)
+MODULES = (triocoro, triocoro.lowlevel, triocoro.recipes, triocoro.testing)
 
 _CODE = re.compile(r"(?<![`:\w])`([^`\n]+)`(?![`_])")
 _OPTION = re.compile(r"(?<![\w`-])(--[a-z]+[\w=-]*|-x)(?![\w`])")

@@ -99,7 +99,7 @@ for interpreter in $pythons; do
     user=$folder/users/$(basename "$interpreter")
     empty "$user" "$interpreter"
     install "$user" "$wheel[pytest]"
-    "$user/bin/python" -W error -c 'import triocoro, triocoro.lowlevel, triocoro.testing'
+    "$user/bin/python" -W error -c 'import triocoro, triocoro.lowlevel, triocoro.recipes, triocoro.testing'
     "$user/bin/python" -m pytest -q -p no:cacheprovider --corosync=fake test_user.py
     missing=$("$user/bin/python" -c \
         'from triocoro.testing import missing_requirements; print("\n".join(missing_requirements()))')

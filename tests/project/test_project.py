@@ -79,7 +79,7 @@ def test_without_extension_a_real_connection_is_a_clear_error() -> None:
     assert "install a wheel for this platform; or a C compiler and Python's headers" in message
 
 
-@pytest.mark.parametrize("name", ["triocoro", "triocoro.testing", "triocoro.lowlevel"])
+@pytest.mark.parametrize("name", ["triocoro", "triocoro.testing", "triocoro.lowlevel", "triocoro.recipes"])
 def test_import_brings_no_corosync(name: str) -> None:
     python(f"import sys, {name}\nassert not [m for m in sys.modules if m.startswith('triocoro._corosync')]")
 

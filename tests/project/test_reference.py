@@ -7,11 +7,12 @@ from pathlib import Path
 
 import triocoro
 import triocoro.lowlevel
+import triocoro.recipes
 import triocoro.testing
 import triocoro.testing.models
 
 _FOLDER = Path(__file__).parents[2] / "docs/reference"
-_MODULES = (triocoro, triocoro.lowlevel, triocoro.testing, triocoro.testing.models)
+_MODULES = (triocoro, triocoro.lowlevel, triocoro.recipes, triocoro.testing, triocoro.testing.models)
 
 
 def documented() -> list[str]:

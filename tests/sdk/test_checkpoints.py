@@ -10,16 +10,17 @@ from typing import Any
 
 import pytest
 import trio
-from support.checkpoint_cases import checked, clusters, lowlevel, on_loop_only, on_worker, services
+from support.checkpoint_cases import checked, clusters, lowlevel, on_loop_only, on_worker, recipes, services
 
 import triocoro
 import triocoro.lowlevel
+import triocoro.recipes
 import triocoro.testing
 from triocoro.testing import Cluster, Node
 from triocoro.testing._fake.cluster import FakeNode
 from triocoro.testing._netns.node import NetnsNode
 
-_CASES = services.CASES | lowlevel.CASES | clusters.CASES
+_CASES = services.CASES | lowlevel.CASES | recipes.CASES | clusters.CASES
 
 
 _RUNS = Path(__file__).parents[2] / "docs/reference/runs.json"
@@ -68,6 +69,7 @@ def _public_async_functions() -> set[str]:
     for module, prefix in (
         (triocoro, ""),
         (triocoro.lowlevel, "lowlevel."),
+        (triocoro.recipes, "recipes."),
         (triocoro.testing, "testing."),
     ):
         public = _public(module)

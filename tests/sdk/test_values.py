@@ -19,6 +19,7 @@ from support import installed
 
 import triocoro
 import triocoro.lowlevel
+import triocoro.recipes
 import triocoro.testing.models
 from triocoro import (
     Address,
@@ -79,7 +80,8 @@ _FAILURES = [code for code in CsError if code is not CsError.OK]
 
 
 def _public(kind: type) -> list[type]:
-    return [value for value in vars(triocoro).values() if inspect.isclass(value) and issubclass(value, kind)]
+    values = (*vars(triocoro).values(), *vars(triocoro.recipes).values())
+    return [value for value in values if inspect.isclass(value) and issubclass(value, kind)]
 
 
 # -- errors ------------------------------------------------------------------------------------------------------------
@@ -311,6 +313,10 @@ _VALUES: list[attrs.AttrsInstance] = [
     triocoro.StreamStatistics(1, 2, 3, 4),
     triocoro.ServiceSpec(),
     triocoro.GroupStatistics(1, 2, 3, 4, 5, 6, triocoro.StreamStatistics(1, 2, 3, 4)),
+    triocoro.recipes.Request(_ADDRESS, b"x"),
+    triocoro.recipes.Answer(_ADDRESS, b"x"),
+    triocoro.recipes.Failure(_ADDRESS, "ValueError: x"),
+    triocoro.recipes.Unknown(_ADDRESS),
 ]
 
 
@@ -360,13 +366,13 @@ def test_payload_is_shown_whole_only_if_small(value: Message | MessageLost) -> N
 
 def test_public_names_show_their_public_path() -> None:
     shown = {"reached": triocoro}  # triocoro.testing exports it, too
-    for module in (triocoro.lowlevel, triocoro, triocoro.testing, triocoro.testing.models):
+    for module in (triocoro.lowlevel, triocoro, triocoro.recipes, triocoro.testing, triocoro.testing.models):
         for name, value in vars(module).items():
             if inspect.isclass(value) or (inspect.isfunction(value) and not name.startswith("_")):
                 assert value.__module__ == shown.get(name, module).__name__, name
 
 
-@pytest.mark.parametrize("module", [triocoro, triocoro.lowlevel, triocoro.testing])
+@pytest.mark.parametrize("module", [triocoro, triocoro.lowlevel, triocoro.recipes, triocoro.testing])
 def test_all_lists_what_is_public(module: ModuleType) -> None:
     seen = {name for name, value in vars(module).items() if name[0] != "_" and not inspect.ismodule(value)}
     assert seen == set(module.__all__) - {"__version__"}

@@ -6,11 +6,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 import triocoro
+import triocoro.recipes
 from triocoro.testing import Cluster
 
 OPENERS: Final[Mapping[str, Callable[[], Any]]] = {
     "group": lambda: triocoro.open_group("g"),
     "views": lambda: triocoro.open_views("views"),
+    "calls": lambda: triocoro.recipes.open_calls("calls"),
     "cpg": triocoro.open_cpg,
     "votequorum": triocoro.open_votequorum,
     "quorum": triocoro.open_quorum,

@@ -171,7 +171,9 @@ class Member(Generic[T]):
         self._waiting_bytes = 0
         self._under_way: dict[int, list[_Submission[T]]] = {}
         self.address = Address(0, 0)
+        self._views: Views | None = None
         self._to_send = trio.Event()
+        self._stuck: bytes | None = None  # a frame that had to wait
         self._changed = trio.lowlevel.ParkingLot()
         self._room = trio.lowlevel.ParkingLot()
 
@@ -290,12 +292,14 @@ class Member(Generic[T]):
                 async with session as views, trio.open_nursery() as nursery:
                     self.address = views.address
                     self.agreement.connected(views.address)
+                    self._views, self._stuck, self._to_send = views, None, trio.Event()
                     self.joined.set()
                     nursery.start_soon(self._send, views)
                     nursery.start_soon(self._look_after)
                     while True:
                         self._take(await views.receive_batch())
             finally:
+                self._views = None
                 self.agreement.disconnected()
                 self._react()
 
@@ -320,12 +324,14 @@ class Member(Generic[T]):
         self._react()
 
     async def _send(self, views: Views) -> None:
-        agreement = self.agreement
+        """Send what could not be sent at once."""
         while True:
             await self._to_send.wait()
+            while self._stuck is not None or self.agreement.outbox:
+                frame = self._stuck if self._stuck is not None else self.agreement.next_frame()
+                await views.send(frame)
+                self._stuck = None
             self._to_send = trio.Event()
-            while agreement.outbox:
-                await views.send(agreement.next_frame())
 
     async def _look_after(self) -> None:
         while True:
@@ -334,8 +340,16 @@ class Member(Generic[T]):
             self._react()
 
     def _send_soon(self) -> None:
-        if self.agreement.outbox:
-            self._to_send.set()
+        """Send without waiting, which is quicker; the task does the rest."""
+        while self._views is not None and self.agreement.outbox and not self._to_send.is_set():
+            frame = self.agreement.next_frame()
+            try:
+                self._views.send_nowait(frame)
+            except trio.WouldBlock:
+                self._stuck = frame
+                self._to_send.set()
+            except (trio.ClosedResourceError, triocoro.ConnectionLostError):
+                self._views = None
 
     def _react(self) -> None:
         """What follows from what the agreement has taken in."""
