@@ -4,7 +4,7 @@ Each workload starts an application on each node, and on the fake now and then a
 execute commands, or hold a lock, and are cancelled at random. Applications end and begin again, with their memory lost.
 A schedule of faults goes on beside that.
 
-A workload returns the violations that it has found. It raises if members do not come to terms once all is repaired.
+A workload returns the violations that it has found. It is one, too, if members do not come to terms once all is repaired.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from triocoro.recipes import (
     open_replica,
     open_safe_group,
 )
+from triocoro.recipes._agreement import Agreement
 from triocoro.testing import (
     Cluster,
     FakeCluster,
@@ -105,14 +106,13 @@ class World(Generic[RecipeT]):
     present: dict[int, RecipeT] = attrs.field(factory=dict[int, RecipeT])
     _scopes: dict[int, trio.CancelScope] = attrs.field(factory=dict[int, trio.CancelScope])
     _lives: Counter[int] = attrs.field(factory=Counter[int])
-    _quiet: trio.Event = attrs.field(factory=trio.Event)
-    _ending: bool = False
+    stalled: list[str] = attrs.field(factory=list[str])
+    """The members that did not come to terms."""
 
     async def run(self, schedule: FaultSchedule, patience: float) -> None:
         """Run all, until the schedule is over and all members are in the primary component again.
 
-        Raises:
-            TooSlowError: they are not, after that many seconds.
+        If they are not, after so many seconds, `stalled` tells.
         """
         async with trio.open_nursery() as nursery:
             for node in self.cluster.nodes.values():
@@ -122,14 +122,22 @@ class World(Generic[RecipeT]):
                 if isinstance(self.cluster, FakeCluster):
                     troubles.start_soon(self._second_applications)
                 await over.wait()
-                self._quiet.set()
                 troubles.cancel_scope.cancel()
             if not self.reckless:
-                with trio.fail_after(patience):
+                with trio.move_on_after(patience) as scope:
                     while not self._all_primary():
-                        await trio.sleep(0.01)
-            self._ending = True
+                        await trio.sleep(0.05)
+                if scope.cancelled_caught and not self._memory_is_lost():
+                    self.stalled = [f"STALL: {recipe!r}" for recipe in self.present.values()]
             nursery.cancel_scope.cancel()
+
+    def _memory_is_lost(self) -> bool:
+        """Whether no majority of those that vote lives: then only an operator can help."""
+        agreements = [agreement_of(recipe) for recipe in self.present.values()]
+        alive = {agreement.incarnation for agreement in agreements}
+        return any(
+            not config.majority(alive.__contains__) for agreement in agreements for config in agreement.known_configs()
+        )
 
     def _all_primary(self) -> bool:
         return self.present.keys() == self.cluster.nodes.keys() and all(map(self.is_primary, self.present.values()))
@@ -268,7 +276,7 @@ async def safe_group(cluster: Cluster, chance: random.Random, seconds: float, pa
             sent = Sent(f"{name} {number}".encode(), committed_before=log.acknowledged)
             log.sent.append(sent)
             await perhaps_cancelled(chance, lambda sent=sent: one(group, sent))  # type: ignore[misc]
-            await trio.sleep(chance.expovariate(50))
+            await trio.sleep(chance.expovariate(15))
 
     async def one(group: SafeGroup, sent: Sent) -> None:
         try:
@@ -292,7 +300,7 @@ async def safe_group(cluster: Cluster, chance: random.Random, seconds: float, pa
         reckless=chance.random() < 0.1,
     )
     await world.run(faults(cluster, chance, seconds), patience)
-    return log.violations()
+    return world.stalled + log.violations()
 
 
 # -- replicas ----------------------------------------------------------------------------------------------------------
@@ -306,7 +314,7 @@ async def replica(cluster: Cluster, chance: random.Random, seconds: float, patie
     async def client(member: Replica[Map], name: str) -> None:
         while True:
             await perhaps_cancelled(chance, lambda: one(member, name))
-            await trio.sleep(chance.expovariate(50))
+            await trio.sleep(chance.expovariate(15))
 
     async def one(member: Replica[Map], name: str) -> None:
         key = chance.choice("xyz")
@@ -340,7 +348,7 @@ async def replica(cluster: Cluster, chance: random.Random, seconds: float, patie
         reckless=chance.random() < 0.1,
     )
     await world.run(faults(cluster, chance, seconds), patience)
-    return [str(violation) for violation in check_linearizable(history.operations(), models.Map())]
+    return world.stalled + [str(violation) for violation in check_linearizable(history.operations(), models.Map())]
 
 
 # -- locks -------------------------------------------------------------------------------------------------------------
@@ -403,7 +411,13 @@ async def lock(cluster: Cluster, chance: random.Random, seconds: float, patience
         reckless=chance.random() < 0.1,
     )
     await world.run(faults(cluster, chance, seconds), patience)
-    return register.found
+    return world.stalled + register.found
+
+
+def agreement_of(recipe: Any) -> Agreement:
+    """The agreement of a member: what no user can see."""
+    found: Agreement = (recipe._candidate.member if isinstance(recipe, Lock) else recipe._member).agreement
+    return found
 
 
 Workload = Callable[[Cluster, random.Random, float, float], Awaitable[list[str]]]
