@@ -98,6 +98,8 @@ class World(Generic[RecipeT]):
     opener: Opener[RecipeT]
     client: Client[RecipeT]
     is_primary: Callable[[RecipeT], bool]
+    is_over: Callable[[], bool] = lambda: True
+    """Called when all is repaired and all members are ready; whether the clients have done what they must still do."""
     clients: int = 2
     restarts: float = 0.5
     """How many applications end in a second."""
@@ -125,7 +127,7 @@ class World(Generic[RecipeT]):
                 troubles.cancel_scope.cancel()
             if not self.reckless:
                 with trio.move_on_after(patience) as scope:
-                    while not self._all_primary():
+                    while not (self._all_primary() and self.is_over()):
                         await trio.sleep(0.05)
                 if scope.cancelled_caught and not self._memory_is_lost():
                     self.stalled = [f"STALL: {recipe!r}" for recipe in self.present.values()]
@@ -139,6 +141,10 @@ class World(Generic[RecipeT]):
             not config.majority(alive.__contains__) for agreement in agreements for config in agreement.known_configs()
         )
 
+    def name_of(self, nodeid: int) -> str:
+        """The name of the present application of a node."""
+        return f"{nodeid}.{self._lives[nodeid]}"
+
     def _all_primary(self) -> bool:
         return self.present.keys() == self.cluster.nodes.keys() and all(map(self.is_primary, self.present.values()))
 
@@ -148,7 +154,7 @@ class World(Generic[RecipeT]):
             self._lives[node.nodeid] += 1
             with trio.CancelScope() as scope, suppress(triocoro.CorosyncError):
                 self._scopes[node.nodeid] = scope
-                await self._application(node, f"{node.nodeid}.{self._lives[node.nodeid]}", node.nodeid)
+                await self._application(node, self.name_of(node.nodeid), node.nodeid)
             self.present.pop(node.nodeid, None)
             await trio.sleep(self.chance.expovariate(10))
 
@@ -214,6 +220,11 @@ class Sent:
     """The greatest index of those that had been acknowledged when it was sent."""
 
 
+def index_of(event: SafeEvent) -> int:
+    """The index up to which a member knows the log."""
+    return event.last if isinstance(event, Missed) else event.commit.index
+
+
 @attrs.define
 class Log:
     """What members of a safe group were told."""
@@ -222,19 +233,21 @@ class Log:
     received: dict[str, list[SafeEvent]] = attrs.field(factory=dict[str, list[SafeEvent]])
     acknowledged: int = 0
 
-    def violations(self) -> list[str]:
-        """Where they contradict each other."""
+    def violations(self, *, all_received: bool) -> list[str]:
+        """Where they contradict each other.
+
+        Args:
+            all_received: whether a member must have received all that was acknowledged.
+        """
         found: list[str] = []
         entries: dict[int, tuple[bytes, Commit, str]] = {}
         for name, events in self.received.items():
             index = 0
             for event in events:
-                first, last = (
-                    (event.first, event.last) if isinstance(event, Missed) else (event.commit.index, event.commit.index)
-                )
-                if first != index + 1 or last < first:
+                first = event.first if isinstance(event, Missed) else event.commit.index
+                if first != index + 1 or index_of(event) < first:
                     found.append(f"{name} received {event} after {index}")
-                index = last
+                index = index_of(event)
                 if isinstance(event, Delivery):
                     payload, commit, other = entries.setdefault(index, (event.payload, event.commit, name))
                     if (payload, commit) != (event.payload, event.commit):
@@ -249,7 +262,7 @@ class Log:
                     found.append(f"{sent} is {entries[index]} in the log")
                 elif index not in entries and times[sent.payload]:
                     found.append(f"{sent} is elsewhere in the log")
-                if index > top and self.received:
+                if index > top and all_received:
                     found.append(f"{sent} is lost: nothing after {top} was received")
                 if index <= sent.committed_before:
                     found.append(f"{sent} is before one that was acknowledged earlier")
@@ -261,11 +274,17 @@ class Log:
 async def safe_group(cluster: Cluster, chance: random.Random, seconds: float, patience: float) -> list[str]:
     """Members agree on the log, a commit is for ever, and nothing comes twice."""
     log = Log()
-    readers: dict[int, list[SafeEvent]] = {}
+    over = False
+
+    def is_over() -> bool:
+        """Stop sending, and see whether all have received all."""
+        nonlocal over
+        over = True
+        lasts = [log.received[name][-1:] for name in map(world.name_of, world.present)]
+        return all(last and index_of(last[0]) >= log.acknowledged for last in lasts)
 
     async def receive(group: SafeGroup, name: str) -> None:
         events = log.received.setdefault(name.rpartition(".")[0], [])
-        readers[id(group)] = events
         async for event in group:
             events.append(event)
 
@@ -277,6 +296,8 @@ async def safe_group(cluster: Cluster, chance: random.Random, seconds: float, pa
             log.sent.append(sent)
             await perhaps_cancelled(chance, lambda sent=sent: one(group, sent))  # type: ignore[misc]
             await trio.sleep(chance.expovariate(15))
+            if over:
+                return
 
     async def one(group: SafeGroup, sent: Sent) -> None:
         try:
@@ -296,11 +317,12 @@ async def safe_group(cluster: Cluster, chance: random.Random, seconds: float, pa
         lambda endpoint: open_safe_group("log", endpoint=endpoint),
         client,
         lambda group: group.primary,
+        is_over,
         clients=3,
         reckless=chance.random() < 0.1,
     )
     await world.run(faults(cluster, chance, seconds), patience)
-    return world.stalled + log.violations()
+    return world.stalled + log.violations(all_received=not world.reckless and not world.stalled)
 
 
 # -- replicas ----------------------------------------------------------------------------------------------------------
