@@ -137,7 +137,7 @@ async def test_a_cluster_of_one_node(corosync: Node) -> None:
 async def test_without_a_majority_a_member_refuses_and_says_who_is_missing(corosync_cluster: Cluster) -> None:
     async with open_safe_group("log", endpoint=corosync_cluster[2]) as group:
         await poll(lambda: "not connected" not in obstacle(group))
-        with pytest.raises(NotPrimaryError, match="log on node 2: no majority: .* on the nodes 1, 3") as caught:
+        with pytest.raises(NotPrimaryError, match="log on node 2: no majority: .* on nodes 1 and 3") as caught:
             await group.send(b"x")
         assert isinstance(caught.value, NotCommittedError)
         assert not group.primary
@@ -157,7 +157,7 @@ async def test_a_majority_goes_on_and_the_minority_refuses(corosync_cluster: Clu
         await corosync_cluster.isolate(3)
         await send_until_committed(first, b"while")
         await poll(lambda: not third.primary)
-        with pytest.raises(NotPrimaryError, match="nodes 1, 2"):
+        with pytest.raises(NotPrimaryError, match="nodes 1 and 2"):
             await third.send(b"never")
         await corosync_cluster.heal()
         await third.wait_primary()
@@ -206,7 +206,7 @@ async def test_of_two_and_three_the_three_go_on(corosync_cluster: Cluster) -> No
         await corosync_cluster.partition({1, 2}, {3, 4, 5})
         await send_until_committed(groups[4], b"while")
         await poll(lambda: not groups[0].primary)
-        with pytest.raises(NotPrimaryError, match="nodes 3, 4, 5"):
+        with pytest.raises(NotPrimaryError, match="nodes 3, 4 and 5"):
             await groups[0].send(b"never")
         await corosync_cluster.partition({1, 2, 3}, {4, 5})
         await send_until_committed(groups[0], b"others")
@@ -544,7 +544,7 @@ async def test_votes_count(corosync_cluster: Cluster) -> None:
         await corosync_cluster.isolate(1)
         await send_until_committed(first, b"alone")  # three of five votes
         await poll(lambda: not second.primary)
-        with pytest.raises(NotPrimaryError, match="nodes? 1"):
+        with pytest.raises(NotPrimaryError, match="node 1"):
             await third.send(b"never")
 
 
@@ -554,7 +554,7 @@ async def test_a_node_without_a_vote_takes_part(corosync_cluster: Cluster) -> No
         await third.send(b"x")
         await corosync_cluster[1].kill()
         await poll(lambda: not third.primary)
-        with pytest.raises(NotPrimaryError, match="nodes? 1"):
+        with pytest.raises(NotPrimaryError, match="node 1"):
             await third.send(b"never")
 
 
@@ -574,7 +574,7 @@ async def test_members_that_were_started_with_other_nodes_do_not_begin(corosync_
 
 @pytest.mark.parametrize("nodes", [[], {}, [0], [-1], {1: 0}, {1: -1}])
 async def test_an_electorate_that_cannot_be_is_refused(corosync: Node, nodes: Any) -> None:
-    with pytest.raises(ValueError, match="all of them positive"):
+    with pytest.raises(ValueError, match="at least one node|from 1 to"):
         async with open_safe_group("log", nodes=nodes, endpoint=corosync):
             pass
 
@@ -648,7 +648,9 @@ async def test_without_a_node_list_nodes_must_be_given(corosync: Node, monkeypat
 
 
 @pytest.mark.corosync_fake_only(reason="on real nodes, a process can be in a group once")
-async def test_messages_of_strangers_are_ignored(corosync_cluster: FakeCluster, caplog: pytest.LogCaptureFixture) -> None:
+async def test_messages_of_strangers_are_ignored(
+    corosync_cluster: FakeCluster, caplog: pytest.LogCaptureFixture
+) -> None:
     import triocoro
 
     async with AsyncExitStack() as stack:
