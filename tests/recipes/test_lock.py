@@ -108,11 +108,10 @@ async def test_first_come_first_served(corosync_cluster: Cluster) -> None:
     room = Room()
     async with AsyncExitStack() as stack:
         found = await locks(stack, corosync_cluster)
-        async with trio.open_nursery() as nursery:
-            async with found[0].hold():
-                for number, lock in enumerate([found[1], found[2], found[0], found[1]]):
-                    nursery.start_soon(room.stay, lock, f"{number}")
-                    await poll(lambda number=number: waiting(found[0]) == number + 1)  # type: ignore[misc]
+        async with trio.open_nursery() as nursery, found[0].hold():
+            for number, lock in enumerate([found[1], found[2], found[0], found[1]]):
+                nursery.start_soon(room.stay, lock, f"{number}")
+                await poll(lambda number=number: waiting(found[0]) == number + 1)  # type: ignore[misc]
     assert [stay.name for stay in room.stays] == ["0", "1", "2", "3"]
 
 
@@ -175,14 +174,13 @@ async def test_one_who_stops_waiting_is_no_longer_in_the_queue(corosync_cluster:
 async def test_a_lease_is_renewed_while_the_block_runs(corosync_cluster: Cluster) -> None:
     async with AsyncExitStack() as stack:
         first, second, _ = await locks(stack, corosync_cluster)
-        async with trio.open_nursery() as nursery:
-            async with first.hold() as held:
-                assert 0 < held.remaining() <= DELAY
-                nursery.start_soon(Room().stay, second, "second")
-                for _ in range(10):
-                    await trio.sleep(DELAY / 4)
-                    held.check()
-                    assert held.remaining() > DELAY / 2
+        async with trio.open_nursery() as nursery, first.hold() as held:
+            assert 0 < held.remaining() <= DELAY
+            nursery.start_soon(Room().stay, second, "second")
+            for _ in range(10):
+                await trio.sleep(DELAY / 4)
+                held.check()
+                assert held.remaining() > DELAY / 2
         with pytest.raises(LeaseLostError):
             held.check()
         assert held.remaining() == 0

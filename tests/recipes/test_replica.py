@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 import trio
+import trio.lowlevel
 from support.applications import Application, applications, poll
 from support.machines import Map, command
 from support.proxy import FaultyEndpoint
 
-from triocoro.recipes._frames import AskSnapshot
 from triocoro.recipes import CommandFailedError, NotPrimaryError, Replica, UncertainError, open_replica
+from triocoro.recipes._frames import AskSnapshot
 from triocoro.testing import Cluster, Node
 
 pytestmark = pytest.mark.deadline(15)
@@ -192,7 +193,7 @@ async def test_a_joiner_gets_the_state_while_commands_go_on(corosync_cluster: Cl
             await put(replica, "x", written)
             await put(replica, f"{written}", written)
             written += 1
-            await trio.sleep(0)
+            await trio.lowlevel.checkpoint()
 
     async with applications() as nursery:
         members = [
@@ -398,8 +399,7 @@ async def test_an_error_of_snapshot_comes_out_of_the_block_of_the_one_whose_it_i
         with pytest.raises(BaseExceptionGroup) as caught:
             async with trio.open_nursery() as holders:
                 members = [
-                    await Application.begin(holders, opener(node, Unable()))
-                    for node in corosync_cluster.nodes.values()
+                    await Application.begin(holders, opener(node, Unable())) for node in corosync_cluster.nodes.values()
                 ]
                 await put(members[0].recipe, "x", 1)
                 await members[2].end()
@@ -430,7 +430,9 @@ async def test_a_result_that_is_not_bytes_is_an_error_of_the_command(corosync_cl
 
 
 @pytest.mark.parametrize("payload", ["text", None, 5, [1], object()])
-async def test_a_command_of_a_wrong_type_is_refused_before_anything_is_sent(corosync_cluster: Cluster, payload: Any) -> None:
+async def test_a_command_of_a_wrong_type_is_refused_before_anything_is_sent(
+    corosync_cluster: Cluster, payload: Any
+) -> None:
     async with AsyncExitStack() as stack:
         first, *_ = await replicas(stack, corosync_cluster)
         with pytest.raises(TypeError):

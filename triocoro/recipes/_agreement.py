@@ -209,10 +209,11 @@ class Agreement:
             the number of the entry; `None` if members on a majority of the new electorate are not there.
         """
         config = self.holding.configs[-1]
-        seats = {node: it for node, it in config.seats.items() if node in votes and it in self.acks}
-        for address in sorted(self.who):
-            if address.nodeid in votes and self.who[address] in self.acks:
-                seats.setdefault(address.nodeid, self.who[address])
+        here = {address: self.who[address] for address in sorted(self.members) if self.who.get(address) in self.acks}
+        seats = {node: it for node, it in config.seats.items() if node in votes and it in here.values()}
+        for address, incarnation in here.items():
+            if address.nodeid in votes:
+                seats.setdefault(address.nodeid, incarnation)
         config = attrs.evolve(config, votes=votes, seats=seats)
         return self._propose(Kind.CONFIG, config.encode()) if config.majority_of_nodes(seats) else None
 

@@ -28,8 +28,8 @@ _SILENCE: Final = ("runtime.config.totem.token", "runtime.config.totem.consensus
 _SYNC: Final = 0.2  # seconds in which the services synchronise after a ring has formed
 
 _REQUEST, _RELEASE, _RENEW, _EXPIRE = b"q", b"l", b"n", b"x"
-_CLOCK = struct.Struct(">Q")
-_CLIENT = struct.Struct(">QQII")
+_CLOCK = struct.Struct(">Q")  # the wall clock in milliseconds
+_CLIENT = struct.Struct(">QQIId")
 _INDEX = struct.Struct(">Q")
 _TOKEN = struct.Struct(">QQ")
 
@@ -57,14 +57,16 @@ class _Client:
     number: int
     address: Address = attrs.field(eq=False)
     """Of its member, when it asked."""
+    lock_delay: float = attrs.field(eq=False)
+    """For how long its lease lasts."""
 
     def encode(self) -> bytes:
-        return _CLIENT.pack(self.incarnation, self.number, self.address.nodeid, self.address.pid)
+        return _CLIENT.pack(self.incarnation, self.number, self.address.nodeid, self.address.pid, self.lock_delay)
 
     @classmethod
     def decode(cls, data: bytes) -> _Client:
-        incarnation, number, nodeid, pid = _CLIENT.unpack_from(data)
-        return cls(incarnation, number, Address(nodeid, pid))
+        incarnation, number, nodeid, pid, lock_delay = _CLIENT.unpack_from(data)
+        return cls(incarnation, number, Address(nodeid, pid), lock_delay)
 
 
 def _message(kind: bytes, client: _Client) -> bytes:
@@ -205,8 +207,10 @@ class _Candidate:
         while True:
             await self.member.wait(lambda: queue.holder is not None and self.member.primary)
             holder, renewed = queue.holder, queue.renewed
-            await trio.sleep(max(0.0, queue.seen + self._lock_delay - trio.current_time()))
-            if holder is not None and (holder, renewed) == (queue.holder, queue.renewed):
+            if holder is None:
+                continue
+            await trio.sleep(max(0.0, queue.seen + holder.lock_delay - trio.current_time()))
+            if (holder, renewed) == (queue.holder, queue.renewed):
                 with suppress(NotPrimaryError, UncertainError):
                     await self.member.submit(_message(_EXPIRE, holder) + _INDEX.pack(renewed))
 
@@ -214,7 +218,8 @@ class _Candidate:
     async def holding(self) -> AsyncGenerator[Held, None]:  # noqa: ASYNC910 - the beginning is one
         """Wait for the lock. The block is cancelled when it may be lost; the end then does not raise."""
         self._numbers += 1
-        client = _Client(self.member.agreement.incarnation, self._numbers, self.member.address)
+        incarnation, address = self.member.agreement.incarnation, self.member.address
+        client = _Client(incarnation, self._numbers, address, self._lock_delay)
         lease = _Lease(self._lock_delay * (1 - DRIFT))
         try:
             token = await self._granted(client, lease)
@@ -412,7 +417,7 @@ async def open_lock(
     Args:
         name: of the group, which is this lock's alone.
         lock_delay: the seconds after which a holder that has not renewed its lease has lost it; by default, twice
-            `shortest_lock_delay`. The same for all members.
+            `shortest_lock_delay`. Members may have different ones: that of the holder counts.
         nodes: the electorate: votes by node, or nodes with a vote each; by default, the node list of corosync.conf with
             its `quorum_votes`. It counts only where a log begins.
         endpoint: the daemon to connect to, or a node of a test cluster; by default the default endpoint.
@@ -456,7 +461,7 @@ async def open_leadership(
     Args:
         name: of the group, which is this lock's alone.
         lock_delay: the seconds after which a holder that has not renewed its lease has lost it; by default, twice
-            `shortest_lock_delay`. The same for all members.
+            `shortest_lock_delay`. Members may have different ones: that of the holder counts.
         nodes: the electorate: votes by node, or nodes with a vote each; by default, the node list of corosync.conf with
             its `quorum_votes`. It counts only where a log begins.
         endpoint: the daemon to connect to, or a node of a test cluster; by default the default endpoint.

@@ -6,7 +6,7 @@ import struct
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
-from typing import Generic, Protocol, TypeVar, final
+from typing import Generic, Protocol, TypeVar, cast, final
 
 import attrs
 
@@ -16,7 +16,7 @@ from ._block import running_beside
 from ._electorate import electorate
 from ._errors import CommandFailedError, NotPrimaryError, UncertainError
 from ._member import Delivery, Member, Status
-from ._validate import checked_nodes, checked_payload
+from ._validate import checked_bytes, checked_nodes, checked_payload
 
 R = TypeVar("R")
 
@@ -88,7 +88,7 @@ class _Application(Generic[M]):
 
     def _run(self, command: bytes) -> _Outcome:
         try:
-            return _Outcome(bytes(self.machine.apply(command)))
+            return _Outcome(checked_bytes(self.machine.apply(command), "the result of apply"))
         except Exception as exc:  # noqa: BLE001 - a result like any other
             return _Outcome(f"{type(exc).__name__}: {exc}".encode(), failed=True)
 
@@ -268,6 +268,10 @@ async def open_replica(
 
     Source: cpg_overview(3).
     """
+    given = cast("object", machine)
+    for method in ("apply", "snapshot", "restore"):
+        if isinstance(given, type) or not callable(getattr(given, method, None)):
+            raise TypeError(f"expected a machine with the methods apply, snapshot and restore, not {given!r}")
     votes = await electorate(nodes, endpoint)
     member: Member[_Outcome | None] = Member(name, votes, _Application(machine), endpoint)
     async with running_beside(member.run):

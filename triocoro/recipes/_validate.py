@@ -10,6 +10,17 @@ MAX_PAYLOAD: Final = 512 * 1024
 _MOST: Final = 2**32 - 1
 
 
+def checked_bytes(given: object, what: str) -> bytes:
+    """The bytes of a bytes-like object, which nothing changes later.
+
+    Raises:
+        TypeError: it is no such object.
+    """
+    if not isinstance(given, (bytes, bytearray, memoryview)):
+        raise TypeError(f"expected bytes, a bytearray or a memoryview as {what}, not {given!r}")
+    return bytes(cast("bytes", given))
+
+
 def checked_payload(payload: object) -> bytes:
     """The bytes of a payload, which nothing changes later.
 
@@ -17,9 +28,7 @@ def checked_payload(payload: object) -> bytes:
         TypeError: it is no bytes-like object.
         ValueError: it has more than 512 KiB.
     """
-    if not isinstance(payload, (bytes, bytearray, memoryview)):
-        raise TypeError(f"expected bytes, a bytearray or a memoryview, not {payload!r}")
-    data = bytes(cast("bytes", payload))
+    data = checked_bytes(payload, "a payload")
     if len(data) > MAX_PAYLOAD:
         raise ValueError(f"a message of {len(data):,} bytes; the largest has {MAX_PAYLOAD:,}")
     return data
