@@ -40,7 +40,7 @@ class Nothing:
         self._size = size
         self.received = 0
 
-    def apply(self, command: bytes) -> bytes:
+    def apply(self, _command: bytes) -> bytes:
         """Count."""
         return b""
 

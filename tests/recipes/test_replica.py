@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from functools import partial
@@ -18,6 +19,9 @@ from support.proxy import FaultyEndpoint
 from triocoro.recipes import CommandFailedError, NotPrimaryError, Replica, UncertainError, open_replica
 from triocoro.recipes._frames import AskSnapshot
 from triocoro.testing import Cluster, Node
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import BaseExceptionGroup
 
 pytestmark = pytest.mark.deadline(15)
 
@@ -47,9 +51,9 @@ async def put(replica: Replica[Map], key: str, value: object) -> None:
         await replica.wait_primary()
         try:
             await replica.execute(command("put", key, value))
-            return
         except (NotPrimaryError, UncertainError):
-            pass
+            continue
+        return
 
 
 # -- all is well -------------------------------------------------------------------------------------------------------

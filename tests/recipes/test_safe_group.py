@@ -137,7 +137,7 @@ async def test_a_cluster_of_one_node(corosync: Node) -> None:
 async def test_without_a_majority_a_member_refuses_and_says_who_is_missing(corosync_cluster: Cluster) -> None:
     async with open_safe_group("log", endpoint=corosync_cluster[2]) as group:
         await poll(lambda: "not connected" not in obstacle(group))
-        with pytest.raises(NotPrimaryError, match="log on node 2: no majority: .* on nodes 1 and 3") as caught:
+        with pytest.raises(NotPrimaryError, match=r"log on node 2: no majority: .* on nodes 1 and 3") as caught:
             await group.send(b"x")
         assert isinstance(caught.value, NotCommittedError)
         assert not group.primary
@@ -263,7 +263,8 @@ async def test_the_daemon_dies_while_a_message_is_under_way(corosync_cluster: Cl
     async with AsyncExitStack() as stack:
         (first,) = [await stack.enter_async_context(opener(corosync_cluster[1])())]
         second, third = [
-            await stack.enter_async_context(open_safe_group("log", endpoint=endpoint)) for endpoint in endpoints.values()
+            await stack.enter_async_context(open_safe_group("log", endpoint=endpoint))
+            for endpoint in endpoints.values()
         ]
         for group in (first, second, third):
             await group.wait_primary()
@@ -434,7 +435,7 @@ async def test_a_cancelled_send_commits_the_message_once_or_not_at_all(corosync_
         log = [b""]
         while log[-1] != b"last":
             log += await payloads(second, 1)
-        assert log == sorted(set(log[:-1]), key=lambda it: int(it or -1)) + [b"last"]
+        assert log == [*sorted(set(log[:-1]), key=lambda it: int(it or -1)), b"last"]
 
 
 async def test_a_cancelled_send_that_still_waits_for_its_turn_is_never_sent(corosync_cluster: Cluster) -> None:
@@ -557,7 +558,7 @@ async def test_votes_count(corosync_cluster: Cluster) -> None:
         await corosync_cluster.isolate(1)
         await send_until_committed(first, b"alone")  # three of five votes
         await poll(lambda: not second.primary)
-        with pytest.raises(NotPrimaryError, match="nodes? 1"):
+        with pytest.raises(NotPrimaryError, match=r"nodes? 1"):
             await third.send(b"never")
 
 
@@ -567,7 +568,7 @@ async def test_a_node_without_a_vote_takes_part(corosync_cluster: Cluster) -> No
         await third.send(b"x")
         await corosync_cluster[1].kill()
         await poll(lambda: not third.primary)
-        with pytest.raises(NotPrimaryError, match="nodes? 1"):
+        with pytest.raises(NotPrimaryError, match=r"nodes? 1"):
             await third.send(b"never")
 
 
@@ -661,7 +662,9 @@ async def test_without_a_node_list_nodes_must_be_given(corosync: Node, monkeypat
 
 
 @pytest.mark.corosync_fake_only(reason="on real nodes, a process can be in a group once")
-async def test_messages_of_strangers_are_ignored(corosync_cluster: FakeCluster, caplog: pytest.LogCaptureFixture) -> None:
+async def test_messages_of_strangers_are_ignored(
+    corosync_cluster: FakeCluster, caplog: pytest.LogCaptureFixture
+) -> None:
     import triocoro
 
     async with AsyncExitStack() as stack:

@@ -1,4 +1,4 @@
-"""Many runs of the workloads of recipes, with a line in a ledger for each batch: `python -m support.recipe_runs --help`.
+"""Many runs of the workloads of recipes, with a line in a ledger for each batch; `--help` has the options.
 
 A violation, or a run whose members do not come to terms, prints its seed, which repeats it on the fake:
 
