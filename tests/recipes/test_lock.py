@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
 from typing import Any
 
@@ -29,7 +30,7 @@ DELAY = 2.0
 """The lock_delay: as short as the token timeout of the tests allows."""
 
 
-def opener(node: Node, name: str = "lock") -> partial[Any]:
+def opener(node: Node, name: str = "lock") -> Callable[[], AbstractAsyncContextManager[Lock]]:
     return partial(open_lock, name, lock_delay=DELAY, endpoint=node)
 
 
@@ -389,9 +390,9 @@ async def test_a_lock_delay_that_is_too_short_is_refused(corosync: Node) -> None
     assert 1.5 < shortest < DELAY  # token 0.5, consensus 0.6, sync 0.2 s, and a renewal
     for opened in (open_lock, open_leadership):
         with pytest.raises(ValueError, match=f"at least {shortest:.3f} s"):
-            async with opened("lock", lock_delay=shortest - 0.001, endpoint=corosync):  # type: ignore[operator]
+            async with opened("lock", lock_delay=shortest - 0.001, endpoint=corosync):
                 pass
-        async with opened("lock", lock_delay=shortest, endpoint=corosync):  # type: ignore[operator]
+        async with opened("lock", lock_delay=shortest, endpoint=corosync):
             pass
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Iterable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
 from typing import Any
 
 import pytest
 import trio
 import trio.lowlevel
-from support.applications import Application, applications, poll
+from support.applications import Application, applications, no_longer_primary
 from support.machines import Map, command
 from support.proxy import FaultyEndpoint
 
@@ -37,7 +37,7 @@ async def replicas(stack: AsyncExitStack, cluster: Cluster, *nodeids: int, **arg
     return found
 
 
-def opener(node: Node, machine: Map | None = None) -> partial[Any]:
+def opener(node: Node, machine: Map | None = None) -> Callable[[], AbstractAsyncContextManager[Replica[Map]]]:
     return partial(open_replica, "store", Map() if machine is None else machine, endpoint=node)
 
 
@@ -255,7 +255,7 @@ async def test_a_member_that_comes_back_from_a_minority_has_what_the_others_have
         await put(first, "x", "before")
         await corosync_cluster.isolate(1)
         await put(second, "x", "while")
-        await poll(lambda: not first.primary)
+        await no_longer_primary(first)
         with pytest.raises(NotPrimaryError, match="no majority"):
             await first.execute(command("put", "x", "never"))
         with pytest.raises(NotPrimaryError, match="no majority"):
@@ -304,7 +304,7 @@ async def test_all_daemons_restart_and_the_state_stays(corosync_cluster: Cluster
         for node in corosync_cluster.nodes.values():
             await node.kill()
         for replica in found:
-            await poll(lambda replica=replica: not replica.primary)  # type: ignore[misc]
+            await no_longer_primary(replica)
         for node in corosync_cluster.nodes.values():
             await node.start()
         for replica in found:

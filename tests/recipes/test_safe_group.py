@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
 from typing import Any
 
 import pytest
 import trio
-from support.applications import Application, applications, payloads, poll, send_until_committed
+from support.applications import (
+    Application,
+    applications,
+    no_longer_primary,
+    payloads,
+    poll,
+    send_until_committed,
+)
 from support.proxy import FaultyEndpoint
 
 from triocoro import SlowConsumerError
@@ -28,7 +36,7 @@ from triocoro.testing import Cluster, FakeCluster, Node
 pytestmark = pytest.mark.deadline(15)
 
 
-def opener(node: Node, **arguments: Any) -> partial[Any]:
+def opener(node: Node, **arguments: Any) -> Callable[[], AbstractAsyncContextManager[SafeGroup]]:
     return partial(open_safe_group, "log", endpoint=node, **arguments)
 
 
@@ -156,7 +164,7 @@ async def test_a_majority_goes_on_and_the_minority_refuses(corosync_cluster: Clu
         await first.send(b"before")
         await corosync_cluster.isolate(3)
         await send_until_committed(first, b"while")
-        await poll(lambda: not third.primary)
+        await no_longer_primary(third)
         with pytest.raises(NotPrimaryError, match="nodes 1 and 2"):
             await third.send(b"never")
         await corosync_cluster.heal()
@@ -205,12 +213,12 @@ async def test_of_two_and_three_the_three_go_on(corosync_cluster: Cluster) -> No
         await groups[0].send(b"before")
         await corosync_cluster.partition({1, 2}, {3, 4, 5})
         await send_until_committed(groups[4], b"while")
-        await poll(lambda: not groups[0].primary)
+        await no_longer_primary(groups[0])
         with pytest.raises(NotPrimaryError, match="nodes 3, 4 and 5"):
             await groups[0].send(b"never")
         await corosync_cluster.partition({1, 2, 3}, {4, 5})
         await send_until_committed(groups[0], b"others")
-        await poll(lambda: not groups[4].primary)
+        await no_longer_primary(groups[4])
         await corosync_cluster.heal()
         await send_until_committed(groups[4], b"after")
         for group in groups:
@@ -224,7 +232,7 @@ async def test_three_sides_without_a_majority_commit_nothing_and_merge(corosync_
         await groups[0].send(b"before")
         await corosync_cluster.partition({1, 2}, {3, 4}, {5})
         for group in groups:
-            await poll(lambda group=group: not group.primary)  # type: ignore[misc]
+            await no_longer_primary(group)
             with pytest.raises(NotPrimaryError):
                 await group.send(b"never")
         await corosync_cluster.heal()
@@ -316,7 +324,7 @@ async def test_all_daemons_restart_while_the_applications_live(corosync_cluster:
         for node in corosync_cluster.nodes.values():
             await node.kill()
         for group in groups:
-            await poll(lambda group=group: not group.primary)  # type: ignore[misc]
+            await no_longer_primary(group)
         for node in corosync_cluster.nodes.values():
             await node.start()
         after = await send_until_committed(groups[1], b"after")
@@ -557,7 +565,7 @@ async def test_votes_count(corosync_cluster: Cluster) -> None:
         first, second, third = await a_group(stack, corosync_cluster, nodes={1: 3, 2: 1, 3: 1})
         await corosync_cluster.isolate(1)
         await send_until_committed(first, b"alone")  # three of five votes
-        await poll(lambda: not second.primary)
+        await no_longer_primary(second)
         with pytest.raises(NotPrimaryError, match=r"nodes? 1"):
             await third.send(b"never")
 
@@ -567,7 +575,7 @@ async def test_a_node_without_a_vote_takes_part(corosync_cluster: Cluster) -> No
         _, third = await a_group(stack, corosync_cluster, 1, 3, nodes=[1])
         await third.send(b"x")
         await corosync_cluster[1].kill()
-        await poll(lambda: not third.primary)
+        await no_longer_primary(third)
         with pytest.raises(NotPrimaryError, match=r"nodes? 1"):
             await third.send(b"never")
 

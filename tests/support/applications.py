@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import trio
 from trio.testing import wait_all_tasks_blocked
@@ -37,7 +37,7 @@ class Application(Generic[RecipeT]):
         async def run(task_status: trio.TaskStatus[Application[RecipeT]]) -> None:
             with trio.CancelScope() as scope:
                 async with opener() as recipe:
-                    application = cls(recipe, scope)
+                    application = Application(recipe, scope)
                     task_status.started(application)
                     try:
                         await trio.sleep_forever()
@@ -66,6 +66,11 @@ async def poll(condition: Callable[[], bool]) -> None:
     """Wait for what no event tells."""
     while not condition():  # noqa: ASYNC110 - as said
         await trio.sleep(0.001)
+
+
+async def no_longer_primary(member: SafeGroup | recipes.Replica[Any]) -> None:
+    """Wait until it knows that there is no majority."""
+    await poll(lambda: not member.primary)
 
 
 async def payloads(group: SafeGroup, number: int) -> list[bytes]:

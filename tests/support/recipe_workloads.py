@@ -179,7 +179,8 @@ class World(Generic[RecipeT]):
     async def _end_applications(self) -> None:
         while True:
             await trio.sleep(self.chance.expovariate(self.restarts))
-            nodeid = self.chance.choice(sorted(self.cluster.nodes))
+            # One keeps its memory: if all is lost, all begin anew, and nothing is promised about that.
+            nodeid = self.chance.choice(sorted(self.cluster.nodes)[self.reckless :])
             if self.reckless or self._all_primary():
                 self.present.pop(nodeid, None)
                 self._scopes[nodeid].cancel()
