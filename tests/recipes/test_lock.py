@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 import pytest
 import trio
-from support.applications import Application, applications, poll
+from support.applications import applications, begin, poll
 
 from triocoro.recipes import (
     Held,
@@ -255,7 +255,7 @@ async def test_the_successor_of_a_lost_holder_comes_after_its_lease(corosync_clu
 
 async def test_an_application_that_dies_keeps_the_lock_until_its_lease_is_over(corosync_cluster: Cluster) -> None:
     async with applications() as nursery:
-        members = [await Application.begin(nursery, opener(node)) for node in corosync_cluster.nodes.values()]
+        members = [await begin(nursery, opener(node)) for node in corosync_cluster.nodes.values()]
         holding = trio.Event()
 
         async def hold() -> None:

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import trio
 from support.applications import (
-    Application,
     applications,
+    begin,
     no_longer_primary,
     payloads,
     poll,
@@ -375,14 +375,14 @@ async def test_a_frozen_daemon_is_left_out_and_comes_back(corosync_cluster: Clus
 
 async def test_a_joiner_learns_what_it_missed(corosync_cluster: Cluster) -> None:
     async with applications() as nursery:
-        members = [await Application.begin(nursery, opener(node)) for node in corosync_cluster.nodes.values()]
+        members = [await begin(nursery, opener(node)) for node in corosync_cluster.nodes.values()]
         first, *_ = members
         await first.recipe.wait_primary()
         for number in range(3):
             await first.recipe.send(b"%d" % number)
         await members[1].end()
         await send_until_committed(first.recipe, b"3")
-        late = (await Application.begin(nursery, opener(corosync_cluster[2]))).recipe
+        late = (await begin(nursery, opener(corosync_cluster[2]))).recipe
         await late.wait_primary()
         assert await late.receive() == Missed(1, 4)
         await first.recipe.send(b"4")
@@ -392,16 +392,14 @@ async def test_a_joiner_learns_what_it_missed(corosync_cluster: Cluster) -> None
 
 async def test_applications_restart_one_after_the_other(corosync_cluster: Cluster) -> None:
     async with applications() as nursery:
-        members = {
-            nodeid: await Application.begin(nursery, opener(node)) for nodeid, node in corosync_cluster.nodes.items()
-        }
+        members = {nodeid: await begin(nursery, opener(node)) for nodeid, node in corosync_cluster.nodes.items()}
         await members[1].recipe.wait_primary()
         await members[1].recipe.send(b"0")
         for number, nodeid in enumerate((1, 2, 3), 1):
             await members[nodeid].end()
             others = [other for other in members if other != nodeid]
             await send_until_committed(members[others[0]].recipe, b"%d" % number)
-            members[nodeid] = await Application.begin(nursery, opener(corosync_cluster[nodeid]))
+            members[nodeid] = await begin(nursery, opener(corosync_cluster[nodeid]))
             await members[nodeid].recipe.wait_primary()
             assert await members[nodeid].recipe.receive() == Missed(1, number + 1)
         last = await members[2].recipe.send(b"last")
@@ -410,15 +408,13 @@ async def test_applications_restart_one_after_the_other(corosync_cluster: Cluste
 
 async def test_a_majority_of_restarted_applications_does_not_go_on_without_the_log(corosync_cluster: Cluster) -> None:
     async with applications() as nursery:
-        members = {
-            nodeid: await Application.begin(nursery, opener(node)) for nodeid, node in corosync_cluster.nodes.items()
-        }
+        members = {nodeid: await begin(nursery, opener(node)) for nodeid, node in corosync_cluster.nodes.items()}
         await members[1].recipe.wait_primary()
         await members[1].recipe.send(b"acknowledged")
         await corosync_cluster.isolate(1)
         for nodeid in (2, 3):
             await members[nodeid].end()
-            members[nodeid] = await Application.begin(nursery, opener(corosync_cluster[nodeid]))
+            members[nodeid] = await begin(nursery, opener(corosync_cluster[nodeid]))
         with trio.move_on_after(1) as scope:  # they cannot know what node 1 has
             await members[2].recipe.wait_primary()
         assert scope.cancelled_caught

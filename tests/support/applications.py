@@ -28,30 +28,34 @@ class Application(Generic[RecipeT]):
         self._scope = scope
         self._ended = trio.Event()
 
-    @classmethod
-    async def begin(
-        cls, nursery: trio.Nursery, opener: Callable[[], AbstractAsyncContextManager[RecipeT]]
-    ) -> Application[RecipeT]:
-        """Begin one, in a task of its own."""
-
-        async def run(task_status: trio.TaskStatus[Application[RecipeT]]) -> None:
-            with trio.CancelScope() as scope:
-                async with opener() as recipe:
-                    application = Application(recipe, scope)
-                    task_status.started(application)
-                    try:
-                        await trio.sleep_forever()
-                    finally:
-                        application._ended.set()
-
-        application: Application[RecipeT] = await nursery.start(run)
-        return application
+    async def run(self) -> None:
+        """Wait for the end."""
+        try:
+            await trio.sleep_forever()
+        finally:
+            self._ended.set()
 
     async def end(self) -> None:
         """End it: it leaves the group."""
         self._scope.cancel()
         await self._ended.wait()
         await wait_all_tasks_blocked()
+
+
+async def begin(
+    nursery: trio.Nursery, opener: Callable[[], AbstractAsyncContextManager[RecipeT]]
+) -> Application[RecipeT]:
+    """Begin an application, in a task of its own."""
+
+    async def run(task_status: trio.TaskStatus[Application[RecipeT]]) -> None:
+        with trio.CancelScope() as scope:
+            async with opener() as recipe:
+                application = Application(recipe, scope)
+                task_status.started(application)
+                await application.run()
+
+    application: Application[RecipeT] = await nursery.start(run)
+    return application
 
 
 @asynccontextmanager
