@@ -11,6 +11,7 @@ import attrs
 import pytest
 import trio
 from support.applications import applications, begin, poll
+from support.fixtures.long import long
 
 from triocoro.recipes import (
     Held,
@@ -200,6 +201,7 @@ async def test_a_token_is_greater_than_those_before_a_restart_of_all_daemons(cor
             assert held.token > before
 
 
+@pytest.mark.long
 async def test_a_token_is_greater_than_those_before_a_restart_of_all_applications(corosync_cluster: Cluster) -> None:
     tokens: list[Token] = []
     for _ in range(3):
@@ -246,7 +248,7 @@ async def lose_holder(cluster: Cluster, verb: str) -> tuple[Stay, Stay]:
     return old, new
 
 
-@pytest.mark.parametrize("verb", ["freeze", "isolate", "kill", "stop"])
+@pytest.mark.parametrize("verb", ["kill", "isolate", *long("freeze", "stop")])
 async def test_the_successor_of_a_lost_holder_comes_after_its_lease(corosync_cluster: Cluster, verb: str) -> None:
     old, new = await lose_holder(corosync_cluster, verb)
     assert old.until <= new.since
@@ -294,6 +296,7 @@ async def test_no_one_gets_the_lock_without_a_majority(corosync_cluster: Cluster
     assert tokens == sorted(set(tokens))
 
 
+@pytest.mark.long
 async def test_the_death_of_another_node_does_not_depose_the_holder(corosync_cluster: Cluster) -> None:
     async with AsyncExitStack() as stack:
         first, *_ = await locks(stack, corosync_cluster)
@@ -343,7 +346,7 @@ async def test_one_leads_and_the_next_one_follows_when_it_steps_down(corosync_cl
     assert [token for _, token in led] == sorted({token for _, token in led})
 
 
-@pytest.mark.parametrize("checks", [False, True])
+@pytest.mark.parametrize("checks", [True, *long(False)])
 async def test_a_leader_that_is_cut_off_is_told_and_may_lead_again(corosync_cluster: Cluster, *, checks: bool) -> None:
     terms: list[Token] = []
 
@@ -396,6 +399,7 @@ async def test_a_lock_delay_that_is_too_short_is_refused(corosync: Node) -> None
             pass
 
 
+@pytest.mark.corosync_fake_only(reason="arguments are checked before anything is sent")
 @pytest.mark.parametrize("delay", ["2", float("nan"), float("inf"), -1, 0, b"", [2.0], True, 1e400])
 async def test_a_lock_delay_that_cannot_be_is_refused(corosync: Node, delay: Any) -> None:
     with pytest.raises((TypeError, ValueError)):

@@ -266,6 +266,8 @@ async def test_a_member_that_comes_back_from_a_minority_has_what_the_others_have
         assert first.machine.values == third.machine.values
 
 
+@pytest.mark.long
+@pytest.mark.deadline(60)
 async def test_a_member_that_was_away_for_long_gets_a_snapshot(corosync_cluster: Cluster) -> None:
     async with AsyncExitStack() as stack:
         first, second, _ = await replicas(stack, corosync_cluster)
@@ -358,8 +360,9 @@ async def test_a_lazy_snapshot_is_that_of_its_moment(corosync_cluster: Cluster) 
     async with applications() as nursery:
         members = [await begin(nursery, opener(node, Chunks())) for node in corosync_cluster.nodes.values()]
         await members[0].recipe.wait_primary()
-        for number in range(500):
-            await members[0].recipe.execute(command("put", f"key {number}", number))
+        async with trio.open_nursery() as writers:
+            for number in range(500):
+                writers.start_soon(members[0].recipe.execute, command("put", f"key {number}", number))
         await members[2].end()
         await put(members[0].recipe, "x", 1)
         late = (await begin(nursery, opener(corosync_cluster[3], Chunks()))).recipe
@@ -407,6 +410,7 @@ async def test_an_error_of_snapshot_comes_out_of_the_block_of_the_one_whose_it_i
         assert caught.value.split(RuntimeError)[1] is None
 
 
+@pytest.mark.corosync_fake_only(reason="it is the same code for all clusters")
 @pytest.mark.parametrize("result", [None, "text", 5, object()])
 async def test_a_result_that_is_not_bytes_is_an_error_of_the_command(corosync_cluster: Cluster, result: Any) -> None:
     class Odd(Map):
@@ -427,6 +431,7 @@ async def test_a_result_that_is_not_bytes_is_an_error_of_the_command(corosync_cl
 # -- arguments ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.corosync_fake_only(reason="arguments are checked before anything is sent")
 @pytest.mark.parametrize("payload", ["text", None, 5, [1], object()])
 async def test_a_command_of_a_wrong_type_is_refused_before_anything_is_sent(
     corosync_cluster: Cluster, payload: Any
@@ -439,6 +444,7 @@ async def test_a_command_of_a_wrong_type_is_refused_before_anything_is_sent(
         assert first.machine.applied == [command("put", "x", 1)]
 
 
+@pytest.mark.corosync_fake_only(reason="arguments are checked before anything is sent")
 @pytest.mark.parametrize("key", ["text", 5, b"", b"x" * 256, [b"x"], bytearray()])
 async def test_an_id_that_cannot_be_is_refused_before_anything_is_sent(corosync_cluster: Cluster, key: Any) -> None:
     async with AsyncExitStack() as stack:
@@ -448,6 +454,7 @@ async def test_an_id_that_cannot_be_is_refused_before_anything_is_sent(corosync_
         assert await get(first, "x") is None
 
 
+@pytest.mark.corosync_fake_only(reason="arguments are checked before anything is sent")
 async def test_a_query_that_cannot_be_called_is_refused(corosync_cluster: Cluster) -> None:
     async with AsyncExitStack() as stack:
         first, *_ = await replicas(stack, corosync_cluster)
@@ -457,6 +464,7 @@ async def test_a_query_that_cannot_be_called_is_refused(corosync_cluster: Cluste
             await first.wait("x")  # type: ignore[arg-type]
 
 
+@pytest.mark.corosync_fake_only(reason="arguments are checked before anything is sent")
 @pytest.mark.parametrize("machine", [None, object(), dict, Map])
 async def test_a_machine_that_is_none_is_refused(corosync: Node, machine: Any) -> None:
     with pytest.raises(TypeError):
