@@ -40,7 +40,7 @@ class Nothing:
         self._size = size
         self.received = 0
 
-    def apply(self, command: bytes) -> bytes:
+    def apply(self, _command: bytes) -> bytes:
         """Count."""
         return b""
 
@@ -122,7 +122,7 @@ async def main(work: str, name: str, *numbers: int) -> None:
     """Take part, and measure on node 1."""
     size, count, senders = numbers
     async with triocoro.open_cpg() as cpg:
-        first = cpg.local_nodeid == 1
+        first = await cpg.local_nodeid() == 1
     payload = bytes(size)
     found: Result = {}
     if work == "trip":

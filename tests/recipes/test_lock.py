@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
 from typing import Any
 
 import attrs
 import pytest
 import trio
-from support.applications import Application, applications, poll
+from support.applications import applications, begin, poll
 
 from triocoro.recipes import (
     Held,
@@ -29,7 +30,7 @@ DELAY = 2.0
 """The lock_delay: as short as the token timeout of the tests allows."""
 
 
-def opener(node: Node, name: str = "lock") -> partial[Any]:
+def opener(node: Node, name: str = "lock") -> Callable[[], AbstractAsyncContextManager[Lock]]:
     return partial(open_lock, name, lock_delay=DELAY, endpoint=node)
 
 
@@ -254,7 +255,7 @@ async def test_the_successor_of_a_lost_holder_comes_after_its_lease(corosync_clu
 
 async def test_an_application_that_dies_keeps_the_lock_until_its_lease_is_over(corosync_cluster: Cluster) -> None:
     async with applications() as nursery:
-        members = [await Application.begin(nursery, opener(node)) for node in corosync_cluster.nodes.values()]
+        members = [await begin(nursery, opener(node)) for node in corosync_cluster.nodes.values()]
         holding = trio.Event()
 
         async def hold() -> None:
@@ -287,7 +288,7 @@ async def test_no_one_gets_the_lock_without_a_majority(corosync_cluster: Cluster
             await trio.sleep(DELAY)
             assert len(room.stays) == 1
             await corosync_cluster.heal()
-    assert [stay.name for stay in room.stays][0] == "first"
+    assert room.stays[0].name == "first"
     assert {stay.name for stay in room.stays[1:]} == {"second", "third"}
     tokens = [stay.token for stay in room.stays]
     assert tokens == sorted(set(tokens))
@@ -343,7 +344,7 @@ async def test_one_leads_and_the_next_one_follows_when_it_steps_down(corosync_cl
 
 
 @pytest.mark.parametrize("checks", [False, True])
-async def test_a_leader_that_is_cut_off_is_told_and_may_lead_again(corosync_cluster: Cluster, checks: bool) -> None:
+async def test_a_leader_that_is_cut_off_is_told_and_may_lead_again(corosync_cluster: Cluster, *, checks: bool) -> None:
     terms: list[Token] = []
 
     async def lead(leadership: Leadership, seconds: float) -> None:
@@ -389,9 +390,9 @@ async def test_a_lock_delay_that_is_too_short_is_refused(corosync: Node) -> None
     assert 1.5 < shortest < DELAY  # token 0.5, consensus 0.6, sync 0.2 s, and a renewal
     for opened in (open_lock, open_leadership):
         with pytest.raises(ValueError, match=f"at least {shortest:.3f} s"):
-            async with opened("lock", lock_delay=shortest - 0.001, endpoint=corosync):  # type: ignore[operator]
+            async with opened("lock", lock_delay=shortest - 0.001, endpoint=corosync):
                 pass
-        async with opened("lock", lock_delay=shortest, endpoint=corosync):  # type: ignore[operator]
+        async with opened("lock", lock_delay=shortest, endpoint=corosync):
             pass
 
 
@@ -404,7 +405,7 @@ async def test_a_lock_delay_that_cannot_be_is_refused(corosync: Node, delay: Any
 
 def test_tokens_compare_by_epoch_and_then_by_index() -> None:
     tokens = [Token(1, 5), Token(2, 1), Token(2, 3)]
-    assert sorted(reversed(tokens)) == tokens
+    assert sorted([tokens[2], tokens[0], tokens[1]]) == tokens
 
 
 async def test_a_program_that_ends_after_its_block_has_released_the_lock(corosync_cluster: Cluster) -> None:

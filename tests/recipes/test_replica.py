@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from contextlib import AsyncExitStack
+import sys
+from collections.abc import Callable, Iterable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
 from typing import Any
 
 import pytest
 import trio
 import trio.lowlevel
-from support.applications import Application, applications, poll
+from support.applications import applications, begin, no_longer_primary
 from support.machines import Map, command
 from support.proxy import FaultyEndpoint
 
 from triocoro.recipes import CommandFailedError, NotPrimaryError, Replica, UncertainError, open_replica
 from triocoro.recipes._frames import AskSnapshot
 from triocoro.testing import Cluster, Node
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import BaseExceptionGroup
 
 pytestmark = pytest.mark.deadline(15)
 
@@ -33,7 +37,7 @@ async def replicas(stack: AsyncExitStack, cluster: Cluster, *nodeids: int, **arg
     return found
 
 
-def opener(node: Node, machine: Map | None = None) -> partial[Any]:
+def opener(node: Node, machine: Map | None = None) -> Callable[[], AbstractAsyncContextManager[Replica[Map]]]:
     return partial(open_replica, "store", Map() if machine is None else machine, endpoint=node)
 
 
@@ -47,9 +51,9 @@ async def put(replica: Replica[Map], key: str, value: object) -> None:
         await replica.wait_primary()
         try:
             await replica.execute(command("put", key, value))
-            return
         except (NotPrimaryError, UncertainError):
-            pass
+            continue
+        return
 
 
 # -- all is well -------------------------------------------------------------------------------------------------------
@@ -144,12 +148,12 @@ async def test_a_command_with_an_id_is_applied_once(corosync_cluster: Cluster) -
 
 async def test_ids_are_remembered_by_members_that_join(corosync_cluster: Cluster) -> None:
     async with applications() as nursery:
-        members = [await Application.begin(nursery, opener(node)) for node in corosync_cluster.nodes.values()]
+        members = [await begin(nursery, opener(node)) for node in corosync_cluster.nodes.values()]
         await members[0].recipe.wait_primary()
         await members[0].recipe.execute(command("cas", "x", None, 1), id=b"one")
         await members[1].end()
         await put(members[0].recipe, "y", 1)
-        late = (await Application.begin(nursery, opener(corosync_cluster[2]))).recipe
+        late = (await begin(nursery, opener(corosync_cluster[2]))).recipe
         await late.wait_primary()
         assert late.machine.restores == 1
         assert await late.execute(command("cas", "x", None, 1), id=b"one") == b"true"
@@ -196,15 +200,13 @@ async def test_a_joiner_gets_the_state_while_commands_go_on(corosync_cluster: Cl
             await trio.lowlevel.checkpoint()
 
     async with applications() as nursery:
-        members = [
-            await Application.begin(nursery, opener(node, Map(padding))) for node in corosync_cluster.nodes.values()
-        ]
+        members = [await begin(nursery, opener(node, Map(padding))) for node in corosync_cluster.nodes.values()]
         await members[0].recipe.wait_primary()
         await put(members[0].recipe, "before", 1)
         await members[1].end()
         async with trio.open_nursery() as writers:
             writers.start_soon(write, members[0].recipe)
-            late = (await Application.begin(nursery, opener(corosync_cluster[2]))).recipe
+            late = (await begin(nursery, opener(corosync_cluster[2]))).recipe
             await late.wait_primary()
             await get(late, "x")
             done.set()
@@ -216,7 +218,7 @@ async def test_a_joiner_gets_the_state_while_commands_go_on(corosync_cluster: Cl
 async def test_the_holder_that_sends_the_state_dies_in_the_midst(corosync_cluster: Cluster) -> None:
     async with applications() as nursery:
         members = {
-            nodeid: await Application.begin(nursery, opener(node, Map(3_000_000)))
+            nodeid: await begin(nursery, opener(node, Map(3_000_000)))
             for nodeid, node in corosync_cluster.nodes.items()
         }
         await members[1].recipe.wait_primary()
@@ -235,7 +237,7 @@ async def test_the_holder_that_sends_the_state_dies_in_the_midst(corosync_cluste
             return False
 
         endpoint.faults.drop = see
-        late = (await Application.begin(nursery, partial(open_replica, "store", Map(), endpoint=endpoint))).recipe
+        late = (await begin(nursery, partial(open_replica, "store", Map(), endpoint=endpoint))).recipe
         await some.wait()
         assert late.machine.restores == 0
         await corosync_cluster[1].kill()
@@ -251,7 +253,7 @@ async def test_a_member_that_comes_back_from_a_minority_has_what_the_others_have
         await put(first, "x", "before")
         await corosync_cluster.isolate(1)
         await put(second, "x", "while")
-        await poll(lambda: not first.primary)
+        await no_longer_primary(first)
         with pytest.raises(NotPrimaryError, match="no majority"):
             await first.execute(command("put", "x", "never"))
         with pytest.raises(NotPrimaryError, match="no majority"):
@@ -279,14 +281,12 @@ async def test_a_member_that_was_away_for_long_gets_a_snapshot(corosync_cluster:
 
 async def test_all_applications_restart_one_after_the_other_and_keep_the_state(corosync_cluster: Cluster) -> None:
     async with applications() as nursery:
-        members = {
-            nodeid: await Application.begin(nursery, opener(node)) for nodeid, node in corosync_cluster.nodes.items()
-        }
+        members = {nodeid: await begin(nursery, opener(node)) for nodeid, node in corosync_cluster.nodes.items()}
         await put(members[1].recipe, "x", 1)
         for nodeid, other in ((1, 2), (2, 3), (3, 1)):
             await members[nodeid].end()
             await put(members[other].recipe, f"{nodeid}", "down")
-            members[nodeid] = await Application.begin(nursery, opener(corosync_cluster[nodeid]))
+            members[nodeid] = await begin(nursery, opener(corosync_cluster[nodeid]))
             await members[nodeid].recipe.wait_primary()
         for member in members.values():
             values = await member.recipe.read(lambda machine: dict(machine.values))
@@ -300,7 +300,7 @@ async def test_all_daemons_restart_and_the_state_stays(corosync_cluster: Cluster
         for node in corosync_cluster.nodes.values():
             await node.kill()
         for replica in found:
-            await poll(lambda replica=replica: not replica.primary)  # type: ignore[misc]
+            await no_longer_primary(replica)
         for node in corosync_cluster.nodes.values():
             await node.start()
         for replica in found:
@@ -356,13 +356,13 @@ class Chunks(Map):
 
 async def test_a_lazy_snapshot_is_that_of_its_moment(corosync_cluster: Cluster) -> None:
     async with applications() as nursery:
-        members = [await Application.begin(nursery, opener(node, Chunks())) for node in corosync_cluster.nodes.values()]
+        members = [await begin(nursery, opener(node, Chunks())) for node in corosync_cluster.nodes.values()]
         await members[0].recipe.wait_primary()
         for number in range(500):
             await members[0].recipe.execute(command("put", f"key {number}", number))
         await members[2].end()
         await put(members[0].recipe, "x", 1)
-        late = (await Application.begin(nursery, opener(corosync_cluster[3], Chunks()))).recipe
+        late = (await begin(nursery, opener(corosync_cluster[3], Chunks()))).recipe
         await late.wait_primary()
         assert await late.read(lambda machine: machine.values) == members[0].recipe.machine.values
 
@@ -377,7 +377,7 @@ class Broken(Map):
 
 async def test_an_error_of_restore_comes_out_of_the_block(corosync_cluster: Cluster) -> None:
     async with applications() as nursery:
-        members = [await Application.begin(nursery, opener(node)) for node in corosync_cluster.nodes.values()]
+        members = [await begin(nursery, opener(node)) for node in corosync_cluster.nodes.values()]
         await put(members[0].recipe, "x", 1)
         await members[2].end()
         await put(members[0].recipe, "x", 2)
@@ -398,13 +398,11 @@ async def test_an_error_of_snapshot_comes_out_of_the_block_of_the_one_whose_it_i
     async with applications() as nursery:
         with pytest.raises(BaseExceptionGroup) as caught:
             async with trio.open_nursery() as holders:
-                members = [
-                    await Application.begin(holders, opener(node, Unable())) for node in corosync_cluster.nodes.values()
-                ]
+                members = [await begin(holders, opener(node, Unable())) for node in corosync_cluster.nodes.values()]
                 await put(members[0].recipe, "x", 1)
                 await members[2].end()
                 await put(members[0].recipe, "x", 2)
-                await Application.begin(nursery, opener(corosync_cluster[3]))
+                await begin(nursery, opener(corosync_cluster[3]))
                 await trio.sleep_forever()
         assert caught.value.split(RuntimeError)[1] is None
 

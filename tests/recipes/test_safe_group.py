@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
 from typing import Any
 
 import pytest
 import trio
-from support.applications import Application, applications, payloads, poll, send_until_committed
+from support.applications import (
+    applications,
+    begin,
+    no_longer_primary,
+    payloads,
+    poll,
+    send_until_committed,
+)
 from support.proxy import FaultyEndpoint
 
 from triocoro import SlowConsumerError
@@ -28,7 +36,7 @@ from triocoro.testing import Cluster, FakeCluster, Node
 pytestmark = pytest.mark.deadline(15)
 
 
-def opener(node: Node, **arguments: Any) -> partial[Any]:
+def opener(node: Node, **arguments: Any) -> Callable[[], AbstractAsyncContextManager[SafeGroup]]:
     return partial(open_safe_group, "log", endpoint=node, **arguments)
 
 
@@ -137,7 +145,7 @@ async def test_a_cluster_of_one_node(corosync: Node) -> None:
 async def test_without_a_majority_a_member_refuses_and_says_who_is_missing(corosync_cluster: Cluster) -> None:
     async with open_safe_group("log", endpoint=corosync_cluster[2]) as group:
         await poll(lambda: "not connected" not in obstacle(group))
-        with pytest.raises(NotPrimaryError, match="log on node 2: no majority: .* on nodes 1 and 3") as caught:
+        with pytest.raises(NotPrimaryError, match=r"log on node 2: no majority: .* on nodes 1 and 3") as caught:
             await group.send(b"x")
         assert isinstance(caught.value, NotCommittedError)
         assert not group.primary
@@ -156,7 +164,7 @@ async def test_a_majority_goes_on_and_the_minority_refuses(corosync_cluster: Clu
         await first.send(b"before")
         await corosync_cluster.isolate(3)
         await send_until_committed(first, b"while")
-        await poll(lambda: not third.primary)
+        await no_longer_primary(third)
         with pytest.raises(NotPrimaryError, match="nodes 1 and 2"):
             await third.send(b"never")
         await corosync_cluster.heal()
@@ -205,12 +213,12 @@ async def test_of_two_and_three_the_three_go_on(corosync_cluster: Cluster) -> No
         await groups[0].send(b"before")
         await corosync_cluster.partition({1, 2}, {3, 4, 5})
         await send_until_committed(groups[4], b"while")
-        await poll(lambda: not groups[0].primary)
+        await no_longer_primary(groups[0])
         with pytest.raises(NotPrimaryError, match="nodes 3, 4 and 5"):
             await groups[0].send(b"never")
         await corosync_cluster.partition({1, 2, 3}, {4, 5})
         await send_until_committed(groups[0], b"others")
-        await poll(lambda: not groups[4].primary)
+        await no_longer_primary(groups[4])
         await corosync_cluster.heal()
         await send_until_committed(groups[4], b"after")
         for group in groups:
@@ -224,7 +232,7 @@ async def test_three_sides_without_a_majority_commit_nothing_and_merge(corosync_
         await groups[0].send(b"before")
         await corosync_cluster.partition({1, 2}, {3, 4}, {5})
         for group in groups:
-            await poll(lambda group=group: not group.primary)  # type: ignore[misc]
+            await no_longer_primary(group)
             with pytest.raises(NotPrimaryError):
                 await group.send(b"never")
         await corosync_cluster.heal()
@@ -259,27 +267,41 @@ async def test_what_was_sent_as_the_majority_was_lost_is_uncertain(corosync_clus
 
 
 async def test_the_daemon_dies_while_a_message_is_under_way(corosync_cluster: Cluster) -> None:
+    endpoints = {nodeid: FaultyEndpoint(corosync_cluster[nodeid].endpoint) for nodeid in (2, 3)}
     async with AsyncExitStack() as stack:
-        first, second, _ = await a_group(stack, corosync_cluster)
-        await corosync_cluster[2].freeze()
-        await corosync_cluster[3].freeze()
+        (first,) = [await stack.enter_async_context(opener(corosync_cluster[1])())]
+        second, third = [
+            await stack.enter_async_context(open_safe_group("log", endpoint=endpoint))
+            for endpoint in endpoints.values()
+        ]
+        for group in (first, second, third):
+            await group.wait_primary()
+        await first.send(b"before")
+        for endpoint in endpoints.values():
+            endpoint.faults.drop = lambda _: True  # nobody acknowledges what comes now
         async with trio.open_nursery() as nursery:
 
             @nursery.start_soon
             async def _send() -> None:
-                with pytest.raises(UncertainError, match="sent, and not known to be committed"):
+                with pytest.raises(UncertainError, match="not known to be committed: not connected to Corosync"):
                     await first.send(b"doubtful")
 
             await trio.testing.wait_all_tasks_blocked()
             await corosync_cluster[1].kill()
-        await poll(lambda: "not connected" in obstacle(first))
         with pytest.raises(NotPrimaryError, match="not connected to Corosync"):
             await first.send(b"never")
+        for endpoint in endpoints.values():
+            endpoint.faults.drop = lambda _: False
         await corosync_cluster[1].start()
-        await corosync_cluster[2].thaw()
-        await corosync_cluster[3].thaw()
         await send_until_committed(first, b"after")
-        assert (await payloads(second, 1))[0] in {b"doubtful", b"after"}
+        logs: list[list[bytes]] = []
+        for group in (first, second, third):
+            log: list[bytes] = []
+            while b"after" not in log:
+                log += await payloads(group, 1)
+            logs.append(log)
+        assert logs[0] == logs[1] == logs[2]
+        assert logs[0] in ([b"before", b"after"], [b"before", b"doubtful", b"after"])
 
 
 @pytest.mark.parametrize("end", ["kill", "stop"])
@@ -302,7 +324,7 @@ async def test_all_daemons_restart_while_the_applications_live(corosync_cluster:
         for node in corosync_cluster.nodes.values():
             await node.kill()
         for group in groups:
-            await poll(lambda group=group: not group.primary)  # type: ignore[misc]
+            await no_longer_primary(group)
         for node in corosync_cluster.nodes.values():
             await node.start()
         after = await send_until_committed(groups[1], b"after")
@@ -353,14 +375,14 @@ async def test_a_frozen_daemon_is_left_out_and_comes_back(corosync_cluster: Clus
 
 async def test_a_joiner_learns_what_it_missed(corosync_cluster: Cluster) -> None:
     async with applications() as nursery:
-        members = [await Application.begin(nursery, opener(node)) for node in corosync_cluster.nodes.values()]
+        members = [await begin(nursery, opener(node)) for node in corosync_cluster.nodes.values()]
         first, *_ = members
         await first.recipe.wait_primary()
         for number in range(3):
             await first.recipe.send(b"%d" % number)
         await members[1].end()
         await send_until_committed(first.recipe, b"3")
-        late = (await Application.begin(nursery, opener(corosync_cluster[2]))).recipe
+        late = (await begin(nursery, opener(corosync_cluster[2]))).recipe
         await late.wait_primary()
         assert await late.receive() == Missed(1, 4)
         await first.recipe.send(b"4")
@@ -370,16 +392,14 @@ async def test_a_joiner_learns_what_it_missed(corosync_cluster: Cluster) -> None
 
 async def test_applications_restart_one_after_the_other(corosync_cluster: Cluster) -> None:
     async with applications() as nursery:
-        members = {
-            nodeid: await Application.begin(nursery, opener(node)) for nodeid, node in corosync_cluster.nodes.items()
-        }
+        members = {nodeid: await begin(nursery, opener(node)) for nodeid, node in corosync_cluster.nodes.items()}
         await members[1].recipe.wait_primary()
         await members[1].recipe.send(b"0")
         for number, nodeid in enumerate((1, 2, 3), 1):
             await members[nodeid].end()
             others = [other for other in members if other != nodeid]
             await send_until_committed(members[others[0]].recipe, b"%d" % number)
-            members[nodeid] = await Application.begin(nursery, opener(corosync_cluster[nodeid]))
+            members[nodeid] = await begin(nursery, opener(corosync_cluster[nodeid]))
             await members[nodeid].recipe.wait_primary()
             assert await members[nodeid].recipe.receive() == Missed(1, number + 1)
         last = await members[2].recipe.send(b"last")
@@ -388,15 +408,13 @@ async def test_applications_restart_one_after_the_other(corosync_cluster: Cluste
 
 async def test_a_majority_of_restarted_applications_does_not_go_on_without_the_log(corosync_cluster: Cluster) -> None:
     async with applications() as nursery:
-        members = {
-            nodeid: await Application.begin(nursery, opener(node)) for nodeid, node in corosync_cluster.nodes.items()
-        }
+        members = {nodeid: await begin(nursery, opener(node)) for nodeid, node in corosync_cluster.nodes.items()}
         await members[1].recipe.wait_primary()
         await members[1].recipe.send(b"acknowledged")
         await corosync_cluster.isolate(1)
         for nodeid in (2, 3):
             await members[nodeid].end()
-            members[nodeid] = await Application.begin(nursery, opener(corosync_cluster[nodeid]))
+            members[nodeid] = await begin(nursery, opener(corosync_cluster[nodeid]))
         with trio.move_on_after(1) as scope:  # they cannot know what node 1 has
             await members[2].recipe.wait_primary()
         assert scope.cancelled_caught
@@ -421,7 +439,7 @@ async def test_a_cancelled_send_commits_the_message_once_or_not_at_all(corosync_
         log = [b""]
         while log[-1] != b"last":
             log += await payloads(second, 1)
-        assert log == sorted(set(log[:-1]), key=lambda it: int(it or -1)) + [b"last"]
+        assert log == [*sorted(set(log[:-1]), key=lambda it: int(it or -1)), b"last"]
 
 
 async def test_a_cancelled_send_that_still_waits_for_its_turn_is_never_sent(corosync_cluster: Cluster) -> None:
@@ -543,8 +561,8 @@ async def test_votes_count(corosync_cluster: Cluster) -> None:
         first, second, third = await a_group(stack, corosync_cluster, nodes={1: 3, 2: 1, 3: 1})
         await corosync_cluster.isolate(1)
         await send_until_committed(first, b"alone")  # three of five votes
-        await poll(lambda: not second.primary)
-        with pytest.raises(NotPrimaryError, match="node 1"):
+        await no_longer_primary(second)
+        with pytest.raises(NotPrimaryError, match=r"nodes? 1"):
             await third.send(b"never")
 
 
@@ -553,8 +571,8 @@ async def test_a_node_without_a_vote_takes_part(corosync_cluster: Cluster) -> No
         _, third = await a_group(stack, corosync_cluster, 1, 3, nodes=[1])
         await third.send(b"x")
         await corosync_cluster[1].kill()
-        await poll(lambda: not third.primary)
-        with pytest.raises(NotPrimaryError, match="node 1"):
+        await no_longer_primary(third)
+        with pytest.raises(NotPrimaryError, match=r"nodes? 1"):
             await third.send(b"never")
 
 
@@ -574,7 +592,7 @@ async def test_members_that_were_started_with_other_nodes_do_not_begin(corosync_
 
 @pytest.mark.parametrize("nodes", [[], {}, [0], [-1], {1: 0}, {1: -1}])
 async def test_an_electorate_that_cannot_be_is_refused(corosync: Node, nodes: Any) -> None:
-    with pytest.raises(ValueError, match="at least one node|from 1 to"):
+    with pytest.raises(ValueError, match="expected"):
         async with open_safe_group("log", nodes=nodes, endpoint=corosync):
             pass
 

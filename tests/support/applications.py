@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import trio
 from trio.testing import wait_all_tasks_blocked
@@ -28,30 +28,34 @@ class Application(Generic[RecipeT]):
         self._scope = scope
         self._ended = trio.Event()
 
-    @classmethod
-    async def begin(
-        cls, nursery: trio.Nursery, opener: Callable[[], AbstractAsyncContextManager[RecipeT]]
-    ) -> Application[RecipeT]:
-        """Begin one, in a task of its own."""
-
-        async def run(task_status: trio.TaskStatus[Application[RecipeT]]) -> None:
-            with trio.CancelScope() as scope:
-                async with opener() as recipe:
-                    application = cls(recipe, scope)
-                    task_status.started(application)
-                    try:
-                        await trio.sleep_forever()
-                    finally:
-                        application._ended.set()
-
-        application: Application[RecipeT] = await nursery.start(run)
-        return application
+    async def run(self) -> None:
+        """Wait for the end."""
+        try:
+            await trio.sleep_forever()
+        finally:
+            self._ended.set()
 
     async def end(self) -> None:
         """End it: it leaves the group."""
         self._scope.cancel()
         await self._ended.wait()
         await wait_all_tasks_blocked()
+
+
+async def begin(
+    nursery: trio.Nursery, opener: Callable[[], AbstractAsyncContextManager[RecipeT]]
+) -> Application[RecipeT]:
+    """Begin an application, in a task of its own."""
+
+    async def run(task_status: trio.TaskStatus[Application[RecipeT]]) -> None:
+        with trio.CancelScope() as scope:
+            async with opener() as recipe:
+                application = Application(recipe, scope)
+                task_status.started(application)
+                await application.run()
+
+    application: Application[RecipeT] = await nursery.start(run)
+    return application
 
 
 @asynccontextmanager
@@ -66,6 +70,11 @@ async def poll(condition: Callable[[], bool]) -> None:
     """Wait for what no event tells."""
     while not condition():  # noqa: ASYNC110 - as said
         await trio.sleep(0.001)
+
+
+async def no_longer_primary(member: SafeGroup | recipes.Replica[Any]) -> None:
+    """Wait until it knows that there is no majority."""
+    await poll(lambda: not member.primary)
 
 
 async def payloads(group: SafeGroup, number: int) -> list[bytes]:
