@@ -103,7 +103,7 @@ types:
 pyright:
 	$(BIN)/pyright --pythonpath $(BIN)/python
 flake8:
-	$(BIN)/flake8 .
+	$(BIN)/python tools/lint_async.py .
 
 fake: setup
 	$(BIN)/python -m pytest --corosync=fake --numprocesses=auto --dist=worksteal $(ARGS)

@@ -37,7 +37,7 @@ class Party:
         self._about = about
         self._show = show
         self._name = name
-        self._heard: dict[Address, tuple[list[int], About]] = {}  # what was said last, and in which ring
+        self._heard: dict[Address, About] = {}
 
     async def run(self) -> None:
         """Be there, until cancelled. When the daemon dies, the party is empty until it is back."""
@@ -48,36 +48,28 @@ class Party:
                     if isinstance(event, View):
                         await self._meet(views, event)
                     elif isinstance(event, Message):
-                        ring, about = json.loads(event.payload)
-                        self._heard[event.sender] = ring, about
+                        self._heard[event.sender] = json.loads(event.payload)
                         self._tell(views)
                     elif isinstance(event, MessageLost):
                         await self._say(views)
             self._show({})
 
     async def _meet(self, views: Views, view: View) -> None:
-        """Forget those who are gone, and introduce ourselves to those who are new.
+        """Forget those who are gone, and introduce ourselves to those who are new, as they do to us.
 
-        What members said in this ring may have come before its view.
+        What one of them said earlier is kept until then. It may even be new: it can come before the view.
         """
-        ring = _ring(view)
-        heard = {address: it for address, it in self._heard.items() if address in view.together or it[0] == ring}
-        self._heard = {address: it for address, it in heard.items() if address in view.members}
+        self._heard = {address: about for address, about in self._heard.items() if address in view.members}
         if {*view.members} - view.together:
             await self._say(views)
         self._tell(views)
 
     async def _say(self, views: Views) -> None:
-        if views.view is not None:
-            await views.send(json.dumps([_ring(views.view), self._about]).encode())
+        await views.send(json.dumps(self._about).encode())
 
     def _tell(self, views: Views) -> None:
         members = views.view.members if views.view is not None else ()
-        self._show(MappingProxyType({it: self._heard[it][1] for it in members if it in self._heard}))
-
-
-def _ring(view: View) -> list[int]:
-    return [view.ring_id.nodeid, view.ring_id.seq]
+        self._show(MappingProxyType({it: self._heard[it] for it in members if it in self._heard}))
 
 
 def show(members: Mapping[Address, About]) -> None:

@@ -169,7 +169,8 @@ class Lifetime:
         Raises:
             RuntimeError: this is a child of the process that connected, or no task of Trio, or another run uses it.
         """
-        self.check_process()
+        if self._origin.forks != _forks.count:
+            self.check_process()
         if self._run.current:
             return
         require_trio()

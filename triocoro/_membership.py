@@ -141,7 +141,7 @@ class Membership(Generic[EventT]):
 
     def put(self, events: Sequence[EventT]) -> None:
         """Let events be received, which have been arranged."""
-        self._notable += sum(not isinstance(event, Message) for event in events)
+        self._notable += sum([not isinstance(event, Message) for event in events])
         self.stream.put(events, list(map(payload_bytes, events)))
 
     def _handle_expected(self, messages: Sequence[Message]) -> bool:

@@ -192,8 +192,8 @@ class EventStream(trio.abc.ReceiveChannel[T], Generic[T]):
     async def _wait_for_events(self) -> bool:  # noqa: ASYNC910 - the callers have been checkpoints
         """Wait until events can be taken from the buffer; whether that took a checkpoint."""
         parked = False
+        self._lifetime.enter()
         while True:
-            self._lifetime.enter()
             if self._closed:
                 raise trio.ClosedResourceError("this stream was closed")
             if self._buffer and (self._lifetime.lost or not self._lifetime.closed):

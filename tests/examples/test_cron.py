@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import pytest
 import trio
-from cron import Cron
+from cron import Cron, Run, Runs
 
 from triocoro.testing import Cluster, random_schedule
 
@@ -77,6 +77,20 @@ def others(crons: Crons, nodeid: int) -> list[int]:
 def same(crons: Crons) -> None:
     length = min(len(cron.replica.machine.runs) for cron in crons.values()) - 1
     assert len({tuple(cron.replica.machine.runs[:length]) for cron in crons.values()}) == 1
+
+
+def test_a_former_leader_changes_nothing() -> None:
+    state = Runs()
+    assert state.apply(b'[[8, 1], 0, "job", "1", null]') == b"1"
+    assert state.apply(b'[[12, 5], 0, "job", "2", null]') == b"2"
+    state.apply(b'[[8, 1], 1, "job", "1", "late"]')
+    state.apply(b'[[8, 1], 0, "job", "1", null]')
+    assert state.runs == [Run("job", "1", None), Run("job", "2", None)]
+    assert state.apply(b'[[12, 5], 2, "job", "2", "done"]') == b"2"
+    again = Runs()
+    again.restore(state.snapshot())
+    again.apply(b'[[8, 1], 0, "job", "1", null]')
+    assert again.runs == state.runs == [Run("job", "1", None), Run("job", "2", "done")]
 
 
 async def test_one_leads(run_crons: RunCrons) -> None:

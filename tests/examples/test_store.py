@@ -25,7 +25,7 @@ async def open_replicas(stack: AsyncExitStack, cluster: Cluster) -> dict[int, Re
     }
 
 
-async def lines(*commands: str) -> AsyncIterator[str]:
+async def lines(*commands: str) -> AsyncIterator[str]:  # noqa: ASYNC900 - it is read to its end
     for command in commands:
         await trio.lowlevel.checkpoint()
         yield f"{command}\n"

@@ -127,6 +127,32 @@ def test_durations_are_those_of_all_runs(run: Run) -> None:
     assert float(line.partition("s ")[0]) >= 0.5
 
 
+@pytest.mark.parametrize("own", [False, True])
+def test_garbage_collections_spare_what_is_older_than_the_seeds(run: Run, *, own: bool) -> None:
+    """What the program has frozen itself stays as it is."""
+    result = run(
+        HEAD
+        + f"""
+    import gc
+
+    if {own}:
+        gc.freeze()
+
+    @pytest.mark.corosync_seeds(2)
+    def test_it():
+        say("during", bool(gc.get_freeze_count()))
+
+    def test_other():
+        say("after", bool(gc.get_freeze_count()))
+        gc.unfreeze()
+    """,
+        "-s",
+    )
+    result.assert_outcomes(passed=2)
+    assert shown(result, "during") == ["True", "True"]
+    assert shown(result, "after") == [str(own)]
+
+
 def test_latency_and_jitter(run: Run) -> None:
     """The marker takes precedence over the command line, and that over the ini file. The seed determines the jitter."""
     source = (

@@ -227,6 +227,9 @@ class CpgService(Synchronised):
 
     def deliver(self, message: object, sender: int) -> None:
         match message:
+            case _Mcast(group, pid, payloads):  # the most frequent
+                address = make_address(sender, pid)
+                self._deliver_to_clients(group, address, make_messages(repeat(address), payloads))
             case _ProcJoin(group, pid):
                 process = _Process(Address(sender, pid), group)
                 if self._add(process):
@@ -237,9 +240,6 @@ class CpgService(Synchronised):
                 # Corosync inserts each one at the head.
                 for pid, group in members:
                     self._join_lists.insert(0, _Process(Address(sender, pid), group))
-            case _Mcast(group, pid, payloads):
-                address = make_address(sender, pid)
-                self._deliver_to_clients(group, address, make_messages(repeat(address), payloads))
             case _PartialMcast(group, pid, payload, first, last):
                 address = Address(sender, pid)
                 self._deliver_to_clients(group, address, [Fragment(address, payload, first, last)])

@@ -121,7 +121,8 @@ class Icmap:
 
     def items(self, prefix: str = "") -> Sequence[tuple[str, TypedValue]]:
         """The keys that begin with `prefix`, in order, with their values."""
-        return [(key, self._items[key]) for key in sorted(key for key in self._items if key.startswith(prefix))]
+        keys = [key for key in self._items if key.startswith(prefix)]
+        return [(key, self._items[key]) for key in sorted(keys)]
 
     def track(self, tracker: MapTracker) -> None:
         """Notify a tracker of changes."""

@@ -54,6 +54,8 @@ class IpcConnection:
         self._client, self._server = socket.socketpair()
         for end in (self._client, self._server):
             end.setblocking(False)  # noqa: FBT003 - the standard library's signature
+        self._room = select.poll()
+        self._room.register(self._client, select.POLLOUT)
         # Events with the sizes of their payloads.
         self._queue: deque[tuple[object, int]] = deque()
         self._queue_bytes = 0
@@ -73,7 +75,7 @@ class IpcConnection:
 
     def send_all(self, records: Sequence[object], sizes: Sequence[int]) -> None:
         """Queue events, each with so many bytes of payload, for the client."""
-        self._queue.extend(zip(records, sizes, strict=True))
+        self._queue += zip(records, sizes, strict=True)
         self._queue_bytes += _size_in_ring(EVENT_BYTES, sizes)
         self.counters.events += len(records)
         self._fill_ring()
@@ -86,8 +88,10 @@ class IpcConnection:
         self._announce_events(4096)
 
     def _fill_ring(self) -> None:
+        if not self._queue:
+            return
         if self._ring_bytes + self._queue_bytes <= RING_BYTES:
-            self._ring.extend(self._queue)
+            self._ring += self._queue
             self._queue.clear()
             self._ring_bytes += self._queue_bytes
             self._queue_bytes = 0
@@ -102,8 +106,10 @@ class IpcConnection:
     def _announce_events(self, most: int) -> None:
         count = min(len(self._ring) - self._announced, most)
         if count > 0 and not self.broken:
-            with suppress(BlockingIOError, ConnectionError):
+            try:  # noqa: SIM105 - for each message, and `suppress` takes longer
                 self._announced += self._server.send(bytes(count))
+            except (BlockingIOError, ConnectionError):
+                pass
 
     def defer_reply(self, job: Job) -> None:
         """Note that a request will be answered later. It is aborted if the daemon's end is closed first."""
@@ -137,9 +143,7 @@ class IpcConnection:
 
     def writable(self) -> bool:
         """Whether the socket has room for the bytes of a burst of requests."""
-        poll = select.poll()
-        poll.register(self._client, select.POLLOUT)
-        return any(event & select.POLLOUT for _, event in poll.poll(0))
+        return any(event & select.POLLOUT for _, event in self._room.poll(0))
 
     def room_for(self, sizes: Sequence[int]) -> int:
         """How many of these requests, by their sizes, the ring buffer takes; none while a transition is in progress."""
@@ -176,7 +180,10 @@ class IpcConnection:
                 while len(events) < limit and taken_bytes <= max_bytes:
                     events.append(ring.popleft())
                     taken_bytes += events[-1][1]
-            self._ring_bytes -= _size_in_ring(EVENT_BYTES, [size for _, size in events])
+            if ring:
+                self._ring_bytes -= _size_in_ring(EVENT_BYTES, [size for _, size in events])
+            else:
+                self._ring_bytes = 0
         return [record for record, _ in events]
 
     def acknowledge(self, count: int) -> None:
@@ -186,7 +193,7 @@ class IpcConnection:
                 self._announced -= count
                 while count:
                     count -= len(self._client.recv(count))
-                if not self.daemon.frozen:
+                if (self._queue or self._ring) and not self.daemon.frozen:
                     self.notify()
 
     def disconnect(self) -> None:
@@ -197,23 +204,27 @@ class IpcConnection:
 
     # The passage of a request through the ring buffer and the socket.
 
-    def announce(self, sizes: Sequence[int]) -> int:
+    def announce(self, count: int, size: int) -> int:
         """Write a byte for each request, unless the daemon will read it before anyone can look; returns how many.
 
         If the socket is full, the real library spins until there is room; the fake leaves the bytes out.
+
+        Args:
+            count: how many requests.
+            size: the bytes that they take in the ring buffer.
         """
-        self._request_bytes += _size_in_ring(REQUEST_BYTES, sizes)
+        self._request_bytes += size
         announced = 0
         if self.daemon.frozen or self.daemon.synchronising:
             with suppress(BlockingIOError, ConnectionError):
-                for _ in sizes:
+                for _ in range(count):
                     announced += self._client.send(b"\0")
         return announced
 
-    def fetch(self, sizes: Sequence[int], announced: int) -> None:
+    def fetch(self, count: int, size: int, announced: int) -> None:
         """Take requests out of the ring buffer, and read those bytes of theirs that were written."""
-        self._request_bytes -= _size_in_ring(REQUEST_BYTES, sizes)
-        self.counters.requests += len(sizes)
+        self._request_bytes -= size
+        self.counters.requests += count
         while announced:
             announced -= len(self._server.recv(announced))
 
@@ -224,14 +235,15 @@ class _Requests:
     def __init__(self, connection: IpcConnection, job: Job, sizes: Sequence[int]) -> None:
         self._connection = connection
         self._job = job
-        self._sizes = sizes
-        self._announced = 0 if connection.broken else connection.announce(sizes)
+        self._count = len(sizes)
+        self._size = _size_in_ring(REQUEST_BYTES, sizes)
+        self._announced = 0 if connection.broken else connection.announce(self._count, self._size)
 
     def run(self) -> None:
         if self._connection.broken:
             self._job.abort()
             return
-        self._connection.fetch(self._sizes, self._announced)
+        self._connection.fetch(self._count, self._size, self._announced)
         self._job.run()
 
     def abort(self) -> None:

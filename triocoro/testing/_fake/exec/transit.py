@@ -12,11 +12,15 @@ import math
 import random
 from collections import deque
 from collections.abc import Callable, Collection, Container, Iterable, Iterator
+from operator import itemgetter
+from typing import Final
 
 import attrs
 
 from .ring import Multicast
 from .timers import Timer, Timers
+
+_NUMBER: Final = itemgetter(0)
 
 
 @attrs.define
@@ -121,7 +125,9 @@ class Transit:
             self._timer = self._timers.call_at(due, self._deliver_in_time)
 
     def _inbox(self, nodeid: int) -> deque[_Packet]:
-        return self._inboxes.setdefault(nodeid, deque())
+        if nodeid not in self._inboxes:
+            self._inboxes[nodeid] = deque()
+        return self._inboxes[nodeid]
 
     def _missing(self, inboxes: Collection[Collection[_Packet]], members: Container[int]) -> Iterator[int]:
         """The numbers of the messages that no member has received or sent."""
@@ -134,10 +140,11 @@ class Transit:
                 yield packet.number
 
     def _next_due(self) -> float:
-        return min(
-            (inbox[0].arrival for nodeid, inbox in self._inboxes.items() if inbox and not self._frozen(nodeid)),
-            default=math.inf,
-        )
+        due = math.inf
+        for nodeid, inbox in self._inboxes.items():
+            if inbox and inbox[0].arrival < due and not self._frozen(nodeid):
+                due = inbox[0].arrival
+        return due
 
     def arrive(self) -> None:
         """Let everything arrive at once, or at the thaw: the run whose time was ours is over."""
@@ -156,7 +163,7 @@ class Transit:
         while due := [
             (inbox[0].number, nodeid)
             for nodeid, inbox in self._inboxes.items()
-            if inbox and not self._frozen(nodeid) and inbox[0].arrival <= now
+            if inbox and inbox[0].arrival <= now and not self._frozen(nodeid)
         ]:
-            _, nodeid = min(due, key=lambda item: item[0])
+            _, nodeid = min(due, key=_NUMBER)
             self._deliver(nodeid, self._inboxes[nodeid].popleft().multicast)
