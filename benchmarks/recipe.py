@@ -1,14 +1,13 @@
 """A member of a recipe, or of the raw group that it is compared with: one of three, each on a node of its own.
 
-    python recipe.py WORK GROUP [ADDRESS OF THE FIRST MEMBER] SIZE COUNT SENDERS
+    python recipe.py WORK GROUP SIZE COUNT SENDERS
 
 The first member, on node 1, measures; the others take part.
 
     trip       `send_and_wait` of a raw group, COUNT times, one after the other
     safe       `SafeGroup.send`, COUNT times, one after the other
     execute    `Replica.execute` by TASKS tasks, COUNT commands in all
-    failover   the leader on node 1 is cut off; the time until node 2 leads, beyond lock_delay and Corosync's own
-    snapshot   a joiner gets 100 MB while COUNT commands come at a rate of 1,000 a second
+    single     `Replica.execute`, COUNT times, one after the other
 
 It prints "ready" once it is in the primary component, and starts when it reads a line. Then it prints its result as a
 line of JSON, and exits at the end of its input. It uses public names only.
@@ -27,31 +26,23 @@ import triocoro
 from triocoro import recipes
 
 TASKS = 1000
-RATE = 1000
-CHUNK = 64 * 1024
-STATE = 100_000_000
 Result = dict[str, float]
 
 
 class Nothing:
-    """A machine without a state of its own, whose snapshot has a given size."""
-
-    def __init__(self, size: int = 0) -> None:
-        self._size = size
-        self.received = 0
+    """A machine without a state."""
 
     def apply(self, _command: bytes) -> bytes:
-        """Count."""
+        """Do nothing."""
         return b""
 
     def snapshot(self) -> Iterable[bytes]:
-        """So many bytes."""
-        chunk = bytes(CHUNK)
-        return (chunk for _ in range(self._size // CHUNK))
+        """Give nothing."""
+        return ()
 
     def restore(self, chunks: Iterable[bytes]) -> None:
-        """Count."""
-        self.received = sum(map(len, chunks))
+        """Take nothing."""
+        list(chunks)
 
 
 async def one_after_the_other(send: Callable[[], Awaitable[object]], count: int) -> Result:
@@ -81,24 +72,6 @@ async def all_at_once(send: Callable[[], Awaitable[object]], count: int) -> Resu
     async with trio.open_nursery() as nursery:
         for _ in range(TASKS):
             nursery.start_soon(task)
-    return result(start, used, times)
-
-
-async def at_a_rate(send: Callable[[], Awaitable[object]], count: int) -> Result:
-    """The times from when a call should have begun to its end: so a queue that builds up counts."""
-    times: list[float] = []
-    used = time.process_time()
-    start = time.perf_counter()
-
-    async def call(due: float) -> None:
-        await send()
-        times.append(time.perf_counter() - due)
-
-    async with trio.open_nursery() as nursery:
-        for number in range(count):
-            due = start + number / RATE
-            await trio.sleep(max(0.0, due - time.perf_counter()))
-            nursery.start_soon(call, due)
     return result(start, used, times)
 
 
