@@ -6,6 +6,7 @@ import os
 import sys
 from collections import Counter
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -59,11 +60,14 @@ def _add(config: pytest.Config, counts: dict[str, int], source: dict[str, str]) 
 
 
 def summarise(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """List the places with their counts, and those that were never reached with their lines."""
-    counts = config.stash.get(_COUNTS, Counter[str]())
-    missed = {
-        place: where for place, where in config.stash.get(_SOURCE, dict[str, str]()).items() if place not in counts
-    }
+    """List the places with their counts, and those that were never reached with their lines.
+
+    Places in the source of others, such as triocoro's own, are left out: the user cannot do anything about them.
+    """
+    source = config.stash.get(_SOURCE, dict[str, str]())
+    others = {place for place, where in source.items() if not Path(where).is_relative_to(config.rootpath)}
+    counts = {place: count for place, count in config.stash.get(_COUNTS, Counter[str]()).items() if place not in others}
+    missed = {place: where for place, where in source.items() if place not in counts and place not in others}
     if not counts and not missed:
         return
     terminalreporter.section("corosync places")

@@ -317,6 +317,19 @@ _VALUES: list[attrs.AttrsInstance] = [
     triocoro.recipes.Answer(_ADDRESS, b"x"),
     triocoro.recipes.Failure(_ADDRESS, "ValueError: x"),
     triocoro.recipes.Unknown(_ADDRESS),
+    triocoro.recipes.Commit(4, 1),
+    triocoro.recipes.Delivery(_ADDRESS, b"x", triocoro.recipes.Commit(4, 1)),
+    triocoro.recipes.Missed(1, 2),
+    triocoro.recipes.Token(4, 1),
+    triocoro.recipes.MemberStatus(_ADDRESS, 1, None),
+    triocoro.recipes.Status(
+        primary=True,
+        obstacle=None,
+        committed=1,
+        nodes={1: 1},
+        vacant=(),
+        members=(triocoro.recipes.MemberStatus(_ADDRESS, 1, 0),),
+    ),
 ]
 
 

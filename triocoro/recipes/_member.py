@@ -86,7 +86,7 @@ class Status:
     primary: bool
     obstacle: str | None
     committed: int
-    nodes: Mapping[int, int]
+    nodes: Mapping[int, int] = attrs.field(hash=False)
     vacant: tuple[int, ...]
     members: tuple[MemberStatus, ...]
 
