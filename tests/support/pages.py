@@ -41,7 +41,7 @@ _BLOCK: Final = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 _COMMENT: Final = re.compile(r"<!--\s*(.*?)\s*-->", re.DOTALL)
-_MARKS: Final = ("not run", "file", "before", "output", "endless", "real time")
+_MARKS: Final = ("not run", "file", "before", "output", "endless", "real time", "one node")
 _PLAIN: Final = ("text", "diff")
 """Languages of blocks that hold nothing to run."""
 
@@ -158,7 +158,7 @@ class Page:
     def _execute(self, code: str, block: Block) -> str:
         """Run Python code, which may use `await` at the top level; return what it prints.
 
-        Node 1 of `cluster`, a fake of three nodes, is the default endpoint.
+        Node 1 of `cluster`, a fake of three nodes or of one, is the default endpoint.
         """
         compiled = compile(
             code, f"<line {block.line}>", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True
@@ -166,7 +166,7 @@ class Page:
         run = partial(_run, endless="endless" in block.marks, real_time="real time" in block.marks)
         with (
             contextlib.redirect_stdout(io.StringIO()) as printed,
-            FakeCluster(nodes=3) as cluster,
+            FakeCluster(nodes=1 if "one node" in block.marks else 3) as cluster,
             cluster[1].as_default(),
             mock.patch("trio.run", run),
         ):

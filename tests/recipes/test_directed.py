@@ -1,0 +1,535 @@
+"""Directed schedules for the agreement: each is a story in which a rule of the protocol is needed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import pytest
+
+from recipes.bus import PRIMARY, RETAIN, Bus, Process, status
+from recipes.schedules import Schedule, run
+from triocoro.recipes._agreement import Agreement, State
+
+
+def group(nodes: int = 3, members: int = 1) -> Bus:
+    """A bus whose members are primary."""
+    bus = Bus(nodes, members)
+    for nodeid in bus.nodes:
+        bus.start(nodeid)
+    for name in bus.names:
+        bus.launch(name)
+    bus.move([*bus.nodes])
+    settle(bus)
+    return bus
+
+
+def settle(bus: Bus) -> None:
+    """Let all messages flow; then the members must agree."""
+    bus.drain()
+    assert bus.agreed(), [status(it) for it in bus.processes.values() if it is not None]
+
+
+def process(bus: Bus, name: str) -> Process:
+    """A process that must be alive."""
+    it = bus.processes[name]
+    assert it is not None
+    return it
+
+
+def agreement(bus: Bus, name: str) -> Agreement:
+    return process(bus, name).agreement
+
+
+def applied(bus: Bus, name: str) -> list[bytes]:
+    """What a process has applied."""
+    return [payload for *_, payload in bus.history.applied[: process(bus, name).machine.count]]
+
+
+def seats(bus: Bus, name: str) -> dict[int, int]:
+    """The seats of the electorate, as a member knows them."""
+    return {**agreement(bus, name).holding.configs[-1].seats}
+
+
+def nodes_in_the_way(bus: Bus, name: str) -> set[int]:
+    """The nodes that a member names when asked why nothing can be committed."""
+    return {int(number) for number in re.findall(r"\d+", str(agreement(bus, name).obstacle()))}
+
+
+def flow(bus: Bus, nodes: Sequence[int], *, readers: Sequence[str] | None = None) -> None:
+    """Let messages flow among some nodes only, and only some processes read."""
+    for _ in range(50):
+        for nodeid in nodes:
+            bus.place(nodeid, 100)
+        for nodeid in nodes:
+            bus.deliver(nodeid, 100)
+        for name in bus.names:
+            if int(name[0]) in nodes and (readers is None or name in readers):
+                bus.read(name, 100)
+
+
+def test_what_a_majority_has_acknowledged_is_committed_by_all() -> None:
+    bus = group()
+    bus.propose("1a")
+    bus.propose("2a")
+    settle(bus)
+    assert [applied(bus, name) for name in bus.names] == [[b"1a#1:1", b"2a#1:1"]] * 3
+
+
+def test_the_first_members_begin_a_log_only_together() -> None:
+    """Two of three nodes do not begin one, and the third one's arrival lets them."""
+    bus = Bus(3)
+    for nodeid in (1, 2):
+        bus.start(nodeid)
+        bus.launch(f"{nodeid}a")
+    bus.move([1, 2])
+    bus.propose("1a")
+    bus.drain()
+    assert agreement(bus, "1a").state is State.OFFERING
+    assert nodes_in_the_way(bus, "1a") == {3}
+    bus.start(3)
+    bus.launch("3a")
+    bus.move([1, 2, 3])
+    settle(bus)
+    assert applied(bus, "3a") == [b"1a#1:1"]
+
+
+def test_a_member_alone_commits_nothing_that_others_do_not_know() -> None:
+    """A node that is cut off delivers its own messages to itself (docs/facts.md, 86)."""
+    bus = group()
+    bus.propose("1a")
+    bus.move([2, 3])
+    flow(bus, [1])
+    assert agreement(bus, "1a").state is PRIMARY
+    assert applied(bus, "1a") == []
+    bus.propose("2a")
+    flow(bus, [2, 3])
+    assert applied(bus, "2a") == applied(bus, "3a") == [b"2a#1:1"]
+    bus.move([1, 2, 3])
+    settle(bus)
+    assert applied(bus, "1a") == [b"2a#1:1", b"1a#1:1"]
+
+
+def test_a_hole_in_the_offers() -> None:
+    """3 misses 2's offer past a gap, and chooses from 1's and its own, while 1 and 2 choose from theirs."""
+    bus = group()
+    bus.move([3])
+    bus.move([1, 2])
+    flow(bus, [1, 2])
+    bus.propose("1a")
+    flow(bus, [1, 2])
+    assert applied(bus, "2a") == [b"1a#1:1"]
+    bus.move([1, 2, 3])
+    for nodeid in (1, 2, 3):
+        bus.deliver(nodeid, 1)
+        bus.read(f"{nodeid}a")  # the view: offers are queued
+    for nodeid in (1, 2, 3):
+        bus.place(nodeid)
+    bus.deliver(3, 1)  # 1's offer; then the ring ends
+    bus.move([1, 2], prefix=3)
+    bus.move([3])
+    bus.read("3a", 2)
+    assert agreement(bus, "3a").state is State.FETCHING  # from 1's offer and its own
+    bus.read("1a", 2)
+    bus.read("2a", 2)
+    assert agreement(bus, "1a").state is agreement(bus, "2a").state is State.ADOPTED
+    bus.propose("2a")
+    flow(bus, [1, 2])
+    flow(bus, [3])
+    assert applied(bus, "1a") == [b"1a#1:1", b"2a#1:1"]
+    assert agreement(bus, "3a").state is State.OFFERING
+    bus.move([1, 2, 3])
+    settle(bus)
+
+
+def test_a_hole_in_the_data() -> None:
+    """3 misses 1's entry, but delivers its own after it; with 1 it must keep what 1 and 2 have committed."""
+    bus = group()
+    bus.propose("1a")
+    bus.propose("3a")
+    bus.place(1)
+    bus.place(3)
+    flow(bus, [1, 2])
+    assert applied(bus, "1a") == applied(bus, "2a") == [b"1a#1:1", b"3a#1:1"]
+    bus.move([3])  # it has delivered nothing of this
+    bus.read("3a", 9)
+    bus.crash("2a")
+    bus.move([1, 3])
+    bus.drain()
+    assert applied(bus, "1a") == applied(bus, "3a") == [b"1a#1:1", b"3a#1:1"]
+    bus.propose("3a")
+    bus.drain()
+    assert applied(bus, "1a")[2:] == applied(bus, "3a")[2:] == [b"3a#1:2"]
+
+
+def test_an_acknowledgement_that_did_not_come_back_may_have_been_counted() -> None:
+    """2 loses its connection after others have counted its acknowledgement; its log's end must not be given up."""
+    bus = group()
+    bus.propose("1a")
+    bus.place(1)
+    for nodeid in (1, 2):
+        bus.deliver(nodeid)
+        bus.read(f"{nodeid}a")
+        bus.place(nodeid)
+    bus.deliver(1, 9)
+    bus.deliver(2, 9)
+    bus.read("1a", 9)
+    assert applied(bus, "1a") == [b"1a#1:1"]
+    bus.disconnect("2a", keep=0)  # 2 has acknowledged it, and does not know whether that was counted
+    bus.disconnect("3a", keep=0)  # 3 has never heard of it
+    bus.move([1])
+    bus.move([2, 3])
+    bus.propose("3a")
+    for name in ("2a", "3a"):
+        bus.read(name, 9)
+        bus.connect(name)
+    flow(bus, [2, 3])
+    assert applied(bus, "2a") == applied(bus, "3a") == [b"1a#1:1", b"3a#1:1"]
+    bus.move([1, 2, 3])
+    settle(bus)
+
+
+def test_an_end_that_only_one_member_has_is_dropped_and_proposed_again() -> None:
+    """What 1 appended alone is in nobody else's log; the others go on, and it is committed after that."""
+    bus = group()
+    before = agreement(bus, "1a").holding.length
+    bus.move([2, 3])
+    for _ in range(3):
+        bus.propose("1a")
+    flow(bus, [1])
+    assert agreement(bus, "1a").holding.length == before + 3
+    bus.propose("2a")
+    flow(bus, [2, 3])
+    bus.move([1, 2, 3])
+    settle(bus)
+    assert applied(bus, "1a") == [b"2a#1:1", b"1a#1:1", b"1a#1:2", b"1a#1:3"]
+
+
+@pytest.mark.parametrize("keep", [0, 1, 2, 5])
+def test_all_daemons_restart_under_traffic(keep: int) -> None:
+    bus = group()
+    for _ in range(3):
+        for name in bus.names:
+            bus.propose(name)
+        for nodeid in bus.nodes:
+            bus.place(nodeid)
+        bus.deliver(1, 2)
+        bus.read("1a")
+        bus.deliver(3)
+        bus.read("3a")
+    for nodeid in bus.nodes:
+        bus.kill(nodeid, keep=keep + nodeid)
+    for nodeid in bus.nodes:
+        bus.start(nodeid)
+    bus.move([*bus.nodes])
+    for name in bus.names:
+        bus.read(name, 99)
+        bus.connect(name)
+    settle(bus)
+    assert sorted(applied(bus, "1a")) == sorted(b"%d%s:%d" % (n, b"a#1", i) for n in (1, 2, 3) for i in (1, 2, 3))
+
+
+def test_a_rolling_restart_of_the_applications() -> None:
+    """Each new process gets the seat of the one before it, so that in the end all memory is new, and nothing lost."""
+    bus = group()
+    for round_ in (1, 2):
+        for name in bus.names:
+            bus.propose(name)
+            bus.drain()
+            bus.crash(name)
+            bus.drain()
+            bus.launch(name)
+            settle(bus)
+            assert seats(bus, "1a") == {
+                it.address.nodeid: it.agreement.incarnation for it in bus.processes.values() if it
+            }
+        assert len(bus.history.applied) == 3 * round_
+    bus.move([1, 2])  # a majority of new ones
+    bus.propose("1a")
+    flow(bus, [1, 2])
+    assert applied(bus, "2a")[-1] == b"1a#3:1"
+
+
+def test_two_processes_of_a_node_and_the_seated_one_dies() -> None:
+    bus = group(members=2)
+    seated = seats(bus, "1a")
+    bus.propose("1a")
+    settle(bus)
+    died = next(name for name in ("1a", "1b") if agreement(bus, name).incarnation == seated[1])
+    other = "1b" if died == "1a" else "1a"
+    bus.crash(died)
+    bus.drain()
+    assert seats(bus, "2a")[1] == agreement(bus, other).incarnation
+    for name in ("3a", "3b"):
+        bus.disconnect(name)
+    bus.propose(other)
+    flow(bus, [1, 2])
+    assert applied(bus, "2b")[-1].startswith(other.encode())  # with node 1's new seat and node 2's
+
+
+def test_a_second_process_does_not_take_the_seat_of_one_that_lives() -> None:
+    bus = group(members=2)
+    before = seats(bus, "1a")
+    bus.move([1, 2])
+    bus.drain()
+    bus.move([1, 2, 3])
+    settle(bus)
+    assert seats(bus, "3b") == before
+
+
+def test_all_holders_of_the_chosen_log_leave_before_the_others_have_fetched_it() -> None:
+    bus = group()
+    bus.move([1, 2])
+    bus.propose("1a")
+    flow(bus, [1, 2])
+    bus.move([1, 2, 3])
+    for name in ("1a", "2a"):
+        flow(bus, [1, 2, 3], readers=[])
+        bus.read(name, 1)
+        bus.place(int(name[0]), 9)
+    flow(bus, [1, 2, 3], readers=["3a"])
+    bus.read("3a", 99)
+    assert agreement(bus, "3a").state is State.FETCHING
+    bus.disconnect("1a")
+    bus.disconnect("2a")
+    flow(bus, [1, 2, 3], readers=["3a"])
+    assert agreement(bus, "3a").state is State.OFFERING
+    for name in ("1a", "2a"):
+        bus.read(name, 9)
+        bus.connect(name)
+    settle(bus)
+    assert applied(bus, "3a") == [b"1a#1:1"]
+
+
+def test_a_stopped_process_holds_up_nobody() -> None:
+    bus = group()
+    bus.stop("3a")
+    for _ in range(10):
+        bus.propose("1a")
+    bus.drain()
+    assert len(applied(bus, "1a")) == len(applied(bus, "2a")) == 10
+    assert applied(bus, "3a") == []
+    bus.move([1, 2, 3])  # another ring does not change that
+    bus.propose("2a")
+    bus.drain()
+    assert applied(bus, "1a")[-1] == b"2a#1:1"
+    bus.go_on("3a")
+    settle(bus)
+
+
+def test_a_process_joins_while_the_others_choose() -> None:
+    bus = group(members=2)
+    bus.propose("1a")
+    settle(bus)
+    bus.crash("3b")
+    bus.move([1, 2, 3])
+    for nodeid in bus.nodes:
+        bus.deliver(nodeid)
+        bus.read(f"{nodeid}a")
+        bus.place(nodeid)
+    bus.launch("3b")
+    bus.place(3, 9)
+    bus.deliver(1, 2)
+    bus.read("1a", 2)
+    bus.deliver(3, 9)
+    bus.read("3b", 1)
+    settle(bus)
+    assert process(bus, "3b").name == "3b#2"
+    assert applied(bus, "3b") == [b"1a#1:1"]
+
+
+def test_a_member_reconnects_within_the_ring_while_the_others_choose() -> None:
+    bus = group()
+    bus.propose("2a")
+    settle(bus)
+    bus.move([1, 2, 3])
+    for nodeid in bus.nodes:
+        bus.deliver(nodeid)
+        bus.read(f"{nodeid}a")
+        bus.place(nodeid)
+    bus.deliver(1, 2)
+    bus.read("1a", 2)
+    bus.disconnect("2a")
+    bus.read("2a", 9)
+    bus.connect("2a")
+    bus.place(2, 9)
+    bus.deliver(2, 9)
+    bus.read("2a", 9)
+    bus.propose("2a")
+    settle(bus)
+    assert applied(bus, "1a") == [b"2a#1:1", b"2a#1:2"]
+
+
+def behind(entries: int = 12) -> Bus:
+    """A group whose third member lacks entries that the others have cut off."""
+    bus = group()
+    bus.move([1, 2])
+    bus.drain()
+    for _ in range(entries):
+        bus.propose("1a")
+        bus.drain()
+    assert len(applied(bus, "1a")) == entries
+    assert agreement(bus, "1a").holding.base > RETAIN
+    return bus
+
+
+def test_a_member_that_lacks_entries_that_were_cut_off_takes_a_snapshot() -> None:
+    bus = behind()
+    bus.move([1, 2, 3])
+    settle(bus)
+    assert process(bus, "3a").machine.restored == 1
+    assert process(bus, "2a").machine.restored == 0
+
+
+def test_a_member_that_lacks_few_entries_takes_no_snapshot() -> None:
+    bus = group()
+    bus.move([1, 2])
+    bus.drain()
+    bus.propose("1a")
+    bus.drain()
+    bus.move([1, 2, 3])
+    settle(bus)
+    assert process(bus, "3a").machine.restored == 0
+
+
+def test_the_sender_of_a_snapshot_restarts_in_its_midst() -> None:
+    bus = behind()
+    bus.move([1, 2, 3])
+    for _ in range(100):
+        if any(it.part for it in [agreement(bus, "3a")._incoming] if it is not None):
+            break
+        for nodeid in bus.nodes:
+            bus.place(nodeid)
+            bus.deliver(nodeid)
+            bus.read(f"{nodeid}a")
+    incoming = agreement(bus, "3a")._incoming
+    assert incoming is not None
+    holder = next(name for name in ("1a", "2a") if agreement(bus, name).incarnation == incoming.holder)
+    bus.crash(holder)
+    bus.launch(holder)
+    settle(bus)
+    assert len(applied(bus, "3a")) == len(applied(bus, holder)) == 12
+
+
+def test_a_seat_whose_memory_is_lost_does_not_vote_until_the_log_says_so() -> None:
+    """2 and 3 have committed what 1 has not read; 3 forgets. 1 and the new 3 must not go on without it."""
+    bus = group()
+    bus.protect = False
+    bus.stop("1a")
+    bus.propose("2a")
+    bus.drain()
+    assert applied(bus, "3a") == [b"2a#1:1"]
+    bus.disconnect("1a")
+    bus.move([1, 3])
+    bus.crash("3a")
+    bus.launch("3a")
+    bus.go_on("1a")
+    bus.read("1a", 9)
+    bus.connect("1a")
+    bus.propose("1a")
+    flow(bus, [1, 3])
+    assert agreement(bus, "1a").state is State.OFFERING
+    assert nodes_in_the_way(bus, "1a") == {2, 3}
+    bus.move([1, 2, 3])
+    settle(bus)
+    assert applied(bus, "1a") == [b"2a#1:1", b"1a#1:1"]
+
+
+def test_a_majority_that_has_lost_its_memory_stalls() -> None:
+    bus = group()
+    bus.protect = False
+    bus.propose("1a")
+    settle(bus)
+    bus.crash("2a")
+    bus.crash("3a")
+    bus.launch("2a")
+    bus.launch("3a")
+    bus.propose("1a")
+    bus.drain()
+    assert [agreement(bus, name).state for name in bus.names] == [State.OFFERING] * 3
+    assert nodes_in_the_way(bus, "2a") == {2, 3}
+    assert applied(bus, "1a") == [b"1a#1:1"]
+
+
+def test_a_lost_message_is_sent_again() -> None:
+    """Each message of the beginning and of an entry is lost once."""
+    for which in range(12):
+        for late in (0, 1):
+            bus = Bus(3)
+            for nodeid in bus.nodes:
+                bus.start(nodeid)
+                bus.launch(f"{nodeid}a")
+            bus.move([1, 2, 3])
+            bus.propose("2a")
+            for step in range(40):
+                if step == which:
+                    bus.lose(2, 0, late)
+                for nodeid in bus.nodes:
+                    bus.place(nodeid)
+                    bus.deliver(nodeid, 2)
+                    bus.read(f"{nodeid}a", 2)
+            settle(bus)
+            assert applied(bus, "1a") == [b"2a#1:1"]
+
+
+def test_messages_of_an_old_ring_count_for_nothing_in_the_next_one() -> None:
+    """What a daemon had not sent when the ring ended, it sends in the next one."""
+    bus = group()
+    bus.propose("1a")
+    bus.place(1)
+    for nodeid in (1, 2):
+        bus.deliver(nodeid)
+        bus.read(f"{nodeid}a")  # acknowledgements are queued
+    bus.move([2, 3], prefix=0)
+    bus.move([1])
+    flow(bus, [1])
+    assert applied(bus, "1a") == []
+    bus.propose("3a")
+    flow(bus, [2, 3])
+    bus.move([1, 2, 3])
+    settle(bus)
+    assert sorted(applied(bus, "1a")) == [b"1a#1:1", b"3a#1:1"]
+
+
+def test_late_news_of_quorum() -> None:
+    """A member that has no view of a ring takes no part in it, and the others do not need it."""
+    bus = group()
+    bus.move([1, 2, 3], hold=1 << 4)
+    bus.propose("1a")
+    flow(bus, [1, 2, 3])
+    assert applied(bus, "2a") == [b"1a#1:1"]
+    assert applied(bus, "3a") == []
+    bus.settle(3)
+    settle(bus)
+
+
+FOUND = {
+    "a joiner takes offers for its ballot that are void to all others": Schedule(
+        2, 1, protect=True, steps=[("start", 2), ("launch", "2a"), ("deliver", 2, 1), ("place", 2, 1)]
+    ),
+    "empty members begin another log before those that have one have offered": Schedule(
+        2,
+        2,
+        protect=True,
+        steps=[
+            ("start", 1),
+            ("start", 2),
+            ("launch", "1a"),
+            ("launch", "1b"),
+            ("launch", "2a"),
+            ("propose", "1b"),
+            ("deliver", 2, 1),
+            ("place", 2, 1),
+            ("deliver", 2, 1),
+            ("read", "2a", 1),
+            ("propose", "2a"),
+            ("disconnect", "2a", 1, 0),
+            ("disconnect", "1a", 0, 0),
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("schedule", FOUND.values(), ids=FOUND)
+def test_what_random_schedules_have_found(schedule: Schedule) -> None:
+    assert run(schedule).fault is None

@@ -1,0 +1,222 @@
+"""Safe groups: messages that a majority has before anyone receives them."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Mapping
+from contextlib import asynccontextmanager
+from typing import Final, TypeAlias, final
+
+import attrs
+import trio
+
+from triocoro import Endpoint, HasEndpoint, SlowConsumerError
+
+from ._block import running_beside
+from ._electorate import electorate
+from ._member import Commit, Delivery, Member, Status
+from ._validate import checked_nodes, checked_payload, checked_size
+
+DEFAULT_MAX_BUFFERED_BYTES: Final = 64 * 2**20
+_EVENT_COST: Final = 256
+
+
+@final
+@attrs.frozen
+class Missed:
+    """Messages that this member will not get: they were committed while it was away, and are no longer kept.
+
+    Attributes:
+        first: the index of the first one.
+        last: the index of the last one.
+    """
+
+    first: int
+    last: int
+
+
+SafeEvent: TypeAlias = "Delivery | Missed"
+
+
+@final
+class _Inbox:
+    """Committed messages that wait to be received."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.events: deque[SafeEvent] = deque()
+        self.arrived = trio.lowlevel.ParkingLot()
+        self.overflown = trio.Event()
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._index = 0
+
+    def apply(self, delivery: Delivery) -> Commit:
+        self._index = delivery.commit.index
+        self._put(delivery, len(delivery.payload))
+        return delivery.commit
+
+    def snapshot(self) -> Iterable[bytes]:
+        return ()
+
+    def restore(self, _chunks: Iterable[bytes], index: int) -> None:
+        if index > self._index:
+            self._put(Missed(self._index + 1, index), 0)
+        self._index = index
+
+    def _put(self, event: SafeEvent, size: int) -> None:
+        if self.overflown.is_set():
+            return
+        if self._bytes + size + _EVENT_COST > self._max_bytes:
+            self.overflown.set()
+            self.arrived.unpark_all()
+            return
+        self._bytes += size + _EVENT_COST
+        self.events.append(event)
+        self.arrived.unpark()
+
+    def take(self) -> SafeEvent:
+        event = self.events.popleft()
+        self._bytes -= _EVENT_COST + (len(event.payload) if isinstance(event, Delivery) else 0)
+        return event
+
+
+@final
+class SafeGroup(AsyncIterator[SafeEvent]):
+    """A member of a group with safe delivery. Objects of this class come from `open_safe_group`."""
+
+    def __init__(self, member: Member[Commit], inbox: _Inbox) -> None:
+        self._member = member
+        self._inbox = inbox
+
+    def __repr__(self) -> str:
+        return f"<triocoro.recipes.SafeGroup {self._member.label}, {self._member.agreement.state.value}>"
+
+    @property
+    def primary(self) -> bool:
+        """Whether messages can be committed now, as far as this member knows."""
+        return self._member.primary
+
+    def status(self) -> Status:
+        """Return what this member knows of the group: who is missing, who is behind."""
+        return self._member.status()
+
+    async def change_nodes(self, nodes: Mapping[int, int] | Collection[int]) -> None:
+        """Change the electorate, once majorities of the old and of the new one agree.
+
+        Args:
+            nodes: votes by node, or nodes with a vote each. A node without a member gets its vote once it has one.
+
+        Raises:
+            ValueError: as `open_safe_group`.
+            NotPrimaryError: there is no majority, of the old electorate or of the new one.
+
+        Cancelled: the electorate may be changed or not.
+
+        Source: votequorum(5) has the votes of Corosync, which these are not.
+        """
+        await self._member.change_nodes(checked_nodes(nodes))
+
+    async def wait_primary(self) -> None:
+        """Wait until messages can be committed, and the vote of our node is given to a member that is there.
+
+        Cancelled: nothing has changed.
+        """
+        await self._member.wait_primary()
+
+    async def send(self, payload: bytes) -> Commit:
+        """Send a message to all members, and wait until it is committed.
+
+        Returns:
+            where it has its place among all committed messages.
+
+        Raises:
+            TypeError: the payload is no bytes-like object.
+            ValueError: it has more than 512 KiB.
+            NotPrimaryError: there is no majority; nothing was sent, and no member will ever get the message.
+            UncertainError: the message was sent, and then the majority or the connection was lost.
+
+        Cancelled: the message may be committed or not.
+        """
+        return await self._member.submit(checked_payload(payload))
+
+    async def receive(self) -> SafeEvent:
+        """Wait for the next committed message, and return it.
+
+        Returns:
+            a `Delivery`, or `Missed` in place of those that this member cannot get.
+
+        Raises:
+            SlowConsumerError: messages that waited exceeded `max_buffered_bytes`. Those that fitted come first.
+
+        Cancelled: no message was taken.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        inbox = self._inbox
+        while not inbox.events:
+            if inbox.overflown.is_set():
+                raise SlowConsumerError(f"{self._member.label}: received more slowly than messages were committed")
+            await inbox.arrived.park()
+        event = inbox.take()
+        await trio.lowlevel.cancel_shielded_checkpoint()
+        return event
+
+    async def __anext__(self) -> SafeEvent:
+        return await self.receive()
+
+
+@asynccontextmanager
+async def open_safe_group(
+    name: bytes | str,
+    *,
+    nodes: Mapping[int, int] | Collection[int] | None = None,
+    max_buffered_bytes: int = DEFAULT_MAX_BUFFERED_BYTES,
+    endpoint: Endpoint | HasEndpoint | None = None,
+) -> AsyncGenerator[SafeGroup, None]:
+    """Join a group whose messages are received only once members on a majority of the nodes have them.
+
+    What this does not promise:
+
+    - Memory is not durable. If members on nodes with a majority of the votes lose theirs, for instance because their
+      programs have ended, nothing is committed any more until `bootstrap`; if all members on all nodes do, the group
+      begins anew, empty.
+    - A message that was not committed when the majority was lost may be committed later: `UncertainError`.
+    - A member that was away for long does not get all that it missed: `Missed` says so.
+    - A member that stands still holds up nobody, but Corosync keeps all messages for it in the daemon's memory,
+      without bound. `status` shows it; kill its process.
+    - Any process that may connect to Corosync can send to the group. The frames are not signed.
+
+    A message is committed once members on nodes with more than half of the votes have acknowledged it. Quorum as
+    Corosync has it decides nothing here. Messages of one sender are committed in the order in which it has sent them;
+    all members receive all messages in the same order. The connection is opened again when it is lost, and what this
+    member has received or sent until then stays.
+
+    A group begins once members on all nodes are there. After that, a majority suffices. On each node, one member
+    votes; if it ends, another one on that node takes its vote.
+
+    Args:
+        name: of the group. All its members must be of this kind.
+        nodes: the electorate: votes by node, or nodes with a vote each; by default, the node list of corosync.conf with
+            its `quorum_votes`. It counts only where a log begins; later, `change_nodes` changes it.
+        max_buffered_bytes: the bound for committed messages that wait to be received, in bytes. Each counts for its
+            payload and 256 bytes.
+        endpoint: the daemon to connect to, or a node of a test cluster; by default the default endpoint.
+
+    Raises:
+        TypeError, ValueError: an argument is none of the above.
+        ElectorateError: `nodes` is not given, and corosync.conf has no node list.
+        ProtocolError: members that are there speak another version of the protocol.
+        others: as `triocoro.open_views`, except that it waits while there is no daemon.
+
+    Cancelled: we are not a member. At the end of the block, what was sent has up to a second to be committed.
+
+    Source: cpg_mcast_joined(3) names safe delivery, and has none.
+    """
+    inbox = _Inbox(checked_size(max_buffered_bytes, "max_buffered_bytes"))
+    votes = await electorate(nodes, endpoint)
+    member = Member(name, votes, inbox, endpoint)
+    async with running_beside(member.run):
+        await member.joined.wait()
+        try:
+            yield SafeGroup(member, inbox)
+        finally:
+            await member.aclose()

@@ -1,0 +1,77 @@
+"""Checks of what callers give, before anything is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Final, cast
+
+MAX_PAYLOAD: Final = 512 * 1024
+"""The bytes of the largest message."""
+_MOST: Final = 2**32 - 1
+
+
+def checked_bytes(given: object, what: str) -> bytes:
+    """The bytes of a bytes-like object, which nothing changes later.
+
+    Raises:
+        TypeError: it is no such object.
+    """
+    if not isinstance(given, (bytes, bytearray, memoryview)):
+        raise TypeError(f"expected bytes, a bytearray or a memoryview as {what}, not {given!r}")
+    return bytes(cast("bytes", given))
+
+
+def checked_payload(payload: object) -> bytes:
+    """The bytes of a payload, which nothing changes later.
+
+    Raises:
+        TypeError: it is no bytes-like object.
+        ValueError: it has more than 512 KiB.
+    """
+    data = checked_bytes(payload, "a payload")
+    if len(data) > MAX_PAYLOAD:
+        raise ValueError(f"a message of {len(data):,} bytes; the largest has {MAX_PAYLOAD:,}")
+    return data
+
+
+def checked_nodes(nodes: Mapping[int, int] | Collection[int]) -> Mapping[int, int]:
+    """The votes of each node of the electorate.
+
+    Args:
+        nodes: votes by node, or nodes with a vote each.
+
+    Raises:
+        TypeError: it is neither, or an id or a number of votes is no integer.
+        ValueError: there is no node, or an id or a number of votes is not in 1 to 2**32 - 1.
+    """
+    given = cast("object", nodes)
+    if isinstance(given, (str, bytes)) or not isinstance(given, (Mapping, Collection)):
+        raise TypeError(f"expected the ids of nodes, or a mapping of ids to votes, not {nodes!r}")
+    votes: dict[int, int] = {}
+    if isinstance(nodes, Mapping):
+        votes.update(cast("Mapping[int, int]", nodes))
+    else:
+        votes.update(dict.fromkeys(nodes, 1))
+    numbers: list[object] = [*votes, *votes.values()]
+    for number in numbers:
+        if not isinstance(number, int) or isinstance(number, bool):
+            raise TypeError(f"expected integers as the ids and votes of nodes, not {number!r}")
+        if not 1 <= number <= _MOST:
+            raise ValueError(f"expected ids and votes of nodes from 1 to {_MOST}, not {number}")
+    if not votes:
+        raise ValueError("expected at least one node")
+    return votes
+
+
+def checked_size(size: object, name: str) -> int:
+    """A positive number of bytes.
+
+    Raises:
+        TypeError: it is no integer.
+        ValueError: it is not positive.
+    """
+    if not isinstance(size, int) or isinstance(size, bool):
+        raise TypeError(f"expected an integer as {name}, not {size!r}")
+    if size <= 0:
+        raise ValueError(f"{name} must be positive, not {size}")
+    return size
