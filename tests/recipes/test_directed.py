@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pytest
 
@@ -501,6 +501,125 @@ def test_late_news_of_quorum() -> None:
     assert applied(bus, "3a") == []
     bus.settle(3)
     settle(bus)
+
+# -- electorates -------------------------------------------------------------------------------------------------------
+
+
+def vote(bus: Bus, name: str, votes: Mapping[int, int]) -> None:
+    """Let a member propose another electorate."""
+    bus.vote(name, sum(count << 2 * nodeid for nodeid, count in votes.items()))
+
+
+@pytest.mark.parametrize("nodes", [2, 4])
+def test_half_of_the_nodes_choose_nothing(nodes: int) -> None:
+    bus = group(nodes)
+    halves = [*range(1, nodes // 2 + 1)], [*range(nodes // 2 + 1, nodes + 1)]
+    for half in halves:
+        bus.move(half)
+    for half in halves:
+        bus.propose(f"{half[0]}a")
+        flow(bus, half)
+        assert agreement(bus, f"{half[0]}a").state is State.OFFERING
+    bus.move([*bus.nodes])
+    settle(bus)
+    assert len(applied(bus, "1a")) == 2
+
+
+def test_half_of_the_nodes_commit_nothing() -> None:
+    bus = group(4)
+    bus.propose("1a")
+    flow(bus, [1, 2])  # in the ring of all four; 3 and 4 are slow
+    assert applied(bus, "1a") == applied(bus, "2a") == []
+    bus.move([3, 4], prefix=0)
+    bus.move([1, 2, 3, 4])
+    settle(bus)
+
+
+def in_between() -> Bus:
+    """Five nodes; four of them have the entry of another electorate, which needs the fifth, and an entry after it."""
+    bus = group(5)
+    vote(bus, "2a", {1: 3, 2: 1, 3: 1})
+    bus.propose("2a")
+    flow(bus, [2, 3, 4, 5])
+    assert [len(agreement(bus, name).holding.configs) for name in ("2a", "5a")] == [2, 2]
+    return bus
+
+
+def test_another_electorate_is_committed_by_the_old_and_by_the_new_one() -> None:
+    bus = in_between()
+    assert applied(bus, "2a") == []
+    settle(bus)
+    assert applied(bus, "5a") == [b"2a#1:1"]
+    assert agreement(bus, "5a").holding.configs[0].votes == {1: 3, 2: 1, 3: 1}
+
+
+def test_a_choice_needs_both_electorates() -> None:
+    bus = in_between()
+    bus.move([2, 3, 4, 5])
+    flow(bus, [2, 3, 4, 5])
+    assert [agreement(bus, name).state for name in ("2a", "5a")] == [State.OFFERING] * 2
+    assert nodes_in_the_way(bus, "2a") == {1}
+    bus.move([*bus.nodes])
+    settle(bus)
+    assert applied(bus, "1a") == [b"2a#1:1"]
+
+
+def test_a_ballot_is_established_by_both_electorates() -> None:
+    bus = in_between()
+    bus.move([*bus.nodes])
+    for nodeid in bus.nodes:
+        bus.deliver(nodeid)
+        bus.read(f"{nodeid}a", 99)  # the view
+        bus.place(nodeid, 99)
+    bus.stop("1a")  # it has offered
+    flow(bus, [2, 3, 4, 5])
+    assert [agreement(bus, name).state for name in ("2a", "5a")] == [State.ADOPTED] * 2
+    bus.go_on("1a")
+    settle(bus)
+
+
+def test_of_two_electorates_that_build_on_one_the_first_counts() -> None:
+    bus = group()
+    vote(bus, "1a", {1: 1, 2: 2, 3: 1})
+    vote(bus, "2a", {1: 2, 2: 1, 3: 1})
+    settle(bus)
+    for name in bus.names:
+        assert [{**config.votes} for config in agreement(bus, name).holding.configs] == [{1: 1, 2: 2, 3: 1}]
+
+
+def test_an_electorate_whose_members_are_away_is_refused() -> None:
+    """Else nothing could be committed any more, not even the seats that it lacks."""
+    bus = group()
+    vote(bus, "2a", {2: 3})
+    settle(bus)
+    bus.move([2])
+    bus.drain()
+    vote(bus, "2a", {1: 3, 2: 2, 3: 3})
+    bus.move([1, 2, 3])
+    bus.propose("1a")
+    settle(bus)
+    assert applied(bus, "2a") == [b"1a#1:1"]
+
+
+# -- how a log begins --------------------------------------------------------------------------------------------------
+
+
+def begun(members: int = 1) -> Bus:
+    """Three nodes whose first members have offered to begin a log; none has read it."""
+    bus = Bus(3, members)
+    for nodeid in bus.nodes:
+        bus.start(nodeid)
+        bus.launch(f"{nodeid}a")
+        bus.place(nodeid)
+    bus.move([1, 2, 3])
+    for _ in range(3):
+        for nodeid in bus.nodes:
+            bus.place(nodeid, 99)
+            bus.deliver(nodeid, 99)
+            bus.read(f"{nodeid}a", 99)
+            if all(agreement(bus, name).state is State.OFFERING for name in ("1a", "2a", "3a")):
+                break
+    return bus
 
 
 FOUND = {

@@ -1,0 +1,347 @@
+"""Wrong versions of the agreement: each is caught by the directed test or the random schedules that it names."""
+
+from __future__ import annotations
+
+import attrs
+
+from recipes.changed import Change
+
+
+@attrs.frozen
+class Mutant:
+    """An agreement with one thing wrong."""
+
+    wrong: str
+    """What is wrong, for docs/recipes/proof.md."""
+    changes: tuple[Change, ...]
+    caught_by: str = ""
+    """The directed test that fails; if it is empty, random schedules have a fault."""
+
+
+def mutant(wrong: str, module: str, old: str, new: str, *caught_by: str) -> Mutant:
+    return Mutant(wrong, (Change(module, old, new),), *caught_by)
+
+
+MUTANTS = {
+    # Acknowledgements
+    "acks_count_when_sent": Mutant(
+        "an acknowledgement counts for its sender before it has come back",
+        (
+            Change(
+                "agreement",
+                "        self._send(Ack(self.ballot, length, self.holding.digest(length)))\n",
+                "        self._send(Ack(self.ballot, length, self.holding.digest(length)))\n"
+                "        self.acks[self.incarnation] = length\n        self.holding.came_back(length)\n",
+            ),
+        ),
+    ),
+    "commits_without_own_ack": mutant(
+        "an entry is committed although the own acknowledgement has not come back",
+        "holding",
+        "min(self._reached(acks), self._sure)",
+        "min(self._reached(acks), self.length)",
+    ),
+    "acks_of_any_digest": mutant(
+        "an acknowledgement of another log counts",
+        "agreement",
+        "if choice is None or not holding.matches(frame.length, frame.digest):",
+        "if choice is None or not holding.base <= frame.length <= holding.length:",
+    ),
+    "acks_of_old_ballots": mutant(
+        "acknowledgements of an earlier ballot of the ring count",
+        "agreement",
+        "            if frame.ballot == self.ballot:\n                self._on_frame",
+        "            if frame.ballot == self.ballot or isinstance(frame, Ack):\n                self._on_frame",
+    ),
+    "acks_of_old_rings": mutant(
+        "acknowledgements of an earlier ring count",
+        "agreement",
+        "        elif frame.ballot.ring == self._ring:\n",
+        "        elif isinstance(frame, Ack):\n            self._on_frame(sender, frame)\n"
+        "        elif frame.ballot.ring == self._ring:\n",
+    ),
+    "offers_of_other_ballots": mutant(
+        "offers of another ballot of the ring count",
+        "agreement",
+        "            if frame.ballot == self.ballot:\n                self._on_frame",
+        "            if frame.ballot == self.ballot or isinstance(frame, Offer):\n                self._on_frame",
+    ),
+    "unsent_acks_bind_not": mutant(
+        "an acknowledgement that was sent does not bind: the entries are dropped",
+        "holding",
+        "        self._acked = max(self._acked, length)\n",
+        "        pass\n",
+    ),
+    # Majorities
+    "half_is_a_majority": mutant(
+        "half of the votes are a majority for a choice (quorum off by one)",
+        "config",
+        "seats.items() if has(it)) > sum(",
+        "seats.items() if has(it)) >= sum(",
+    ),
+    "half_commits": mutant(
+        "half of the votes commit (quorum off by one)", "config", "if total > needed:", "if total >= needed:"
+    ),
+    "one_seat_chooses": mutant(
+        "the offer of one seat is enough for a choice",
+        "ballots",
+        "        if all(config.majority(agrees) for config in claim.configs):",
+        "        if all(any(map(agrees, config.seats.values())) for config in claim.configs):",
+    ),
+    "one_majority_chooses": mutant(
+        "a choice needs a majority of the old electorate only",
+        "ballots",
+        "if all(config.majority(agrees) for config in claim.configs):",
+        "if all(config.majority(agrees) for config in claim.configs[:1]):",
+    ),
+    "one_majority_adopts": mutant(
+        "a ballot is established by a majority of the old electorate only",
+        "holding",
+        "choice.length) for config in choice.configs)",
+        "choice.length) for config in choice.configs[:1])",
+    ),
+    "one_majority_commits": mutant(
+        "after another electorate, entries are committed by a majority of the old one only",
+        "holding",
+        "            if reached >= config.index:\n",
+        "            if False:\n",
+    ),
+    "configs_without_predecessor": mutant(
+        "a configuration is appended although it does not build on the present one",
+        "holding",
+        "if config.index == self.configs[-1].index and config.majority_of_nodes(config.seats):",
+        "if config.majority_of_nodes(config.seats):",
+    ),
+    "configs_without_seats": mutant(
+        "a configuration counts although its own seats have no majority",
+        "holding",
+        "if config.index == self.configs[-1].index and config.majority_of_nodes(config.seats):",
+        "if config.index == self.configs[-1].index:",
+    ),
+    "configs_stay": mutant(
+        "a configuration stays although its entry was dropped",
+        "holding",
+        "        self.configs = [config for config in self.configs if config.index <= length]\n        self.numbers",
+        "        self.numbers",
+    ),
+    # Memory
+    "empty_seats_count": Mutant(
+        "no amnesia rule: a seat that has lost its memory counts",
+        (
+            Change(
+                "ballots",
+                "            return other is not None and claim.includes(other)",
+                "            return incarnation in offers and (other is None or claim.includes(other))",
+            ),
+            Change(
+                "holding",
+                "            return all(it in acks for config in choice.configs for it in config.seats.values())",
+                "            return all(config.majority(acks.__contains__) for config in choice.configs)",
+            ),
+        ),
+    ),
+    "incarnations_by_node": mutant(
+        "no amnesia rule: a new process votes in place of the one before it",
+        "agreement",
+        "        self.offers[offer.incarnation] = offer\n",
+        "        self.offers[offer.incarnation] = offer\n"
+        "        for claim in [it.claim for it in self.offers.values() if it.claim is not None]:\n"
+        "            for config in claim.configs:\n"
+        "                seat = config.seats.get(sender.nodeid, 0)\n"
+        "                if seat and offer.claim is None:\n"
+        "                    self.offers.setdefault(seat, attrs.evolve(offer, claim=attrs.evolve(claim, ballot=Ballot(0, 0, 0, 0))))\n",
+    ),
+    "begins_anew": mutant(
+        "a log begins anew although a member has one",
+        "ballots",
+        "    if any(claim is not None and not nothing_committed(claim, offers) for claim in offers.values()):\n"
+        "        return None\n",
+        "",
+    ),
+    "begins_without_all_members": mutant(
+        "a log begins before all members of the view have offered",
+        "agreement",
+        "            if not all(address in self.who for address in self.members if address != operator):\n"
+        "                return\n",
+        "",
+    ),
+    "begins_on_some_nodes": mutant(
+        "a log begins with members on a part of the nodes",
+        "ballots",
+        "if votes is None or seats.keys() != votes.keys():",
+        "if votes is None or not Config(0, votes, seats).majority_of_nodes(seats):",
+    ),
+    "majority_establishes_an_empty_log": mutant(
+        "a majority of the seats establishes a log without entries",
+        "holding",
+        "            return all(it in acks for config in choice.configs for it in config.seats.values())",
+        "            return all(config.majority(acks.__contains__) for config in choice.configs)",
+    ),
+    "absent_seats_have_nothing": mutant(
+        "a log is given up although seats that are absent may have entries (nothing_committed)",
+        "ballots",
+        "        return incarnation not in offers or (other is not None and other.length > 0)",
+        "        return other is not None and other.length > 0",
+    ),
+    # Choice
+    "longest_wins": Mutant(
+        "the longest log wins over that of the later ballot",
+        (
+            Change(
+                "ballots",
+                "            return other.ballot < self.ballot\n",
+                "            return other.length <= self.length\n",
+            ),
+            Change(
+                "ballots",
+                "    return claim.ballot, claim.length, claim.digests[-1], -len(claim.configs)",
+                "    return claim.length, claim.ballot, claim.digests[-1], -len(claim.configs)",
+            ),
+        ),
+    ),
+    "includes_all_of_its_ballot": mutant(
+        "a log includes each other one of its ballot that is not longer",
+        "ballots",
+        "        return other.digest(other.length) == self.digest(other.length)\n\n\ndef choose",
+        "        return True\n\n\ndef choose",
+    ),
+    "includes_later_ballots": mutant(
+        "a log includes those of later ballots",
+        "ballots",
+        "            return other.ballot < self.ballot\n",
+        "            return True\n",
+    ),
+    "tail_dropped": mutant(
+        "a claim has no tail: what was acknowledged and has not come back is dropped",
+        "holding",
+        "        self._truncate(self._acked)\n        first",
+        "        self._acked = self._start if self._sure is None else self._sure\n"
+        "        self._truncate(self._acked)\n        first",
+    ),
+    "trims_too_much": mutant(
+        "the end of a log is trimmed although absent seats may have acknowledged it",
+        "ballots",
+        "            return incarnation not in offers\n        if other.ballot",
+        "            return False\n        if other.ballot",
+    ),
+    "trims_what_later_ballots_have": mutant(
+        "the end of a log is trimmed although a seat of the same ballot may have it (`>` for `>=`)",
+        "ballots",
+        "            return other.ballot >= claim.ballot\n",
+        "            return other.ballot > claim.ballot\n",
+    ),
+    "gaps_are_not_seen": mutant(
+        "a log with a gap is not included by one that is sure",
+        "ballots",
+        "                return True  # the other one has gaps; what was counted is before them",
+        "                return False",
+    ),
+    # Ballots
+    "no_establishing": mutant(
+        "entries are taken before a majority has the log (no establishing)",
+        "agreement",
+        "if self.state is State.ADOPTED and holding.adopted(self.acks, choice):",
+        "if self.state is State.ADOPTED:",
+    ),
+    "joiner_founds_nothing": mutant(
+        "a member that joins founds no ballot", "agreement", "        elif joining:\n", "        elif False:\n"
+    ),
+    "founding_not_needed": mutant(
+        "a ballot is joined without having seen its founding",
+        "agreement",
+        "        if ballot.founder in self._founders:\n",
+        "        if True:\n",
+    ),
+    "no_promise": mutant(
+        "a promise is forgotten with the connection",
+        "agreement",
+        "        self.address = self.ballot = self._ring = self._incoming = None\n",
+        "        self.address = self.ballot = self._ring = self._incoming = self._promised = None\n",
+    ),
+    "early_frames_are_dropped": mutant(
+        "frames that come before the view are dropped",
+        "agreement",
+        "            self._early.append((sender, frame))\n",
+        "            pass\n",
+    ),
+    "held_frames_are_dropped": mutant(
+        "frames that came while entries were fetched are dropped",
+        "agreement",
+        "        for sender, frame in held:\n            self._on_frame(sender, frame)\n",
+        "        pass\n",
+    ),
+    # Data
+    "previous_not_checked": mutant(
+        "an entry is appended although the one before it was lost, or again",
+        "agreement",
+        "        if frame.previous != holding.numbers.get(incarnation, 0):\n",
+        "        if False:\n",
+    ),
+    "numbers_stay": mutant(
+        "the numbers of entries that were dropped still count as in the log",
+        "holding",
+        "        self.numbers = dict(self.committed_numbers)\n        for entry in self._log.after(self.committed):\n"
+        "            self.numbers[entry.incarnation] = entry.number\n",
+        "",
+    ),
+    "lost_data": mutant(
+        "lost data is not sent again",
+        "agreement",
+        "            self._sent = min(self._sent, frame.previous)\n            self._send_pending()\n",
+        "            pass\n",
+    ),
+    "lost_offer": mutant(
+        "after a lost offer, the acknowledgement is not sent again",
+        "agreement",
+        "            # What was sent after it counts for nothing.\n            self._acknowledge()\n",
+        "",
+    ),
+    "lost_ack": mutant(
+        "a lost acknowledgement is not sent again",
+        "agreement",
+        "        elif isinstance(frame, Ack):\n            self._acknowledge()\n        elif isinstance(frame, (Part",
+        "        elif isinstance(frame, Ack):\n            pass\n        elif isinstance(frame, (Part",
+    ),
+    # Snapshots
+    "parts_of_another_stream": mutant(
+        "a part of another stream is taken",
+        "streams",
+        "if stream != self.stream or part != self.part:",
+        "if part != self.part:",
+    ),
+    "parts_out_of_order": mutant(
+        "a part is taken although the one before it was lost",
+        "streams",
+        "if stream != self.stream or part != self.part:",
+        "if stream != self.stream:",
+    ),
+    "streams_by_number": mutant(
+        "holders number their streams 1, 2, ... (the first version)",
+        "agreement",
+        "Outgoing(self.unique(), to,",
+        "Outgoing(len(self._serving._outgoing) + 1, to,",
+    ),
+    "lost_parts": mutant(
+        "a lost part is not sent again",
+        "agreement",
+        "elif isinstance(frame, (Part, AskSnapshot)) or",
+        "elif isinstance(frame, Part):\n            pass\n        elif isinstance(frame, AskSnapshot) or",
+    ),
+    "snapshot_alone": mutant(
+        "a snapshot is used without the entries after it",
+        "agreement",
+        "        self.holding.staged = incoming\n",
+        "        self.holding.staged = incoming\n"
+        "        if incoming.head is not None:\n"
+        "            self.holding.complete([], Choice(incoming.head.index, incoming.head.digest, ()))\n"
+        "            self.holding._adopted = self.ballot\n"
+        "            self.holding._start = self.holding._acked = incoming.head.index\n"
+        "            self.holding._sure = incoming.head.index\n",
+    ),
+    "digest_not_checked": mutant(
+        "fetched entries are not compared with the choice",
+        "holding",
+        "        if digest != choice.digest:\n",
+        "        if False:\n",
+    ),
+}
