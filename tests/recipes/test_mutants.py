@@ -372,3 +372,11 @@ def test_each_mutant_finds_its_text_in_its_module(it: Mutant) -> None:
     for change in it.changes:
         name = f"_{change.module}.py"
         compile(change.applied((FOLDER / name).read_text(encoding="utf-8")), name, "exec")
+
+
+def test_the_page_lists_the_mutants() -> None:
+    page = (FOLDER.parents[1] / "docs/recipes/proof.md").read_text(encoding="utf-8")
+    assert f"has {len(MUTANTS)} wrong versions" in page
+    for it in MUTANTS.values():
+        caught_by = f"`{it.caught_by}`" if it.caught_by.startswith("test_") else f"schedule: {it.caught_by}"
+        assert f"| {it.wrong} | {caught_by if it.caught_by else 'random schedules'} |" in page
