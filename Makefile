@@ -15,8 +15,8 @@
 # make flake-smoke  one such round of a few tests, in a minute
 # make fuzz         run N random programs on real clusters and on fakes, and compare; SEED=... repeats a run
 # make fuzz-smoke   a few of them
-# make recipes      run the agreement of safe groups under random schedules, and shrink what fails: docs/recipes/proof.md;
-#                   takes SEEDS=0:100000
+# make recipes      run the agreement of safe groups under random schedules: docs/recipes/proof.md; takes
+#                   SEEDS=0:100000
 # make soak         use three real nodes under every fault for MINUTES, checked as it goes, with memory, fds and latency over
 #                   time: docs/soak.md; takes SEED=... and ARGS. An interrupt ends it with its report
 # make soak-smoke   a quarter of a minute of that

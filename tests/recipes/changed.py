@@ -18,9 +18,9 @@ from types import ModuleType
 from typing import Any
 
 import attrs
+from mutants.hook import mutated
 
 import triocoro.recipes
-from mutants.hook import mutated
 
 PACKAGE = "triocoro.recipes"
 FOLDER = Path(triocoro.recipes.__file__).parent

@@ -32,7 +32,7 @@ class Mutant:
     """What is wrong, for docs/recipes/proof.md."""
     changes: tuple[Change, ...]
     caught_by: str = ""
-    """The directed test of test_directed.py that fails, or its schedule; if it is empty, a random schedule has a fault."""
+    """The test or schedule of test_directed.py that fails; if it is empty, a random schedule has a fault."""
 
 
 def mutant(wrong: str, module: str, old: str, new: str, *caught_by: str) -> Mutant:
@@ -153,7 +153,8 @@ MUTANTS = {
         "            for config in claim.configs:\n"
         "                seat = config.seats.get(sender.nodeid, 0)\n"
         "                if seat and offer.claim is None:\n"
-        "                    self.offers.setdefault(seat, attrs.evolve(offer, claim=attrs.evolve(claim, ballot=Ballot(0, 0, 0, 0))))\n",
+        "                    old = attrs.evolve(claim, ballot=Ballot(0, 0, 0, 0))\n"
+        "                    self.offers.setdefault(seat, attrs.evolve(offer, claim=old))\n",
         "test_a_seat_whose_memory_is_lost_does_not_vote_until_the_log_says_so",
     ),
     "begins_anew": mutant(
