@@ -15,6 +15,8 @@
 # make flake-smoke  one such round of a few tests, in a minute
 # make fuzz         run N random programs on real clusters and on fakes, and compare; SEED=... repeats a run
 # make fuzz-smoke   a few of them
+# make recipes      run the agreement of safe groups under random schedules: docs/recipes/proof.md; takes
+#                   SEEDS=0:100000
 # make soak         use three real nodes under every fault for MINUTES, checked as it goes, with memory, fds and latency over
 #                   time: docs/soak.md; takes SEED=... and ARGS. An interrupt ends it with its report
 # make soak-smoke   a quarter of a minute of that
@@ -47,6 +49,7 @@ ARGS ?=
 N ?= 10
 MINUTES ?= 10
 CALLS ?= 2000
+SEEDS ?= 0:10000
 SUITE ?= trixie
 export COMMAND ?=
 MINORS := 10 11 12 13 14
@@ -69,7 +72,7 @@ SMOKES := docs fuzz-smoke hostile-smoke soak-smoke sanitize-smoke bench-smoke pa
 # These show in half a minute that the SDK and real clusters work.
 REAL_SMOKE := tests/sdk/test_death.py tests/plugin/test_downstream.py
 
-.PHONY: setup demo test lint ruff mypy pyright types flake8 fake real coverage long bounds bench bench-smoke browser flake flake-smoke fuzz fuzz-smoke soak soak-smoke restarts sanitize sanitize-smoke smoke hostile hostile-smoke recordings unprivileged \
+.PHONY: setup demo test lint ruff mypy pyright types flake8 fake real coverage long bounds bench bench-smoke browser flake flake-smoke fuzz fuzz-smoke recipes soak soak-smoke restarts sanitize sanitize-smoke smoke hostile hostile-smoke recordings unprivileged \
     elsewhere elsewhere-smoke debian pythons floors package package-smoke docs docs-links lock man
 
 setup: $(READY)
@@ -155,6 +158,9 @@ fuzz: setup
 
 fuzz-smoke: setup
 	@PYTHONPATH=tests $(BIN)/python -m fuzz --number=3 --seed=1300 $(ARGS)
+
+recipes: setup
+	@PYTHONPATH=tests $(BIN)/python -m recipes.schedules --seeds=$(SEEDS) --ledger $(ARGS)
 
 soak: setup
 	@$(WITH_MATPLOTLIB)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pytest
 
-from recipes.bus import PRIMARY, RETAIN, Bus, Process, status
+from recipes.bus import FRAME, PRIMARY, RETAIN, Bus, Process, status
 from recipes.schedules import Schedule, run
 from triocoro.recipes._agreement import Agreement, State
+from triocoro.recipes._ballots import Ballot, Claim, choose
+from triocoro.recipes._config import Config
+from triocoro.recipes._frames import Ack, Part, decode, encode
 
 
 def group(nodes: int = 3, members: int = 1) -> Bus:
@@ -360,10 +363,10 @@ def test_a_member_reconnects_within_the_ring_while_the_others_choose() -> None:
     assert applied(bus, "1a") == [b"2a#1:1", b"2a#1:2"]
 
 
-def behind(entries: int = 12) -> Bus:
+def behind(entries: int = 12, *, nodes: int = 3) -> Bus:
     """A group whose third member lacks entries that the others have cut off."""
-    bus = group()
-    bus.move([1, 2])
+    bus = group(nodes)
+    bus.move([nodeid for nodeid in bus.nodes if nodeid != 3])
     bus.drain()
     for _ in range(entries):
         bus.propose("1a")
@@ -503,6 +506,268 @@ def test_late_news_of_quorum() -> None:
     settle(bus)
 
 
+# -- electorates -------------------------------------------------------------------------------------------------------
+
+
+def vote(bus: Bus, name: str, votes: Mapping[int, int]) -> None:
+    """Let a member propose another electorate."""
+    bus.vote(name, sum(count << 2 * nodeid for nodeid, count in votes.items()))
+
+
+@pytest.mark.parametrize("nodes", [2, 4])
+def test_half_of_the_nodes_choose_nothing(nodes: int) -> None:
+    bus = group(nodes)
+    halves = [*range(1, nodes // 2 + 1)], [*range(nodes // 2 + 1, nodes + 1)]
+    for half in halves:
+        bus.move(half)
+    for half in halves:
+        bus.propose(f"{half[0]}a")
+        flow(bus, half)
+        assert agreement(bus, f"{half[0]}a").state is State.OFFERING
+    bus.move([*bus.nodes])
+    settle(bus)
+    assert len(applied(bus, "1a")) == 2
+
+
+def test_half_of_the_nodes_commit_nothing() -> None:
+    bus = group(4)
+    bus.propose("1a")
+    flow(bus, [1, 2])  # in the ring of all four; 3 and 4 are slow
+    assert applied(bus, "1a") == applied(bus, "2a") == []
+    bus.move([3, 4], prefix=0)
+    bus.move([1, 2, 3, 4])
+    settle(bus)
+
+
+def in_between() -> Bus:
+    """Five nodes; four of them have the entry of another electorate, which needs the fifth, and an entry after it."""
+    bus = group(5)
+    vote(bus, "2a", {1: 3, 2: 1, 3: 1})
+    bus.propose("2a")
+    flow(bus, [2, 3, 4, 5])
+    assert [len(agreement(bus, name).holding.configs) for name in ("2a", "5a")] == [2, 2]
+    return bus
+
+
+def test_another_electorate_is_committed_by_the_old_and_by_the_new_one() -> None:
+    bus = in_between()
+    assert applied(bus, "2a") == []
+    settle(bus)
+    assert applied(bus, "5a") == [b"2a#1:1"]
+    assert agreement(bus, "5a").holding.configs[0].votes == {1: 3, 2: 1, 3: 1}
+
+
+def test_a_choice_needs_both_electorates() -> None:
+    bus = in_between()
+    bus.move([2, 3, 4, 5])
+    flow(bus, [2, 3, 4, 5])
+    assert [agreement(bus, name).state for name in ("2a", "5a")] == [State.OFFERING] * 2
+    assert nodes_in_the_way(bus, "2a") == {1}
+    bus.move([*bus.nodes])
+    settle(bus)
+    assert applied(bus, "1a") == [b"2a#1:1"]
+
+
+def test_a_ballot_is_established_by_both_electorates() -> None:
+    bus = in_between()
+    bus.move([*bus.nodes])
+    for nodeid in bus.nodes:
+        bus.deliver(nodeid)
+        bus.read(f"{nodeid}a", 99)  # the view
+        bus.place(nodeid, 99)
+    bus.stop("1a")  # it has offered
+    flow(bus, [2, 3, 4, 5])
+    assert [agreement(bus, name).state for name in ("2a", "5a")] == [State.ADOPTED] * 2
+    bus.go_on("1a")
+    settle(bus)
+
+
+def test_of_two_electorates_that_build_on_one_the_first_counts() -> None:
+    bus = group()
+    vote(bus, "1a", {1: 1, 2: 2, 3: 1})
+    vote(bus, "2a", {1: 2, 2: 1, 3: 1})
+    settle(bus)
+    for name in bus.names:
+        assert [{**config.votes} for config in agreement(bus, name).holding.configs] == [{1: 1, 2: 2, 3: 1}]
+
+
+def test_an_electorate_whose_members_are_away_is_refused() -> None:
+    """Else nothing could be committed any more, not even the seats that it lacks."""
+    bus = group()
+    vote(bus, "2a", {2: 3})
+    settle(bus)
+    bus.move([2])
+    bus.drain()
+    vote(bus, "2a", {1: 3, 2: 2, 3: 3})
+    bus.move([1, 2, 3])
+    bus.propose("1a")
+    settle(bus)
+    assert applied(bus, "2a") == [b"1a#1:1"]
+
+
+# -- how a log begins --------------------------------------------------------------------------------------------------
+
+
+def beginning(members: int = 1) -> Bus:
+    """Three nodes with a member each; they have joined, and have not read that."""
+    bus = Bus(3, members)
+    for nodeid in bus.nodes:
+        bus.start(nodeid)
+        bus.launch(f"{nodeid}a")
+    bus.move([1, 2, 3])
+    return bus
+
+
+def test_a_log_without_entries_is_not_given_up_while_its_holders_are_away() -> None:
+    """3 has none, 1 and 2 have committed one and are away, and empty members are on their nodes."""
+    bus = beginning(2)
+    for _ in range(100):
+        if any(agreement(bus, name).holding.committed for name in ("1a", "2a")):
+            break
+        for nodeid in (1, 2, 3):
+            bus.place(nodeid)
+            bus.deliver(nodeid)
+            if nodeid < 3 or agreement(bus, "3a").state is not PRIMARY:
+                bus.read(f"{nodeid}a")
+    bus.propose("1a")
+    flow(bus, [1, 2])
+    assert applied(bus, "2a") == [b"1a#1:1"]
+    bus.disconnect("3a")
+    bus.move([3])
+    bus.read("3a", 99)
+    bus.connect("3a")
+    bus.drain()
+    assert agreement(bus, "3a").holding.length == 0
+    for nodeid in (1, 2):
+        bus.disconnect(f"{nodeid}a")
+        bus.stop(f"{nodeid}a")
+        bus.launch(f"{nodeid}b")
+    bus.move([1, 2, 3])
+    bus.drain()
+    assert [agreement(bus, name).state for name in ("1b", "2b", "3a")] == [State.OFFERING] * 3
+    assert nodes_in_the_way(bus, "1b") == {1, 2}
+    for nodeid in (1, 2):
+        bus.go_on(f"{nodeid}a")
+        bus.read(f"{nodeid}a", 99)
+        bus.connect(f"{nodeid}a")
+    bus.drain()
+    assert applied(bus, "3a") == applied(bus, "1b") == [b"1a#1:1"]
+
+
+# -- losses ------------------------------------------------------------------------------------------------------------
+
+
+def test_an_entry_after_a_lost_one_waits_for_it() -> None:
+    bus = group()
+    bus.propose("1a")
+    bus.propose("1a")
+    bus.lose(1, 0, late=1)
+    settle(bus)
+    assert applied(bus, "2a") == [b"1a#1:1", b"1a#1:2"]
+
+
+def test_what_was_sent_after_a_lost_offer_is_sent_again() -> None:
+    """2's acknowledgement comes before its offer, and counts for nothing."""
+    bus = group()
+    bus.move([1, 2, 3])
+    for nodeid in bus.nodes:
+        bus.deliver(nodeid)
+        bus.read(f"{nodeid}a")
+    bus.lose(2, 0, late=1)
+    settle(bus)
+
+
+def test_a_lost_acknowledgement_is_sent_again() -> None:
+    bus = group()
+    bus.propose("1a")
+    bus.place(1)
+    bus.deliver(2)
+    bus.read("2a")
+    bus.lose(2)
+    settle(bus)
+
+
+def parts_of(bus: Bus, nodeid: int) -> list[int]:
+    """The places of parts of a snapshot in what a node has not sent yet."""
+    frames = [decode(it[2]) for it in bus.nodes[nodeid].queue if it[0] == FRAME]
+    return [at for at, frame in enumerate(frames) if isinstance(frame, Part)]
+
+
+def until_parts_are_sent(bus: Bus) -> None:
+    """Let messages flow until 1 has sent parts of a snapshot."""
+    for _ in range(100):
+        for nodeid in bus.nodes:
+            bus.place(nodeid)
+            bus.deliver(nodeid)
+            bus.read(f"{nodeid}a")
+            if parts_of(bus, 1):
+                return
+
+
+@pytest.mark.parametrize("late", [0, 1])
+def test_a_lost_part_of_a_snapshot_is_sent_again(late: int) -> None:
+    bus = behind()
+    bus.move([*bus.nodes])
+    until_parts_are_sent(bus)
+    bus.lose(1, parts_of(bus, 1)[-1], late)
+    settle(bus)
+    assert process(bus, "3a").machine.restored == 1
+
+
+def test_parts_of_two_holders_are_not_put_together() -> None:
+    """3 asks 1, which is slow, and then 2, whose snapshot is another one, as something was committed meanwhile."""
+    bus = behind(nodes=5)
+    bus.move([*bus.nodes])
+    until_parts_are_sent(bus)
+    bus.tick("3a")  # it asks 2
+    bus.propose("4a")
+    flow(bus, [2, 4, 5])
+    assert len(applied(bus, "2a")) == 13
+    bus.place(3, 9)
+    bus.deliver(2, 9)
+    bus.read("2a", 9)
+    assert parts_of(bus, 2)
+    bus.place(1, parts_of(bus, 1)[0] + 1)  # part 0 of 1's
+    bus.place(2, parts_of(bus, 2)[0] + 1)  # part 0 of 2's
+    bus.place(1)  # part 1 of 1's
+    settle(bus)
+    assert len(applied(bus, "3a")) == 13
+
+
+# -- what only an agreement by itself shows ----------------------------------------------------------------------------
+
+
+def test_an_acknowledgement_of_another_log_does_not_count() -> None:
+    """Corosync delivers none within a ballot: see docs/recipes/proof.md."""
+    bus = group()
+    it = agreement(bus, "1a")
+    bus.propose("1a")
+    for name in ("2a", "3a"):
+        bus.stop(name)
+    flow(bus, [1])
+    assert it.ballot is not None
+    it.deliver(process(bus, "2a").address, encode(Ack(it.ballot, it.holding.length, b"another.")))
+    assert applied(bus, "1a") == []
+    for name in ("2a", "3a"):
+        bus.go_on(name)
+    settle(bus)
+
+
+def claim(first: int, last: int, *configs: Config) -> Claim:
+    """A claim that is sure of the log up to `first`, which is the same as that of all others up to `last`."""
+    digests = [b"%8d" % index for index in range(first, last + 1)]
+    return Claim(Ballot(8, 1, 0, 0), sure=True, first=first, digests=digests, configs=configs)
+
+
+def test_an_entry_that_another_seat_is_sure_of_is_not_given_up() -> None:
+    """1 and 2 have committed entry 4. 2's log has more, but also an electorate whose members are not here."""
+    old = Config(0, {1: 1, 2: 1, 3: 1}, {1: 10, 2: 20, 3: 30})
+    new = Config(5, {2: 1, 4: 1, 5: 1}, {2: 20, 4: 40, 5: 50})
+    choice = choose({10: claim(3, 4, old), 20: claim(5, 5, old, new), 30: claim(3, 3, old)})
+    assert choice is not None
+    assert choice.length == 4
+
+
 FOUND = {
     "a joiner takes offers for its ballot that are void to all others": Schedule(
         2, 1, protect=True, steps=[("start", 2), ("launch", "2a"), ("deliver", 2, 1), ("place", 2, 1)]
@@ -525,6 +790,144 @@ FOUND = {
             ("propose", "2a"),
             ("disconnect", "2a", 1, 0),
             ("disconnect", "1a", 0, 0),
+        ],
+    ),
+    "a log without entries is established by a part of the seats": Schedule(
+        4,
+        1,
+        protect=True,
+        steps=[
+            ("start", 1),
+            ("start", 2),
+            ("start", 3),
+            ("start", 4),
+            ("launch", "1a"),
+            ("launch", "2a"),
+            ("launch", "3a"),
+            ("launch", "4a"),
+            ("move", (1, 2, 3, 4), 0, 0),
+            ("deliver", 2, 1),
+            ("deliver", 1, 1),
+            ("place", 2, 1),
+            ("deliver", 3, 1),
+            ("place", 3, 1),
+            ("place", 1, 1),
+            ("deliver", 2, 9),
+            ("deliver", 4, 3),
+            ("read", "2a", 9),
+            ("place", 4, 1),
+            ("place", 2, 1),
+            ("deliver", 1, 9),
+            ("read", "1a", 9),
+            ("deliver", 3, 9),
+            ("read", "3a", 9),
+            ("place", 3, 1),
+            ("deliver", 4, 3),
+            ("place", 1, 1),
+            ("read", "4a", 3),
+            ("deliver", 1, 1),
+            ("place", 4, 1),
+            ("kill", 3, 0),
+            ("kill", 4, 0),
+            ("deliver", 2, 2),
+            ("deliver", 1, 1),
+            ("read", "2a", 1),
+            ("read", "1a", 2),
+            ("deliver", 2, 1),
+            ("read", "2a", 2),
+            ("place", 2, 1),
+            ("deliver", 1, 2),
+            ("read", "1a", 2),
+            ("place", 1, 1),
+            ("deliver", 1, 1),
+            ("read", "1a", 1),
+            ("place", 1, 1),
+            ("deliver", 2, 9),
+            ("read", "2a", 9),
+        ],
+    ),
+    "a log begins before all members have offered": Schedule(
+        4,
+        1,
+        protect=True,
+        steps=[
+            ("start", 1),
+            ("start", 2),
+            ("start", 3),
+            ("start", 4),
+            ("launch", "1a"),
+            ("launch", "2a"),
+            ("launch", "3a"),
+            ("launch", "4a"),
+            ("move", (1, 2, 3, 4), 0, 0),
+            ("deliver", 1, 1),
+            ("place", 1, 1),
+            ("deliver", 2, 2),
+            ("deliver", 1, 1),
+            ("read", "1a", 1),
+            ("deliver", 3, 1),
+            ("place", 3, 1),
+            ("deliver", 4, 2),
+            ("place", 2, 1),
+            ("read", "1a", 1),
+            ("place", 1, 1),
+            ("place", 4, 1),
+            ("deliver", 4, 3),
+            ("deliver", 1, 9),
+            ("read", "1a", 9),
+            ("deliver", 2, 1),
+            ("deliver", 3, 9),
+            ("read", "3a", 2),
+            ("place", 3, 1),
+            ("deliver", 3, 1),
+            ("deliver", 1, 1),
+            ("deliver", 4, 2),
+            ("deliver", 2, 1),
+            ("deliver", 2, 3),
+            ("read", "1a", 1),
+            ("read", "4a", 9),
+            ("read", "2a", 3),
+            ("read", "3a", 9),
+            ("read", "2a", 2),
+            ("crash", "1a", 0),
+        ],
+    ),
+    "a member takes part in a ballot whose founding it has not seen": Schedule(
+        4,
+        2,
+        protect=True,
+        steps=[
+            ("start", 1),
+            ("start", 2),
+            ("start", 3),
+            ("start", 4),
+            ("launch", "1a"),
+            ("launch", "1b"),
+            ("launch", "2a"),
+            ("launch", "2b"),
+            ("launch", "3a"),
+            ("launch", "3b"),
+            ("launch", "4a"),
+            ("launch", "4b"),
+            ("move", (1, 2, 3, 4), 0, 0),
+            ("deliver", 1, 1),
+            ("deliver", 3, 1),
+            ("place", 1, 1),
+            ("place", 3, 1),
+            ("deliver", 4, 1),
+            ("deliver", 1, 1),
+            ("place", 4, 1),
+            ("place", 1, 1),
+            ("read", "1a", 2),
+            ("place", 1, 1),
+            ("place", 3, 1),
+            ("deliver", 2, 1),
+            ("deliver", 4, 9),
+            ("deliver", 1, 9),
+            ("read", "4a", 9),
+            ("place", 4, 2),
+            ("read", "1b", 9),
+            ("place", 2, 2),
         ],
     ),
 }
