@@ -24,15 +24,13 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from triocoro import Address, RingId
-from triocoro.recipes import _agreement, _streams
+from triocoro.recipes import _agreement
 from triocoro.recipes._agreement import Agreement
 from triocoro.recipes._frames import decode
 
 RETAIN = 3
 PRIMARY = _agreement.State.PRIMARY
-_agreement.ENTRIES_SIZE = 24  # type: ignore[misc]  # so that few entries already take several messages
-_streams.PART_SIZE = 64
-_streams.WINDOW = 2
+CHUNK = 40  # so that few entries already take several messages
 
 MESSAGE, VIEW, CONNECTED, DISCONNECTED, LOST = range(5)  # what is in a process's inbox
 FRAME, JOIN, LEAVE, SYNC, DROPPED = range(5)  # what is in the order of a ring
@@ -244,7 +242,7 @@ class Bus:
             )
         incarnation = nodeid * 10_000 + slot * 1000 + generation
         machine = Machine(f"{name}#{generation}", self.history)
-        agreement = self._make(incarnation, self.votes, machine, retain=RETAIN)
+        agreement = self._make(incarnation, self.votes, machine, retain=RETAIN, chunk=CHUNK)
         self.processes[name] = process = Process(machine.name, agreement, machine, self._last_address[name])
         self._watch(process)
         self.history.proposed[incarnation] = deque()

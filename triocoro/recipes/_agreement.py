@@ -51,8 +51,8 @@ from ._holding import Holding, Machine
 from ._log import Entry, Kind
 from ._streams import Incoming, Outgoing, Serving
 
-ENTRIES_SIZE: Final = 64 * 1024
-"""The bytes of entries that are sent at once."""
+CHUNK: Final = 64 * 1024
+"""The bytes of entries, or of a snapshot, that are sent at once."""
 RETAIN: Final = 1000
 """How many committed entries are kept, at least, for members that come back."""
 
@@ -91,9 +91,12 @@ class Agreement:
         votes: the electorate with which to begin, if no member has a log: the votes of each node.
         machine: takes what is committed.
         retain: how many committed entries to keep for members that come back.
+        chunk: the bytes of entries, or of a snapshot, that are sent at once.
     """
 
-    def __init__(self, incarnation: int, votes: Mapping[int, int], machine: Machine, *, retain: int = RETAIN) -> None:
+    def __init__(
+        self, incarnation: int, votes: Mapping[int, int], machine: Machine, *, retain: int = RETAIN, chunk: int = CHUNK
+    ) -> None:
         self.incarnation = incarnation
         self.votes = votes
         self.state = State.AWAY
@@ -103,6 +106,7 @@ class Agreement:
         self.pending: deque[Proposal] = deque()
         """What we have proposed and is not committed, in order."""
         self._number = 0
+        self._chunk = chunk
         self._uniques = 0
 
         # This connection, and its ring
@@ -547,7 +551,7 @@ class Agreement:
         size = 0
         for entry in holding.between(frame.after, choice.length):
             size += len(entry.payload)
-            if entries and size > ENTRIES_SIZE:
+            if entries and size > self._chunk:
                 break
             entries.append(entry)
         self._send(Entries(frame.ballot, asker, entries))
@@ -600,7 +604,7 @@ class Agreement:
                 self._send(part)
 
     def _take_snapshot(self, to: Address) -> Outgoing:
-        return Outgoing(self.unique(), to, self.holding.head(), self.holding.snapshot())
+        return Outgoing(self.unique(), to, self.holding.head(), self.holding.snapshot(), self._chunk)
 
     def _on_part(self, frame: Part) -> None:
         incoming = self._incoming

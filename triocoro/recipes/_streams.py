@@ -10,21 +10,19 @@ from triocoro import Address
 from ._ballots import Ballot
 from ._frames import AskSnapshot, Part, SnapshotHead
 
-PART_SIZE = 64 * 1024
-"""The bytes of a part of a snapshot."""
 WINDOW = 8
 """How many parts are sent before the first of them must have been received."""
 
 
-def parts(head: SnapshotHead, chunks: Iterable[bytes]) -> Iterator[tuple[bytes, bool]]:
+def parts(head: SnapshotHead, chunks: Iterable[bytes], size: int) -> Iterator[tuple[bytes, bool]]:
     """The parts of a snapshot, each with whether it is the last."""
     yield head.encode(), False
     waiting = bytearray()
     for chunk in chunks:
         waiting += chunk
-        while len(waiting) > PART_SIZE:
-            yield bytes(waiting[:PART_SIZE]), False
-            del waiting[:PART_SIZE]
+        while len(waiting) > size:
+            yield bytes(waiting[:size]), False
+            del waiting[:size]
     yield bytes(waiting), True
 
 
@@ -37,14 +35,15 @@ class Outgoing:
         to: the member.
         head: where in the log it was taken.
         chunks: of the snapshot.
+        size: the bytes of a part.
     """
 
-    def __init__(self, stream: int, to: Address, head: SnapshotHead, chunks: Iterable[bytes]) -> None:
+    def __init__(self, stream: int, to: Address, head: SnapshotHead, chunks: Iterable[bytes], size: int) -> None:
         self.stream = stream
         self.to = to
         self.index = head.index
         """The log must be kept from here on."""
-        self._parts = parts(head, chunks)
+        self._parts = parts(head, chunks, size)
         self._sent: dict[int, tuple[bytes, bool]] = {}  # by number; those that may have to be sent again
         self._next = 0
         self._asked = -1
