@@ -14,7 +14,7 @@ from triocoro.testing import missing_requirements
 from . import report
 from .running import measure
 from .subjects import BUILD, ROOT, CannotBuildError, Subject, build_commit, build_peer, current_commit
-from .workloads import OURS, SMOKE, TRIO, WORKLOADS, Workload
+from .workloads import GROUP, OURS, SMOKE, TRIO, WORKLOADS, Workload
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -64,7 +64,7 @@ def _run() -> int:
         return 1
     under = report.conditions(current_commit(), options.rounds)
     base = build_commit(options.base) if options.base else None
-    subjects = [Subject(OURS), Subject(TRIO), *([] if base else [build_peer()])]
+    subjects = [Subject(OURS), Subject(TRIO), Subject(GROUP), *([] if base else [build_peer()])]
     print(report.conditions_line(under), flush=True)
     available = {subject.name: subject for subject in subjects}
     measurements = trio.run(measure, workloads, available, base, options.rounds)

@@ -10,7 +10,7 @@ from typing import Final
 
 import attrs
 
-from .workloads import OURS, TRIO, C, Workload
+from .workloads import GROUP, OURS, TRIO, C, Workload
 
 HERE: Final = Path(__file__).parent
 ROOT: Final = HERE.parent
@@ -49,6 +49,9 @@ class Subject:
             return [*python, str(HERE / "local.py"), "wakeup" if workload.work == "wakeup" else "channel"]
         if workload.is_local:
             return [*python, str(HERE / "local.py"), workload.work]
+        if workload.is_recipe:
+            work = workload.work if self.name != GROUP else "trip" if workload.work == "safe" else "trips"
+            return [*python, str(HERE / "recipe.py"), work, *arguments]
         return [*python, str(HERE / "peer.py"), workload.work, *arguments]
 
     def processes(self, workload: Workload) -> int:

@@ -14,6 +14,8 @@ Result: TypeAlias = dict[str, float]
 OURS: Final = "triocoro"
 C: Final = "C"
 TRIO: Final = "Trio"
+GROUP: Final = "raw group"
+"""triocoro without the recipe that is measured."""
 
 _KIB: Final = 1024
 _SMALL: Final = 64
@@ -30,6 +32,14 @@ _LOCAL: Final = {
     "raw": "raw handle alone, 64 B, 1 node",
 }
 """Titles of what local.py does, but for `channel`, which `single` is compared with."""
+
+
+_RECIPES: Final = {
+    "safe": "safe send",
+    "execute": "commands of 1,000 tasks",
+    "snapshot": "commands beside a snapshot of 100 MB",
+}
+"""What recipe.py does, but for what a raw group does in its place."""
 
 
 @attrs.frozen
@@ -53,10 +63,17 @@ class Workload:
         return self.work in _LOCAL
 
     @property
+    def is_recipe(self) -> bool:
+        """Whether recipe.py does it."""
+        return self.work in _RECIPES
+
+    @property
     def name(self) -> str:
         """The title in the table."""
         if self.is_local:
             return _LOCAL[self.work]
+        if self.is_recipe:
+            return f"{_RECIPES[self.work]}, {self.size} B, {self.nodes} nodes"
         kind = {"batch": "batches", "single": "one at a time", "trip": "round trip"}[self.work]
         size = f"{self.size} B" if self.size < _KIB else f"{self.size // _KIB} KiB"
         nodes = "1 node" if self.nodes == 1 else f"{self.nodes} nodes"
@@ -68,6 +85,8 @@ class Workload:
         """The subjects beside ours; ratios are to the first."""
         if self.work == "wakeup":
             return (TRIO,)
+        if self.is_recipe:
+            return () if self.work == "snapshot" else (GROUP,)
         if self.is_local:
             return ()
         # Trio's memory channel passes a reference, whatever its size, and has one receiver.
@@ -92,6 +111,9 @@ WORKLOADS: Final = (
     *(Workload("single", nodes, size, count) for nodes in (3, 1) for size, count in _SINGLE.items()),
     Workload("single", 3, _SMALL, 3_000, senders=3),
     *(Workload("trip", nodes, _SMALL, 3_000) for nodes in (3, 1)),
+    Workload("safe", 3, _SMALL, 3_000, senders=3),
+    Workload("execute", 3, _SMALL, 50_000, senders=3),
+    Workload("snapshot", 3, _SMALL, 20_000, senders=3),
     *(Workload(work) for work in _LOCAL),
 )
 
@@ -200,7 +222,9 @@ def table(found: Sequence[Row]) -> str:
 def subjects_in(found: Sequence[Row]) -> list[str]:
     """The names of the subjects, in the order of their columns."""
     names = dict.fromkeys(name for row in found for name in row.values)
-    return sorted(names, key=lambda name: (OURS, C, TRIO).index(name) if name in (OURS, C, TRIO) else len(names))
+    return sorted(
+        names, key=lambda name: (OURS, C, TRIO, GROUP).index(name) if name in (OURS, C, TRIO, GROUP) else len(names)
+    )
 
 
 def lines(found: Sequence[Row], subjects: Sequence[str]) -> list[str]:
