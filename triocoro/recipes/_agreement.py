@@ -322,7 +322,8 @@ class Agreement:
             if not all(address in self.who for address in self.members if address != operator):
                 return
             begin = choose_nothing if operator is None else choose_by_force
-            choice = begin(self.ballot, claims, self.who, self._votes_of_all()) or choice
+            doubtful = claims if choice is None else {}  # a log that can be chosen has all that was committed: nothing
+            choice = begin(self.ballot, doubtful, self.who, self._votes_of_all()) or choice
         self._choice = choice
         if choice is None:
             return
