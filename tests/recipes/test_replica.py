@@ -332,7 +332,7 @@ async def test_a_cancelled_command_is_applied_once_or_not_at_all(corosync_cluste
     async with AsyncExitStack() as stack:
         first, second, _ = await replicas(stack, corosync_cluster)
         for number in range(20):
-            with trio.CancelScope() as scope:
+            with trio.CancelScope() as scope:  # noqa: ASYNC912 - others cancel it
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(first.execute, command("put", f"{number}", number))
                     for _ in range(number % 7):
@@ -399,7 +399,7 @@ class Unable(Map):
 
 async def test_an_error_of_snapshot_comes_out_of_the_block_of_the_one_whose_it_is(corosync_cluster: Cluster) -> None:
     async with applications() as nursery:
-        with pytest.raises(BaseExceptionGroup) as caught:
+        with pytest.raises(BaseExceptionGroup) as caught:  # noqa: ASYNC401 - of any depth
             async with trio.open_nursery() as holders:
                 members = [await begin(holders, opener(node, Unable())) for node in corosync_cluster.nodes.values()]
                 await put(members[0].recipe, "x", 1)

@@ -126,7 +126,7 @@ class World(Generic[RecipeT]):
                 await over.wait()
                 troubles.cancel_scope.cancel()
             if not self.reckless:
-                with trio.move_on_after(patience) as scope:
+                with trio.move_on_after(patience) as scope:  # noqa: ASYNC912 - the workload's own patience
                     while not (self._all_primary() and self.is_over()):  # noqa: ASYNC110 - no event tells all that
                         await trio.sleep(0.05)
                 if scope.cancelled_caught and not self._memory_is_lost():
@@ -195,7 +195,7 @@ async def perhaps_cancelled(chance: random.Random, call: Callable[[], Awaitable[
         with trio.move_on_after(chance.expovariate(100)):
             await call()
     else:
-        with trio.CancelScope() as scope:
+        with trio.CancelScope() as scope:  # noqa: ASYNC912 - others cancel it
             async with trio.open_nursery() as nursery:
 
                 async def called() -> None:

@@ -99,8 +99,8 @@ class Agreement:
     ) -> None:
         self.incarnation = incarnation
         self.votes = votes
-        self.state = State.AWAY
-        self.holding = Holding(machine, retain)
+        self.state: State = State.AWAY
+        self.holding: Holding = Holding(machine, retain)
         self.outbox: deque[Frame] = deque()
         """What `next_frame` gives."""
         self.pending: deque[Proposal] = deque()

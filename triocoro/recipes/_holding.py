@@ -38,7 +38,7 @@ class Holding:
     """
 
     def __init__(self, machine: Machine, retain: int) -> None:
-        self.committed = 0
+        self.committed: int = 0
         """The index of the last committed entry."""
         self.configs: list[Config] = []
         """The latest configuration known to be committed, and the one after it in the log."""

@@ -79,10 +79,10 @@ class _Queue:
 
     def __init__(self) -> None:
         self.clients: list[_Client] = []
-        self.token = Token(0, 0)
-        self.renewed = 0
+        self.token: Token = Token(0, 0)
+        self.renewed: int = 0
         """The index of the message that granted the lock, or renewed it."""
-        self.seen = 0.0
+        self.seen: float = 0.0
         """When this member applied that message."""
 
     @property

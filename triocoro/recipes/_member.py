@@ -160,17 +160,17 @@ class Member(Generic[T]):
         application: Application[T],
         endpoint: Endpoint | HasEndpoint | None,
     ) -> None:
-        self.agreement = Agreement(_incarnation(), votes, self)
-        self.count = 0
+        self.agreement: Agreement = Agreement(_incarnation(), votes, self)
+        self.count: int = 0
         """How many messages are committed."""
-        self.joined = trio.Event()
+        self.joined: trio.Event = trio.Event()
         self._name = name
         self._application = application
         self._endpoint = endpoint
         self._waiting: deque[_Submission[T]] = deque()
         self._waiting_bytes = 0
         self._under_way: dict[int, list[_Submission[T]]] = {}
-        self.address = Address(0, 0)
+        self.address: Address = Address(0, 0)
         self._views: Views | None = None
         self._to_send = trio.Event()
         self._stuck: bytes | None = None  # a frame that had to wait

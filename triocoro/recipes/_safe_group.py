@@ -44,8 +44,8 @@ class _Inbox:
 
     def __init__(self, max_bytes: int) -> None:
         self.events: deque[SafeEvent] = deque()
-        self.arrived = trio.lowlevel.ParkingLot()
-        self.overflown = trio.Event()
+        self.arrived: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
+        self.overflown: trio.Event = trio.Event()
         self._max_bytes = max_bytes
         self._bytes = 0
         self._index = 0

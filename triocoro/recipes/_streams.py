@@ -127,7 +127,7 @@ class Incoming:
 
     def __init__(self, holder: int) -> None:
         self.holder = holder
-        self.stream = 0
+        self.stream: int = 0
         self.head: SnapshotHead | None = None
         self.chunks: list[bytes] = []
 
