@@ -1,4 +1,4 @@
-"""Wrong versions of the agreement, in this process: its modules are imported again, one of them changed.
+"""Wrong versions of the agreement and of locks, in this process: its modules are imported again, one of them changed.
 
 `changed` gives the bus, the schedules and the directed tests that use the changed modules. The ones that are imported
 already stay as they are.
@@ -24,7 +24,7 @@ import triocoro.recipes
 
 PACKAGE = "triocoro.recipes"
 FOLDER = Path(triocoro.recipes.__file__).parent
-_TESTS = ("recipes.bus", "recipes.schedules", "recipes.test_directed")
+_TESTS = ("recipes.bus", "recipes.schedules", "recipes.test_directed", "recipes.test_lock_queue")
 
 
 @attrs.frozen
@@ -76,11 +76,12 @@ class Changed:
 
     schedules: Any
     directed: Any
+    lock_queue: Any
 
 
 @contextmanager
 def changed(changes: Sequence[Change]) -> Generator[Changed, None, None]:
-    """Import the modules without I/O again, with changes, and the tests that use them."""
+    """Import the modules again, with changes, and the tests that use them."""
 
     def ours(name: str) -> bool:
         return name == PACKAGE or name.startswith(f"{PACKAGE}.") or name in _TESTS
@@ -88,7 +89,7 @@ def changed(changes: Sequence[Change]) -> Generator[Changed, None, None]:
     before = {name: module for name, module in sys.modules.items() if ours(name)}
     for name in before:
         del sys.modules[name]
-    # An empty package: what does I/O is not needed, and takes long to import.
+    # An empty package: most of it is not needed, and takes long to import.
     package = module_from_spec(ModuleSpec(PACKAGE, None, is_package=True))
     package.__path__ = [str(FOLDER)]
     sys.modules[PACKAGE] = package

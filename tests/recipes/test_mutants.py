@@ -1,4 +1,4 @@
-"""Wrong versions of the agreement: each is caught by the directed test or the random schedules that it names."""
+"""Wrong versions of the agreement and of locks: each is caught by the test that it names, or by random schedules."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Mutant:
     """What is wrong, for docs/recipes/proof.md."""
     changes: tuple[Change, ...]
     caught_by: str = ""
-    """The test or schedule of test_directed.py that fails; if it is empty, a random schedule has a fault."""
+    """The test of test_directed.py or test_lock_queue.py, or the schedule, that fails; none: a random schedule does."""
 
 
 def mutant(wrong: str, module: str, old: str, new: str, *caught_by: str) -> Mutant:
@@ -331,6 +331,86 @@ MUTANTS = {
         "            self.holding._sure = incoming.head.index\n",
         "test_a_member_that_lacks_entries_that_were_cut_off_takes_a_snapshot",
     ),
+    # Locks
+    "lock_token_restarts": mutant(
+        "a token does not grow if all memory is lost",
+        "lock",
+        "max(self.token.index + 1, clock)",
+        "self.token.index + 1",
+        "test_tokens_grow_although_all_memory_was_lost_in_one_ring",
+    ),
+    "lock_token_by_the_clock": mutant(
+        "tokens are the wall clock",
+        "lock",
+        "max(self.token.index + 1, clock)",
+        "clock",
+        "test_tokens_grow_although_a_wall_clock_is_behind",
+    ),
+    "lock_token_not_in_snapshots": mutant(
+        "a snapshot has no token, so it restarts",
+        "lock",
+        "        self.token = Token(*_TOKEN.unpack_from(data))\n",
+        "",
+        "test_a_snapshot_has_the_token_and_the_lease",
+    ),
+    "lock_lease_from_after": mutant(
+        "a lease begins when its renewal is committed, not before it is sent",
+        "lock",
+        "        since = _clocks()\n        await self._commit(_message(_RENEW, client))\n"
+        "        lease.since = since if",
+        "        await self._commit(_message(_RENEW, client))\n        lease.since = _clocks() if",
+        "test_a_lease_begins_before_its_renewal_is_sent",
+    ),
+    "lock_lease_of_others": mutant(
+        "a renewal counts although the lock was lost meanwhile",
+        "lock",
+        "lease.since = since if self._holds(client, token) else None",
+        "lease.since = since",
+        "test_a_lease_of_a_lock_that_was_lost_meanwhile_does_not_count",
+    ),
+    "lock_no_delay": mutant(
+        "the lock is taken from its holder at once (lock_delay left out)",
+        "lock",
+        "await trio.sleep(max(0.0, queue.seen + holder.lock_delay - trio.current_time()))",
+        "await trio.sleep(0)",
+        "test_the_lock_is_taken_from_its_holder_one_lock_delay_after_its_last_renewal",
+    ),
+    "lock_expiry_of_a_renewed_lease": mutant(
+        "an expiry takes the lock although its lease was renewed",
+        "lock",
+        "if client == before and renewed == self.renewed:",
+        "if client == before:",
+        "test_an_expiry_that_crosses_a_renewal_does_nothing",
+    ),
+    "lock_expiry_sent_for_a_renewed_lease": mutant(
+        "an expiry is sent although the lease was renewed",
+        "lock",
+        "if (holder, renewed) == (queue.holder, queue.renewed):",
+        "if holder == queue.holder:",
+        "test_the_lock_is_taken_from_its_holder_one_lock_delay_after_its_last_renewal",
+    ),
+    "lock_released_by_others": mutant(
+        "a release by another client takes the lock from its holder",
+        "lock",
+        "            if client in self.clients:\n                self.clients.remove(client)\n"
+        "        elif kind == _RENEW",
+        "            if self.clients:\n                self.clients.pop(0)\n        elif kind == _RENEW",
+        "test_one_who_stops_waiting_does_not_release_the_lock_of_the_holder",
+    ),
+    "lock_renewed_by_others": mutant(
+        "a client that waits renews the lease of the holder",
+        "lock",
+        "            if client == before:\n                self._note",
+        "            if True:\n                self._note",
+        "test_only_the_holder_renews_its_lease",
+    ),
+    "lock_twice_in_the_queue": mutant(
+        "a request that is committed twice is in the queue twice",
+        "lock",
+        "            if client not in self.clients:\n                self.clients.append",
+        "            if True:\n                self.clients.append",
+        "test_a_request_that_is_committed_twice_counts_once",
+    ),
 }
 
 
@@ -344,7 +424,7 @@ def fails(using: Changed, name: str) -> bool:
     """Whether a directed test or schedule fails."""
     if name in using.directed.FOUND:
         return using.schedules.run(using.directed.FOUND[name]).fault is not None
-    test = getattr(using.directed, name)
+    test = getattr(using.directed, name, None) or getattr(using.lock_queue, name)
     try:
         for values in arguments(test):
             test(*values)
