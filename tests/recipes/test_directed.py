@@ -936,3 +936,58 @@ FOUND = {
 @pytest.mark.parametrize("schedule", FOUND.values(), ids=FOUND)
 def test_what_random_schedules_have_found(schedule: Schedule) -> None:
     assert run(schedule).fault is None
+
+
+def test_a_log_without_entries_does_not_win_over_another_one_with_entries() -> None:  # noqa: C901, PLR0912 - a long story
+    """The b's have L, and miss that M was begun in its place with the a's. 3a has entries of M, and is there."""
+    bus = Bus(3, 2)
+    bus._forgets = lambda *_: False  # type: ignore[method-assign]  # L has no entries: all may begin anew
+    old, new = ["1b", "2b", "3b"], ["1a", "2a", "3a"]
+    for nodeid in bus.nodes:
+        bus.start(nodeid)
+    bus.move([1, 2, 3])
+    for name in old:
+        bus.launch(name)
+    for _ in range(30):
+        waiting = [name for name in old if agreement(bus, name).state is not State.ADOPTED]
+        for name in waiting:
+            bus.place(int(name[0]))
+        for nodeid in bus.nodes:
+            bus.deliver(nodeid)
+        for name in waiting:
+            bus.read(name)
+    assert [agreement(bus, name).state for name in old] == [State.ADOPTED] * 3
+    for name in new:
+        bus.launch(name)
+    for nodeid in bus.nodes:
+        bus.place(nodeid, 99)
+    for nodeid in bus.nodes:
+        bus.deliver(nodeid, 99)
+    for _ in range(60):
+        for name in new + old:
+            if name in new or len(agreement(bus, name).offers) < 5:
+                bus.read(name)
+                bus.place(int(name[0]), 99)
+        for nodeid in bus.nodes:
+            bus.deliver(nodeid, 99)
+    for name in old:
+        bus.disconnect(name)
+        bus.stop(name)
+    bus.propose("1a")
+    flow(bus, [1, 2, 3])
+    assert applied(bus, "3a") == [b"1a#1:1"]
+    for name in ("1a", "2a"):
+        bus.disconnect(name)
+        bus.stop(name)
+    for name in old:
+        bus.go_on(name)
+        bus.read(name, 99)
+        bus.connect(name)
+    flow(bus, [1, 2, 3])
+    assert [agreement(bus, name).state for name in [*old, "3a"]] == [State.OFFERING] * 4
+    for name in ("1a", "2a"):
+        bus.go_on(name)
+        bus.read(name, 99)
+        bus.connect(name)
+    settle(bus)
+    assert applied(bus, "1b") == [b"1a#1:1"]

@@ -160,8 +160,7 @@ MUTANTS = {
     "begins_anew": mutant(
         "a log begins anew although a member has one",
         "ballots",
-        "    if any(claim is not None and not nothing_committed(claim, offers) for claim in offers.values()):\n"
-        "        return None\n",
+        "    if not all(nothing_committed(claim, trimmed) for claim in others):\n        return None\n",
         "",
         "test_a_majority_that_has_lost_its_memory_stalls",
     ),

@@ -321,9 +321,11 @@ class Agreement:
         if choice is None or choice.length == 0:
             if not all(address in self.who for address in self.members if address != operator):
                 return
-            begin = choose_nothing if operator is None else choose_by_force
-            doubtful = claims if choice is None else {}  # a log that can be chosen has all that was committed: nothing
-            choice = begin(self.ballot, doubtful, self.who, self._votes_of_all()) or choice
+            votes = self._votes_of_all()
+            if operator is None:
+                choice = choose_nothing(self.ballot, claims, self.who, votes, choice)
+            else:
+                choice = choose_by_force(self.ballot, claims, self.who, votes)
         self._choice = choice
         if choice is None:
             return

@@ -130,21 +130,30 @@ def choose(offers: Mapping[int, Claim | None]) -> Choice | None:
 
 
 def choose_nothing(
-    ballot: Ballot, offers: Mapping[int, Claim | None], who: Mapping[Address, int], votes: Mapping[int, int] | None
+    ballot: Ballot,
+    offers: Mapping[int, Claim | None],
+    who: Mapping[Address, int],
+    votes: Mapping[int, int] | None,
+    chosen: Choice | None,
 ) -> Choice | None:
-    """A log without entries, if there has been none with entries, and members on all nodes offer.
+    """A new log, if there has been none with entries, and members on all nodes offer; else the one that is there.
 
     Args:
         ballot: the present one.
         offers: as for `choose`.
         who: the incarnations that offer.
         votes: the electorate; `None` if they do not agree on it.
+        chosen: what `choose` has found: a log without entries, or none.
     """
-    if any(claim is not None and not nothing_committed(claim, offers) for claim in offers.values()):
+    claims = {it: _trimmed(claim, offers) for it, claim in offers.items() if claim is not None}
+    # What was chosen has all that was committed with its seats, but not what was with others.
+    others = [it for it in claims.values() if chosen is None or it.configs[0].seats != chosen.configs[0].seats]
+    trimmed = {it: claims.get(it) for it in offers}
+    if not all(nothing_committed(claim, trimmed) for claim in others):
         return None
     seats = _seats(who, votes or {})
     if votes is None or seats.keys() != votes.keys():
-        return None
+        return chosen
     return _empty(ballot, votes, seats)
 
 
@@ -153,7 +162,7 @@ def choose_by_force(
 ) -> Choice | None:
     """The most advanced log, or one without entries, if members on a majority of the nodes offer; they get the seats.
 
-    The arguments are those of `choose_nothing`.
+    The arguments are as for `choose_nothing`.
     """
     claim = max((claim for claim in offers.values() if claim is not None), key=_rank, default=None)
     if claim is not None:
