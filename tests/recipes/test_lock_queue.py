@@ -195,7 +195,7 @@ def test_the_lock_is_taken_from_its_holder_one_lock_delay_after_its_last_renewal
         group.apply(_lock._REQUEST, 1)
         begun = trio.current_time()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_lock._Candidate(group, group.queue, DELAY)._watch)  # type: ignore[arg-type]
+            nursery.start_soon(_lock._Candidate(group, group.queue, DELAY).watch)  # type: ignore[arg-type]
             await trio.sleep(1.0)
             group.apply(_lock._RENEW, 1)
             await trio.sleep(1.9)

@@ -171,7 +171,7 @@ class Held:
     def check(self) -> None:
         """Return if no other member can hold the lock at this instant.
 
-        It asks nobody. What is done after it may still come late: only a resource that compares tokens is protected
+        It sends nothing. What is done after it may still come late: only a resource that compares tokens is protected
         from that.
 
         Raises:
@@ -195,13 +195,13 @@ class _Candidate:
         self._lock_delay = lock_delay
         self._numbers = 0
 
-    async def run(self) -> None:
-        """Take part, until cancelled."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self.member.run)
-            nursery.start_soon(self._watch)
+    @property
+    def holder(self) -> Address | None:
+        """The member that holds the lock, as far as this one knows."""
+        client = self.queue.holder
+        return client.address if client is not None else None
 
-    async def _watch(self) -> None:
+    async def watch(self) -> None:
         """Take the lock from each holder that has not renewed it for so long that its lease is over."""
         queue = self.queue
         while True:
@@ -282,8 +282,7 @@ class Lock:
     @property
     def holder(self) -> Address | None:
         """The member that holds it, as far as this one knows, or `None`. It may have lost it meanwhile."""
-        client = self._candidate.queue.holder
-        return client.address if client is not None else None
+        return self._candidate.holder
 
     @asynccontextmanager
     async def hold(self) -> AsyncGenerator[Held, None]:
@@ -318,8 +317,7 @@ class Leadership:
     @property
     def leader(self) -> Address | None:
         """The member that leads, as far as this one knows, or `None`. It may have been deposed meanwhile."""
-        client = self._candidate.queue.holder
-        return client.address if client is not None else None
+        return self._candidate.holder
 
     @asynccontextmanager
     async def lead(self) -> AsyncGenerator[Held, None]:
@@ -362,12 +360,8 @@ async def _open(
     votes = await electorate(nodes, endpoint)
     queue = _Queue()
     candidate = _Candidate(Member(name, votes, queue, endpoint), queue, delay)
-    async with running_beside(candidate.run):
-        await candidate.member.joined.wait()
-        try:
-            yield candidate
-        finally:
-            await candidate.member.aclose()
+    async with candidate.member.taking_part(candidate.watch):
+        yield candidate
 
 
 async def shortest_lock_delay(endpoint: Endpoint | HasEndpoint | None = None) -> float:

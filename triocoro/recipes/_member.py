@@ -6,7 +6,8 @@ import logging
 import random
 import struct
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from hashlib import blake2b
 from typing import Generic, Protocol, TypeVar, final
@@ -18,6 +19,7 @@ import triocoro
 from triocoro import Address, Endpoint, HasEndpoint, Message, MessageLost, View, Views
 
 from ._agreement import Agreement, State
+from ._block import running_beside
 from ._config import Config
 from ._errors import NotPrimaryError, ProtocolError, UncertainError
 from ._frames import FrameError, OtherVersionError
@@ -256,11 +258,6 @@ class Member(Generic[T]):
         """An id that no other member gives, and this one never again."""
         return self.agreement.unique().to_bytes(8, "big")
 
-    async def aclose(self) -> None:
-        """Wait at most a second until what is under way is committed. The nursery then ends the connection."""
-        with trio.move_on_after(_GRACE, shield=True):
-            await self.wait(lambda: not self.agreement.pending or self.agreement.obstacle() is not None)
-
     def post(self, payload: bytes) -> None:
         """Send a message if that is possible now, and do not wait for it."""
         if self.agreement.obstacle() is None:
@@ -285,7 +282,27 @@ class Member(Generic[T]):
 
     # -- the connection ------------------------------------------------------------------------------------------------
 
-    async def run(self) -> None:
+    @asynccontextmanager
+    async def taking_part(self, *beside: Callable[[], Awaitable[None]]) -> AsyncGenerator[None, None]:
+        """Take part while the block runs, and run other tasks beside it; the block begins once we have joined.
+
+        At its end, what is under way has at most a second to be committed.
+        """
+
+        async def run() -> None:
+            async with trio.open_nursery() as nursery:
+                for task in (self._run, *beside):
+                    nursery.start_soon(task)
+
+        async with running_beside(run):
+            await self.joined.wait()
+            try:
+                yield
+            finally:
+                with trio.move_on_after(_GRACE, shield=True):
+                    await self.wait(lambda: not self.agreement.pending or self.agreement.obstacle() is not None)
+
+    async def _run(self) -> None:
         """Take part, until cancelled."""
         async for session in triocoro.sessions(triocoro.open_views, self._name, endpoint=self._endpoint):
             try:

@@ -12,7 +12,6 @@ import attrs
 
 from triocoro import Endpoint, HasEndpoint
 
-from ._block import running_beside
 from ._electorate import electorate
 from ._errors import CommandFailedError, NotPrimaryError, UncertainError
 from ._member import Delivery, Member, Status
@@ -274,9 +273,5 @@ async def open_replica(
             raise TypeError(f"expected a machine with the methods apply, snapshot and restore, not {given!r}")
     votes = await electorate(nodes, endpoint)
     member: Member[_Outcome | None] = Member(name, votes, _Application(machine), endpoint)
-    async with running_beside(member.run):
-        await member.joined.wait()
-        try:
-            yield Replica(member, machine)
-        finally:
-            await member.aclose()
+    async with member.taking_part():
+        yield Replica(member, machine)

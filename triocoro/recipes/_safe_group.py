@@ -12,7 +12,6 @@ import trio
 
 from triocoro import Endpoint, HasEndpoint, SlowConsumerError
 
-from ._block import running_beside
 from ._electorate import electorate
 from ._member import Commit, Delivery, Member, Status
 from ._validate import checked_nodes, checked_payload, checked_size
@@ -181,7 +180,7 @@ async def open_safe_group(
       begins anew, empty.
     - A message that was not committed when the majority was lost may be committed later: `UncertainError`.
     - A member that was away for long does not get all that it missed: `Missed` says so.
-    - A member that stands still holds up nobody, but Corosync keeps all messages for it in the daemon's memory,
+    - A member that stands still holds up no other, but Corosync keeps all messages for it in the daemon's memory,
       without bound. `status` shows it; kill its process.
     - Any process that may connect to Corosync can send to the group. The frames are not signed.
 
@@ -214,9 +213,5 @@ async def open_safe_group(
     inbox = _Inbox(checked_size(max_buffered_bytes, "max_buffered_bytes"))
     votes = await electorate(nodes, endpoint)
     member = Member(name, votes, inbox, endpoint)
-    async with running_beside(member.run):
-        await member.joined.wait()
-        try:
-            yield SafeGroup(member, inbox)
-        finally:
-            await member.aclose()
+    async with member.taking_part():
+        yield SafeGroup(member, inbox)
