@@ -24,7 +24,8 @@ T = TypeVar("T")
 _Job = tuple[Callable[[], object], Callable[[], object] | None]
 
 _waiting: Final[deque[_Job]] = deque()
-"""Background calls that have no thread yet, of all runs: if one run ends before it can start them, another one does."""
+"""Background calls that have no thread yet, of all runs: if one run ends before it can start them, the next one that
+has such a call does."""
 
 # They end what is the parent's.
 os.register_at_fork(after_in_child=_waiting.clear)
@@ -74,13 +75,29 @@ def in_background(
         done: called afterwards, on the worker as well.
         if_delayed: called here, before this returns, if no thread can be started now.
     """
+    _waiting.append((call, done))
     try:
-        _start(call, done)
+        _start_waiting()
     except RuntimeError:
         if if_delayed is not None:
             if_delayed()
-        _waiting.append((call, done))
         trio.lowlevel.spawn_system_task(_keep_starting)
+
+
+def _start_waiting() -> None:
+    """Start the calls that wait.
+
+    Raises:
+        RuntimeError: no thread can be started for the next one.
+    """
+    with suppress(IndexError):  # other runs, in other threads, take from the queue, too
+        while True:
+            job = _waiting.popleft()
+            try:
+                _start(*job)
+            except RuntimeError:
+                _waiting.appendleft(job)
+                raise
 
 
 def _start(call: Callable[[], object], done: Callable[[], object] | None) -> None:
@@ -95,11 +112,5 @@ async def _keep_starting() -> None:  # noqa: ASYNC910 - a task of its own
     backoff = Backoff.of_requests()
     while _waiting:
         await trio.sleep(backoff.next_pause())
-        with suppress(IndexError):  # other runs, in other threads, take from the queue, too
-            job = _waiting.popleft()
-            try:
-                _start(*job)
-            except RuntimeError:
-                _waiting.appendleft(job)
-            else:
-                backoff.reset()
+        with suppress(RuntimeError):
+            _start_waiting()

@@ -69,6 +69,19 @@ async def test_a_stopped_member_is_behind(corosync_cluster: Cluster) -> None:
         await poll_status(first, vacant=())
 
 
+@pytest.mark.parametrize("waits", NODES)
+@pytest.mark.corosync_seeds(30, jitter=0.003)
+async def test_a_majority_goes_on_as_soon_as_one_member_is_primary(corosync_cluster: Cluster, waits: int) -> None:
+    """The log has begun by then: to begin one, members on all nodes are needed."""
+    async with members(corosync_cluster, 1, 2, 3) as groups:
+        await groups[waits - 1].wait_primary()
+        await corosync_cluster[3].freeze()
+        await corosync_cluster.settled()
+        for group in groups[:2]:
+            await group.wait_primary()
+            await group.send(b"x")
+
+
 async def test_another_electorate(corosync_cluster: Cluster) -> None:
     async with members(corosync_cluster, 1, 2, 3) as (first, second, _):
         await first.wait_primary()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any, NoReturn
 
 import attrs
@@ -111,6 +113,30 @@ async def test_tracking_ends(threads: Threads) -> None:
             await trio.sleep_forever()
 
 
+def count_fds() -> int:
+    return len([*Path("/proc/self/fd").iterdir()])
+
+
+@pytest.mark.usefixtures("corosync", "short_grace")
+def test_the_next_run_ends_what_the_last_one_could_not(threads: Threads) -> None:
+    async def cannot_close() -> None:
+        async with triocoro.open_cpg():
+            threads.deny()
+
+    async def closes() -> None:
+        async with triocoro.open_cpg():
+            pass
+
+    before = count_fds()
+    trio.run(cannot_close)
+    threads.allow()
+    trio.run(closes)
+    deadline = time.monotonic() + 10
+    while count_fds() > before and time.monotonic() < deadline:
+        time.sleep(0.001)  # threads of their own close them
+    assert count_fds() == before
+
+
 @pytest.mark.usefixtures("short_grace")
 async def test_the_daemon_ends_a_member_that_cannot_leave(corosync_cluster: Cluster, threads: Threads) -> None:
     async with triocoro.open_group("g", endpoint=corosync_cluster[2].endpoint) as other:
@@ -131,13 +157,16 @@ async def test_the_daemon_ends_a_member_that_cannot_leave(corosync_cluster: Clus
 async def test_a_leave_waits_for_a_thread(corosync_cluster: Cluster, threads: Threads) -> None:
     async with triocoro.open_group("g", endpoint=corosync_cluster[2].endpoint) as other, trio.open_nursery() as nursery:
         await receive_change(other)
+        denied = trio.Event()
 
         async def join_and_leave() -> None:
             async with triocoro.open_group("g", endpoint=corosync_cluster[1].endpoint):
                 threads.deny()
+                denied.set()
 
         nursery.start_soon(join_and_leave)
         await receive_change(other)
+        await denied.wait()
         await wait_all_tasks_blocked()
         threads.allow()
         assert [it.reason for it in (await receive_change(other)).left] == [Reason.LEAVE]

@@ -183,9 +183,14 @@ class Member(Generic[T]):
 
     @property
     def primary(self) -> bool:
-        """Whether messages can be committed now, as far as we know, and we have our vote if it is ours."""
+        """Whether messages can be committed now, as far as we know, and we have our vote if it is ours.
+
+        Until its first entry is committed, a log needs all seats. From then on a majority of them goes on.
+        """
         agreement = self.agreement
-        return agreement.state is State.PRIMARY and agreement.obstacle() is None and not agreement.is_taking_seat
+        if agreement.state is not State.PRIMARY or not agreement.holding.committed:
+            return False
+        return agreement.obstacle() is None and not agreement.is_taking_seat
 
     async def submit(self, payload: bytes) -> T:
         """Send a message, and wait until it is committed and applied."""
