@@ -15,6 +15,7 @@ import triocoro
 from triocoro import (
     AccessError,
     CmapType,
+    Cpg,
     EventStream,
     ExistError,
     InvalidParamError,
@@ -173,12 +174,19 @@ async def test_a_transition_waits_for_the_device(corosync_cluster: Cluster) -> N
     """Node 2 dies and comes back: each time, quorum is counted when the device has spoken about the new ring."""
     done: list[str] = []
 
-    async def ask_cpg() -> None:
-        async with triocoro.open_cpg() as cpg:
-            await cpg.local_nodeid()
-            done.append("answered")
+    async def ask(cpg: Cpg, answered: str) -> None:
+        await cpg.local_nodeid()
+        done.append(answered)
 
-    async with triocoro.open_votequorum() as votequorum, votequorum.track() as changes:
+    async def join() -> None:
+        async with triocoro.open_group("chat"):
+            done.append("joined")
+
+    async with (
+        triocoro.open_cpg() as older,
+        triocoro.open_votequorum() as votequorum,
+        votequorum.track() as changes,
+    ):
         old = await ring_of(changes, 1, 2)
         await changes.receive()
         await votequorum.qdevice_register("disk")
@@ -189,13 +197,18 @@ async def test_a_transition_waits_for_the_device(corosync_cluster: Cluster) -> N
         with pytest.raises(MessageError):
             await votequorum.qdevice_poll("disk", cast_vote=True, ring_id=old)
         async with trio.open_nursery() as nursery:
-            # Meanwhile, votequorum answers; the other services do not.
-            nursery.start_soon(ask_cpg)
-            assert (await votequorum.info()).flags == _QUORATE | _VOTING
+            # Meanwhile, votequorum answers. The other services do so on connections that are made now, and let no one
+            # join; those that were there wait.
+            nursery.start_soon(ask, older, "older answered")
+            nursery.start_soon(join)
             await wait_all_tasks_blocked()
+            assert (await votequorum.info()).flags == _QUORATE | _VOTING
+            async with triocoro.open_cpg() as newer:
+                await ask(newer, "newer answered")
             done.append("polled")
             await votequorum.qdevice_poll("disk", cast_vote=True, ring_id=alone)
-        assert done == ["polled", "answered"]
+        assert done[:2] == ["newer answered", "polled"]
+        assert sorted(done[2:]) == ["joined", "older answered"]
         nodes = (VotequorumNode(2, NodeState.DEAD), VotequorumNode(1, NodeState.MEMBER), _DEVICE)
         assert await changes.receive() == VotequorumChange(quorate=True, nodes=nodes)
         info = await votequorum.info()

@@ -19,6 +19,7 @@ from contextlib import suppress
 from ...._runs import Run
 from .daemon import Daemon
 from .jobs import Job
+from .ring import Ring
 from .service import ClientConnection, Service
 
 RING_BYTES = 1024 * 1024 + 4096 - 8
@@ -49,6 +50,8 @@ class IpcConnection:
         self.run: Run = run
         """The run that the client is in: what it waits for is touched in there only."""
         self.broken = False
+        # A transition holds up the connections that are there when it begins.
+        self._opened_in_transition_to: Ring | None = daemon.ring if daemon.synchronising else None
         self._lock = daemon.totem.timers.lock
         daemon.totem.timers.introduce(run)
         self._client, self._server = socket.socketpair()
@@ -157,15 +160,19 @@ class IpcConnection:
             count += 1
         return count
 
-    def submit(self, job: Job, sizes: Sequence[int] = (0,)) -> None:
+    def submit(self, job: Job, sizes: Sequence[int] = (0,), *, flow_control: bool = True) -> None:
         """Put requests into the ring buffer, which one job carries out; a daemon that is not frozen runs it at once.
 
         Args:
             job: the job.
             sizes: of the payload of each request.
+            flow_control: whether a daemon refuses such a request in a transition. If it does not, the request waits
+                only on a connection that is older than the transition.
         """
         with self._lock:
-            self.daemon.submit(_Requests(self, job, sizes), during_sync=self.service.serves_during_sync)
+            unlimited = not flow_control and self._opened_in_transition_to is self.daemon.ring
+            during_sync = self.service.serves_during_sync or unlimited
+            self.daemon.submit(_Requests(self, job, sizes), during_sync=during_sync)
 
     def take_events(self, max_events: int, max_bytes: int) -> Sequence[object]:
         """Take events out of the ring buffer, until their payloads exceed `max_bytes`; `acknowledge` must follow."""

@@ -166,8 +166,11 @@ class FakeCpg(FakeHandle[CpgRecord, CpgEvent]):
         return Message(fragment.sender, cast("bytes", fragment.payload.obj))
 
     def _finalize(self, *, leave: bool) -> None:
-        # cpg_finalize is a round trip, so with a frozen daemon it ends at the thaw.
+        # cpg_finalize is a round trip, so with a frozen daemon it ends at the thaw. In a transition a newer connection
+        # is refused; the library does not mind, and disconnects.
         group = self._group
         if leave and group is not None:
             self._connection.submit(OneWayRequest(lambda: self._service.leave(self._client, group)))
-        self._connection.submit(OneWayRequest(lambda: self._service.finalize(self._client), done=self._disconnect))
+        self._connection.submit(
+            OneWayRequest(lambda: self._service.finalize(self._client), done=self._disconnect), flow_control=False
+        )

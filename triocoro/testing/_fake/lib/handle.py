@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Generic, TypeVar, cast
+from typing import Final, Generic, TypeVar, cast
 
 import trio
 
@@ -15,6 +15,15 @@ from ...._errors import CorosyncError, error_from_code
 from ...._runs import Latch
 from ..exec.ipc import IpcConnection
 from ..exec.jobs import Job, PendingReply, Reply, broken
+
+_FLOW_CONTROL: Final = frozenset(
+    {
+        *(f"cpg_{name}" for name in ("join", "leave", "mcast_joined", "zcb_alloc", "zcb_free", "zcb_mcast_joined")),
+        *(f"corosync_cfg_{name}" for name in ("ring_status_get", "kill_node", "try_shutdown", "replyto_shutdown")),
+        *(f"corosync_cfg_{name}" for name in ("reload_config", "trackstart", "trackstop")),
+    }
+)
+"""The calls whose requests are CS_LIB_FLOW_CONTROL_REQUIRED in the services' tables (exec/cpg.c, exec/cfg.c)."""
 
 T = TypeVar("T")
 RecordT = TypeVar("RecordT")
@@ -158,7 +167,7 @@ class FakeHandle(ABC, Generic[RecordT, EventT]):
             raise
         self._requesting = True
         pending = PendingReply[str](function, run)
-        self._connection.submit(make_job(pending))
+        self._connection.submit(make_job(pending), flow_control=function in _FLOW_CONTROL)
         try:
             await pending.wait(unclaimed=unclaimed)
         except (trio.Cancelled, KeyboardInterrupt):
