@@ -277,11 +277,14 @@ async def safe_group(  # noqa: C901 - its clients are functions in it
     """Members agree on the log, a commit is for ever, and nothing comes twice."""
     log = Log()
     over = False
+    under_way = 0
 
     def is_over() -> bool:
-        """Stop sending, and see whether all have received all."""
+        """Stop sending, and see whether all have received all that was sent."""
         nonlocal over
         over = True
+        if under_way:
+            return False  # it may be acknowledged while the receivers end
         lasts = [log.received[name][-1:] for name in map(world.name_of, world.present)]
         return all(last and index_of(last[0]) >= log.acknowledged for last in lasts)
 
@@ -291,12 +294,17 @@ async def safe_group(  # noqa: C901 - its clients are functions in it
             events.append(event)
 
     async def send(group: SafeGroup, name: str) -> None:
+        nonlocal under_way
         number = 0
         while True:
             number += 1
             sent = Sent(f"{name} {number}".encode(), committed_before=log.acknowledged)
             log.sent.append(sent)
-            await perhaps_cancelled(chance, lambda sent=sent: one(group, sent))  # type: ignore[misc]
+            under_way += 1
+            try:
+                await perhaps_cancelled(chance, lambda sent=sent: one(group, sent))  # type: ignore[misc]
+            finally:
+                under_way -= 1
             await trio.sleep(chance.expovariate(15))
             if over:
                 return
