@@ -1,4 +1,4 @@
-"""Wrong versions of the agreement and of locks, in this process: its modules are imported again, one of them changed.
+"""Wrong versions of recipes, in this process: their modules are imported again, one of them changed.
 
 `changed` gives the bus, the schedules and the directed tests that use the changed modules. The ones that are imported
 already stay as they are.
@@ -24,7 +24,13 @@ import triocoro.recipes
 
 PACKAGE = "triocoro.recipes"
 FOLDER = Path(triocoro.recipes.__file__).parent
-_TESTS = ("recipes.bus", "recipes.schedules", "recipes.test_directed", "recipes.test_lock_queue")
+_TESTS = (
+    "recipes.bus",
+    "recipes.schedules",
+    "recipes.test_directed",
+    "recipes.test_lock_queue",
+    "recipes.test_command_ids",
+)
 
 
 @attrs.frozen
@@ -77,6 +83,12 @@ class Changed:
     schedules: Any
     directed: Any
     lock_queue: Any
+    command_ids: Any
+
+    @property
+    def tests(self) -> tuple[Any, ...]:
+        """The modules with directed tests."""
+        return self.directed, self.lock_queue, self.command_ids
 
 
 @contextmanager

@@ -654,6 +654,37 @@ def test_a_log_without_entries_is_not_given_up_while_its_holders_are_away() -> N
     assert applied(bus, "3a") == applied(bus, "1b") == [b"1a#1:1"]
 
 
+def test_a_log_without_entries_is_established_by_all_seats() -> None:
+    """Else 1 and 2 commit entries of a log that 3 has never had. If both restart, all three have none, and begin anew.
+
+    As it is, 3 has that log as soon as it can have entries: see `test_a_majority_that_has_lost_its_memory_stalls`.
+    """
+    bus = beginning()
+    bus._forgets = lambda *_: False  # type: ignore[method-assign]  # nothing is committed: all may begin anew
+    for _ in range(100):
+        if agreement(bus, "1a").state is State.ADOPTED:
+            break
+        for nodeid in bus.nodes:
+            bus.place(nodeid)
+            bus.deliver(nodeid)
+            if nodeid < 3 or agreement(bus, "3a").ballot != agreement(bus, "1a").ballot:
+                bus.read(f"{nodeid}a")
+    assert agreement(bus, "3a").state is State.OFFERING
+    bus.stop("3a")
+    bus.propose("1a")
+    flow(bus, [1, 2, 3])
+    bus.disconnect("3a")
+    for name in ("1a", "2a"):
+        bus.crash(name)
+        bus.launch(name)
+    bus.go_on("3a")
+    bus.read("3a", 99)
+    bus.connect("3a")
+    bus.propose("3a")
+    settle(bus)
+    assert applied(bus, "1a") == [b"3a#1:1"]
+
+
 # -- losses ------------------------------------------------------------------------------------------------------------
 
 
@@ -675,6 +706,40 @@ def test_what_was_sent_after_a_lost_offer_is_sent_again() -> None:
         bus.read(f"{nodeid}a")
     bus.lose(2, 0, late=1)
     settle(bus)
+
+
+def losing_an_offer() -> Bus:
+    """A group in a new ring, in which 2's offer is lost, as 2 hears once something that it sent later comes back."""
+    bus = group()
+    bus.move([1, 2, 3])
+    for nodeid in bus.nodes:
+        bus.deliver(nodeid)
+        bus.read(f"{nodeid}a")  # the view: offers are queued
+    bus.lose(2, 0, late=1)
+    return bus
+
+
+def test_an_acknowledgement_before_a_lost_offer_is_sent_again() -> None:
+    """1 and 2 choose from the offers of 1 and 3, which stops. That of 2 comes late, and its acknowledgement before it."""
+    bus = losing_an_offer()
+    bus.stop("3a")
+    bus.propose("1a")
+    flow(bus, [1, 2, 3])
+    assert applied(bus, "1a") == applied(bus, "2a") == [b"1a#1:1"]
+    bus.go_on("3a")
+    settle(bus)
+
+
+def test_an_entry_before_a_lost_offer_is_sent_again() -> None:
+    """1 and 3 establish the ballot. 2 is primary, too, and does not know yet that its offer was lost."""
+    bus = losing_an_offer()
+    flow(bus, [1, 3])
+    bus.deliver(2, 99)
+    bus.read("2a", 99)
+    assert agreement(bus, "2a").state is PRIMARY
+    bus.propose("2a")
+    settle(bus)
+    assert applied(bus, "1a") == [b"2a#1:1"]
 
 
 def test_a_lost_acknowledgement_is_sent_again() -> None:

@@ -1,4 +1,4 @@
-"""Wrong versions of the agreement and of locks: each is caught by the test that it names, or by random schedules."""
+"""Wrong versions of recipes: each is caught by the test that it names, or by random schedules."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Mutant:
     """What is wrong, for docs/recipes/proof.md."""
     changes: tuple[Change, ...]
     caught_by: str = ""
-    """The test of test_directed.py or test_lock_queue.py, or the schedule, that fails; none: a random schedule does."""
+    """The directed test or the schedule that fails; none: a random schedule does."""
 
 
 def mutant(wrong: str, module: str, old: str, new: str, *caught_by: str) -> Mutant:
@@ -237,7 +237,15 @@ MUTANTS = {
         "agreement",
         "if self.state is State.ADOPTED and holding.adopted(self.acks, choice):",
         "if self.state is State.ADOPTED:",
-        "a log without entries is established by a part of the seats",
+        "test_a_log_without_entries_is_established_by_all_seats",
+    ),
+    "majority_establishes_nothing": mutant(
+        "a majority of the seats establishes a log without entries",
+        "holding",
+        "        if choice.length == 0:\n"
+        "            return all(it in acks for config in choice.configs for it in config.seats.values())\n",
+        "",
+        "test_a_log_without_entries_is_established_by_all_seats",
     ),
     "joiner_founds_nothing": mutant(
         "a member that joins founds no ballot",
@@ -289,6 +297,20 @@ MUTANTS = {
         "        elif isinstance(frame, Ack):\n            self._acknowledge()\n        elif isinstance(frame, (Part",
         "        elif isinstance(frame, Ack):\n            pass\n        elif isinstance(frame, (Part",
         "test_a_lost_acknowledgement_is_sent_again",
+    ),
+    "lost_offer_without_ack": mutant(
+        "a lost offer is sent again without the acknowledgement that came after it",
+        "agreement",
+        "            # What was sent after it counts for nothing.\n            self._acknowledge()\n",
+        "            # What was sent after it counts for nothing.\n",
+        "test_an_acknowledgement_before_a_lost_offer_is_sent_again",
+    ),
+    "lost_offer_without_data": mutant(
+        "a lost offer is sent again without the entries that came after it",
+        "agreement",
+        "            self._sent = self._last_number()\n            self._send_pending()\n\n    def next_frame",
+        "            pass\n\n    def next_frame",
+        "test_an_entry_before_a_lost_offer_is_sent_again",
     ),
     # Snapshots
     "parts_of_another_stream": mutant(
@@ -410,6 +432,42 @@ MUTANTS = {
         "            if True:\n                self.clients.append",
         "test_a_request_that_is_committed_twice_counts_once",
     ),
+    # Ids of commands
+    "replica_no_ids": mutant(
+        "a command with an id is applied each time that it is committed",
+        "replica",
+        "outcome = self._outcomes.get(key)",
+        "outcome = None",
+        "test_a_command_that_is_committed_twice_is_applied_once",
+    ),
+    "replica_failures_again": mutant(
+        "a command with an id that has failed is applied again",
+        "replica",
+        "        if outcome is None:\n            outcome = self._outcomes[key]",
+        "        if outcome is None or outcome.failed:\n            outcome = self._outcomes[key]",
+        "test_a_command_that_has_failed_is_not_applied_again",
+    ),
+    "replica_ids_not_in_snapshots": mutant(
+        "a snapshot has no ids of commands",
+        "replica",
+        "for key, outcome in self._outcomes.items()",
+        "for key, outcome in ()",
+        "test_a_snapshot_between_the_two_has_the_ids",
+    ),
+    "replica_latest_ids_forgotten": mutant(
+        "the latest ids are forgotten first",
+        "replica",
+        "popitem(last=False)",
+        "popitem(last=True)",
+        "test_the_oldest_ids_are_forgotten_first",
+    ),
+    "replica_ensures_with_other_ids": mutant(
+        "`ensure` sends a command again with another id",
+        "replica",
+        "return await self.execute(command, id=key)",
+        "return await self.execute(command, id=self._member.unique())",
+        "test_ensure_sends_a_command_again_with_the_id_that_it_had",
+    ),
 }
 
 
@@ -423,7 +481,7 @@ def fails(using: Changed, name: str) -> bool:
     """Whether a directed test or schedule fails."""
     if name in using.directed.FOUND:
         return using.schedules.run(using.directed.FOUND[name]).fault is not None
-    test = getattr(using.directed, name, None) or getattr(using.lock_queue, name)
+    test = next(it for it in (getattr(module, name, None) for module in using.tests) if it is not None)
     try:
         for values in arguments(test):
             test(*values)

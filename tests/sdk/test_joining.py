@@ -118,6 +118,28 @@ STORIES: dict[str, tuple[list[GroupEvent], list[QuorumEvent], list[ViewEvent]]] 
             LOST,
         ],
     ),
+    "a member that has joined comes along from then on": (
+        [
+            JOIN,
+            totem(4, 1, 2),
+            change(A, B, C, joined=[C], why=Reason.JOIN),
+            change(A, C, left=[B], why=Reason.LEAVE),
+        ],
+        [quorum(4, 1, 2)],
+        [FIRST, view(4, [A, B, C], [1, 2], A, B), view(4, [A, C], [1, 2], A, C)],
+    ),
+    "our own leave": (
+        [
+            JOIN,
+            totem(4, 1, 2),
+            change(A, left=[B], why=Reason.LEAVE),
+            M[0],
+            LOST,
+            change(left=[A], why=Reason.LEAVE),
+        ],
+        [quorum(4, 1, 2)],
+        [FIRST, view(4, [A], [1, 2], A), M[0], LOST, view(4, [], [1, 2])],
+    ),
     "a node goes and returns": (
         [JOIN, totem(4, 1, 2), M[0], B_DOWN, totem(8, 1), M[1], B_UP, totem(12, 1, 2), M[2]],
         [quorum(4, 1, 2), quorum(8, 1, quorate=False), quorum(12, 1, 2)],

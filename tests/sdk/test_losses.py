@@ -30,7 +30,7 @@ from triocoro._outstanding import Outstanding, OwnMessage
 from triocoro._services import CPG
 from triocoro._settling import Settling
 from triocoro._types import CpgEvent
-from triocoro.testing import Cluster, Node
+from triocoro.testing import Cluster, FakeCluster, Node
 
 pytestmark = pytest.mark.deadline(20)
 
@@ -86,6 +86,33 @@ async def test_a_receiver_hears_of_a_loss_that_nothing_follows(endpoint: FaultyE
         assert await take_until_lost(group) == [group.view, MessageLost(b"lost 1")]
         assert await group.receive() == MessageLost(b"lost 2")
         assert group.statistics().outstanding == 0
+
+
+async def test_a_loss_in_a_batch_of_deliveries(endpoint: FaultyEndpoint) -> None:
+    """Deliveries of many messages at once are looked at together, unless one of them is missing."""
+    payloads = [b"a", b"b", b"c", b"lost", b"d", b"e", b"f", b"g"]
+    async with triocoro.open_group("g", endpoint=endpoint) as group:
+        await group.send_batch(payloads)
+        events = [await group.receive() for _ in range(9)]
+        assert events[1:] == [
+            MessageLost(payload) if payload == b"lost" else Message(group.address, payload) for payload in payloads
+        ]
+        assert group.statistics().outstanding == 0
+
+
+@pytest.mark.corosync_fake_only(reason="a test is one process, so real nodes have one member of it each")
+async def test_an_equal_message_of_another_process_of_the_node_is_not_ours() -> None:
+    async with FakeCluster(nodes=1) as cluster:
+        ours = FaultyEndpoint(cluster[1].endpoint)
+        ours.faults.drop = lambda payload: payload == b"lost"
+        async with (
+            triocoro.open_group("g", endpoint=ours) as group,
+            triocoro.open_group("g", endpoint=cluster[1].client()) as other,
+        ):
+            await group.send(b"lost")
+            await other.send_and_wait(b"lost")
+            events = await take_until_lost(group)
+            assert [event for event in events if isinstance(event, Message)] == [Message(other.address, b"lost")]
 
 
 async def test_other_members_see_nothing_of_it(endpoint: FaultyEndpoint, corosync: Node) -> None:

@@ -391,6 +391,26 @@ async def test_events_that_wait_for_their_view_are_bounded(corosync_cluster: Clu
             await views.receive()
 
 
+async def test_what_has_waited_for_its_view_counts_once(corosync_cluster: Cluster) -> None:
+    endpoint = LateEndpoint(corosync_cluster[1].endpoint)
+    news = endpoint.news["quorum"]
+    async with (
+        triocoro.open_votequorum(endpoint=corosync_cluster[2]) as votequorum,
+        triocoro.open_views("g", max_buffered_bytes=2000, endpoint=endpoint) as views,
+    ):
+        await next_view(views, views.address)
+        await votequorum.set_expected(5)
+        news.held = True
+        await corosync_cluster[3].kill()
+        await poll(lambda: any(isinstance(event, QuorumChange) for event in news.waiting))
+        await views.send_and_wait(bytes(1000))
+        assert views.statistics().stream.buffered_events == 0
+        news.held = False
+        await votequorum.set_expected(2)
+        await next_view(views, views.address, nodes={1, 2})
+        assert is_message(bytes(1000))(await views.receive())
+
+
 async def test_lost_messages_are_reported(corosync: Node) -> None:
     endpoint = FaultyEndpoint(corosync.endpoint)
     endpoint.faults.drop = lambda payload: payload == b"dropped"
