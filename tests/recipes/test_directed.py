@@ -720,7 +720,7 @@ def losing_an_offer() -> Bus:
 
 
 def test_an_acknowledgement_before_a_lost_offer_is_sent_again() -> None:
-    """1 and 2 choose from the offers of 1 and 3, which stops. That of 2 comes late, and its acknowledgement before it."""
+    """1 and 2 choose from the offers of 1 and 3, which stops. 2 has acknowledged before its offer is sent again."""
     bus = losing_an_offer()
     bus.stop("3a")
     bus.propose("1a")
