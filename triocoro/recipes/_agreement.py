@@ -108,6 +108,8 @@ class Agreement:
         self._number = 0
         self._chunk = chunk
         self._uniques = 0
+        self._obstacle: str | None = None
+        self._obstacle_known = False  # what most frames tell changes nothing about it
 
         # This connection, and its ring
         self.address: Address | None = None
@@ -153,6 +155,7 @@ class Agreement:
 
     def view(self, ring_id: RingId, members: Sequence[Address]) -> None:
         """There is a view."""
+        self._obstacle_known = False
         self.members = members
         self._serving.keep(members)
         ring = (ring_id.seq, ring_id.nodeid)
@@ -232,6 +235,7 @@ class Agreement:
 
     def tick(self) -> None:
         """Time has passed. A member that was asked for something, and has sent nothing since, is not waited for."""
+        self._obstacle_known = False
         if self.state is State.FETCHING:
             self._ask_entries()
         elif self.state is State.RESTORING:
@@ -243,6 +247,7 @@ class Agreement:
     # -- ballots -------------------------------------------------------------------------------------------------------
 
     def _leave(self) -> None:
+        self._obstacle_known = False
         self.state = State.AWAY
         self.address = self.ballot = self._ring = self._incoming = None
         self.members = ()
@@ -358,6 +363,10 @@ class Agreement:
     # -- frames --------------------------------------------------------------------------------------------------------
 
     def _take(self, sender: Address, frame: Frame) -> None:
+        if self.state is State.PRIMARY and frame.ballot == self.ballot and isinstance(frame, (Ack, Data)):
+            self._on_frame(sender, frame)
+            return
+        self._obstacle_known = False
         if isinstance(frame, Part):
             self._on_part(frame)
         elif isinstance(frame, AskSnapshot):
@@ -374,14 +383,16 @@ class Agreement:
 
     def _on_frame(self, sender: Address, frame: Frame) -> None:
         """Take a frame of this ballot."""
-        incarnation = self.who.get(sender)
         if isinstance(frame, Offer):
             self._on_offer(sender, frame)
-        elif isinstance(frame, Entries):
-            self._on_entries(frame)
-        elif incarnation is None:
             return
-        elif isinstance(frame, AskEntries):
+        if isinstance(frame, Entries):
+            self._on_entries(frame)
+            return
+        incarnation = self.who.get(sender)
+        if incarnation is None:
+            return
+        if isinstance(frame, AskEntries):
             self._on_ask_entries(incarnation, frame)
         elif self.state in _LACKS_LOG:
             self._hold(sender, incarnation, frame)
@@ -413,6 +424,8 @@ class Agreement:
             return  # one before it was lost
         entry = Entry(holding.length + 1, incarnation, frame.number, frame.ballot.seq, frame.kind, frame.payload)
         holding.append(entry)
+        if entry.kind is Kind.CONFIG:
+            self._obstacle_known = False
         self._acknowledge()
 
     def _on_ack(self, incarnation: int, frame: Ack) -> None:
@@ -434,6 +447,7 @@ class Agreement:
                 self._drop_pending()
                 holding.cut(self._serving.needed())
                 if any(entry.kind is Kind.CONFIG for entry in committed):
+                    self._obstacle_known = False
                     self._take_seat()
 
     # -- sending -------------------------------------------------------------------------------------------------------
@@ -635,6 +649,12 @@ class Agreement:
 
     def obstacle(self) -> str | None:
         """Why nothing can be committed, in words; `None` if we are primary, or may be so soon."""
+        if not self._obstacle_known:
+            self._obstacle = self._find_obstacle()
+            self._obstacle_known = True
+        return self._obstacle
+
+    def _find_obstacle(self) -> str | None:
         if self.address is None or self._ring is None:
             return "not connected to Corosync"
         if self.ballot is None:

@@ -166,7 +166,7 @@ class Holding:
     def commit(self, acks: Mapping[int, int]) -> list[Entry]:
         """Commit what a majority has acknowledged, and we are sure of; the entries."""
         entries: list[Entry] = []
-        while self._log is not None and self._sure is not None:
+        while self._sure is not None and self._sure > self.committed:
             reached = min(self._reached(acks), self._sure)
             if reached <= self.committed:
                 break
