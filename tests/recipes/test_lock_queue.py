@@ -12,7 +12,6 @@ from trio.testing import MockClock
 from triocoro import Address
 from triocoro.recipes import _lock
 from triocoro.recipes._lock import Token
-from triocoro.recipes._member import Commit, Delivery
 
 DELAY = 2.0
 
@@ -36,7 +35,7 @@ class Group:
         """Commit a message of a client; `clock` is what the wall clock of its sender shows."""
         self.index += 1
         payload = kind + struct.pack(">Q", self.clock) + client(number).encode() + more
-        self.queue.apply(Delivery(Address(number, 1), payload, Commit(8, self.index)))
+        self.queue.apply(Address(number, 1), payload, 8, self.index)
 
     def expire(self, number: int, renewed: int) -> None:
         self.apply(_lock._EXPIRE, number, struct.pack(">Q", renewed))

@@ -56,8 +56,9 @@ MUTANTS = {
     "commits_without_own_ack": mutant(
         "an entry is committed although the own acknowledgement has not come back",
         "holding",
-        "min(self._reached(acks), self._sure)",
-        "min(self._reached(acks), self.length)",
+        "while self._sure is not None and self._sure > self.committed:\n"
+        "            reached = min(self._reached(acks), self._sure)\n",
+        "while True:\n            reached = min(self._reached(acks), self.length)\n",
         "test_a_stopped_process_holds_up_nobody",
     ),
     "acks_of_any_digest": mutant(

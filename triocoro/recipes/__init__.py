@@ -18,9 +18,9 @@ from ._errors import (
     UncertainError,
 )
 from ._lock import Held, Leadership, Lock, Token, open_leadership, open_lock, shortest_lock_delay
-from ._member import Commit, Delivery, MemberStatus, Status
+from ._member import MemberStatus, Status
 from ._replica import Machine, Replica, open_replica
-from ._safe_group import Missed, SafeEvent, SafeGroup, open_safe_group
+from ._safe_group import Commit, Delivery, Missed, SafeEvent, SafeGroup, open_safe_group
 
 __all__ = [
     "Answer",

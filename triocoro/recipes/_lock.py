@@ -18,7 +18,7 @@ from triocoro import Address, Endpoint, HasEndpoint
 from ._block import running_beside
 from ._electorate import cmap_items, electorate
 from ._errors import LeaseLostError, NotPrimaryError, UncertainError
-from ._member import Commit, Delivery, Member
+from ._member import Member
 
 DRIFT: Final = 0.01
 """How much faster or slower a clock may run than another one."""
@@ -90,8 +90,8 @@ class _Queue:
         """The client that has the lock."""
         return self.clients[0] if self.clients else None
 
-    def apply(self, delivery: Delivery) -> None:
-        kind, rest = delivery.payload[:1], delivery.payload[1 + _CLOCK.size :]
+    def apply(self, _sender: Address, payload: bytes, epoch: int, index: int) -> None:
+        kind, rest = payload[:1], payload[1 + _CLOCK.size :]
         before = self.holder
         client = _Client.decode(rest)
         if kind == _REQUEST:
@@ -102,19 +102,19 @@ class _Queue:
                 self.clients.remove(client)
         elif kind == _RENEW:
             if client == before:
-                self._note(delivery.commit)
+                self._note(index)
         elif kind == _EXPIRE:
             (renewed,) = _INDEX.unpack_from(rest, _CLIENT.size)
             if client == before and renewed == self.renewed:
                 self.clients.remove(client)
         if self.holder is not None and self.holder != before:
             # If all have lost their memory in one ring, the wall clock makes tokens grow.
-            (clock,) = _CLOCK.unpack_from(delivery.payload, 1)
-            self.token = Token(delivery.commit.epoch, max(self.token.index + 1, clock))
-            self._note(delivery.commit)
+            (clock,) = _CLOCK.unpack_from(payload, 1)
+            self.token = Token(epoch, max(self.token.index + 1, clock))
+            self._note(index)
 
-    def _note(self, commit: Commit) -> None:
-        self.renewed = commit.index
+    def _note(self, index: int) -> None:
+        self.renewed = index
         self.seen = trio.current_time()
 
     def snapshot(self) -> Iterable[bytes]:

@@ -10,10 +10,11 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mappi
 from contextlib import asynccontextmanager
 from functools import partial
 from hashlib import blake2b
-from typing import Generic, Protocol, TypeVar, final
+from typing import Generic, Protocol, TypeVar, cast, final
 
 import attrs
 import trio
+from outcome import Error, Outcome, Value
 
 import triocoro
 from triocoro import Address, Endpoint, HasEndpoint, Message, MessageLost, View, Views
@@ -38,20 +39,6 @@ _WINDOW = 4  # entries of ours under way; what comes meanwhile is packed into th
 _WAITING_BYTES = 4 * 2**20
 _GRACE = 1.0  # seconds
 _PATIENCE = 2.0  # seconds in which a member that we have asked for something must have sent some of it
-
-
-@final
-@attrs.frozen
-class Commit:
-    """Where a message has its place in the log.
-
-    Attributes:
-        epoch: the sequence number of the ring in which it was sent.
-        index: its number among all committed messages, from 1 on.
-    """
-
-    epoch: int
-    index: int
 
 
 @final
@@ -93,27 +80,11 @@ class Status:
     members: tuple[MemberStatus, ...]
 
 
-@final
-@attrs.frozen
-class Delivery:
-    """A committed message.
-
-    Attributes:
-        sender: the member that sent it.
-        payload: what it sent.
-        commit: where it has its place.
-    """
-
-    sender: Address
-    payload: bytes
-    commit: Commit
-
-
 class Application(Protocol[T_co]):
     """What is done with committed messages."""
 
-    def apply(self, delivery: Delivery, /) -> T_co:
-        """Take a message; its result goes to the one who waits for it."""
+    def apply(self, sender: Address, payload: bytes, epoch: int, index: int, /) -> T_co:
+        """Take a message, whose place is that of a `Commit`; its result goes to the one who waits for it."""
         ...
 
     def snapshot(self) -> Iterable[bytes]:
@@ -137,11 +108,18 @@ def _incarnation() -> int:
 class _Submission(Generic[T]):
     """A message that waits to be committed."""
 
-    def __init__(self, payload: bytes) -> None:
+    __slots__ = ("payload", "task")
+
+    def __init__(self, payload: bytes, task: trio.lowlevel.Task | None) -> None:
         self.payload = payload
-        self.done = trio.Event()
-        self.result: T | None = None
-        self.error: Exception | None = None
+        self.task = task
+        """Who waits for the result."""
+
+    def settle(self, outcome: Outcome[T]) -> None:
+        """Tell the result."""
+        if self.task is not None:
+            trio.lowlevel.reschedule(self.task, outcome)
+            self.task = None
 
 
 @final
@@ -198,18 +176,17 @@ class Member(Generic[T]):
         while self._waiting_bytes > _WAITING_BYTES:
             await self._room.park()
         self._check_primary()
-        submission: _Submission[T] = _Submission(payload)
+        submission: _Submission[T] = _Submission(payload, trio.lowlevel.current_task())
         self._put(submission)
-        try:
-            await submission.done.wait()
-        except trio.Cancelled:
+
+        def abort(_: object) -> trio.lowlevel.Abort:
+            submission.task = None
             if submission in self._waiting:
                 self._waiting.remove(submission)
                 self._waiting_bytes -= len(payload)
-            raise
-        if submission.error is not None:
-            raise submission.error
-        return submission.result  # type: ignore[return-value]
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        return cast("T", await trio.lowlevel.wait_task_rescheduled(abort))
 
     def status(self) -> Status:
         """What this member knows of its group."""
@@ -266,13 +243,14 @@ class Member(Generic[T]):
     def post(self, payload: bytes) -> None:
         """Send a message if that is possible now, and do not wait for it."""
         if self.agreement.obstacle() is None:
-            self._put(_Submission(payload))
+            self._put(_Submission(payload, None))
 
     def _put(self, submission: _Submission[T]) -> None:
         self._waiting.append(submission)
         self._waiting_bytes += len(submission.payload)
-        self._pack()
-        self._send_soon()
+        if len(self._under_way) < _WINDOW:
+            self._pack()
+            self._send_soon()
 
     def _check_primary(self) -> None:
         obstacle = self.agreement.obstacle()
@@ -405,16 +383,16 @@ class Member(Generic[T]):
         sent = self.agreement.withdraw()
         for number, batch in self._under_way.items():
             for submission in batch:
+                error: Exception
                 if number <= sent:
-                    submission.error = UncertainError(f"{self.label}: sent, and not known to be committed: {obstacle}")
+                    error = UncertainError(f"{self.label}: sent, and not known to be committed: {obstacle}")
                 else:
-                    submission.error = NotPrimaryError(f"{self.label}: {obstacle}")
-                submission.done.set()
+                    error = NotPrimaryError(f"{self.label}: {obstacle}")
+                submission.settle(Error(error))
         self._under_way.clear()
         while self._waiting:
             submission = self._waiting.popleft()
-            submission.error = NotPrimaryError(f"{self.label}: {obstacle}")
-            submission.done.set()
+            submission.settle(Error(NotPrimaryError(f"{self.label}: {obstacle}")))
         self._waiting_bytes = 0
 
     # -- what the agreement tells --------------------------------------------------------------------------------------
@@ -430,12 +408,10 @@ class Member(Generic[T]):
             (size,) = _SIZE.unpack_from(payload, at)
             at += _SIZE.size
             self.count += 1
-            delivery = Delivery(sender, payload[at : at + size], Commit(entry.epoch, self.count))
+            result = self._application.apply(sender, payload[at : at + size], entry.epoch, self.count)
             at += size
-            result = self._application.apply(delivery)
             if batch is not None:
-                batch[place].result = result
-                batch[place].done.set()
+                batch[place].settle(Value(result))
                 place += 1
 
     def snapshot(self) -> Iterable[bytes]:
@@ -455,5 +431,5 @@ class Member(Generic[T]):
         done = self.agreement.holding.committed_numbers.get(self.agreement.incarnation, 0)
         for number in [number for number in self._under_way if number <= done]:
             for submission in self._under_way.pop(number):
-                submission.error = UncertainError(f"{self.label}: committed or not, and the log has been cut behind it")
-                submission.done.set()
+                error = UncertainError(f"{self.label}: committed or not, and the log has been cut behind it")
+                submission.settle(Error(error))

@@ -10,11 +10,11 @@ from typing import Generic, Protocol, TypeVar, cast, final
 
 import attrs
 
-from triocoro import Endpoint, HasEndpoint
+from triocoro import Address, Endpoint, HasEndpoint
 
 from ._electorate import electorate
 from ._errors import CommandFailedError, NotPrimaryError, UncertainError
-from ._member import Delivery, Member, Status
+from ._member import Member, Status
 from ._validate import checked_bytes, checked_nodes, checked_payload
 
 R = TypeVar("R")
@@ -49,7 +49,7 @@ M = TypeVar("M", bound=Machine)
 
 
 @final
-@attrs.frozen
+@attrs.define
 class _Outcome:
     """What a command gave."""
 
@@ -70,8 +70,8 @@ class _Application(Generic[M]):
         self.machine = machine
         self._outcomes: OrderedDict[bytes, _Outcome] = OrderedDict()
 
-    def apply(self, delivery: Delivery) -> _Outcome | None:
-        kind, rest = delivery.payload[:1], delivery.payload[1:]
+    def apply(self, _sender: Address, payload: bytes, _epoch: int, _index: int) -> _Outcome | None:
+        kind, rest = payload[:1], payload[1:]
         if kind == _READ:
             return None
         if kind == _COMMAND:

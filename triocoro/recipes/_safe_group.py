@@ -10,14 +10,44 @@ from typing import Final, TypeAlias, final
 import attrs
 import trio
 
-from triocoro import Endpoint, HasEndpoint, SlowConsumerError
+from triocoro import Address, Endpoint, HasEndpoint, SlowConsumerError
 
 from ._electorate import electorate
-from ._member import Commit, Delivery, Member, Status
+from ._member import Member, Status
 from ._validate import checked_nodes, checked_payload, checked_size
 
 DEFAULT_MAX_BUFFERED_BYTES: Final = 64 * 2**20
 _EVENT_COST: Final = 256
+
+
+@final
+@attrs.frozen
+class Commit:
+    """Where a message has its place in the log.
+
+    Attributes:
+        epoch: the sequence number of the ring in which it was sent.
+        index: its number among all committed messages, from 1 on.
+    """
+
+    epoch: int
+    index: int
+
+
+@final
+@attrs.frozen
+class Delivery:
+    """A committed message.
+
+    Attributes:
+        sender: the member that sent it.
+        payload: what it sent.
+        commit: where it has its place.
+    """
+
+    sender: Address
+    payload: bytes
+    commit: Commit
 
 
 @final
@@ -49,10 +79,11 @@ class _Inbox:
         self._bytes = 0
         self._index = 0
 
-    def apply(self, delivery: Delivery) -> Commit:
-        self._index = delivery.commit.index
-        self._put(delivery, len(delivery.payload))
-        return delivery.commit
+    def apply(self, sender: Address, payload: bytes, epoch: int, index: int) -> Commit:
+        self._index = index
+        commit = Commit(epoch, index)
+        self._put(Delivery(sender, payload, commit), len(payload))
+        return commit
 
     def snapshot(self) -> Iterable[bytes]:
         return ()

@@ -16,6 +16,8 @@ def checked_bytes(given: object, what: str) -> bytes:
     Raises:
         TypeError: it is no such object.
     """
+    if type(given) is bytes:
+        return given
     if not isinstance(given, (bytes, bytearray, memoryview)):
         raise TypeError(f"expected bytes, a bytearray or a memoryview as {what}, not {given!r}")
     return bytes(cast("bytes", given))
