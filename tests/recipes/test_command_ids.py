@@ -10,7 +10,6 @@ import trio
 from triocoro import Address
 from triocoro.recipes import _replica
 from triocoro.recipes._errors import CommandFailedError, UncertainError
-from triocoro.recipes._member import Commit, Delivery
 
 
 class Counter:
@@ -44,7 +43,7 @@ class Log:
 
     def commit(self, payload: bytes) -> Any:
         self._count += 1
-        return self.application.apply(Delivery(Address(1, 1), payload, Commit(4, self._count)))
+        return self.application.apply(Address(1, 1), payload, 4, self._count)
 
     def with_id(self, key: bytes, command: bytes) -> Any:
         """Commit a command with an id; its result."""
