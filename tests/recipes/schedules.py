@@ -7,16 +7,13 @@ shrunk to the fewest steps that still fail, and printed as code.
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import os
 import random
 import re
-import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -24,6 +21,7 @@ from traceback import extract_tb
 from typing import Any
 
 import attrs
+from support.batches import batches_of, results, tested_commit, write_ledger
 
 from recipes.bus import Bus, Forgotten, Violation
 from triocoro.recipes._agreement import Agreement
@@ -403,19 +401,6 @@ def batch(nodes: int | None, members: int | None, seeds: range) -> tuple[Counter
     return counts, faults
 
 
-def _results(
-    batches: Sequence[range], judge: Callable[[range], tuple[Counter[str], dict[int, str]]], workers: int
-) -> Generator[tuple[Counter[str], dict[int, str]], None, None]:
-    if not workers:
-        yield from map(judge, batches)
-        return
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("forkserver"))
-    try:
-        yield from pool.map(judge, batches)
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     parser = argparse.ArgumentParser(prog="recipes.schedules", description=__doc__)
@@ -432,13 +417,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.seed is not None:
         return show(generate(options.seed, options.nodes, options.members), trace=options.trace)
-    first, end = map(int, options.seeds.split(":"))
     began = time.monotonic()
     counts: Counter[str] = Counter()
     faults: dict[int, str] = {}
-    batches = [range(at, min(at + BATCH, end)) for at in range(first, end, BATCH)]
-    with closing(_results(batches, partial(batch, options.nodes, options.members), options.workers)) as results:
-        for more, more_faults in results:
+    batches = batches_of(options.seeds, BATCH)
+    with closing(results(batches, partial(batch, options.nodes, options.members), options.workers)) as done:
+        for more, more_faults in done:
             counts += more
             for seed, fault in more_faults.items():
                 print(f"{seed}: {fault[:300]}", flush=True)
@@ -450,7 +434,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     kinds = Counter(kind_of(fault) for fault in faults.values())
     print(f"{len(faults)} violations: {dict(kinds)}")
     if options.ledger:
-        write_ledger(f"{first}:{first + counts['schedules']}", counts, len(faults))
+        first = batches[0].start
+        columns = {column: counts[column] for column in ("schedules", "commits", "ballots")}
+        seeds = f"{first}:{first + counts['schedules']}"
+        write_ledger(LEDGER, tested_commit(), seeds=seeds, **columns, violations=len(faults))
     return 1 if faults else 0
 
 
@@ -464,23 +451,6 @@ def show(schedule: Schedule, *, trace: bool = False) -> int:
     print(small.code())
     print(run(small, trace=print if trace else None).fault)
     return 1
-
-
-def write_ledger(seeds: str, counts: Counter[str], violations: int) -> None:
-    """Add a line to the ledger."""
-    if not LEDGER.exists():
-        LEDGER.write_text("day,commit,seeds,schedules,commits,ballots,violations\n", encoding="ascii")
-    columns = ",".join(str(counts[column]) for column in ("schedules", "commits", "ballots"))
-    with LEDGER.open("a", encoding="ascii") as ledger:
-        ledger.write(f"{time.strftime('%Y-%m-%d')},{tested_commit()},{seeds},{columns},{violations}\n")
-
-
-def tested_commit() -> str:
-    """The commit under test, with a + if there are uncommitted changes."""
-    git = ["git", "-C", str(HERE)]
-    commit = subprocess.run([*git, "rev-parse", "--short", "HEAD"], check=True, capture_output=True, text=True)
-    changes = [*git, "diff", "--quiet", "HEAD", "--", ":/", f":(exclude){LEDGER.name}"]
-    return commit.stdout.strip() + "+" * subprocess.run(changes, check=False).returncode
 
 
 if __name__ == "__main__":

@@ -1,92 +1,136 @@
-"""Many runs of the workloads of recipes, with a line in a ledger for each batch; `--help` has the options.
+"""Many schedules of the workloads of recipes, with a line in a ledger for each batch; `--help` has the options.
 
-A violation, or a run whose members do not come to terms, prints its seed, which repeats it on the fake:
+Each seed is a schedule, of one of the workloads. A violation, or a run whose members do not come to terms, prints its
+seed, which repeats it on the fake:
 
-    python -m support.recipe_runs --only=lock --seeds=4711:4712
+    PYTHONPATH=tests python -m support.recipe_runs --workers=0 --seeds=4711:4712
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
+import itertools
+import os
 import random
 import sys
 import time
 import traceback
 from collections import Counter
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
+import attrs
 import trio
 
-from support.recipe_workloads import WORKLOADS
-from triocoro.testing import FakeCluster, NetnsCluster, seeded_run
+from support.batches import batches_of, results, tested_commit, write_ledger
+from support.recipe_workloads import WORKLOADS, Extent, Result
+from triocoro.testing import FakeCluster, NetnsCluster, Places, seeded_run
 
-FAKE_SECONDS, FAKE_PATIENCE = 6.0, 60.0
+PATIENCE = 60.0
 REAL_SECONDS, REAL_PATIENCE = 8.0, 40.0
 
 
-def nodes_of(seed: int) -> int:
-    """Every fifth run has five nodes."""
-    return 5 if seed % 5 == 4 else 3
+def workload_of(seed: int, only: str | None) -> str:
+    """The workloads take turns."""
+    return only or list(WORKLOADS)[seed % len(WORKLOADS)]
 
 
-async def on_fake(name: str, seed: int) -> list[str]:
+async def on_fake(name: str, seed: int) -> Result:
     """Run it in virtual time."""
     chance = random.Random(f"{name} {seed}")
     latency = chance.choice([0.0, 0.001, 0.01])
-    async with FakeCluster(nodes=nodes_of(seed), latency=latency, jitter=latency, seed=seed) as cluster:
-        return await WORKLOADS[name](cluster, chance, FAKE_SECONDS, FAKE_PATIENCE)
+    jitter = chance.choice([0.0, latency])
+    nodes = chance.choices([2, 3, 4, 5], weights=[1, 16, 1, 1])[0]
+    extent = Extent.short(chance, least=2.5 if name == "lock" else 0.0)
+    async with FakeCluster(nodes=nodes, latency=latency, jitter=jitter, seed=seed) as cluster:
+        return await WORKLOADS[name](cluster, chance, extent, PATIENCE)
 
 
-async def on_real(name: str, seed: int) -> list[str]:
-    """Run it on real nodes, in real time."""
+async def on_real(name: str, seed: int) -> Result:
+    """Run it on real nodes, in real time. Every fifth run has five nodes."""
     chance = random.Random(f"{name} {seed}")
-    async with NetnsCluster(nodes=nodes_of(seed)) as cluster:
-        return await WORKLOADS[name](cluster, chance, REAL_SECONDS, REAL_PATIENCE)
+    async with NetnsCluster(nodes=5 if seed % 5 == 4 else 3) as cluster:
+        return await WORKLOADS[name](cluster, chance, Extent(REAL_SECONDS), REAL_PATIENCE)
 
 
-def run(name: str, seed: int, *, real: bool) -> list[str]:
-    """Run a workload once, and return what was wrong."""
+def run(name: str, seed: int, *, real: bool) -> Result:
+    """Run a workload once."""
     try:
         if real:
             return trio.run(partial(on_real, name, seed))
         return seeded_run(partial(on_fake, name, seed), seed=seed)
     except Exception:  # noqa: BLE001 - it is reported
-        return [f"ERROR: {traceback.format_exc()}"]
+        return Result([f"ERROR: {traceback.format_exc()[-600:]}"], 0)
+
+
+@attrs.define
+class Tally:
+    """What came of many runs."""
+
+    seeds: range
+    counts: Counter[str] = attrs.field(factory=Counter[str])
+    """Schedules, operations, and violations: the runs that found any."""
+    places: Counter[str] = attrs.field(factory=Counter[str])
+    """How many schedules have reached each place; see `triocoro.reached`."""
+    found: list[str] = attrs.field(factory=list[str])
+
+
+def tally(only: str | None, real: bool, seeds: range) -> Tally:  # noqa: FBT001 - for partial
+    """Run the seeds of a batch."""
+    # The garbage of a run is small, and its collection takes long as there are many objects that stay.
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+    total = Tally(seeds)
+    for seed in seeds:
+        name = workload_of(seed, only)
+        places = Places()
+        with places.counting():
+            result = run(name, seed, real=real)
+        total.counts += Counter(schedules=1, operations=result.operations, violations=int(bool(result.violations)))
+        total.places += Counter(dict.fromkeys(places.counts, 1))
+        total.found += [f"{name} {seed}: {violation}" for violation in result.violations]
+    return total
 
 
 def main() -> int:
     """Run the command; returns its exit status."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", default="0:100", metavar="FIRST:END")
-    parser.add_argument("--only", choices=list(WORKLOADS), help="by default, all in turn")
+    parser = argparse.ArgumentParser(prog="support.recipe_runs", description=__doc__)
+    parser.add_argument("--seeds", default="0:1000", metavar="FIRST:END")
+    parser.add_argument("--only", choices=list(WORKLOADS), help="by default, they take turns")
     parser.add_argument("--real", action="store_true", help="on real nodes")
-    parser.add_argument("--ledger", type=Path, help="a file to which a line for each hundred runs is added")
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after that time")
+    parser.add_argument("--workers", type=int, help="processes that run them; 0: this one (as many as cores)")
+    parser.add_argument("--batch", type=int, help="the schedules for each line of the ledger (1000, on real nodes 50)")
+    parser.add_argument("--ledger", type=Path, help="add a line for each batch to this file")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no batch after that time")
     options = parser.parse_args()
-    first, end = map(int, options.seeds.split(":"))
-    start = time.monotonic()
-    done: Counter[str] = Counter()
-    failures = 0
-    for seed in range(first, end):
-        for name in [options.only] if options.only else WORKLOADS:
-            found = run(name, seed, real=options.real)
-            done[name] += 1
-            for line in found:
-                failures += 1
-                print(f"{name} {seed}: {line}", flush=True)
-        if (seed + 1) % (10 if options.real else 100) == 0 or seed == end - 1:
-            line = (
-                f"{time.strftime('%Y-%m-%d %H:%M', time.gmtime())} {'real' if options.real else 'fake'} seeds"
-                f" {first}:{seed + 1} {dict(done)} failures {failures} in {time.monotonic() - start:.0f} s"
-            )
-            print(line, flush=True)
+    began = time.monotonic()
+    commit = tested_commit()
+    size = options.batch or (50 if options.real else 1000)
+    workers = os.cpu_count() or 1 if options.workers is None else options.workers
+    batches = itertools.takewhile(
+        lambda _: time.monotonic() - began < options.minutes * 60, batches_of(options.seeds, size)
+    )
+    counts, places = Counter[str](violations=0), Counter[str]()
+    with closing(results(batches, partial(tally, options.only, options.real), workers)) as done:
+        for batch in done:
+            for line in batch.found:
+                print(line, flush=True)
+            counts.update(batch.counts)
+            places += batch.places
+            print(f"to {batch.seeds.stop}: {dict(counts)} in {time.monotonic() - began:.0f} s", flush=True)
             if options.ledger:
-                with options.ledger.open("a", encoding="utf-8") as ledger:
-                    ledger.write(line + "\n")
-        if time.monotonic() - start > options.minutes * 60:
-            break
-    return 1 if failures else 0
+                write_ledger(
+                    options.ledger,
+                    commit,
+                    on="real" if options.real else "fake",
+                    seeds=f"{batch.seeds.start}:{batch.seeds.stop}",
+                    **{column: batch.counts[column] for column in ("schedules", "operations", "violations")},
+                )
+    for place, number in places.most_common():
+        print(f"{number:>7}  {place}")
+    return 1 if counts["violations"] else 0
 
 
 if __name__ == "__main__":

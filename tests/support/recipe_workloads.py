@@ -1,10 +1,12 @@
 """Clients of recipes in a cluster with faults, and what must hold whatever happens; on the fake and on real nodes.
 
 Each workload starts an application on each node, and on the fake now and then a second one. Their clients send, or
-execute commands, or hold a lock, and are cancelled at random. Applications end and begin again, with their memory lost.
-A schedule of faults goes on beside that.
+execute commands, or hold a lock, and are cancelled at random. Applications end, and on the fake are killed or lose
+their connections; they begin again with their memory lost. A schedule of faults goes on beside that. Once all is
+repaired, each member must do its work again.
 
 A workload returns the violations that it has found. If members do not come to terms once all is repaired, that is one.
+`Extent` says how much happens.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
+from functools import partial
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 import attrs
@@ -20,6 +23,7 @@ import trio
 
 import triocoro
 from support.machines import Map, command
+from triocoro import Endpoint
 from triocoro.recipes import (
     Commit,
     Delivery,
@@ -41,12 +45,15 @@ from triocoro.testing import (
     Cluster,
     FakeCluster,
     FaultSchedule,
+    FaultStep,
     History,
     Node,
     check_linearizable,
     models,
     random_schedule,
 )
+from triocoro.testing._fake.cluster import FakeNode
+from triocoro.testing._fake.exec.ipc import _Disconnect
 
 REFUSALS: Final = (NotPrimaryError, UncertainError)
 VERBS: Final = ("isolate", "partition", "freeze", "kill", "stop", "restart", "cut", "lose")
@@ -69,16 +76,82 @@ Client = Callable[[RecipeT, str], Awaitable[None]]
 """Uses a recipe, until cancelled; the name of the client says which life of which application it belongs to."""
 
 
-def faults(cluster: Cluster, chance: random.Random, seconds: float) -> FaultSchedule:
+@attrs.frozen
+class Extent:
+    """How much happens in a run."""
+
+    seconds: float
+    """The time over which faults are spread."""
+    faults: int = 10
+    """The most faults and repairs, but for the repairs at the end."""
+    rate: float = 15
+    """The operations of each client in a second, about."""
+    operations: float = float("inf")
+    """The most operations of each client."""
+    ends: float = 0.5
+    """The applications that end in a second."""
+    seconds_on_nodes: float = 1
+    """The second applications on a node that begin in a second; they last as long as the pause between two."""
+
+    @classmethod
+    def short(cls, chance: random.Random, *, least: float = 0.0) -> Extent:
+        """A few faults and operations: crowded together, or with time in between for timeouts.
+
+        Args:
+            chance: decides which.
+            least: the least time.
+        """
+        seconds = max(least, chance.choice([0.05, 0.3, 2.0]))
+        often, seldom = 1.0 / seconds, 0.2 / seconds
+        return cls(
+            seconds,
+            faults=3,
+            rate=4 / seconds,
+            operations=chance.choice([2, 4, 6]),
+            ends=chance.choice([often, seldom]),
+            seconds_on_nodes=chance.choice([often, seldom]),
+        )
+
+
+@attrs.frozen
+class Result:
+    """What came of a run."""
+
+    violations: list[str]
+    operations: int
+    """Those of which a client was told that they were done."""
+
+
+def faults(cluster: Cluster, chance: random.Random, extent: Extent) -> FaultSchedule:
     """What happens to the cluster."""
-    return random_schedule(
+    schedule = random_schedule(
         options=cluster.options,
         verbs=VERBS if isinstance(cluster, FakeCluster) else REAL_VERBS,
-        steps=chance.randint(1, 10),
-        seconds=seconds,
-        minority=chance.random() < 0.5,
+        steps=chance.randint(1, extent.faults),
+        seconds=extent.seconds,
+        minority=len(cluster.nodes) > 2 and chance.random() < 0.5,
         chance=chance,
     )
+    if len(cluster.nodes) > 2 and chance.random() < 0.2:
+        # Three sides, which merge in one step or in two.
+        nodeids = chance.sample(sorted(cluster.nodes), len(cluster.nodes))
+        first, second = sorted(chance.sample(range(1, len(nodeids)), 2))
+        sides = nodeids[:first], nodeids[first:second], nodeids[second:]
+        begin, end = sorted(chance.uniform(0, extent.seconds) for _ in range(2))
+        merged = chance.choice([FaultStep(end, "heal"), FaultStep(end, "partition", (sides[0] + sides[1], sides[2]))])
+        steps = [*schedule.steps, FaultStep(begin, "partition", sides), merged]
+        schedule = FaultSchedule(sorted(steps, key=lambda step: step.at))
+    return schedule
+
+
+def kill(cluster: FakeCluster, pid: int) -> None:
+    """End the connections of a process, as its death does: its groups are told PROCDOWN."""
+    for node in cluster.nodes.values():
+        daemon = node.daemon
+        if daemon is not None:
+            for connection in [*daemon.connections]:
+                if connection.pid == pid:
+                    daemon.submit(_Disconnect(daemon, connection))
 
 
 @attrs.define
@@ -95,23 +168,33 @@ class World(Generic[RecipeT]):
 
     cluster: Cluster
     chance: random.Random
+    extent: Extent
     opener: Opener[RecipeT]
     client: Client[RecipeT]
     is_primary: Callable[[RecipeT], bool]
+    last: Callable[[RecipeT], Awaitable[object]]
+    """Called when all is repaired, for each member: uses it once more. If it is refused, it is called again."""
     is_over: Callable[[], bool] = lambda: True
-    """Called when all is repaired and all members are ready; whether the clients have done what they must still do."""
+    """Called after that; whether the clients have done what they must still do."""
     clients: int = 2
-    restarts: float = 0.5
-    """How many applications end in a second."""
     reckless: bool = False
     """Whether applications end although a majority of the memory may be lost by it."""
+    careless: bool = False
+    """Whether applications end although others are not in the primary component."""
     present: dict[int, RecipeT] = attrs.field(factory=dict[int, RecipeT])
+    _pids: dict[int, int] = attrs.field(factory=dict[int, int])
     _scopes: dict[int, trio.CancelScope] = attrs.field(factory=dict[int, trio.CancelScope])
     _lives: Counter[int] = attrs.field(factory=Counter[int])
+    over: bool = False
+    """Set when all is repaired: clients need not begin anything more."""
     stalled: list[str] = attrs.field(factory=list[str])
     """The members that did not come to terms."""
 
-    async def run(self, schedule: FaultSchedule, patience: float) -> None:
+    def __attrs_post_init__(self) -> None:
+        kind = self.chance.random()
+        self.reckless, self.careless = kind < 0.1, kind < 0.4
+
+    async def run(self, patience: float) -> None:
         """Run all, until the schedule is over and all members are in the primary component again.
 
         If they are not, after so many seconds, `stalled` tells.
@@ -119,19 +202,42 @@ class World(Generic[RecipeT]):
         async with trio.open_nursery() as nursery:
             for node in self.cluster.nodes.values():
                 nursery.start_soon(self._live, node)
-            async with trio.open_nursery() as troubles, self.cluster.nemesis(schedule) as over:
+            if self.chance.random() < 0.7:  # else the faults begin before the log does
+                with trio.move_on_after(patience):  # noqa: ASYNC912 - the workload's own patience
+                    await self._until(self._all_primary)
+            schedule = faults(self.cluster, self.chance, self.extent)
+            async with self.cluster.nemesis(schedule) as over, trio.open_nursery() as troubles:
                 troubles.start_soon(self._end_applications)
+                if self.chance.random() < 0.2:
+                    troubles.start_soon(self._change_nodes)
                 if isinstance(self.cluster, FakeCluster):
                     troubles.start_soon(self._second_applications)
                 await over.wait()
                 troubles.cancel_scope.cancel()
-            if not self.reckless:
+            self.over = True
+            if self.reckless:
+                await trio.sleep(self.chance.expovariate(1 / self.extent.seconds))
+            else:
                 with trio.move_on_after(patience) as scope:  # noqa: ASYNC912 - the workload's own patience
-                    while not (self._all_primary() and self.is_over()):  # noqa: ASYNC110 - no event tells all that
-                        await trio.sleep(0.05)
+                    await self._recover()
                 if scope.cancelled_caught and not self._memory_is_lost():
-                    self.stalled = [f"STALL: {recipe!r}" for recipe in self.present.values()]
+                    self.stalled = [self._told(nodeid) for nodeid in self.cluster.nodes]
             nursery.cancel_scope.cancel()
+
+    @staticmethod
+    async def _until(condition: Callable[[], bool]) -> None:
+        while not condition():  # noqa: ASYNC110 - no event tells all that
+            await trio.sleep(0.05)
+
+    async def _recover(self) -> None:
+        await self._until(self._all_primary)
+        for recipe in [*self.present.values()]:
+            while True:
+                with suppress(*REFUSALS, LeaseLostError):
+                    await self.last(recipe)
+                    break
+                await trio.sleep(0.05)
+        await self._until(lambda: self._all_primary() and self.is_over())
 
     def _memory_is_lost(self) -> bool:
         """Whether no majority of those that vote lives: then only an operator can help."""
@@ -141,6 +247,13 @@ class World(Generic[RecipeT]):
             not config.majority(alive.__contains__) for agreement in agreements for config in agreement.known_configs()
         )
 
+    def _told(self, nodeid: int) -> str:
+        """What a member does that does not come to terms."""
+        if nodeid not in self.present:
+            return f"STALL: node {nodeid} has no member"
+        agreement = agreement_of(self.present[nodeid])
+        return f"STALL: node {nodeid} is {agreement.state.value}, {agreement.obstacle()}: {agreement.ballot}"
+
     def name_of(self, nodeid: int) -> str:
         """The name of the present application of a node."""
         return f"{nodeid}.{self._lives[nodeid]}"
@@ -148,15 +261,23 @@ class World(Generic[RecipeT]):
     def _all_primary(self) -> bool:
         return self.present.keys() == self.cluster.nodes.keys() and all(map(self.is_primary, self.present.values()))
 
+    async def _pause(self) -> None:
+        """Wait as long as an application is away."""
+        await trio.sleep(self.chance.expovariate(min(10, self.extent.rate)))
+
     async def _live(self, node: Node) -> None:
         """Run one application after the other on a node."""
+        if self.chance.random() < 0.1:
+            await self._pause()
         while True:
             self._lives[node.nodeid] += 1
+            endpoint = node.client() if isinstance(node, FakeNode) else node.endpoint
+            self._pids[node.nodeid] = endpoint.pid
             with trio.CancelScope() as scope, suppress(triocoro.CorosyncError):
                 self._scopes[node.nodeid] = scope
-                await self._application(node, self.name_of(node.nodeid), node.nodeid)
+                await self._application(endpoint, self.name_of(node.nodeid), node.nodeid)
             self.present.pop(node.nodeid, None)
-            await trio.sleep(self.chance.expovariate(10))
+            await self._pause()
 
     async def _application(self, endpoint: Any, name: str, nodeid: int | None) -> None:
         async with self.opener(endpoint) as recipe, trio.open_nursery() as nursery:
@@ -167,45 +288,86 @@ class World(Generic[RecipeT]):
             await trio.sleep_forever()
 
     async def _second_applications(self) -> None:
+        """Run second applications on nodes, one at a time, until they are cancelled or killed.
+
+        If a majority may be without memory, there are none on the node whose application keeps it: they would begin
+        anew with others that are empty, while it is away, and nothing is promised about that.
+        """
         assert isinstance(self.cluster, FakeCluster)
         number = 0
         while True:
-            await trio.sleep(self.chance.expovariate(1))
+            await trio.sleep(self.chance.expovariate(self.extent.seconds_on_nodes))
             number += 1
-            node = self.cluster[self.chance.choice(sorted(self.cluster.nodes))]
-            with trio.move_on_after(self.chance.expovariate(1)), suppress(triocoro.CorosyncError):
-                await self._application(node.client(), f"second {number}", None)
+            nodeid = self.chance.choice(sorted(self.cluster.nodes)[self.careless :])
+            endpoint = self.cluster[nodeid].client()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._second_application, endpoint, f"second {number}")
+                await self._moment()
+                if self.chance.random() < 0.5:
+                    kill(self.cluster, endpoint.pid)
+                nursery.cancel_scope.cancel()
+
+    async def _second_application(self, endpoint: Endpoint, name: str) -> None:
+        with suppress(triocoro.CorosyncError):
+            await self._application(endpoint, name, None)
+
+    async def _moment(self) -> None:
+        """Wait as long as a second application lasts: some time, or a few checkpoints, in which it hardly begins."""
+        if self.chance.random() < 0.7:
+            await trio.sleep(self.chance.expovariate(self.extent.seconds_on_nodes))
+        else:
+            for _ in range(self.chance.randrange(40)):
+                await trio.lowlevel.checkpoint()
 
     async def _end_applications(self) -> None:
+        """End applications now and then, or on the fake their connections."""
         while True:
-            await trio.sleep(self.chance.expovariate(self.restarts))
+            await trio.sleep(self.chance.expovariate(self.extent.ends))
             # One keeps its memory: if all is lost, all begin anew, and nothing is promised about that.
-            nodeid = self.chance.choice(sorted(self.cluster.nodes)[self.reckless :])
-            if self.reckless or self._all_primary():
+            nodeid = self.chance.choice(sorted(self.cluster.nodes)[self.careless :])
+            how = self.chance.choice(["cancel", "kill", "disconnect"])
+            if nodeid not in self._scopes or (how != "disconnect" and not self.careless and not self._all_primary()):
+                continue
+            if how != "cancel" and isinstance(self.cluster, FakeCluster):
+                kill(self.cluster, self._pids[nodeid])
+            if how != "disconnect":
                 self.present.pop(nodeid, None)
                 self._scopes[nodeid].cancel()
 
+    async def _change_nodes(self) -> None:
+        """Change the electorate now and then."""
+        while True:
+            await trio.sleep(self.chance.expovariate(self.extent.ends))
+            members = [member for _, member in sorted(self.present.items()) if not isinstance(member, Lock)]
+            if members:
+                votes = {nodeid: self.chance.choice([0, 1, 1, 1, 2]) for nodeid in self.cluster.nodes}
+                nodes = {nodeid: number for nodeid, number in votes.items() if number} or [*votes]
+                member: Any = self.chance.choice(members)
+                with trio.move_on_after(self.chance.expovariate(self.extent.ends)), suppress(*REFUSALS):
+                    await member.change_nodes(nodes)
+
 
 async def perhaps_cancelled(chance: random.Random, call: Callable[[], Awaitable[object]]) -> None:
-    """Call it, and now and then cancel it: after some time, or at one of its first checkpoints."""
-    what = chance.random()
-    if what < 0.8:
-        await call()
-    elif what < 0.9:
-        with trio.move_on_after(chance.expovariate(100)):
+    """Call it, and now and then cancel it: after some time, or at one of its first checkpoints. It may be refused."""
+
+    async def called(scope: trio.CancelScope) -> None:
+        with suppress(*REFUSALS):
             await call()
-    else:
-        with trio.CancelScope() as scope:  # noqa: ASYNC912 - others cancel it
+        scope.cancel()
+
+    what = chance.random()
+    with trio.CancelScope() as scope:  # noqa: ASYNC912 - others cancel it
+        if what < 0.8:
+            await called(scope)
+        elif what < 0.9:
+            scope.deadline = trio.current_time() + chance.expovariate(100)
+            await called(scope)
+        else:
             async with trio.open_nursery() as nursery:
-
-                async def called() -> None:
-                    await call()
-                    nursery.cancel_scope.cancel()
-
-                nursery.start_soon(called)
-                for _ in range(chance.randrange(5)):
+                nursery.start_soon(called, nursery.cancel_scope)
+                for _ in range(chance.randrange(8)):
                     await trio.lowlevel.checkpoint()
-                scope.cancel()
+                nursery.cancel_scope.cancel()
 
 
 # -- safe groups -------------------------------------------------------------------------------------------------------
@@ -233,6 +395,11 @@ class Log:
     sent: list[Sent] = attrs.field(factory=list[Sent])
     received: dict[str, list[SafeEvent]] = attrs.field(factory=dict[str, list[SafeEvent]])
     acknowledged: int = 0
+
+    def sending(self, payload: str) -> Sent:
+        """Note that a message is sent."""
+        self.sent.append(Sent(payload.encode(), committed_before=self.acknowledged))
+        return self.sent[-1]
 
     def violations(self, *, all_received: bool) -> list[str]:
         """Where they contradict each other.
@@ -271,18 +438,12 @@ class Log:
                 yield f"{name} received {event}, and others {entries[index]}"
 
 
-async def safe_group(  # noqa: C901 - its clients are functions in it
-    cluster: Cluster, chance: random.Random, seconds: float, patience: float
-) -> list[str]:
+async def safe_group(cluster: Cluster, chance: random.Random, extent: Extent, patience: float) -> Result:
     """Members agree on the log, a commit is for ever, and nothing comes twice."""
     log = Log()
-    over = False
     under_way = 0
 
-    def is_over() -> bool:
-        """Stop sending, and see whether all have received all that was sent."""
-        nonlocal over
-        over = True
+    def all_have_received() -> bool:
         if under_way:
             return False  # it may be acknowledged while the receivers end
         lasts = [log.received[name][-1:] for name in map(world.name_of, world.present)]
@@ -296,18 +457,15 @@ async def safe_group(  # noqa: C901 - its clients are functions in it
     async def send(group: SafeGroup, name: str) -> None:
         nonlocal under_way
         number = 0
-        while True:
+        while number < extent.operations and not world.over:
             number += 1
-            sent = Sent(f"{name} {number}".encode(), committed_before=log.acknowledged)
-            log.sent.append(sent)
+            sent = log.sending(f"{name} {number}")
             under_way += 1
             try:
-                await perhaps_cancelled(chance, lambda sent=sent: one(group, sent))  # type: ignore[misc]
+                await perhaps_cancelled(chance, partial(one, group, sent))
             finally:
                 under_way -= 1
-            await trio.sleep(chance.expovariate(15))
-            if over:
-                return
+            await trio.sleep(chance.expovariate(extent.rate))
 
     async def one(group: SafeGroup, sent: Sent) -> None:
         try:
@@ -315,8 +473,7 @@ async def safe_group(  # noqa: C901 - its clients are functions in it
             log.acknowledged = max(log.acknowledged, commit.index)
         except NotPrimaryError:
             sent.outcome = "refused"
-        except UncertainError:
-            pass
+            raise
 
     async def client(group: SafeGroup, name: str) -> None:
         await (receive if name.endswith(".0") else send)(group, name)
@@ -324,63 +481,70 @@ async def safe_group(  # noqa: C901 - its clients are functions in it
     world = World(
         cluster,
         chance,
+        extent,
         lambda endpoint: open_safe_group("log", endpoint=endpoint),
         client,
         lambda group: group.primary,
-        is_over,
+        lambda group: one(group, log.sending(f"last {len(log.sent)}")),
+        all_have_received,
         clients=3,
-        reckless=chance.random() < 0.1,
     )
-    await world.run(faults(cluster, chance, seconds), patience)
-    return world.stalled + log.violations(all_received=not world.reckless and not world.stalled)
+    await world.run(patience)
+    violations = log.violations(all_received=not world.reckless and not world.stalled)
+    return Result(world.stalled + violations, sum(isinstance(sent.outcome, Commit) for sent in log.sent))
 
 
 # -- replicas ----------------------------------------------------------------------------------------------------------
 
 
-async def replica(cluster: Cluster, chance: random.Random, seconds: float, patience: float) -> list[str]:
+async def replica(cluster: Cluster, chance: random.Random, extent: Extent, patience: float) -> Result:
     """Its results are linearizable, and members whose state is equally far have the same."""
     history = History()
     numbers = iter(range(1, 10**9))
 
+    def all_are_equal() -> bool:
+        first, *others = [member.machine.values for member in world.present.values()]
+        return all(other == first for other in others)
+
     async def client(member: Replica[Map], name: str) -> None:
-        while True:
+        number = 0
+        while number < extent.operations and not world.over:
+            number += 1
             await perhaps_cancelled(chance, lambda: one(member, name))
-            await trio.sleep(chance.expovariate(15))
+            await trio.sleep(chance.expovariate(extent.rate))
 
     async def one(member: Replica[Map], name: str) -> None:
         key = chance.choice("xyz")
         value = next(numbers)
         kind = chance.random()
         client = f"{name} {value}"  # an operation may still take effect after the next one of its client began
-        with suppress(*REFUSALS):
-            if kind < 0.4:
-                with history.operation("get", key, client=client) as operation:
-                    operation.result = await member.read(lambda machine: machine.values.get(key))
-            elif kind < 0.6:
-                with history.operation("put", key, value, client=client) as operation:
-                    await member.execute(command("put", key, value))
-                    operation.result = None
-            elif kind < 0.8:
-                old = member.machine.values.get(key)
-                with history.operation("cas", key, old, value, client=client) as operation:
-                    operation.result = await member.execute(command("cas", key, old, value)) == b"true"
-            else:
-                old = member.machine.values.get(key)
-                with history.operation("cas", key, old, value, client=client) as operation:
-                    operation.result = await member.ensure(command("cas", key, old, value)) == b"true"
+        if kind < 0.4:
+            with history.operation("get", key, client=client) as operation:
+                operation.result = await member.read(lambda machine: machine.values.get(key))
+        elif kind < 0.6:
+            with history.operation("put", key, value, client=client) as operation:
+                await member.execute(command("put", key, value))
+                operation.result = None
+        else:
+            old = member.machine.values.get(key)
+            send = member.execute if kind < 0.8 else member.ensure
+            with history.operation("cas", key, old, value, client=client) as operation:
+                operation.result = await send(command("cas", key, old, value)) == b"true"
 
     world = World(
         cluster,
         chance,
+        extent,
         lambda endpoint: open_replica("store", Map(chance.choice([0, 0, 0, 300_000])), endpoint=endpoint),
         client,
         lambda member: member.primary,
-        clients=2,
-        reckless=chance.random() < 0.1,
+        lambda member: one(member, "last"),
+        all_are_equal,
     )
-    await world.run(faults(cluster, chance, seconds), patience)
-    return world.stalled + [str(violation) for violation in check_linearizable(history.operations(), models.Map())]
+    await world.run(patience)
+    operations = history.operations()
+    found = [str(violation) for violation in check_linearizable(operations, models.Map())]
+    return Result(world.stalled + found, sum(operation.ended is not None for operation in operations))
 
 
 # -- locks -------------------------------------------------------------------------------------------------------------
@@ -418,32 +582,40 @@ class Register:
         self.writes += 1
 
 
-async def lock(cluster: Cluster, chance: random.Random, seconds: float, patience: float) -> list[str]:
+async def lock(cluster: Cluster, chance: random.Random, extent: Extent, patience: float) -> Result:
     """At most one client passes `check` at any time, and tokens only grow."""
     register = Register()
 
     async def client(found: Lock, name: str) -> None:
-        while True:
+        number = 0
+        while number < extent.operations / 3 and not world.over:
+            number += 1
             with trio.move_on_after(chance.expovariate(1 / 10)), suppress(LeaseLostError):
-                async with found.hold() as held:
-                    register.enter(held, name)
-                    for _ in range(chance.randrange(20)):
-                        register.write(held, name)
-                        await trio.sleep(chance.expovariate(chance.choice([1, 10, 100])))
-                        register.write(held, name)
+                await hold(found, name, chance.randrange(20 if extent.operations > 10 else 6))
             await trio.sleep(chance.expovariate(10))
+
+    async def hold(found: Lock, name: str, times: int) -> None:
+        async with found.hold() as held:
+            register.enter(held, name)
+            for _ in range(times):
+                register.write(held, name)
+                await trio.sleep(chance.expovariate(chance.choice([1, 10, 100])))
+                register.write(held, name)
+                if world.over:
+                    break
 
     world = World(
         cluster,
         chance,
+        extent,
         lambda endpoint: open_lock("lock", lock_delay=DELAY, endpoint=endpoint),
         client,
         lambda found: found._candidate.member.primary,
-        restarts=0.3,
-        reckless=chance.random() < 0.1,
+        lambda found: hold(found, "last", 1),
+        clients=chance.choice([1, 2]) if extent.operations < 10 else 2,
     )
-    await world.run(faults(cluster, chance, seconds), patience)
-    return world.stalled + register.found
+    await world.run(patience)
+    return Result(world.stalled + register.found, len(register.held))
 
 
 def agreement_of(recipe: Any) -> Agreement:
@@ -452,7 +624,8 @@ def agreement_of(recipe: Any) -> Agreement:
     return found
 
 
-Workload = Callable[[Cluster, random.Random, float, float], Awaitable[list[str]]]
+Workload = Callable[[Cluster, random.Random, Extent, float], Awaitable[Result]]
+"""Runs it, with the patience for recovery."""
 WORKLOADS: Final[dict[str, Workload]] = {"safe_group": safe_group, "replica": replica, "lock": lock}
 
 
