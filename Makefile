@@ -15,8 +15,9 @@
 # make flake-smoke  one such round of a few tests, in a minute
 # make fuzz         run N random programs on real clusters and on fakes, and compare; SEED=... repeats a run
 # make fuzz-smoke   a few of them
-# make recipes      run the agreement of safe groups under random schedules: docs/recipes/proof.md; takes
-#                   SEEDS=0:100000
+# make recipes      run the agreement of safe groups, and then all recipes on the fake cluster, under random schedules:
+#                   docs/recipes/proof.md; takes SEEDS=0:100000
+# make recipes-real run the recipes on real nodes under random schedules; takes SEEDS=0:500
 # make soak         use three real nodes under every fault for MINUTES, checked as it goes, with memory, fds and latency over
 #                   time: docs/soak.md; takes SEED=... and ARGS. An interrupt ends it with its report
 # make soak-smoke   a quarter of a minute of that
@@ -61,6 +62,8 @@ READY := $(VENV)/.ready
 # When one of these changes, make setup builds the extension module again. (cffi generates _shim.c.)
 SOURCES := $(filter-out %/_shim.c,$(wildcard $(addprefix triocoro/_corosync/,*.c *.h *.cdef *.txt *build*.py)))
 
+CLUSTER_LEDGER := tests/recipes/cluster_ledger.csv
+
 REAL_WORKERS := $(shell echo $$(($$(nproc) + 2)))
 
 WITH_MATPLOTLIB = $(BIN)/python -c "import matplotlib" 2>/dev/null || \
@@ -72,7 +75,7 @@ SMOKES := docs fuzz-smoke hostile-smoke soak-smoke sanitize-smoke bench-smoke pa
 # These show in half a minute that the SDK and real clusters work.
 REAL_SMOKE := tests/sdk/test_death.py tests/plugin/test_downstream.py
 
-.PHONY: setup demo test lint ruff mypy pyright types flake8 fake real coverage long bounds bench bench-smoke browser flake flake-smoke fuzz fuzz-smoke recipes soak soak-smoke restarts sanitize sanitize-smoke smoke hostile hostile-smoke recordings unprivileged \
+.PHONY: setup demo test lint ruff mypy pyright types flake8 fake real coverage long bounds bench bench-smoke browser flake flake-smoke fuzz fuzz-smoke recipes recipes-real soak soak-smoke restarts sanitize sanitize-smoke smoke hostile hostile-smoke recordings unprivileged \
     elsewhere elsewhere-smoke debian pythons floors package package-smoke docs docs-links lock man
 
 setup: $(READY)
@@ -161,6 +164,11 @@ fuzz-smoke: setup
 
 recipes: setup
 	@PYTHONPATH=tests $(BIN)/python -m recipes.schedules --seeds=$(SEEDS) --ledger $(ARGS)
+	@PYTHONPATH=tests $(BIN)/python -m support.recipe_runs --seeds=$(SEEDS) --ledger=$(CLUSTER_LEDGER) $(ARGS)
+
+recipes-real: SEEDS := 0:500
+recipes-real: setup
+	@PYTHONPATH=tests $(BIN)/python -m support.recipe_runs --real --seeds=$(SEEDS) --ledger=$(CLUSTER_LEDGER) $(ARGS)
 
 soak: setup
 	@$(WITH_MATPLOTLIB)
