@@ -17,7 +17,7 @@ import sys
 import time
 import traceback
 from collections import Counter
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 
@@ -81,7 +81,7 @@ def tally(only: str | None, real: bool, seeds: range) -> Tally:  # noqa: FBT001 
     """Run the seeds of a batch."""
     # The garbage of a run is small, and its collection takes long as there are many objects that stay.
     gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
+    gc.set_threshold(20_000, 10, 5)
     total = Tally(seeds)
     for seed in seeds:
         name = workload_of(seed, only)
@@ -113,7 +113,10 @@ def main() -> int:
         lambda _: time.monotonic() - began < options.minutes * 60, batches_of(options.seeds, size)
     )
     counts, places = Counter[str](violations=0), Counter[str]()
-    with closing(results(batches, partial(tally, options.only, options.real), workers)) as done:
+    with (
+        closing(results(batches, partial(tally, options.only, options.real), workers)) as done,
+        suppress(KeyboardInterrupt),
+    ):
         for batch in done:
             for line in batch.found:
                 print(line, flush=True)

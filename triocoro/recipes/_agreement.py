@@ -30,7 +30,7 @@ from typing import Final, final
 
 import attrs
 
-from triocoro import Address, RingId
+from triocoro import Address, RingId, reached
 
 from ._ballots import Ballot, Choice, choose, choose_by_force, choose_nothing
 from ._config import Config
@@ -164,6 +164,8 @@ class Agreement:
             self._choose()
             self._take_seat()
             return
+        if len(self.holding.configs) > 1:
+            reached("a ring ends while another electorate is pending")
         joining, self._ring = self._ring is None, ring
         self._begin_in_ring(Ballot.first(ring_id), joining=joining)
         early, self._early = self._early, []
@@ -180,6 +182,7 @@ class Agreement:
 
     def lost(self, data: bytes) -> None:
         """A frame of ours was lost, and is in no member's stream."""
+        reached("a frame of an agreement is lost")
         frame = decode(data)
         if isinstance(frame, Data) and frame.ballot == self.ballot:
             self._sent = min(self._sent, frame.previous)
@@ -269,7 +272,8 @@ class Agreement:
         self._founders.clear()
         promised = self._promised
         if promised is not None and promised >= first and promised.ring != first.ring:
-            # The numbers of rings went back: wait until they have caught up.
+            reached("the numbers of rings go back")
+            # Wait until they have caught up.
             self.state = State.AWAY
             self.ballot = None
         elif joining:
@@ -314,6 +318,7 @@ class Agreement:
             if ballot > self.ballot:
                 self._begin(ballot)
             elif founding:
+                reached("two ballots are founded at once")
                 self._begin(self.ballot.next(ballot.founder))
 
     def _choose(self) -> None:
@@ -407,6 +412,8 @@ class Agreement:
             self._adopters.add(incarnation)
         elif self.state is State.RESTORING:
             # The others go on without us: what comes until we have the snapshot may be much.
+            if not self._overtaken:
+                reached("the others go on while a member fetches a snapshot")
             self._overtaken = True
             self._held.clear()
         if not self._overtaken:
@@ -508,6 +515,7 @@ class Agreement:
         if any(address not in self.who for address in here):
             return  # it may be the one
         if config.seats.get(node) not in {self.who[address] for address in here} and min(here) == self.address:
+            reached("a seat passes on to another process of its node")
             seats = {**config.seats, node: self.incarnation}
             self._propose(Kind.CONFIG, attrs.evolve(config, seats=seats).encode())
 
@@ -530,10 +538,13 @@ class Agreement:
             return
         holders = self._holders()
         if not holders:
+            reached("all that have the chosen log are gone")
             self._found(self.ballot)
         elif self.state is State.FETCHING and self._asked and self._asked[-1] not in holders:
+            reached("a member that was asked for entries is gone")
             self._ask_entries()
         elif self._incoming is not None and self._incoming.holder not in holders:
+            reached("a snapshot begins again from another member")
             self._ask_snapshot()
 
     def _ask_entries(self) -> None:
@@ -563,6 +574,7 @@ class Agreement:
         if frame.holder != self.incarnation or choice is None or self.state not in _HAS_LOG:
             return
         if frame.after < holding.base:
+            reached("entries are cut off between the question and the answer")
             return
         entries: list[Entry] = []
         size = 0
@@ -589,6 +601,7 @@ class Agreement:
             self._drop_pending()
             self._adopt()
         else:
+            reached("a member has committed entries that are not in the chosen log")
             self._asked.clear()
             self._ask_entries()
 

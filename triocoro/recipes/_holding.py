@@ -7,6 +7,8 @@ from typing import Protocol, final
 
 import attrs
 
+from triocoro import reached
+
 from ._ballots import Ballot, Choice, Claim
 from ._config import Config
 from ._frames import SnapshotHead
@@ -123,6 +125,10 @@ class Holding:
         """What we have, at the beginning of a ballot. Entries that we have not acknowledged are dropped."""
         if self._log is None or self._adopted is None:
             return None
+        if self._log.length > self._acked:
+            reached("entries are dropped that were not acknowledged")
+        if self._sure is None or self._sure < self._acked:
+            reached("a claim has a tail that its member is not sure of")
         self._truncate(self._acked)
         first = self._start if self._sure is None else self._sure
         return Claim(self._adopted, self._sure is not None, first, self._log.digests(first), tuple(self.configs))
@@ -142,6 +148,8 @@ class Holding:
         self.configs = [*choice.configs]
         if len(self.configs) > 1 and self.configs[1].index <= self.committed:
             del self.configs[0]
+        if self._log.length > choice.length:
+            reached("the end of a log is trimmed")
         self._truncate(choice.length)
 
     def adopted(self, acks: Mapping[int, int], choice: Choice) -> bool:

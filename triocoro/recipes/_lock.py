@@ -13,7 +13,7 @@ from typing import Final, cast, final
 import attrs
 import trio
 
-from triocoro import Address, Endpoint, HasEndpoint
+from triocoro import Address, Endpoint, HasEndpoint, reached
 
 from ._block import running_beside
 from ._electorate import cmap_items, electorate
@@ -107,6 +107,8 @@ class _Queue:
             (renewed,) = _INDEX.unpack_from(rest, _CLIENT.size)
             if client == before and renewed == self.renewed:
                 self.clients.remove(client)
+            else:
+                reached("an expiry comes after a renewal, or after the end")
         if self.holder is not None and self.holder != before:
             # If all have lost their memory in one ring, the wall clock makes tokens grow.
             (clock,) = _CLOCK.unpack_from(payload, 1)
@@ -211,6 +213,7 @@ class _Candidate:
                 continue
             await trio.sleep(max(0.0, queue.seen + holder.lock_delay - trio.current_time()))
             if (holder, renewed) == (queue.holder, queue.renewed):
+                reached("the lease of a holder is over")
                 with suppress(NotPrimaryError, UncertainError):
                     await self.member.submit(_message(_EXPIRE, holder) + _INDEX.pack(renewed))
 

@@ -17,7 +17,7 @@ import trio
 from outcome import Error, Outcome, Value
 
 import triocoro
-from triocoro import Address, Endpoint, HasEndpoint, Message, MessageLost, View, Views
+from triocoro import Address, Endpoint, HasEndpoint, Message, MessageLost, View, Views, reached
 
 from ._agreement import Agreement, State
 from ._block import running_beside
@@ -430,6 +430,7 @@ class Member(Generic[T]):
         self._application.restore((chunks[0][_COUNT.size :], *chunks[1:]), self.count)
         done = self.agreement.holding.committed_numbers.get(self.agreement.incarnation, 0)
         for number in [number for number in self._under_way if number <= done]:
+            reached("what a member has sent is in a snapshot")
             for submission in self._under_way.pop(number):
                 error = UncertainError(f"{self.label}: committed or not, and the log has been cut behind it")
                 submission.settle(Error(error))

@@ -10,7 +10,7 @@ from typing import Generic, Protocol, TypeVar, cast, final
 
 import attrs
 
-from triocoro import Address, Endpoint, HasEndpoint
+from triocoro import Address, Endpoint, HasEndpoint, reached
 
 from ._electorate import electorate
 from ._errors import CommandFailedError, NotPrimaryError, UncertainError
@@ -83,6 +83,8 @@ class _Application(Generic[M]):
             outcome = self._outcomes[key] = self._run(command)
             if len(self._outcomes) > REMEMBERED:
                 self._outcomes.popitem(last=False)
+        else:
+            reached("a command is answered from memory")
         return outcome
 
     def _run(self, command: bytes) -> _Outcome:
