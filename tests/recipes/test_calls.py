@@ -743,8 +743,8 @@ async def test_replies_of_strangers_do_not_count(corosync_cluster: Cluster) -> N
         ({"handler": b"x"}, TypeError, "must be an async function, not bytes"),
         ({"max_running": 0}, ValueError, "max_running must be at least 1, not 0"),
         ({"max_waiting": -1}, ValueError, "max_waiting must be at least 0, not -1"),
-        ({"max_waiting": True}, TypeError, "max_waiting must be an int, not bool"),
-        ({"max_running": 1.5}, TypeError, "max_running must be an int, not float"),
+        ({"max_waiting": True}, TypeError, "expected an integer as max_waiting, not True"),
+        ({"max_running": 1.5}, TypeError, "expected an integer as max_running, not 1.5"),
         ({"max_buffered_bytes": 0}, ValueError, "max_buffered_bytes"),
     ],
 )

@@ -29,8 +29,9 @@ async def running_beside(run: Callable[[], Awaitable[None]]) -> AsyncGenerator[N
                 failure = exc
             nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
-        error = _only(group)
-        if failure is None or (_is_cancelled(failure) and not _is_cancelled(error)):
+        _, told = cast("BaseExceptionGroup[BaseException]", group).split(trio.Cancelled)
+        if failure is None or (told is not None and _is_cancelled(failure)):
+            error = _only(group if told is None else told)
             raise error from error.__cause__
     if failure is not None:
         raise failure

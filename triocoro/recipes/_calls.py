@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import cast, final
+from typing import final
 
 import trio
 
 from triocoro import Address, Endpoint, HasEndpoint, MessageLostError, View, ViewEvent, open_views
 
+from ._block import running_beside
 from ._calls_frames import MAGIC, Frame, Kind
 from ._calls_replies import OpenCall, Replies
 from ._calls_tasks import Buffer, Core, Handler, event_bytes, is_buffer
-
-if sys.version_info < (3, 11):
-    # Trio depends on it there.
-    from exceptiongroup import BaseExceptionGroup
+from ._validate import checked_integer
 
 
 @final
@@ -192,49 +189,30 @@ async def open_calls(
     """
     if handler is not None and not callable(handler):
         raise TypeError(f"the handler must be an async function, not {type(handler).__name__}")
-    _check_bound(max_running, "max_running", 1)
-    _check_bound(max_waiting, "max_waiting", 0)
-    body: BaseException | None = None
+    checked_integer(max_running, "max_running")
+    checked_integer(max_waiting, "max_waiting", least=0)
+    failure: MessageLostError | None = None
     try:
         async with open_views(name, max_buffered_bytes=max_buffered_bytes, endpoint=endpoint) as views:
             core = Core(views, handler, max_waiting=max_waiting, receive=receive, max_buffered_bytes=max_buffered_bytes)
-            try:
+
+            async def run() -> None:
                 async with trio.open_nursery() as nursery:
-                    # Exceptions are kept until the nursery is closed, which would wrap them in a group.
-                    try:
-                        nursery.start_soon(core.send_for_the_reader)
-                        for _ in range(max_running if handler is not None else 0):
-                            nursery.start_soon(core.serve)  # noqa: ASYNC113 - it may begin later
-                        await nursery.start(core.read)
-                        yield Calls(core)
-                    except BaseException as exc:  # noqa: BLE001, ASYNC103 - raised below
-                        body = exc
+                    for task in (core.send_for_the_reader, core.read):
+                        nursery.start_soon(task)
+                    for _ in range(max_running if handler is not None else 0):
+                        nursery.start_soon(core.serve)
+
+            async with running_beside(run):
+                await core.begun.wait()
+                try:
+                    yield Calls(core)
+                except MessageLostError as exc:
+                    failure = exc
+                    raise
+                finally:
                     core.close()
-                    nursery.cancel_scope.cancel()
-            except BaseException as exc:  # noqa: BLE001, ASYNC103 - raised below
-                # An exception of the program's own wins, and else one of our tasks, which has cancelled the block.
-                if body is None or _without_cancellations(body) is None:
-                    body = _without_cancellations(exc) or body or exc
-            if body is not None:
-                raise body
     except MessageLostError as exc:
         # What the members miss of calls, they get to know from our leaving.
-        if exc is body or not all(map(Frame.decode, exc.payloads)):
+        if exc is failure or not all(map(Frame.decode, exc.payloads)):
             raise
-
-
-def _check_bound(value: int, name: str, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise TypeError(f"{name} must be an int, not {type(value).__name__}")
-    if value < least:
-        raise ValueError(f"{name} must be at least {least}, not {value}")
-
-
-def _without_cancellations(exc: BaseException) -> BaseException | None:
-    """The exceptions in a group other than `trio.Cancelled`; if it is a single one, that itself."""
-    if isinstance(exc, trio.Cancelled):
-        return None
-    if not isinstance(exc, BaseExceptionGroup):
-        return exc
-    rest = cast("BaseExceptionGroup[BaseException]", exc).split(trio.Cancelled)[1]
-    return rest.exceptions[0] if rest is not None and len(rest.exceptions) == 1 else rest

@@ -73,6 +73,8 @@ class Core:
         self.incarnation: bytes = secrets.token_bytes(16)
         self.numbers: Iterator[int] = count(1)
         self.open: dict[int, OpenCall] = {}
+        self.begun: trio.Event = trio.Event()
+        """Set when there has been a `View`."""
         self.closed: bool = False
         self.receive = receive
         self.events: trio.MemoryReceiveChannel[ViewEvent]
@@ -136,14 +138,14 @@ class Core:
 
     # -- reading -------------------------------------------------------------------------------------------------------
 
-    async def read(self, task_status: trio.TaskStatus[None]) -> None:
-        """A task: gives each event to what it is for. It has started when there has been a `View`."""
+    async def read(self) -> None:
+        """A task: gives each event to what it is for."""
         while True:
             for event in await self.views.receive_batch():
                 if isinstance(event, View):
                     self._change_view(event)
                     if self._view is None:
-                        task_status.started()
+                        self.begun.set()
                     self._view = event
                     self._pass_on(event)
                 elif isinstance(event, Message) and (frame := Frame.decode(event.payload)) is not None:

@@ -19,6 +19,7 @@ from ._block import running_beside
 from ._electorate import cmap_items, electorate
 from ._errors import LeaseLostError, NotPrimaryError, UncertainError
 from ._member import Member
+from ._participant import Participant
 
 DRIFT: Final = 0.01
 """How much faster or slower a clock may run than another one."""
@@ -276,10 +277,11 @@ class _Candidate:
 
 
 @final
-class Lock:
+class Lock(Participant[None]):
     """A lock that one block in the cluster holds at a time. Objects of this class come from `open_lock`."""
 
     def __init__(self, candidate: _Candidate) -> None:
+        super().__init__(candidate.member)
         self._candidate = candidate
 
     @property
@@ -311,10 +313,11 @@ class Lock:
 
 
 @final
-class Leadership:
+class Leadership(Participant[None]):
     """An office that one member in the cluster holds at a time. Objects of this class come from `open_leadership`."""
 
     def __init__(self, candidate: _Candidate) -> None:
+        super().__init__(candidate.member)
         self._candidate = candidate
 
     @property
@@ -442,33 +445,18 @@ async def open_leadership(
 ) -> AsyncGenerator[Leadership, None]:
     """Be a candidate for an office: a member in the cluster leads at a time, and the others take over when it is lost.
 
-    What this does not promise:
-
-    - A holder that stands still, or acts after `Held.check`, may act while another member holds the lock. Give the
-      resource `Held.token`, and let it refuse lower ones.
-    - The clocks of the nodes must not run faster or slower than each other by more than one per cent. A machine that
-      is paused must have a clock that shows it (CLOCK_BOOTTIME does after a suspend, and may not after a snapshot of a
-      virtual machine is restored).
-    - Tokens grow while any majority keeps its memory. If all lose it, they still do if Corosync has formed a ring since
-      then and keeps its `state_dir`, or else if the nodes' wall clocks have not gone back.
-    - All else that `open_safe_group` does not promise.
-
-    The state is kept in memory by all members, so each node needs one that stays, whether it wants the lock or not.
+    What this does not promise: as `open_lock`. The leader is who holds the lock.
 
     Args:
-        name: of the group, which is this lock's alone.
-        lock_delay: the seconds after which a holder that has not renewed its lease has lost it; by default, twice
-            `shortest_lock_delay`. Members may have different ones: that of the holder counts.
-        nodes: the electorate: votes by node, or nodes with a vote each; by default, the node list of corosync.conf with
-            its `quorum_votes`. It counts only where a log begins.
+        name: of the group, which is this office's alone.
+        lock_delay: the seconds after which a leader that has not renewed its lease is deposed; by default, twice
+            `shortest_lock_delay`. Candidates may have different ones: that of the leader counts.
+        nodes: as for `open_lock`.
         endpoint: the daemon to connect to, or a node of a test cluster; by default the default endpoint.
 
-    Raises:
-        TypeError: `lock_delay` is no number.
-        ValueError: it is less than `shortest_lock_delay`, so that each death of a node would end all leases.
-        others: as `open_safe_group`.
+    Raises: as `open_lock`.
 
-    Cancelled: we are not a member. What we held is free after `lock_delay`, or at once if the release is committed.
+    Cancelled: we are no candidate. An office that we held is free after `lock_delay`, or at once if that is committed.
 
     Source: corosync.conf(5) has `token` and `consensus`.
     """

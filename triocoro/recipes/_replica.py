@@ -14,8 +14,9 @@ from triocoro import Address, Endpoint, HasEndpoint, reached
 
 from ._electorate import electorate
 from ._errors import CommandFailedError, NotPrimaryError, UncertainError
-from ._member import Member, Status
-from ._validate import checked_bytes, checked_nodes, checked_payload
+from ._member import Member
+from ._participant import Participant
+from ._validate import checked_bytes, checked_payload
 
 R = TypeVar("R")
 
@@ -126,49 +127,17 @@ class _Application(Generic[M]):
 
 
 @final
-class Replica(Generic[M]):
+class Replica(Participant["_Outcome | None"], Generic[M]):
     """A member that has the state. Objects of this class come from `open_replica`."""
 
     def __init__(self, member: Member[_Outcome | None], machine: M) -> None:
-        self._member = member
+        super().__init__(member)
         self._machine = machine
 
     @property
     def machine(self) -> M:
         """The machine of this member, which may be behind those of others. Do not change it."""
         return self._machine
-
-    @property
-    def primary(self) -> bool:
-        """Whether commands can be committed now, as far as this member knows."""
-        return self._member.primary
-
-    def status(self) -> Status:
-        """Return what this member knows of the group: who is missing, who is behind."""
-        return self._member.status()
-
-    async def change_nodes(self, nodes: Mapping[int, int] | Collection[int]) -> None:
-        """Change the electorate, once majorities of the old and of the new one agree.
-
-        Args:
-            nodes: votes by node, or nodes with a vote each. A node without a member gets its vote once it has one.
-
-        Raises:
-            ValueError: as `open_replica`.
-            NotPrimaryError: there is no majority, of the old electorate or of the new one.
-
-        Cancelled: the electorate may be changed or not.
-
-        Source: votequorum(5) has the votes of Corosync, which these are not.
-        """
-        await self._member.change_nodes(checked_nodes(nodes))
-
-    async def wait_primary(self) -> None:
-        """Wait until commands can be committed, and the vote of our node is given to a member that is there.
-
-        Cancelled: nothing has changed.
-        """
-        await self._member.wait_primary()
 
     async def wait(self, condition: Callable[[M], bool]) -> None:
         """Wait until the machine of this member fulfils a condition.

@@ -13,8 +13,9 @@ import trio
 from triocoro import Address, Endpoint, HasEndpoint, SlowConsumerError
 
 from ._electorate import electorate
-from ._member import Member, Status
-from ._validate import checked_nodes, checked_payload, checked_size
+from ._member import Member
+from ._participant import Participant
+from ._validate import checked_integer, checked_payload
 
 DEFAULT_MAX_BUFFERED_BYTES: Final = 64 * 2**20
 _EVENT_COST: Final = 256
@@ -111,47 +112,15 @@ class _Inbox:
 
 
 @final
-class SafeGroup(AsyncIterator[SafeEvent]):
+class SafeGroup(Participant[Commit], AsyncIterator[SafeEvent]):
     """A member of a group with safe delivery. Objects of this class come from `open_safe_group`."""
 
     def __init__(self, member: Member[Commit], inbox: _Inbox) -> None:
-        self._member = member
+        super().__init__(member)
         self._inbox = inbox
 
     def __repr__(self) -> str:
         return f"<triocoro.recipes.SafeGroup {self._member.label}, {self._member.agreement.state.value}>"
-
-    @property
-    def primary(self) -> bool:
-        """Whether messages can be committed now, as far as this member knows."""
-        return self._member.primary
-
-    def status(self) -> Status:
-        """Return what this member knows of the group: who is missing, who is behind."""
-        return self._member.status()
-
-    async def change_nodes(self, nodes: Mapping[int, int] | Collection[int]) -> None:
-        """Change the electorate, once majorities of the old and of the new one agree.
-
-        Args:
-            nodes: votes by node, or nodes with a vote each. A node without a member gets its vote once it has one.
-
-        Raises:
-            ValueError: as `open_safe_group`.
-            NotPrimaryError: there is no majority, of the old electorate or of the new one.
-
-        Cancelled: the electorate may be changed or not.
-
-        Source: votequorum(5) has the votes of Corosync, which these are not.
-        """
-        await self._member.change_nodes(checked_nodes(nodes))
-
-    async def wait_primary(self) -> None:
-        """Wait until messages can be committed, and the vote of our node is given to a member that is there.
-
-        Cancelled: nothing has changed.
-        """
-        await self._member.wait_primary()
 
     async def send(self, payload: bytes) -> Commit:
         """Send a message to all members, and wait until it is committed.
@@ -241,7 +210,7 @@ async def open_safe_group(
 
     Source: cpg_mcast_joined(3) names safe delivery, and has none.
     """
-    inbox = _Inbox(checked_size(max_buffered_bytes, "max_buffered_bytes"))
+    inbox = _Inbox(checked_integer(max_buffered_bytes, "max_buffered_bytes"))
     votes = await electorate(nodes, endpoint)
     member = Member(name, votes, inbox, endpoint)
     async with member.taking_part():

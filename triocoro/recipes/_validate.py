@@ -65,15 +65,15 @@ def checked_nodes(nodes: Mapping[int, int] | Collection[int]) -> Mapping[int, in
     return votes
 
 
-def checked_size(size: object, name: str) -> int:
-    """A positive number of bytes.
+def checked_integer(value: object, name: str, *, least: int = 1) -> int:
+    """An integer of at least so much.
 
     Raises:
         TypeError: it is no integer.
-        ValueError: it is not positive.
+        ValueError: it is less.
     """
-    if not isinstance(size, int) or isinstance(size, bool):
-        raise TypeError(f"expected an integer as {name}, not {size!r}")
-    if size <= 0:
-        raise ValueError(f"{name} must be positive, not {size}")
-    return size
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"expected an integer as {name}, not {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, not {value}")
+    return value
