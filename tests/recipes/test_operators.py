@@ -97,6 +97,23 @@ async def test_another_electorate(corosync_cluster: Cluster) -> None:
             await second.send(b"never")
 
 
+async def test_locks_have_a_status_and_an_electorate(corosync_cluster: Cluster) -> None:
+    async with (
+        open_lock("lock", nodes=[1, 2], endpoint=corosync_cluster[1]) as lock,
+        open_leadership("lock", nodes=[1, 2], endpoint=corosync_cluster[2]) as leadership,
+    ):
+        await lock.wait_primary()
+        assert lock.status().nodes == {1: 1, 2: 1}
+        await lock.change_nodes([1])
+        assert lock.status().nodes == {1: 1}
+        await corosync_cluster.isolate(1)
+        await corosync_cluster.settled()
+        async with lock.hold():
+            assert lock.primary
+        await poll(lambda: not leadership.primary)
+        assert "no members on node 1" in (leadership.status().obstacle or "")
+
+
 async def test_an_electorate_without_its_members_is_refused(corosync_cluster: Cluster) -> None:
     async with members(corosync_cluster, 1, 2, 3) as (first, *_):
         await first.wait_primary()

@@ -95,7 +95,7 @@ def _async_methods(cls: type) -> set[str]:
 def _home(cls: type, method: str) -> type:
     """The most basic class that has the method, of those that have a public name."""
     bases = [base for base in cls.__mro__ if base.__module__.startswith("triocoro") and hasattr(base, method)]
-    return next(base for base in reversed(bases) if not base.__module__.startswith("triocoro._"))
+    return next(base for base in reversed(bases) if "._" not in base.__module__)
 
 
 def _public(module: ModuleType) -> dict[str, object]:

@@ -29,7 +29,7 @@ async def running_beside(run: Callable[[], Awaitable[None]]) -> AsyncGenerator[N
                 failure = exc
             nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
-        _, told = cast("BaseExceptionGroup[BaseException]", group).split(trio.Cancelled)
+        _, told = group.split(trio.Cancelled)
         if failure is None or (told is not None and _is_cancelled(failure)):
             error = _only(group if told is None else told)
             raise error from error.__cause__

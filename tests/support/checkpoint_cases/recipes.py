@@ -219,6 +219,21 @@ async def _(_: Cluster) -> None:
         await entered_and_left(lock.hold())
 
 
+@case("recipes.Lock.wait_primary")
+async def _(_: Cluster) -> None:
+    async with open_lock("g", nodes=[1]) as lock:
+        await checked(lock.wait_primary())
+        await checked(lock.wait_primary())
+
+
+@case("recipes.Lock.change_nodes")
+async def _(_: Cluster) -> None:
+    async with open_lock("g", nodes=[1]) as lock:
+        await lock.wait_primary()
+        await checked(lock.change_nodes([1]))
+        await checked(lock.change_nodes({1: 2}))
+
+
 @case("recipes.open_leadership")
 async def _(_: Cluster) -> None:
     await entered_and_left(open_leadership("g"))
@@ -228,3 +243,18 @@ async def _(_: Cluster) -> None:
 async def _(_: Cluster) -> None:
     async with open_leadership("g", nodes=[1]) as leadership:
         await entered_and_left(leadership.lead())
+
+
+@case("recipes.Leadership.wait_primary")
+async def _(_: Cluster) -> None:
+    async with open_leadership("g", nodes=[1]) as leadership:
+        await checked(leadership.wait_primary())
+        await checked(leadership.wait_primary())
+
+
+@case("recipes.Leadership.change_nodes")
+async def _(_: Cluster) -> None:
+    async with open_leadership("g", nodes=[1]) as leadership:
+        await leadership.wait_primary()
+        await checked(leadership.change_nodes([1]))
+        await checked(leadership.change_nodes({1: 2}))
