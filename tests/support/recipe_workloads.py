@@ -40,7 +40,7 @@ from triocoro.recipes import (
     open_replica,
     open_safe_group,
 )
-from triocoro.recipes._agreement import Agreement
+from triocoro.recipes._agreement import CHUNK, RETAIN, Agreement
 from triocoro.testing import (
     Cluster,
     FakeCluster,
@@ -92,6 +92,10 @@ class Extent:
     """The applications that end in a second."""
     seconds_on_nodes: float = 1
     """The second applications on a node that begin in a second; they last as long as the pause between two."""
+    retain: int = RETAIN
+    """How many committed entries members keep for those that come back; with few, these need snapshots."""
+    chunk: int = CHUNK
+    """The bytes of a part of a snapshot."""
 
     @classmethod
     def short(cls, chance: random.Random, *, least: float = 0.0) -> Extent:
@@ -101,7 +105,7 @@ class Extent:
             chance: decides which.
             least: the least time.
         """
-        seconds = max(least, chance.choice([0.05, 0.3, 2.0]))
+        seconds = max(least, chance.choice([0.05, 0.05, 0.3, 2.0]))
         often, seldom = 1.0 / seconds, 0.2 / seconds
         return cls(
             seconds,
@@ -110,6 +114,8 @@ class Extent:
             operations=chance.choice([2, 4, 6]),
             ends=chance.choice([often, seldom]),
             seconds_on_nodes=chance.choice([often, seldom]),
+            retain=chance.choice([RETAIN, 2]),
+            chunk=chance.choice([CHUNK, CHUNK, 40]),
         )
 
 
@@ -281,6 +287,8 @@ class World(Generic[RecipeT]):
 
     async def _application(self, endpoint: Any, name: str, nodeid: int | None) -> None:
         async with self.opener(endpoint) as recipe, trio.open_nursery() as nursery:
+            agreement = agreement_of(recipe)
+            agreement.holding._retain, agreement._chunk = self.extent.retain, self.extent.chunk
             if nodeid is not None:
                 self.present[nodeid] = recipe
             for number in range(self.clients):
@@ -501,6 +509,7 @@ async def replica(cluster: Cluster, chance: random.Random, extent: Extent, patie
     """Its results are linearizable, and members whose state is equally far have the same."""
     history = History()
     numbers = iter(range(1, 10**9))
+    paddings = [0, 0, 0, 300_000] if extent.chunk == CHUNK else [0]
 
     def all_are_equal() -> bool:
         first, *others = [member.machine.values for member in world.present.values()]
@@ -535,7 +544,7 @@ async def replica(cluster: Cluster, chance: random.Random, extent: Extent, patie
         cluster,
         chance,
         extent,
-        lambda endpoint: open_replica("store", Map(chance.choice([0, 0, 0, 300_000])), endpoint=endpoint),
+        lambda endpoint: open_replica("store", Map(chance.choice(paddings)), endpoint=endpoint),
         client,
         lambda member: member.primary,
         lambda member: one(member, "last"),
