@@ -346,7 +346,7 @@ class World(Generic[RecipeT]):
         """Change the electorate now and then."""
         while True:
             await trio.sleep(self.chance.expovariate(self.extent.ends))
-            members = [member for _, member in sorted(self.present.items()) if not isinstance(member, Lock)]
+            members = [member for _, member in sorted(self.present.items())]
             if members:
                 votes = {nodeid: self.chance.choice([0, 1, 1, 1, 2]) for nodeid in self.cluster.nodes}
                 nodes = {nodeid: number for nodeid, number in votes.items() if number} or [*votes]
