@@ -218,6 +218,20 @@ async def test_a_token_is_greater_than_those_before_a_restart_of_all_application
 # -- the holder is lost ------------------------------------------------------------------------------------------------
 
 
+async def test_only_the_lease_of_the_present_holder_is_waited_for(corosync_cluster: Cluster) -> None:
+    patient = partial(open_lock, "lock", lock_delay=1000, endpoint=corosync_cluster[1])
+    async with applications() as nursery:
+        first = await begin(nursery, patient)
+        second, third = [await begin(nursery, opener(corosync_cluster[nodeid])) for nodeid in (2, 3)]
+        async with first.recipe.hold():
+            await poll(lambda: third.recipe.holder is not None)  # and watches it
+        async with trio.open_nursery() as inner:
+            await inner.start(hold_until_lost, second.recipe)
+            await second.end()
+            async with third.recipe.hold():
+                pass
+
+
 async def lose_holder(cluster: Cluster, verb: str) -> tuple[Stay, Stay]:
     """What the holder on node 1 and its successor saw when this happened to node 1."""
     room = Room()
@@ -255,20 +269,18 @@ async def test_the_successor_of_a_lost_holder_comes_after_its_lease(corosync_clu
     assert new.since - old.since >= DELAY
 
 
+async def hold_until_lost(lock: Lock, task_status: trio.TaskStatus[None]) -> None:
+    with pytest.raises(LeaseLostError):
+        async with lock.hold():
+            task_status.started()
+            await trio.sleep_forever()
+
+
 async def test_an_application_that_dies_keeps_the_lock_until_its_lease_is_over(corosync_cluster: Cluster) -> None:
     async with applications() as nursery:
         members = [await begin(nursery, opener(node)) for node in corosync_cluster.nodes.values()]
-        holding = trio.Event()
-
-        async def hold() -> None:
-            with pytest.raises(LeaseLostError):
-                async with members[0].recipe.hold():
-                    holding.set()
-                    await trio.sleep_forever()
-
         async with trio.open_nursery() as inner:
-            inner.start_soon(hold)
-            await holding.wait()
+            await inner.start(hold_until_lost, members[0].recipe)
             since = trio.current_time()
             await members[0].end()  # its daemon reports that it left; only the lease counts
             async with members[1].recipe.hold():

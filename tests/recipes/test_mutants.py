@@ -393,8 +393,8 @@ MUTANTS = {
     "lock_no_delay": mutant(
         "the lock is taken from its holder at once (lock_delay left out)",
         "lock",
-        "await trio.sleep(max(0.0, queue.seen + holder.lock_delay - trio.current_time()))",
-        "await trio.sleep(0)",
+        "with trio.move_on_at(queue.seen + holder.lock_delay):",
+        "with trio.move_on_at(queue.seen):",
         "test_the_lock_is_taken_from_its_holder_one_lock_delay_after_its_last_renewal",
     ),
     "lock_expiry_of_a_renewed_lease": mutant(
@@ -407,8 +407,8 @@ MUTANTS = {
     "lock_expiry_sent_for_a_renewed_lease": mutant(
         "an expiry is sent although the lease was renewed",
         "lock",
-        "if (holder, renewed) == (queue.holder, queue.renewed):",
-        "if holder == queue.holder:",
+        "            if not self._is_over(holder, renewed):\n",
+        "            if holder == queue.holder:\n",
         "test_the_lock_is_taken_from_its_holder_one_lock_delay_after_its_last_renewal",
     ),
     "lock_released_by_others": mutant(

@@ -212,11 +212,16 @@ class _Candidate:
             holder, renewed = queue.holder, queue.renewed
             if holder is None:
                 continue
-            await trio.sleep(max(0.0, queue.seen + holder.lock_delay - trio.current_time()))
-            if (holder, renewed) == (queue.holder, queue.renewed):
+            with trio.move_on_at(queue.seen + holder.lock_delay):
+                await self.member.wait(partial(self._is_over, holder, renewed))
+            if not self._is_over(holder, renewed):
                 reached("the lease of a holder is over")
                 with suppress(NotPrimaryError, UncertainError):
                     await self.member.submit(_message(_EXPIRE, holder) + _INDEX.pack(renewed))
+
+    def _is_over(self, holder: _Client, renewed: int) -> bool:
+        """Whether another one holds the lock, or the holder has renewed its lease."""
+        return (holder, renewed) != (self.queue.holder, self.queue.renewed)
 
     @asynccontextmanager
     async def holding(self) -> AsyncGenerator[Held, None]:  # noqa: ASYNC910 - the beginning is one

@@ -154,7 +154,7 @@ class Member(Generic[T]):
         self._views: Views | None = None
         self._to_send = trio.Event()
         self._stuck: bytes | None = None  # a frame that had to wait
-        self._changed = trio.lowlevel.ParkingLot()
+        self._waiters: dict[trio.lowlevel.Task, Callable[[], bool]] = {}
         self._room = trio.lowlevel.ParkingLot()
 
     # -- what callers do -----------------------------------------------------------------------------------------------
@@ -210,17 +210,19 @@ class Member(Generic[T]):
         await trio.lowlevel.checkpoint()
         holding = self.agreement.holding
         while True:
+            await self.wait(self._can_propose_votes)
             self._check_primary()
-            if self.primary and len(holding.configs) == 1:
-                if holding.configs[0].votes == votes:
-                    return
-                number = self.agreement.propose_votes(votes)
-                if number is None:
-                    raise NotPrimaryError(f"{self.label}: there are no members on a majority of the new electorate")
-                self._send_soon()
-                await self.wait(partial(self._is_settled, number))
-            else:
-                await self._changed.park()
+            if holding.configs[0].votes == votes:
+                return
+            number = self.agreement.propose_votes(votes)
+            if number is None:
+                raise NotPrimaryError(f"{self.label}: there are no members on a majority of the new electorate")
+            self._send_soon()
+            await self.wait(partial(self._is_settled, number))
+
+    def _can_propose_votes(self) -> bool:
+        """Whether no other electorate is under way; if there is no majority, that is told first."""
+        return self.agreement.obstacle() is not None or (self.primary and len(self.agreement.holding.configs) == 1)
 
     def _is_settled(self, number: int) -> bool:
         committed = self.agreement.holding.committed_numbers.get(self.agreement.incarnation, 0)
@@ -233,8 +235,26 @@ class Member(Generic[T]):
     async def wait(self, condition: Callable[[], bool]) -> None:
         """Wait until a condition holds, which only messages or the primary component change."""
         await trio.lowlevel.checkpoint()
+        task = trio.lowlevel.current_task()
+
+        def abort(_: object) -> trio.lowlevel.Abort:
+            del self._waiters[task]
+            return trio.lowlevel.Abort.SUCCEEDED
+
         while not condition():
-            await self._changed.park()
+            self._waiters[task] = condition
+            await trio.lowlevel.wait_task_rescheduled(abort)
+
+    def _wake(self) -> None:
+        """Let those go on whose condition holds; one that raises does so in its own task."""
+        for task, condition in [*self._waiters.items()]:
+            try:
+                holds = condition()
+            except Exception:  # noqa: BLE001 - it is the caller's
+                holds = True
+            if holds:
+                del self._waiters[task]
+                trio.lowlevel.reschedule(task)
 
     def unique(self) -> bytes:
         """An id that no other member gives, and this one never again."""
@@ -358,7 +378,8 @@ class Member(Generic[T]):
             self._give_up(obstacle)
         self._pack()
         self._send_soon()
-        self._changed.unpark_all()
+        if self._waiters:
+            self._wake()
 
     # -- messages ------------------------------------------------------------------------------------------------------
 
