@@ -28,6 +28,7 @@ from triocoro.recipes import (
     Missed,
     NotCommittedError,
     NotPrimaryError,
+    SafeEvent,
     SafeGroup,
     UncertainError,
     open_safe_group,
@@ -61,12 +62,15 @@ async def test_all_members_receive_the_same_in_the_order_of_the_indexes(corosync
             payload = f"{name} {number}".encode()
             commits[payload] = await group.send(payload)
 
+    async def receive(group: SafeGroup) -> list[SafeEvent]:
+        return [await group.receive() for _ in range(60)]
+
     async with AsyncExitStack() as stack:
         groups = await a_group(stack, corosync_cluster)
         async with trio.open_nursery() as nursery:
             for group, name in zip(groups, "abc", strict=True):
                 nursery.start_soon(send, group, name)
-        received = [[await group.receive() for _ in range(60)] for group in groups]
+        received = [await receive(group) for group in groups]
     assert received[0] == received[1] == received[2]
     assert {delivery.payload: delivery.commit for delivery in received[0] if isinstance(delivery, Delivery)} == commits
     assert [event.commit.index for event in received[0] if isinstance(event, Delivery)] == [*range(1, 61)]
