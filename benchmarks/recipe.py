@@ -119,7 +119,7 @@ async def at_a_rate(send: Callable[[], Awaitable[object]], count: int) -> Result
             await trio.sleep_until(due)
             nursery.start_soon(task, due)
     found = result(start, used, times)
-    return {"received": found["received"], "seconds": found["seconds"], "cpu": found["cpu"], "late": found["max"]}
+    return {"received": found["received"], "seconds": found["seconds"], "cpu": found["cpu"], "latest": found["max"]}
 
 
 @asynccontextmanager

@@ -8,12 +8,12 @@ from contextlib import AsyncExitStack
 
 import attrs
 import trio
-from support.external_programs import running
+from support.external_programs import Child, running
 
 from triocoro.testing import NetnsCluster
 
 from .subjects import Subject, subjects_of
-from .workloads import Result, Row, Workload, one_line, rows
+from .workloads import KILLED, Result, Row, Workload, one_line, rows
 
 DEADLINE = 60.0
 """Seconds that one run may take."""
@@ -88,6 +88,8 @@ async def run(cluster: NetnsCluster, subject: Subject, workload: Workload, group
                     await member.line()
                 for member in members:
                     await member.send_line("start")
+                if workload.is_failover:
+                    return await _fail_over(cluster, workload, command, members, stack)
                 results: list[Result] = [json.loads(await member.line()) for member in members]
             except (EOFError, trio.BrokenResourceError) as error:
                 raise FailedRunError("the program ended early; what it printed is above") from error
@@ -97,3 +99,25 @@ async def run(cluster: NetnsCluster, subject: Subject, workload: Workload, group
                 results[0]["lost"] = sum(result["lost"] for result in results)
             return results[0]
     raise FailedRunError(f"no result within {DEADLINE:g} seconds")
+
+
+async def _fail_over(
+    cluster: NetnsCluster, workload: Workload, command: list[str], members: list[Child], stack: AsyncExitStack
+) -> Result:
+    """Kill the leader, the second member, again and again, or its daemon; the first one follows, and has the result."""
+    successor, leader = members[:2]
+    for _ in range(workload.count):
+        await leader.line()
+        if workload.work == KILLED:
+            leader.kill()
+        else:
+            await cluster[2].kill()
+        await successor.line()
+        if workload.work == KILLED:
+            leader = await stack.enter_async_context(running(cluster[2], *command))
+            await leader.line()
+            await leader.send_line("start")
+        else:
+            await cluster[2].start()
+    result: Result = json.loads(await successor.line())
+    return result

@@ -52,7 +52,8 @@ class Subject:
         if workload.is_recipe:
             work = workload.work if self.name != GROUP else "trip" if workload.work == "safe" else "trips"
             return [*python, str(HERE / "recipe.py"), work, *arguments]
-        return [*python, str(HERE / "peer.py"), workload.work, *arguments]
+        program = "failover.py" if workload.is_failover else "peer.py"
+        return [*python, str(HERE / program), workload.work, *arguments]
 
     def processes(self, workload: Workload) -> int:
         """How many processes do it, each on a node of its own."""

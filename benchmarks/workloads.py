@@ -41,6 +41,11 @@ _RECIPES: Final = {
 }
 """What recipe.py does, but for what a raw group does in its place."""
 
+KILLED: Final = "killed"
+CRASHED: Final = "crashed"
+_FAILOVERS: Final = {KILLED: "failover, the leader is killed", CRASHED: "failover, the leader's daemon is killed"}
+"""What failover.py does."""
+
 
 @attrs.frozen
 class Workload:
@@ -68,10 +73,17 @@ class Workload:
         return self.work in _RECIPES
 
     @property
+    def is_failover(self) -> bool:
+        """Whether failover.py does it."""
+        return self.work in _FAILOVERS
+
+    @property
     def name(self) -> str:
         """The title in the table."""
         if self.is_local:
             return _LOCAL[self.work]
+        if self.is_failover:
+            return f"{_FAILOVERS[self.work]}, {self.nodes} nodes"
         if self.is_recipe:
             return f"{_RECIPES[self.work]}, {self.size} B, {self.nodes} nodes"
         kind = {"batch": "batches", "single": "one at a time", "trip": "round trip"}[self.work]
@@ -87,7 +99,7 @@ class Workload:
             return (TRIO,)
         if self.is_recipe:
             return () if self.work == "snapshot" else (GROUP,)
-        if self.is_local:
+        if self.is_local or self.is_failover:
             return ()
         # Trio's memory channel passes a reference, whatever its size, and has one receiver.
         return (TRIO, C) if self.work == "single" and self.size == _SMALL and self.senders == 1 else (C,)
@@ -114,6 +126,7 @@ WORKLOADS: Final = (
     Workload("safe", 3, _SMALL, 3_000, senders=3),
     Workload("execute", 3, _SMALL, 50_000, senders=3),
     Workload("snapshot", 3, _SMALL, 20_000, senders=3),
+    *(Workload(work, 3, count=4, senders=3) for work in _FAILOVERS),
     *(Workload(work) for work in _LOCAL),
 )
 
@@ -122,6 +135,7 @@ SMOKE: Final = (
     Workload("batch", 1, _SMALL, 2_000),
     Workload("single", 1, _SMALL, 500),
     Workload("trip", 1, _SMALL, 200),
+    Workload(KILLED, 3, count=1, senders=3),
     *(Workload(work) for work in ("wakeup", "fake", "import", "map", "raw")),
 )
 """Just enough to notice that the benchmarks themselves are broken."""
@@ -144,6 +158,8 @@ FIGURES: Final = {
     "p99": ("p99", " us"),
     "p999": ("p99.9", " us"),
     "late": ("p99.9 of the lateness", " ms"),
+    "failover": ("after the lock delay", " ms"),
+    "latest": ("the latest of all rounds", " ms"),
     "import": ("time", " ms"),
     "share": ("CPU of all", " %"),
     "bytes": ("memory of each", " KiB"),
@@ -156,11 +172,17 @@ _SCALES: Final = {
     "p99": 1e6,
     "p999": 1e6,
     "late": 1e3,
+    "failover": 1e3,
+    "latest": 1e3,
     "import": 1e3,
     "share": 100.0,
     "bytes": 1 / 1024,
     "lost": 1.0,
 }
+
+
+_SUMMARIES: Final[dict[str, Callable[[list[float]], float]]] = {"lost": sum, "latest": max}
+"""How the rounds become one value, where that is not the median."""
 
 
 @attrs.frozen
@@ -172,7 +194,7 @@ class Row:
     figure: str
     """A key of `FIGURES`."""
     values: dict[str, float]
-    """Of each subject, the median of its rounds; the sum, if messages were lost."""
+    """Of each subject, the median of its rounds; the sum of messages that were lost; the maximum of the latest."""
     reference: str | None = None
     """The subject that the first one is compared with."""
     ratio: float | None = None
@@ -191,7 +213,7 @@ def rows(workload: str, rounds: Sequence[dict[str, Result]]) -> list[Row]:
     subjects = list(dict.fromkeys(subject for each in measured for subject in each))
     found: list[Row] = []
     for figure in FIGURES:
-        summarize: Callable[[list[float]], float] = sum if figure == "lost" else median
+        summarize = _SUMMARIES.get(figure, median)
         series = {s: [each[s][figure] for each in measured if figure in each.get(s, {})] for s in subjects}
         values = {subject: summarize(numbers) for subject, numbers in series.items() if numbers}
         if not values or (figure == "lost" and not any(values.values())):
@@ -251,5 +273,5 @@ def _ratio(row: Row) -> str:
 
 def _value(row: Row, subject: str) -> str:
     value = row.values[subject]
-    digits = f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.3g}"  # noqa: PLR2004 - three digits
+    digits = f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.3g}"  # noqa: PLR2004 - three digits
     return digits + FIGURES[row.figure][1]

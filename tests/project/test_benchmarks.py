@@ -44,6 +44,16 @@ def test_losses_of_all_rounds_are_added() -> None:
     assert rows("work", rounds)[-1] == Row("work", "lost", {"triocoro": 0.0, "C": 2.0})
 
 
+def test_the_latest_of_all_rounds_counts() -> None:
+    rounds = [{"triocoro": {"failover": late, "latest": late}} for late in (0.001, 0.25, -1.5)]
+    assert rows("work", rounds) == [
+        Row("work", "failover", {"triocoro": 1.0}),
+        Row("work", "latest", {"triocoro": 250.0}),
+    ]
+    line = one_line(Row("work", "latest", {"triocoro": -1500.0}))
+    assert line == "work: the latest of all rounds: triocoro -1,500 ms"
+
+
 def test_a_round_that_failed_is_left_out() -> None:
     rounds = [{"triocoro": result(100, 1), "C": result(200, 1)}, {"C": result(1_000, 1)}]
     rate, _ = rows("work", rounds)
@@ -74,6 +84,7 @@ def test_names_are_unique() -> None:
         assert len(set(names)) == len(names)
     assert Workload("batch", 3, 16 * 1024, 1, senders=3).name == "batches, 16 KiB, 3 nodes, 3 senders"
     assert Workload("trip").name == "round trip, 64 B, 1 node"
+    assert Workload("killed", 3).name == "failover, the leader is killed, 3 nodes"
 
 
 def test_options_choose_the_workloads() -> None:
