@@ -97,6 +97,43 @@ def test_the_first_members_begin_a_log_only_together() -> None:
     assert applied(bus, "3a") == [b"1a#1:1"]
 
 
+def test_a_member_that_is_gone_before_the_choice_gets_no_seat() -> None:
+    """One of two processes on node 3 offers, and ends before the others have."""
+    begin_without_one_that_had_offered([3])
+
+
+def test_a_log_begins_although_a_member_with_a_seat_is_gone() -> None:
+    """One of two processes on node 3 offers, and ends after the choice: a log needs all its seats to begin."""
+    begin_without_one_that_had_offered([1, 2, 3])
+
+
+def begin_without_one_that_had_offered(first: Sequence[int]) -> None:
+    """Begin a log; the offers of these nodes come before the end of the member."""
+    bus = Bus(3, 2)
+    for nodeid in bus.nodes:
+        bus.start(nodeid)
+    names = ["1a", "2a", "3b"]
+    for name in ("3a", *names):
+        bus.launch(name)
+    bus.move([3])
+    bus.move([1, 2])
+    bus.drain()
+    bus.move([1, 2, 3])
+    for name in ("3a", *names):
+        bus.deliver(int(name[0]), 100)
+        bus.read(name, 100)
+    for nodeid in first:
+        bus.place(nodeid, 100)
+    bus.crash("3a")
+    bus.place(3, 100)
+    bus.drain()
+    assert [agreement(bus, name).state for name in names] == [PRIMARY] * 3
+    assert seats(bus, "1a")[3] == agreement(bus, "3b").incarnation
+    bus.propose("1a")
+    bus.drain()
+    assert applied(bus, "3b") == [b"1a#1:1"]
+
+
 def test_a_member_alone_commits_nothing_that_others_do_not_know() -> None:
     """A node that is cut off delivers its own messages to itself (docs/facts.md, 86)."""
     bus = group()

@@ -180,6 +180,20 @@ MUTANTS = {
         "if votes is None or not Config(0, votes, seats).majority_of_nodes(seats):",
         "test_the_first_members_begin_a_log_only_together",
     ),
+    "gone_members_get_seats": mutant(
+        "a log gives a seat to a member that has offered and is gone",
+        "agreement",
+        "choose_nothing(self.ballot, claims, here,",
+        "choose_nothing(self.ballot, claims, self.who,",
+        "test_a_member_that_is_gone_before_the_choice_gets_no_seat",
+    ),
+    "waits_for_gone_seats": mutant(
+        "a log waits for the acknowledgement of a seat whose member is gone",
+        "agreement",
+        "            self._look_for_seats()\n",
+        "",
+        "test_a_log_begins_although_a_member_with_a_seat_is_gone",
+    ),
     "absent_seats_have_nothing": mutant(
         "a log is given up although seats that are absent may have entries (nothing_committed)",
         "ballots",

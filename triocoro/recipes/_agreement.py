@@ -161,6 +161,7 @@ class Agreement:
         ring = (ring_id.seq, ring_id.nodeid)
         if ring == self._ring:
             self._look_for_holders()
+            self._look_for_seats()
             self._choose()
             self._take_seat()
             return
@@ -332,10 +333,12 @@ class Agreement:
             if not all(address in self.who for address in self.members if address != operator):
                 return
             votes = self._votes_of_all()
+            # A member that has offered and is gone gets no seat: a log begins with all of them.
+            here = {address: incarnation for address, incarnation in self.who.items() if address in self.members}
             if operator is None:
-                choice = choose_nothing(self.ballot, claims, self.who, votes, choice)
+                choice = choose_nothing(self.ballot, claims, here, votes, choice)
             else:
-                choice = choose_by_force(self.ballot, claims, self.who, votes)
+                choice = choose_by_force(self.ballot, claims, here, votes)
         self._choice = choice
         if choice is None:
             return
@@ -546,6 +549,20 @@ class Agreement:
         elif self._incoming is not None and self._incoming.holder not in holders:
             reached("a snapshot begins again from another member")
             self._ask_snapshot()
+
+    def _look_for_seats(self) -> None:
+        """Begin again if a member that has a seat is gone before the log has an entry: without it, none begins."""
+        if (
+            self.state not in _HAS_LOG
+            or self.holding.length
+            or self.ballot is None
+            or self.address != min(self.members)
+        ):
+            return
+        here = {self.who.get(address) for address in self.members}
+        if any(seat not in here for config in self.holding.configs for seat in config.seats.values()):
+            reached("a member with a seat is gone before the log begins")
+            self._found(self.ballot)
 
     def _ask_entries(self) -> None:
         """Ask a holder that was not asked yet. If all have been, begin again; if none has them any more, restore."""
