@@ -21,7 +21,7 @@ from traceback import extract_tb
 from typing import Any
 
 import attrs
-from support.batches import batches_of, results, tested_commit, write_ledger
+from support.batches import batches_of, counting_places, results, show_places, tested_commit, write_ledger
 
 from recipes.bus import Bus, Forgotten, Violation
 from triocoro.recipes._agreement import Agreement
@@ -385,12 +385,14 @@ def _with_smaller_numbers(steps: list[Step], fails: Callable[[Sequence[Step]], b
 # -- the command -------------------------------------------------------------------------------------------------------
 
 
-def batch(nodes: int | None, members: int | None, seeds: range) -> tuple[Counter[str], dict[int, str]]:
-    """Run some seeds: what was counted, and the faults."""
+def batch(nodes: int | None, members: int | None, seeds: range) -> tuple[Counter[str], Counter[str], dict[int, str]]:
+    """Run some seeds: what was counted, how many have reached each place, and the faults."""
     counts: Counter[str] = Counter()
+    places: Counter[str] = Counter()
     faults: dict[int, str] = {}
     for seed in seeds:
-        outcome = run(generate(seed, nodes, members))
+        with counting_places(places):
+            outcome = run(generate(seed, nodes, members))
         counts["schedules"] += 1
         counts["commits"] += outcome.commits
         counts["ballots"] += outcome.ballots
@@ -398,7 +400,7 @@ def batch(nodes: int | None, members: int | None, seeds: range) -> tuple[Counter
         counts["forgotten"] += outcome.forgotten
         if outcome.fault is not None:
             faults[seed] = outcome.fault
-    return counts, faults
+    return counts, places, faults
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -419,16 +421,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return show(generate(options.seed, options.nodes, options.members), trace=options.trace)
     began = time.monotonic()
     counts: Counter[str] = Counter()
+    places: Counter[str] = Counter()
     faults: dict[int, str] = {}
     batches = batches_of(options.seeds, BATCH)
     with closing(results(batches, partial(batch, options.nodes, options.members), options.workers)) as done:
-        for more, more_faults in done:
+        for more, more_places, more_faults in done:
             counts += more
+            places += more_places
             for seed, fault in more_faults.items():
                 print(f"{seed}: {fault[:300]}", flush=True)
             faults.update(more_faults)
             if len(faults) >= options.stop_after:
                 break
+    show_places(places)
     seconds = time.monotonic() - began
     print(f"{', '.join(f'{count} {name}' for name, count in counts.items())}, {seconds:.0f} s")
     kinds = Counter(kind_of(fault) for fault in faults.values())

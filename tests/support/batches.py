@@ -5,11 +5,14 @@ from __future__ import annotations
 import multiprocessing
 import subprocess
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
+
+from triocoro.testing import Places
 
 T = TypeVar("T")
 
@@ -42,6 +45,21 @@ def results(batches: Iterable[range], judge: Callable[[range], T], workers: int)
             yield under_way.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def counting_places(totals: Counter[str]) -> Generator[None, None, None]:
+    """Add 1 for each place that is reached in the block; see `triocoro.reached`."""
+    places = Places()
+    with places.counting():
+        yield
+    totals.update(places.counts.keys())
+
+
+def show_places(totals: Counter[str]) -> None:
+    """Print how many schedules have reached each place."""
+    for place, number in totals.most_common():
+        print(f"{number:>7}  {place}")
 
 
 def write_ledger(ledger: Path, commit: str, **columns: object) -> None:

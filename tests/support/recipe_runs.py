@@ -24,9 +24,9 @@ from pathlib import Path
 import attrs
 import trio
 
-from support.batches import batches_of, results, tested_commit, write_ledger
+from support.batches import batches_of, counting_places, results, show_places, tested_commit, write_ledger
 from support.recipe_workloads import WORKLOADS, Extent, Result
-from triocoro.testing import FakeCluster, NetnsCluster, Places, seeded_run
+from triocoro.testing import FakeCluster, NetnsCluster, seeded_run
 
 PATIENCE = 60.0
 REAL_SECONDS, REAL_PATIENCE = 8.0, 40.0
@@ -85,11 +85,9 @@ def tally(only: str | None, real: bool, seeds: range) -> Tally:  # noqa: FBT001 
     total = Tally(seeds)
     for seed in seeds:
         name = workload_of(seed, only)
-        places = Places()
-        with places.counting():
+        with counting_places(total.places):
             result = run(name, seed, real=real)
         total.counts += Counter(schedules=1, operations=result.operations, violations=int(bool(result.violations)))
-        total.places += Counter(dict.fromkeys(places.counts, 1))
         total.found += [f"{name} {seed}: {violation}" for violation in result.violations]
     return total
 
@@ -131,8 +129,7 @@ def main() -> int:
                     seeds=f"{batch.seeds.start}:{batch.seeds.stop}",
                     **{column: batch.counts[column] for column in ("schedules", "operations", "violations")},
                 )
-    for place, number in places.most_common():
-        print(f"{number:>7}  {place}")
+    show_places(places)
     return 1 if counts["violations"] else 0
 
 
