@@ -50,21 +50,21 @@ class History:
     """What was applied, in its one order; raises `Violation` if a member applies anything else."""
 
     def __init__(self) -> None:
-        self.applied: list[tuple[int, int, int, bytes]] = []
-        """Index, incarnation, number, payload."""
+        self.applied: list[tuple[int, int, int, int, bytes]] = []
+        """Index, epoch, incarnation, number, payload."""
         self.proposed: dict[int, deque[tuple[int, bytes]]] = {}
         """What each incarnation has proposed and nobody has applied: numbers and payloads."""
         self.withdrawn: dict[int, int] = {}
         """Up to which number an incarnation has withdrawn what it has proposed."""
 
-    def apply(self, machine: Machine, it: tuple[int, int, int, bytes]) -> None:
+    def apply(self, machine: Machine, it: tuple[int, int, int, int, bytes]) -> None:
         """A member applies an entry."""
         at = machine.count
         if at < len(self.applied):
             if self.applied[at] != it:
                 raise Violation(f"{machine.name} applies {it} where others applied {self.applied[at]}")
         else:
-            index, incarnation, number, payload = it
+            index, _, incarnation, number, payload = it
             if self.applied and index <= self.applied[-1][0]:
                 raise Violation(f"{machine.name} applies {it} after {self.applied[-1]}")
             proposed = self.proposed[incarnation]
@@ -91,7 +91,7 @@ class History:
 
     def encoded(self, count: int) -> bytes:
         """A snapshot after this many."""
-        return repr((count, self.applied[:count])).encode()
+        return repr((count, [(index, *its) for index, _, *its in self.applied[:count]])).encode()
 
     def restore(self, machine: Machine, data: bytes) -> None:
         """A member takes a snapshot."""
@@ -114,7 +114,7 @@ class Machine:
         self._history = history
 
     def apply(self, entry: Any) -> None:
-        self._history.apply(self, (entry.index, entry.incarnation, entry.number, entry.payload))
+        self._history.apply(self, (entry.index, entry.epoch, entry.incarnation, entry.number, entry.payload))
 
     def snapshot(self) -> Iterable[bytes]:
         data = self._history.encoded(self.count)

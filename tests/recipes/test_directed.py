@@ -9,6 +9,7 @@ import pytest
 
 from recipes.bus import FRAME, PRIMARY, RETAIN, Bus, Process, status
 from recipes.schedules import Schedule, run
+from triocoro import Address, RingId
 from triocoro.recipes._agreement import Agreement, State
 from triocoro.recipes._ballots import Ballot, Claim, choose
 from triocoro.recipes._config import Config
@@ -148,6 +149,39 @@ def test_a_member_alone_commits_nothing_that_others_do_not_know() -> None:
     bus.move([1, 2, 3])
     settle(bus)
     assert applied(bus, "1a") == [b"2a#1:1", b"1a#1:1"]
+
+
+def test_an_entry_that_is_proposed_again_is_another_one() -> None:
+    """2 keeps an entry that the others drop, as they have not acknowledged it. Proposed again, it has a later epoch."""
+    bus = group()
+    bus.propose("1a")
+    bus.place(1, 1)
+    bus.deliver(2, 9)
+    bus.read("2a", 9)
+    bus.move([1, 3])
+    for nodeid, name in ((1, "1a"), (3, "3a")):
+        bus.deliver(nodeid, 9)
+        bus.read(name, 99)
+    flow(bus, [1, 3])
+    assert [agreement(bus, name).holding.length for name in bus.names] == [2, 2, 2]
+    bus.move([1, 2, 3])
+    settle(bus)  # the bus checks that all apply it with the same epoch
+    assert applied(bus, "2a") == [b"1a#1:1"]
+
+
+def test_a_member_waits_until_the_numbers_of_rings_have_caught_up() -> None:
+    """They go back if Corosync's `state_dir` was deleted."""
+    it = agreement(group(), "1a")
+    promised = it.ballot
+    assert promised is not None
+    address = Address(1, 99)
+    it.disconnected()
+    it.connected(address)
+    it.view(RingId(nodeid=1, seq=promised.seq - 1), [address])
+    assert it.state is State.AWAY
+    assert it.obstacle() == "the numbers of Corosync's rings went back; wait until they have caught up"
+    it.view(RingId(nodeid=1, seq=promised.seq + 1), [address])
+    assert it.state is State.OFFERING
 
 
 def test_a_hole_in_the_offers() -> None:

@@ -180,6 +180,13 @@ MUTANTS = {
         "if votes is None or not Config(0, votes, seats).majority_of_nodes(seats):",
         "test_the_first_members_begin_a_log_only_together",
     ),
+    "an_entry_is_its_number": mutant(
+        "an entry that was dropped and is proposed again is taken for the old one (the first version)",
+        "log",
+        "_ID.pack(incarnation, number, epoch)",
+        "_ID.pack(incarnation, number, 0)",
+        "test_an_entry_that_is_proposed_again_is_another_one",
+    ),
     "gone_members_get_seats": mutant(
         "a log gives a seat to a member that has offered and is gone",
         "agreement",

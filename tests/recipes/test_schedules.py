@@ -87,9 +87,9 @@ def test_an_exception_of_the_agreement_is_a_fault() -> None:
     assert "ZeroDivisionError" in outcome.fault
 
 
-def history_of(*entries: tuple[int, int, int, bytes]) -> tuple[History, Machine]:
+def history_of(*entries: tuple[int, int, int, int, bytes]) -> tuple[History, Machine]:
     history = History()
-    for _, incarnation, number, payload in entries:
+    for *_, incarnation, number, payload in entries:
         history.proposed.setdefault(incarnation, deque()).append((number, payload))
     machine = Machine("1a#1", history)
     for entry in entries:
@@ -99,37 +99,39 @@ def history_of(*entries: tuple[int, int, int, bytes]) -> tuple[History, Machine]
 
 @pytest.mark.parametrize(
     "entry",
-    [(1, 7, 1, b"b"), (2, 7, 1, b"a"), (1, 7, 2, b"a"), (1, 8, 1, b"a")],
-    ids=["payload", "index", "number", "incarnation"],
+    [(1, 4, 7, 1, b"b"), (2, 4, 7, 1, b"a"), (1, 4, 7, 2, b"a"), (1, 4, 8, 1, b"a"), (1, 5, 7, 1, b"a")],
+    ids=["payload", "index", "number", "incarnation", "epoch"],
 )
-def test_members_that_apply_different_entries_are_found(entry: tuple[int, int, int, bytes]) -> None:
-    history, _ = history_of((1, 7, 1, b"a"))
+def test_members_that_apply_different_entries_are_found(entry: tuple[int, int, int, int, bytes]) -> None:
+    history, _ = history_of((1, 4, 7, 1, b"a"))
     with pytest.raises(Violation, match="where others applied"):
         history.apply(Machine("2a#1", history), entry)
 
 
-@pytest.mark.parametrize("entry", [(2, 7, 1, b"a"), (2, 7, 3, b"c")], ids=["twice", "one left out"])
-def test_entries_that_are_not_what_their_sender_has_proposed_next_are_found(entry: tuple[int, int, int, bytes]) -> None:
-    history, machine = history_of((1, 7, 1, b"a"))
+@pytest.mark.parametrize("entry", [(2, 4, 7, 1, b"a"), (2, 4, 7, 3, b"c")], ids=["twice", "one left out"])
+def test_entries_that_are_not_what_their_sender_has_proposed_next_are_found(
+    entry: tuple[int, int, int, int, bytes],
+) -> None:
+    history, machine = history_of((1, 4, 7, 1, b"a"))
     history.proposed[7].extend([(2, b"b"), (3, b"c")])
     with pytest.raises(Violation, match="proposed next"):
         history.apply(machine, entry)
 
 
 def test_withdrawn_entries_may_be_applied_or_not() -> None:
-    history, machine = history_of((1, 7, 1, b"a"))
+    history, machine = history_of((1, 4, 7, 1, b"a"))
     history.proposed[7].extend([(2, b"b"), (3, b"c"), (4, b"d")])
     history.withdraw(7, 3)
     assert not history.waits(7)
     history.proposed[7].append((5, b"e"))
     assert history.waits(7)
-    history.apply(machine, (2, 7, 3, b"c"))
-    history.apply(machine, (3, 7, 5, b"e"))
+    history.apply(machine, (2, 4, 7, 3, b"c"))
+    history.apply(machine, (3, 4, 7, 5, b"e"))
     assert not history.waits(7)
 
 
 def test_a_snapshot_that_is_not_what_others_have_applied_is_found() -> None:
-    history, machine = history_of((1, 7, 1, b"a"))
+    history, machine = history_of((1, 4, 7, 1, b"a"))
     chunks = [*machine.snapshot()]
     other = Machine("2a#1", history)
     other.restore(chunks)

@@ -91,7 +91,7 @@ class Claim:
             return False
         digest = self.digest(length)
         if choice.entry is not None:
-            digest = chain(digest, choice.entry.incarnation, choice.entry.number)
+            digest = chain(digest, choice.entry.incarnation, choice.entry.number, choice.entry.epoch)
         return digest == choice.digest
 
     def includes(self, other: Claim) -> bool:
@@ -178,7 +178,7 @@ def choose_by_force(
         return _empty(ballot, votes, seats)
     # Its sender is the founding of the ballot, so the log differs from that of members that are not here.
     entry = Entry(index, ballot.founder, 1, ballot.seq, Kind.CONFIG, config.encode())
-    return Choice(index, chain(claim.digests[-1], entry.incarnation, entry.number), (config,), entry)
+    return Choice(index, chain(claim.digests[-1], entry.incarnation, entry.number, entry.epoch), (config,), entry)
 
 
 def _seats(who: Mapping[Address, int], votes: Mapping[int, int]) -> Mapping[int, int]:

@@ -86,7 +86,7 @@ class Holding:
         entry, log = choice.entry, self._log
         if entry is None or log is None or not log.base < entry.index <= log.length + 1:
             return False
-        return chain(log.digest(entry.index - 1), entry.incarnation, entry.number) == choice.digest
+        return chain(log.digest(entry.index - 1), entry.incarnation, entry.number, entry.epoch) == choice.digest
 
     def between(self, after: int, last: int) -> list[Entry]:
         """The entries after one index up to another one."""
@@ -230,7 +230,7 @@ class Holding:
         head = self.staged.head if self.staged is not None else None
         digest = head.digest if head is not None else self.digest(self.committed)
         for entry in entries:
-            digest = chain(digest, entry.incarnation, entry.number)
+            digest = chain(digest, entry.incarnation, entry.number, entry.epoch)
         if digest != choice.digest:
             self.staged, self._foreign = None, True
             return False

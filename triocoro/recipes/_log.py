@@ -9,7 +9,7 @@ from typing import final
 
 import attrs
 
-_ID = struct.Struct(">QQ")
+_ID = struct.Struct(">QQQ")
 
 
 class Kind(enum.IntEnum):
@@ -34,9 +34,12 @@ class Entry:
     payload: bytes
 
 
-def chain(digest: bytes, incarnation: int, number: int) -> bytes:
-    """The digest of a log with one more entry."""
-    return blake2b(digest + _ID.pack(incarnation, number), digest_size=8).digest()
+def chain(digest: bytes, incarnation: int, number: int, epoch: int) -> bytes:
+    """The digest of a log with one more entry.
+
+    An entry that was dropped and is proposed again has another epoch, and is another one.
+    """
+    return blake2b(digest + _ID.pack(incarnation, number, epoch), digest_size=8).digest()
 
 
 @final
@@ -80,7 +83,7 @@ class Log:
     def append(self, entry: Entry) -> None:
         """Add an entry, whose index must be the next one."""
         self._entries.append(entry)
-        self._digests.append(chain(self._digests[-1], entry.incarnation, entry.number))
+        self._digests.append(chain(self._digests[-1], entry.incarnation, entry.number, entry.epoch))
 
     def truncate(self, length: int) -> None:
         """Forget the entries after an index."""
