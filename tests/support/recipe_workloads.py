@@ -595,6 +595,11 @@ async def lock(cluster: Cluster, chance: random.Random, extent: Extent, patience
     """At most one client passes `check` at any time, and tokens only grow."""
     register = Register()
 
+    def all_are_equal() -> bool:
+        queues = [found._candidate.queue for found in world.present.values()]
+        first, *others = [(queue.clients, queue.token, queue.renewed) for queue in queues]
+        return all(other == first for other in others)
+
     async def client(found: Lock, name: str) -> None:
         number = 0
         while number < extent.operations / 3 and not world.over:
@@ -621,6 +626,7 @@ async def lock(cluster: Cluster, chance: random.Random, extent: Extent, patience
         client,
         lambda found: found._candidate.member.primary,
         lambda found: hold(found, "last", 1),
+        all_are_equal,
         clients=chance.choice([1, 2]) if extent.operations < 10 else 2,
     )
     await world.run(patience)
