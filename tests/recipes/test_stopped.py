@@ -20,7 +20,7 @@ from support.recipe_application import Journal, told
 
 import triocoro
 from triocoro import Address
-from triocoro.recipes import Held, Replica, Token, open_leadership, open_lock, open_replica
+from triocoro.recipes import Held, Replica, Token, open_leadership, open_lock, open_replica, open_safe_group
 from triocoro.testing import Cluster, Node
 
 pytestmark = [
@@ -269,3 +269,27 @@ async def test_a_member_stands_still_while_rings_form(corosync_cluster: Cluster,
 def seated(member: Replica[Journal], address: Address) -> bool:
     """Whether a member has its node's vote."""
     return any(found.address == address and found.votes for found in member.status().members)
+
+
+@pytest.mark.long
+async def test_a_member_of_a_safe_group_that_stood_still_receives_all(corosync_cluster: Cluster) -> None:
+    number = 60
+    sent = Journal()
+    async with an_application(corosync_cluster[3], "safe_group", "log") as stopping, AsyncExitStack() as stack:
+        groups = [
+            await stack.enter_async_context(open_safe_group("log", endpoint=corosync_cluster[nodeid]))
+            for nodeid in (1, 2)
+        ]
+        await groups[0].wait_primary()
+        await groups[0].send(b"first")
+        sent.apply(b"first")
+        assert await stopping.ask("reach 1") == str(sent)
+        await stopping.stop()
+        with trio.fail_after(20):
+            for count in range(number):
+                payload = LARGE + str(count).encode()
+                commit = await groups[0].send(payload)
+                assert commit.index == 2 + count
+                sent.apply(payload)
+        stopping.go_on()
+        assert await stopping.ask(f"reach {1 + number}") == str(sent)

@@ -3,11 +3,12 @@
     python recipe_application.py lock NAME LOCK_DELAY
     python recipe_application.py leadership NAME LOCK_DELAY
     python recipe_application.py replica NAME
+    python recipe_application.py safe_group NAME
 
 It says its pid once it has joined. With a lock or a leadership, it says "holds TOKEN" when a block begins, and "lost"
 when that was lost. A line "work" makes it check the lease, say "works TOKEN", and say whether it may go on; with
-"stop", it stops after the check. With a replica, "stop" stops it, and "reach COUNT" makes it wait for so many commands
-and say what its journal is then.
+"stop", it stops after the check. With the others, "stop" stops it, and "reach COUNT" makes it wait for so many commands
+or messages, and say what its journal is then.
 """
 
 from __future__ import annotations
@@ -21,7 +22,16 @@ from hashlib import blake2b
 
 import trio
 
-from triocoro.recipes import Held, LeaseLostError, Token, open_leadership, open_lock, open_replica
+from triocoro.recipes import (
+    Held,
+    LeaseLostError,
+    Missed,
+    Token,
+    open_leadership,
+    open_lock,
+    open_replica,
+    open_safe_group,
+)
 
 
 class Journal:
@@ -95,6 +105,24 @@ async def replicate(name: str, lines: trio.MemoryReceiveChannel[str]) -> None:
                 say(f"{journal} {journal.restores}")
 
 
+async def receive(name: str, lines: trio.MemoryReceiveChannel[str]) -> None:
+    """Receive messages, and say which."""
+    journal = Journal()
+    async with open_safe_group(name) as group:
+        say(os.getpid())
+        async for line in lines:
+            if line == "stop":
+                stop()
+                continue
+            while journal.count < int(line.removeprefix("reach ")):
+                event = await group.receive()
+                if isinstance(event, Missed):
+                    say(event)
+                else:
+                    journal.apply(event.payload)
+            say(journal)
+
+
 async def read(lines: trio.MemorySendChannel[str]) -> None:
     """Read stdin, to its end."""
     async with lines:
@@ -109,6 +137,8 @@ async def main(recipe: str, name: str, *arguments: str) -> None:
         nursery.start_soon(read, send)
         if recipe == "replica":
             await replicate(name, lines)
+        elif recipe == "safe_group":
+            await receive(name, lines)
         elif recipe == "lock":
             async with open_lock(name, lock_delay=float(arguments[0])) as lock:
                 say(os.getpid())
