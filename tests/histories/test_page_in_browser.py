@@ -16,8 +16,15 @@ import pytest
 import trio
 from support.browser import Page, open_page
 from support.fixtures.figures import Bound
-from support.timeline_pages import record_a_long_history, record_a_lost_message, record_a_lost_write
+from support.timeline_pages import (
+    primary_of_the_first_version,
+    record_a_long_history,
+    record_a_lost_message,
+    record_a_lost_write,
+    record_a_rolling_restart,
+)
 
+from triocoro.recipes._member import Member
 from triocoro.testing import Cluster, ClusterOptions, History, seeded_run, timeline_page
 
 _SCREENSHOTS = os.environ.get("TRIOCORO_SCREENSHOTS")
@@ -131,28 +138,41 @@ async def test_text_is_text(tmp_path: Path) -> None:
         await page.until_text("0 entries")
 
 
+def take_picture(history: History, folder: Path, name: str, script: str, **arguments: Any) -> None:
+    """Take the picture of a page for the documentation, without its table and keys."""
+
+    async def main() -> None:
+        options = ClusterOptions(nodes=3)
+        async with showing(history, folder, outcome="failed", options=options, **arguments) as page:
+            await page.until_text(arguments["title"])
+            await page.run("$('scroll').closest('section').hidden = $('keys').hidden = true, null")
+            await page.size(1000, await page.run("Math.ceil($('legend').getBoundingClientRect().bottom) + 16"))
+            await page.run(script or "null")
+            await drawn(page)
+            await page.screenshot(Path(_SCREENSHOTS or folder) / f"{name}.webp")
+
+    trio.run(main)
+
+
 @pytest.mark.corosync_fake_only(reason="the browser sees no difference")
 def test_the_picture_of_the_documentation(tmp_path: Path) -> None:
     """docs/timeline.webp is a copy of it."""
     history = seeded_run(record_a_lost_write, 1, seed=1)
     read = history.operations()[-1]
     assert (read.name, read.result) == ("get", "blue")
+    failure = "FAILS in line 31: AssertionError: assert 'blue' == 'red'"
+    take_picture(history, tmp_path, "timeline", "", title="test_store.py::test_writes_stay", failure=failure)
 
-    async def main() -> None:
-        arguments: dict[str, Any] = {
-            "title": "test_store.py::test_writes_stay",
-            "outcome": "failed",
-            "failure": "FAILS in line 31: AssertionError: assert 'blue' == 'red'",
-            "options": ClusterOptions(nodes=3),
-        }
-        async with showing(history, tmp_path, **arguments) as page:
-            await page.until_text("test_writes_stay")
-            await page.run("$('scroll').closest('section').hidden = $('keys').hidden = true, null")
-            await page.size(1000, await page.run("Math.ceil($('legend').getBoundingClientRect().bottom) + 16"))
-            await drawn(page)
-            await page.screenshot(Path(_SCREENSHOTS or tmp_path) / "timeline.webp")
 
-    trio.run(main)
+@pytest.mark.corosync_fake_only(reason="the browser sees no difference")
+def test_the_picture_of_a_bug_in_recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """docs/recipes/first-version.webp is a copy of it."""
+    monkeypatch.setattr(Member, "primary", primary_of_the_first_version)
+    history = seeded_run(record_a_rolling_restart, seed=1)
+    failure = "FAILS in line 9: trio.TooSlowError: the second program on node 2 is never primary"
+    script = "look(total * 0.75, leastScale() * 1.9), null"  # the restarts
+    title = "test_log.py::test_programs_restart_one_after_the_other"
+    take_picture(history, tmp_path, "first-version", script, title=title, failure=failure)
 
 
 @pytest.mark.corosync_fake_only(reason="the browser sees no difference")
@@ -175,7 +195,7 @@ def test_10_000_events_of_five_nodes(tmp_path: Path, bound: Bound) -> None:
                 ("at a tenth", "look(total / 2, leastScale() * 10), drawLanes()"),
                 ("with arrows", "look(total / 2, 8), drawLanes()"),
             ):
-                await page.run(f"{script}, null")
+                await page.run(script or "null")
                 took = await page.run(
                     "(() => { const began = performance.now(); for (let i = 0; i < 20; i += 1) {"
                     " for (const draw of [drawOverview, drawAxis, drawLanes]) draw();"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from random import Random
 from typing import Any
 
@@ -11,6 +12,11 @@ import trio
 from replicated_store import NoQuorumError, Store
 
 import triocoro
+from triocoro.recipes import SafeGroup, open_safe_group
+from triocoro.recipes._agreement import State
+from triocoro.recipes._frames import Ack, AskEntries, AskSnapshot, Data, Entries, Frame, Offer, Part, decode
+from triocoro.recipes._log import Kind
+from triocoro.recipes._member import Member
 from triocoro.testing import Cluster, FakeCluster, History
 
 
@@ -83,6 +89,80 @@ async def record_a_lost_write(seed: int) -> History:
             operation.result = stores[1].data["colour"]
         nursery.cancel_scope.cancel()
     return history
+
+
+@property  # type: ignore[misc]
+def primary_of_the_first_version(self: Member[Any]) -> bool:
+    """`Member.primary` did not ask whether the log gives the vote of our node to a member that is there."""
+    return self.agreement.state is State.PRIMARY and self.agreement.obstacle() is None
+
+
+async def record_a_rolling_restart() -> History:
+    """Members of a safe group restart one after the other: each once the one before it says that it is primary."""
+    history = History()
+    groups: dict[int, SafeGroup] = {}
+    scopes: dict[int, trio.CancelScope] = {}
+
+    async def program(cluster: Cluster, nodeid: int, life: str) -> None:
+        with trio.CancelScope() as scopes[nodeid]:
+            async with open_safe_group("log", endpoint=cluster[nodeid]) as group:
+                with history.operation("wait_primary", client=f"{life} program {nodeid}", node=nodeid):
+                    await group.wait_primary()
+                groups[nodeid] = group
+                await trio.sleep_forever()
+
+    async with FakeCluster(nodes=3, latency=0.01, jitter=0.009, seed=1) as cluster, trio.open_nursery() as nursery:
+        cluster.record(history)
+        for nodeid in cluster.nodes:
+            nursery.start_soon(program, cluster, nodeid, "first")
+        await until(lambda: len(groups) == len(cluster.nodes))
+        with history.operation("send", "a message", client="first program 1", node=1) as operation:
+            operation.result = (await groups[1].send(b"a message")).index
+        await trio.sleep(0.1)
+        for nodeid in (1, 2):
+            history.note(f"the program on node {nodeid} restarts")
+            scopes[nodeid].cancel()
+            await trio.sleep(0.05)
+            del groups[nodeid]
+            nursery.start_soon(program, cluster, nodeid, "second")
+            with trio.move_on_after(0.5):
+                await until(lambda nodeid=nodeid: nodeid in groups)  # type: ignore[misc]
+        history.note(str(groups[3].status().obstacle))
+        nursery.cancel_scope.cancel()
+    return in_words(history)
+
+
+def in_words(history: History) -> History:
+    """The same with the frames of recipes in words."""
+
+    def told(fields: dict[str, Any]) -> dict[str, Any]:
+        if fields.get("class") == "bytes" and fields["value"].startswith("tcsg"):
+            fields["value"] = words_of(decode(fields["value"].encode("latin-1")))
+        return fields
+
+    lines = history.to_json_lines().splitlines()
+    return History.from_json_lines("".join(f"{json.dumps(json.loads(line, object_hook=told))}\n" for line in lines))
+
+
+def words_of(frame: Frame) -> str:
+    match frame:
+        case Offer():
+            return f"offers {'no log' if frame.claim is None else frame.claim.length}"
+        case Ack():
+            return f"has {frame.length}"
+        case Data():
+            return "proposes a seat" if frame.kind is Kind.CONFIG else "proposes data"
+        case AskEntries() | AskSnapshot():
+            return "asks"
+        case Entries() | Part():
+            return "answers"
+        case _:
+            return type(frame).__name__
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():  # noqa: ASYNC110 - there is no event
+        await trio.sleep(0.001)
 
 
 async def record_a_long_history(seed: int, entries: int) -> History:
