@@ -10,7 +10,7 @@ from typing import Any
 import trio
 
 import triocoro
-from triocoro import lowlevel, testing
+from triocoro import lowlevel, recipes, testing
 
 from .targets import Target
 from .values import HostileError
@@ -50,7 +50,7 @@ def _has_dimensions(value: object) -> bool:
 
 def _uses_connection(target: Target) -> bool:
     module = inspect.getmodule(target.owner)
-    return module in {triocoro, lowlevel} or target.last_name.startswith("open_")
+    return module in {triocoro, lowlevel, recipes} or target.last_name.startswith("open_")
 
 
 def _documentation(target: Target) -> str:
@@ -76,8 +76,8 @@ def _documentation(target: Target) -> str:
 
 
 def _resolve(reference: str, owner: Any) -> tuple[Any, Any]:
-    first, _, rest = reference.partition(".")
-    for place in (owner, triocoro, lowlevel, testing):
+    first, _, rest = reference.removeprefix("triocoro.").partition(".")
+    for place in (owner, triocoro, lowlevel, testing, recipes):
         found = getattr(place, first, None)
         if found is not None:
             return (getattr(found, rest, None), found) if rest else (found, place if inspect.isclass(place) else None)

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import trio
 
 import triocoro
-from triocoro import lowlevel
+from triocoro import lowlevel, recipes
 from triocoro.testing import (
     Call,
     Cluster,
@@ -21,6 +21,8 @@ from triocoro.testing import (
     History,
     NetnsClusterPool,
 )
+
+from .values import Machine
 
 GRACE = 20.0
 """Seconds that a cancelled call, an honest call, or the opening of everything may take."""
@@ -78,8 +80,30 @@ async def everything(cluster: Cluster, *, asks: bool) -> AsyncGenerator[dict[str
             "error": triocoro.TryAgainError("text", function="function"),
             "view": subjects["group"].view,
         }
+        subjects |= await _recipes(stack)
         stack.callback(subjects["source"].close)  # a pool watches the clusters that it has lent
         yield subjects
+
+
+async def _recipes(stack: AsyncExitStack) -> dict[str, Any]:
+    """Recipes whose electorate is node 1 alone, so that they are primary."""
+    subjects: dict[str, Any] = {
+        "safe_group": await stack.enter_async_context(recipes.open_safe_group("safe", nodes=[1])),
+        "replica": await stack.enter_async_context(recipes.open_replica("replica", Machine(), nodes=[1])),
+        "lock": await stack.enter_async_context(recipes.open_lock("lock", nodes=[1])),
+        "calls": await stack.enter_async_context(recipes.open_calls("calls", answer)),
+    }
+    subjects["held"] = await stack.enter_async_context(subjects["lock"].hold())
+    subjects["leadership"] = await stack.enter_async_context(recipes.open_leadership("leadership", nodes=[1]))
+    subjects["leader"] = await stack.enter_async_context(subjects["leadership"].lead())
+    subjects["replies"] = await stack.enter_async_context(subjects["calls"].call(b"question"))
+    return subjects
+
+
+async def answer(request: recipes.Request) -> bytes:
+    """Answer a call with its payload."""
+    await trio.lowlevel.checkpoint()
+    return request.payload
 
 
 async def _shared_buffer(stack: AsyncExitStack, handle: lowlevel.CpgHandle) -> memoryview:

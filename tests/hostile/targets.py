@@ -15,9 +15,9 @@ from typing import Any
 import attrs
 
 import triocoro
-from triocoro import lowlevel, testing
+from triocoro import lowlevel, recipes, testing
 
-MODULES: tuple[ModuleType, ...] = (triocoro, lowlevel, testing)
+MODULES: tuple[ModuleType, ...] = (triocoro, lowlevel, testing, recipes)
 
 LEFT_OUT = {
     "end_with_parent": "it would end this process with its parent",

@@ -125,6 +125,21 @@ async def _function(*_: object) -> None:
     await trio.lowlevel.checkpoint()
 
 
+class Machine:
+    """A replicated state machine that keeps nothing."""
+
+    def apply(self, command: bytes) -> bytes:
+        """Answer with the command."""
+        return command
+
+    def snapshot(self) -> list[bytes]:
+        """There is no state."""
+        return []
+
+    def restore(self, chunks: object) -> None:
+        """There is no state."""
+
+
 _NONE: Any = None
 _NUMBERS = (0, 1, -1, 2, 255, 256, 2**31, 2**32 - 1, 2**32, 2**63, 2**64 - 1, 2**64, -(2**63) - 1, 10**400)
 _OTHER_NUMBERS = (0.0, -0.0, 0.5, 1e308, float("nan"), float("inf"), float("-inf"), 1j, True, False)
@@ -234,7 +249,7 @@ _HONEST: dict[str, tuple[Any, ...]] = {
     "dispatch_types": tuple(lowlevel.Dispatch),
     "flags": tuple(lowlevel.Track),
     "iteration_type": tuple(lowlevel.IterationType),
-    "nodes": (1, 2),
+    "nodes": (1, 2, [1], {1: 1}),
     "token": (500,),
     "seed": (1,),
     "source": (1,),
@@ -267,6 +282,14 @@ _HONEST: dict[str, tuple[Any, ...]] = {
     "options": (ClusterOptions(nodes=1),),
     "borrower": ("borrower",),
     "async_fn": (_function,),
+    "handler": (None, _function),
+    "machine": (Machine(),),
+    "query": (repr,),
+    "condition": (bool,),
+    "command": (b"command",),
+    "id": (b"id",),
+    "max_running": (1, 16),
+    "max_waiting": (0, 16),
     **dict.fromkeys(
         (
             *("deliver", "confchg", "totem_confchg", "shutdown_callback", "notify", "qdevice_extra_info"),

@@ -171,7 +171,7 @@ MUTANTS = {
         "            if not all(address in self.who for address in self.members if address != operator):\n"
         "                return\n",
         "",
-        "a log begins before all members have offered",
+        "test_a_log_without_entries_does_not_win_over_another_one_with_entries",
     ),
     "begins_on_some_nodes": mutant(
         "a log begins with members on a part of the nodes",
