@@ -19,6 +19,7 @@ from support.applications import (
 )
 from support.fixtures.long import long
 from support.proxy import FaultyEndpoint
+from trio.testing import wait_all_tasks_blocked
 
 from triocoro import SlowConsumerError
 from triocoro.recipes import (
@@ -373,6 +374,18 @@ async def test_a_frozen_daemon_is_left_out_and_comes_back(corosync_cluster: Clus
         await send_until_committed(third, b"after")
         for group in (first, second, third):
             assert (await payloads(group, 2)) == [b"while", b"after"]
+
+
+async def test_a_task_that_receives_hears_of_the_end_of_the_block(corosync: Node) -> None:
+    async def receive(group: SafeGroup) -> None:
+        with pytest.raises(trio.ClosedResourceError):
+            await group.receive()
+
+    async with trio.open_nursery() as nursery, open_safe_group("log", endpoint=corosync) as group:
+        nursery.start_soon(receive, group)  # noqa: ASYNC111 - it gets an error
+        await wait_all_tasks_blocked()
+    with pytest.raises(trio.ClosedResourceError):
+        await group.receive()
 
 
 # -- applications ------------------------------------------------------------------------------------------------------

@@ -76,6 +76,7 @@ class _Inbox:
         self.events: deque[SafeEvent] = deque()
         self.arrived: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
         self.overflown: trio.Event = trio.Event()
+        self.closed: bool = False
         self._max_bytes = max_bytes
         self._bytes = 0
         self._index = 0
@@ -104,6 +105,11 @@ class _Inbox:
         self._bytes += size + _EVENT_COST
         self.events.append(event)
         self.arrived.unpark()
+
+    def close(self) -> None:
+        """The block has ended: nothing more is received."""
+        self.closed = True
+        self.arrived.unpark_all()
 
     def take(self) -> SafeEvent:
         event = self.events.popleft()
@@ -146,12 +152,15 @@ class SafeGroup(Participant[Commit], AsyncIterator[SafeEvent]):
 
         Raises:
             SlowConsumerError: messages that waited exceeded `max_buffered_bytes`. Those that fitted come first.
+            trio.ClosedResourceError: the block of `open_safe_group` has ended.
 
         Cancelled: no message was taken.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         inbox = self._inbox
-        while not inbox.events:
+        while not inbox.events or inbox.closed:
+            if inbox.closed:
+                raise trio.ClosedResourceError("the block of open_safe_group has ended")
             if inbox.overflown.is_set():
                 raise SlowConsumerError(f"{self._member.label}: received more slowly than messages were committed")
             await inbox.arrived.park()
@@ -214,4 +223,7 @@ async def open_safe_group(
     votes = await electorate(nodes, endpoint)
     member = Member(name, votes, inbox, endpoint)
     async with member.taking_part():
-        yield SafeGroup(member, inbox)
+        try:
+            yield SafeGroup(member, inbox)
+        finally:
+            inbox.close()
