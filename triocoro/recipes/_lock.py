@@ -265,7 +265,8 @@ class _Candidate:
         self, client: _Client, token: Token, lease: _Lease, scope: trio.CancelScope
     ) -> None:
         """Renew the lease until it is lost, and then cancel."""
-        with trio.CancelScope() as lasting:  # noqa: ASYNC912 - as above
+        # Once the member is gone, the lease cannot be renewed.
+        with trio.CancelScope() as lasting, suppress(trio.ClosedResourceError):  # noqa: ASYNC912 - as above
             while self._holds(client, token):
                 lasting.deadline = trio.current_time() + lease.remaining()
                 await trio.sleep(self._lock_delay / RENEWALS)
@@ -306,6 +307,7 @@ class Lock(Participant[None]):
 
         Raises:
             LeaseLostError: the lock may have been lost, so the block was cancelled.
+            trio.ClosedResourceError: the block that opened the lock has ended.
 
         Cancelled: the lock is released in the background; if there is no majority, it is free after `lock_delay`.
         """
@@ -341,6 +343,9 @@ class Leadership(Participant[None]):
 
         Returns:
             an async context manager, which gives a `Held`.
+
+        Raises:
+            trio.ClosedResourceError: the block that opened the leadership has ended.
 
         Cancelled: as `Lock.hold`.
         """

@@ -154,6 +154,7 @@ class Member(Generic[T]):
         self._views: Views | None = None
         self._to_send = trio.Event()
         self._stuck: bytes | None = None  # a frame that had to wait
+        self._closed = False
         self._waiters: dict[trio.lowlevel.Task, Callable[[], bool]] = {}
         self._room = trio.lowlevel.ParkingLot()
 
@@ -241,7 +242,10 @@ class Member(Generic[T]):
             del self._waiters[task]
             return trio.lowlevel.Abort.SUCCEEDED
 
-        while not condition():
+        while True:
+            self._check_open()
+            if condition():
+                return
             self._waiters[task] = condition
             await trio.lowlevel.wait_task_rescheduled(abort)
 
@@ -249,7 +253,7 @@ class Member(Generic[T]):
         """Let those go on whose condition holds; one that raises does so in its own task."""
         for task, condition in [*self._waiters.items()]:
             try:
-                holds = condition()
+                holds = self._closed or condition()
             except Exception:  # noqa: BLE001 - it is the caller's
                 holds = True
             if holds:
@@ -272,7 +276,15 @@ class Member(Generic[T]):
             self._pack()
             self._send_soon()
 
+    def _check_open(self) -> None:
+        if self._closed:
+            raise self._ended()
+
+    def _ended(self) -> trio.ClosedResourceError:
+        return trio.ClosedResourceError(f"{self.label}: the block that opened it has ended")
+
     def _check_primary(self) -> None:
+        self._check_open()
         obstacle = self.agreement.obstacle()
         if obstacle is not None:
             raise NotPrimaryError(f"{self.label}: {obstacle}")
@@ -297,13 +309,18 @@ class Member(Generic[T]):
                 for task in (self._run, *beside):
                     nursery.start_soon(task)
 
-        async with running_beside(run):
-            await self.joined.wait()
-            try:
-                yield
-            finally:
-                with trio.move_on_after(_GRACE, shield=True):
-                    await self.wait(lambda: not self.agreement.pending or self.agreement.obstacle() is not None)
+        try:
+            async with running_beside(run):
+                await self.joined.wait()
+                try:
+                    yield
+                finally:
+                    with trio.move_on_after(_GRACE, shield=True):
+                        await self.wait(lambda: not self.agreement.pending or self.agreement.obstacle() is not None)
+        finally:
+            self._closed = True
+            self._give_up("the block that opened it has ended")
+            self._wake()
 
     async def _run(self) -> None:
         """Take part, until cancelled."""
@@ -408,13 +425,17 @@ class Member(Generic[T]):
                 if number <= sent:
                     error = UncertainError(f"{self.label}: sent, and not known to be committed: {obstacle}")
                 else:
-                    error = NotPrimaryError(f"{self.label}: {obstacle}")
+                    error = self._not_sent(obstacle)
                 submission.settle(Error(error))
         self._under_way.clear()
         while self._waiting:
             submission = self._waiting.popleft()
-            submission.settle(Error(NotPrimaryError(f"{self.label}: {obstacle}")))
+            submission.settle(Error(self._not_sent(obstacle)))
         self._waiting_bytes = 0
+        self._room.unpark_all()
+
+    def _not_sent(self, obstacle: str) -> Exception:
+        return self._ended() if self._closed else NotPrimaryError(f"{self.label}: {obstacle}")
 
     # -- what the agreement tells --------------------------------------------------------------------------------------
 

@@ -35,6 +35,7 @@ class Participant(Generic[T]):
         Raises:
             TypeError, ValueError: as `open_safe_group`.
             NotPrimaryError: there is no majority, of the old electorate or of the new one.
+            trio.ClosedResourceError: the block that opened it has ended.
 
         Cancelled: the electorate may be changed or not.
 
@@ -44,6 +45,9 @@ class Participant(Generic[T]):
 
     async def wait_primary(self) -> None:
         """Wait until messages can be committed, and the vote of our node is given to a member that is there.
+
+        Raises:
+            trio.ClosedResourceError: the block that opened it has ended.
 
         Cancelled: nothing has changed.
         """

@@ -16,7 +16,7 @@ from ._electorate import electorate
 from ._errors import CommandFailedError, NotPrimaryError, UncertainError
 from ._member import Member
 from ._participant import Participant
-from ._validate import checked_bytes, checked_payload
+from ._validate import check_not_async, checked_bytes, checked_payload
 
 R = TypeVar("R")
 
@@ -142,8 +142,13 @@ class Replica(Participant["_Outcome | None"], Generic[M]):
     async def wait(self, condition: Callable[[M], bool]) -> None:
         """Wait until the machine of this member fulfils a condition.
 
+        Raises:
+            TypeError: `condition` is an async function.
+            trio.ClosedResourceError: the block that opened it has ended.
+
         Cancelled: nothing has changed.
         """
+        check_not_async(condition)
         await self._member.wait(lambda: condition(self._machine))
 
     async def execute(self, command: bytes, *, id: bytes | None = None) -> bytes:  # noqa: A002 - the word
@@ -159,6 +164,7 @@ class Replica(Participant["_Outcome | None"], Generic[M]):
             NotPrimaryError: there is no majority; the command was not sent, and will never be applied.
             UncertainError: the command was sent, and then the majority or the connection was lost. It may be applied
                 or not. Call it again with the same `id`, or use `ensure`.
+            trio.ClosedResourceError: the block that opened it has ended; nothing was sent.
             TypeError, ValueError: an argument is none of the above; nothing was sent.
 
         Cancelled: the command may be applied or not.
@@ -187,9 +193,12 @@ class Replica(Participant["_Outcome | None"], Generic[M]):
 
         Raises:
             NotPrimaryError, UncertainError: there is no majority, so what this member has may be out of date.
+            TypeError: `query` is an async function.
+            trio.ClosedResourceError: the block that opened it has ended.
 
         Cancelled: nothing has changed.
         """
+        check_not_async(query)
         await self._member.submit(_READ)
         return query(self._machine)
 
@@ -202,6 +211,7 @@ class Replica(Participant["_Outcome | None"], Generic[M]):
         Raises:
             CommandFailedError: `apply` raised an exception.
             TypeError, ValueError: as `execute`.
+            trio.ClosedResourceError: the block that opened it has ended.
 
         Cancelled: the command may be applied or not.
         """

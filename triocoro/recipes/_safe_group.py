@@ -139,6 +139,7 @@ class SafeGroup(Participant[Commit], AsyncIterator[SafeEvent]):
             ValueError: it has more than 512 KiB.
             NotPrimaryError: there is no majority; nothing was sent, and no member will ever get the message.
             UncertainError: the message was sent, and then the majority or the connection was lost.
+            trio.ClosedResourceError: the block that opened it has ended; nothing was sent.
 
         Cancelled: the message may be committed or not.
         """

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from inspect import iscoroutinefunction
 from typing import Final, cast
 
 MAX_PAYLOAD: Final = 512 * 1024
@@ -77,3 +78,13 @@ def checked_integer(value: object, name: str, *, least: int = 1) -> int:
     if value < least:
         raise ValueError(f"{name} must be at least {least}, not {value}")
     return value
+
+
+def check_not_async(function: Callable[..., object]) -> None:
+    """Refuse an async function, whose coroutine would be taken for its result.
+
+    Raises:
+        TypeError: it is one.
+    """
+    if iscoroutinefunction(function):
+        raise TypeError(f"expected a function that is not async, not {function!r}")
