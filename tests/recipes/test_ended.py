@@ -29,10 +29,14 @@ def open_map(name: str, **arguments: Any) -> AbstractAsyncContextManager[Any]:
     return open_replica(name, Map(), **arguments)
 
 
+def never(_: Map) -> bool:
+    return False
+
+
 WAITING: dict[str, tuple[Opener, Call]] = {
     "SafeGroup.wait_primary": (open_safe_group, lambda it: it.wait_primary()),
     "SafeGroup.receive": (open_safe_group, lambda it: it.receive()),
-    "Replica.wait": (open_map, lambda it: it.wait(lambda _: False)),
+    "Replica.wait": (open_map, lambda it: it.wait(never)),
     "Replica.ensure": (open_map, lambda it: it.ensure(b'["put", "x", 1]')),
     "Lock.hold": (open_lock, lambda it: enter(it.hold())),
     "Leadership.lead": (open_leadership, lambda it: enter(it.lead())),
@@ -43,7 +47,7 @@ OTHERS: dict[str, tuple[Opener, Call]] = {
     "SafeGroup.send": (open_safe_group, lambda it: it.send(b"x")),
     "SafeGroup.change_nodes": (open_safe_group, lambda it: it.change_nodes([1])),
     "Replica.execute": (open_map, lambda it: it.execute(b'["put", "x", 1]')),
-    "Replica.read": (open_map, lambda it: it.read(lambda _: None)),
+    "Replica.read": (open_map, lambda it: it.read(never)),
 }
 
 
