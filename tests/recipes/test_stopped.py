@@ -285,7 +285,7 @@ async def test_a_member_of_a_safe_group_that_stood_still_receives_all(corosync_c
         sent.apply(b"first")
         assert await stopping.ask("reach 1") == str(sent)
         await stopping.stop()
-        with trio.fail_after(20):
+        with trio.fail_after(20):  # noqa: ASYNC912 - the loop sends
             for count in range(number):
                 payload = LARGE + str(count).encode()
                 commit = await groups[0].send(payload)
