@@ -69,7 +69,7 @@ async def test_a_task_that_waits_hears_of_the_end(corosync: Node, name: str) -> 
             await call(it)
 
     async with trio.open_nursery() as nursery, opener("g", nodes=[1, 2], endpoint=corosync) as it:
-        nursery.start_soon(wait, it)
+        nursery.start_soon(wait, it)  # noqa: ASYNC111 - it outlives the block
         await wait_all_tasks_blocked()
 
 
