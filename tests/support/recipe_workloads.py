@@ -351,7 +351,10 @@ class World(Generic[RecipeT]):
                 votes = {nodeid: self.chance.choice([0, 1, 1, 1, 2]) for nodeid in self.cluster.nodes}
                 nodes = {nodeid: number for nodeid, number in votes.items() if number} or [*votes]
                 member: Any = self.chance.choice(members)
-                with trio.move_on_after(self.chance.expovariate(self.extent.ends)), suppress(*REFUSALS):
+                with (
+                    trio.move_on_after(self.chance.expovariate(self.extent.ends)),
+                    suppress(*REFUSALS, trio.ClosedResourceError),  # its application may end
+                ):
                     await member.change_nodes(nodes)
 
 
