@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import attrs
 import pytest
 from mutants import hook
+from mutants.processes import run
 from support.fixtures.long import long
 
 pytestmark = pytest.mark.corosync_fake_only(reason="the mutants are tried on the fake")
@@ -18,8 +15,6 @@ pytestmark = pytest.mark.corosync_fake_only(reason="the mutants are tried on the
 _ROOT = Path(__file__).parents[2]
 _EVERY = 4
 """One of so many mutants is looked at always, the others by `make long`."""
-_BOUND = 60
-"""Seconds for a process that takes a few on an idle machine."""
 
 
 @attrs.frozen
@@ -178,32 +173,13 @@ MUTANTS = {
 }
 
 
-def run(mutant: Mutant | None, *tests: str) -> subprocess.CompletedProcess[str]:
-    """Run tests on the fake in a new process, with the mutant if there is one."""
-    plugins = ["pytest_trio.plugin", "pytest_corosync.plugin", "mutants.hook", "no:cacheprovider"]
-    options = [argument for plugin in plugins for argument in ("-p", plugin)]
-    environment = {**os.environ, "PYTHONPATH": str(_ROOT / "tests"), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "LONG": ""}
-    if mutant is not None:
-        module = f"triocoro.recipes.{mutant.module}"
-        environment[hook.VARIABLE] = json.dumps([module, mutant.old, mutant.new])
-    return subprocess.run(
-        [sys.executable, "-m", "pytest", *options, "--corosync=fake", "-q", *tests],
-        cwd=_ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=_BOUND,
-    )
-
-
 @pytest.mark.parametrize(
     "name", [each for number, name in enumerate(MUTANTS) for each in (long(name) if number % _EVERY else [name])]
 )
 def test_a_test_finds_it(name: str) -> None:
     mutant = MUTANTS[name]
     test = f"tests/recipes/test_calls.py::{mutant.caught_by}"
-    result = run(mutant, test)
+    result = run((f"triocoro.recipes.{mutant.module}", mutant.old, mutant.new), test)
     # Exit codes 2 to 5 would mean that the test did not run.
     assert result.returncode == 1, result.stdout + result.stderr
     assert f"FAILED {test}" in result.stdout

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,13 +10,12 @@ from typing import Any
 import attrs
 import pytest
 from mutants import hook
+from mutants.processes import run
 from support.fixtures.long import long
 
 pytestmark = pytest.mark.corosync_fake_only(reason="the mutants are tried on the fake")
 
 _ROOT = Path(__file__).parents[2]
-_BOUND = 60
-"""Seconds for a process that takes a few on an idle machine."""
 _ALWAYS = {"free_quorum", "loss_by_quorum_forgets", "held_back_is_unbounded"}
 """The mutants in processes of their own that are tried always; the others by `make long`."""
 
@@ -488,28 +483,10 @@ def test_without_a_mutant_no_story_fails() -> None:
     assert not [test for test in {it.caught_by for it in JOINING.values()} if fails(None, test)]
 
 
-def run(mutant: Mutant | None, *tests: str) -> subprocess.CompletedProcess[str]:
-    """Run tests on the fake in a new process, with the mutant if there is one."""
-    plugins = ["pytest_trio.plugin", "pytest_corosync.plugin", "mutants.hook", "no:cacheprovider"]
-    options = [argument for plugin in plugins for argument in ("-p", plugin)]
-    environment = {**os.environ, "PYTHONPATH": str(_ROOT / "tests"), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "LONG": ""}
-    if mutant is not None:
-        environment[hook.VARIABLE] = json.dumps([f"triocoro.{mutant.module}", mutant.old, mutant.new])
-    return subprocess.run(
-        [sys.executable, "-m", "pytest", *options, "--corosync=fake", "-q", *tests],
-        cwd=_ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=_BOUND,
-    )
-
-
 @pytest.mark.parametrize("name", [each for name in OTHERS for each in ([name] if name in _ALWAYS else long(name))])
 def test_a_test_finds_it(name: str) -> None:
     mutant = OTHERS[name]
-    result = run(mutant, mutant.caught_by)
+    result = run((f"triocoro.{mutant.module}", mutant.old, mutant.new), mutant.caught_by)
     # Exit codes 2 to 5 would mean that the test did not run.
     assert result.returncode == 1, result.stdout + result.stderr
     assert f"FAILED {mutant.caught_by}" in result.stdout
