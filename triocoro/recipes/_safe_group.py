@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from typing import Final, TypeAlias, final
 
 import attrs
-import trio
 
 from triocoro import Address, Endpoint, HasEndpoint, SlowConsumerError
 
@@ -74,9 +73,7 @@ class _Inbox:
 
     def __init__(self, max_bytes: int) -> None:
         self.events: deque[SafeEvent] = deque()
-        self.arrived: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
-        self.overflown: trio.Event = trio.Event()
-        self.closed: bool = False
+        self.overflown: bool = False
         self._max_bytes = max_bytes
         self._bytes = 0
         self._index = 0
@@ -96,20 +93,13 @@ class _Inbox:
         self._index = index
 
     def _put(self, event: SafeEvent, size: int) -> None:
-        if self.overflown.is_set():
+        if self.overflown:
             return
         if self._bytes + size + _EVENT_COST > self._max_bytes:
-            self.overflown.set()
-            self.arrived.unpark_all()
+            self.overflown = True
             return
         self._bytes += size + _EVENT_COST
         self.events.append(event)
-        self.arrived.unpark()
-
-    def close(self) -> None:
-        """The block has ended: nothing more is received."""
-        self.closed = True
-        self.arrived.unpark_all()
 
     def take(self) -> SafeEvent:
         event = self.events.popleft()
@@ -153,21 +143,15 @@ class SafeGroup(Participant[Commit], AsyncIterator[SafeEvent]):
 
         Raises:
             SlowConsumerError: messages that waited exceeded `max_buffered_bytes`. Those that fitted come first.
-            trio.ClosedResourceError: the block of `open_safe_group` has ended.
+            trio.ClosedResourceError: the block that opened it has ended.
 
         Cancelled: no message was taken.
         """
-        await trio.lowlevel.checkpoint_if_cancelled()
         inbox = self._inbox
-        while not inbox.events or inbox.closed:
-            if inbox.closed:
-                raise trio.ClosedResourceError("the block of open_safe_group has ended")
-            if inbox.overflown.is_set():
-                raise SlowConsumerError(f"{self._member.label}: received more slowly than messages were committed")
-            await inbox.arrived.park()
-        event = inbox.take()
-        await trio.lowlevel.cancel_shielded_checkpoint()
-        return event
+        await self._member.wait(lambda: bool(inbox.events or inbox.overflown))
+        if not inbox.events:
+            raise SlowConsumerError(f"{self._member.label}: received more slowly than messages were committed")
+        return inbox.take()
 
     async def __anext__(self) -> SafeEvent:
         return await self.receive()
@@ -224,7 +208,4 @@ async def open_safe_group(
     votes = await electorate(nodes, endpoint)
     member = Member(name, votes, inbox, endpoint)
     async with member.taking_part():
-        try:
-            yield SafeGroup(member, inbox)
-        finally:
-            inbox.close()
+        yield SafeGroup(member, inbox)
