@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from itertools import combinations
 from typing import Any
 
 from triocoro import Address, RingId
@@ -44,6 +45,10 @@ class Violation(Exception):  # noqa: N818 - the word of the checkers
 
 class Forgotten(Exception):  # noqa: N818 - not an error
     """All nodes have offered no log while those that have one were away: what is documented as not promised."""
+
+
+class Undecided(Exception):  # noqa: N818 - not an error
+    """Members have different ends of a log, and what decides is lost with a seat: documented as not promised."""
 
 
 class History:
@@ -431,6 +436,17 @@ class Bus:
         """Whether a majority of the seats of each configuration that any process knows is alive."""
         return self._seated([it for it in self.processes.values() if it is not None])
 
+    def _undecided(self) -> bool:
+        """Whether two seats have different ends of one log, of which neither is sure, and another seat is dead."""
+        alive = {it.agreement.incarnation: it.agreement for it in self.processes.values() if it is not None}
+        seats = {seat for it in alive.values() for config in it.holding.configs for seat in config.seats.values()}
+        offers = [offer for seat in seats & alive.keys() if (offer := alive[seat].offers.get(seat)) is not None]
+        claims = [offer.claim for offer in offers if offer.claim is not None]
+        return not seats <= alive.keys() and any(
+            one.ballot == other.ballot and not one.includes(other) and not other.includes(one)
+            for one, other in combinations(claims, 2)
+        )
+
     # -- daemons -------------------------------------------------------------------------------------------------------
 
     def start(self, nodeid: int) -> None:
@@ -649,6 +665,8 @@ class Bus:
                 raise Violation(f"all is well, but this is said: {reasons}")
             return
         if self.can_go_on():
+            if self._undecided():
+                raise Undecided
             raise Violation(f"not live ({reasons}): " + "; ".join(f"{it.name} {status(it)}" for it in alive))
         stalled = not any(it.agreement.state is PRIMARY for it in alive)
         if stalled and None in reasons.values():

@@ -23,7 +23,7 @@ from typing import Any
 import attrs
 from support.batches import batches_of, counting_places, results, show_places, tested_commit, write_ledger
 
-from recipes.bus import Bus, Forgotten, Violation
+from recipes.bus import Bus, Forgotten, Undecided, Violation
 from triocoro.recipes._agreement import Agreement
 
 HERE = Path(__file__).parent
@@ -56,7 +56,8 @@ class Outcome:
     commits: int = 0
     ballots: int = 0
     live: bool = False
-    forgotten: bool = False
+    excused: str = ""
+    """Why it need not be live: `forgotten` or `undecided`."""
 
 
 # -- running -----------------------------------------------------------------------------------------------------------
@@ -71,7 +72,7 @@ def run(
     """Run a schedule; `done` gets its steps, each `flow` as the steps that it consists of."""
     bus = Bus(schedule.nodes, schedule.members, make=make, trace=trace, protect=schedule.protect)
     fault: str | None = None
-    forgotten = False
+    excused = ""
     try:
         for step in _single_steps(bus, schedule.steps):
             if trace is not None:
@@ -84,14 +85,14 @@ def run(
         bus.quiet()
     except Violation as violation:
         fault = str(violation)
-    except Forgotten:
-        forgotten = True
+    except (Forgotten, Undecided) as reason:
+        excused = type(reason).__name__.lower()
     except Exception as error:  # noqa: BLE001 - any exception of the agreement is a finding
         last = extract_tb(error.__traceback__)[-1]
         fault = f"crash: {type(error).__name__}: {error} at {Path(last.filename).name}:{last.lineno}"
     ballots = [it.agreement.ballot for it in bus.processes.values() if it is not None]
     most = max((it.attempt + it.seq // 4 for it in ballots if it is not None), default=0)
-    return Outcome(fault, len(bus.history.applied), most, fault is None and bus.agreed(), forgotten)
+    return Outcome(fault, len(bus.history.applied), most, fault is None and bus.agreed(), excused)
 
 
 def _single_steps(bus: Bus, steps: Sequence[Step]) -> Iterator[Step]:
@@ -397,7 +398,8 @@ def batch(nodes: int | None, members: int | None, seeds: range) -> tuple[Counter
         counts["commits"] += outcome.commits
         counts["ballots"] += outcome.ballots
         counts["live"] += outcome.live
-        counts["forgotten"] += outcome.forgotten
+        if outcome.excused:
+            counts[outcome.excused] += 1
         if outcome.fault is not None:
             faults[seed] = outcome.fault
     return counts, places, faults
@@ -442,7 +444,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         first = batches[0].start
         columns = {column: counts[column] for column in ("schedules", "commits", "ballots")}
         seeds = f"{first}:{first + counts['schedules']}"
-        write_ledger(LEDGER, tested_commit(), seeds=seeds, **columns, violations=len(faults))
+        write_ledger(
+            LEDGER, tested_commit(), seeds=seeds, **columns, violations=len(faults), undecided=counts["undecided"]
+        )
     return 1 if faults else 0
 
 

@@ -16,9 +16,10 @@ from triocoro.recipes._config import Config
 from triocoro.recipes._frames import Ack, Part, decode, encode
 
 
-def group(nodes: int = 3, members: int = 1) -> Bus:
+def group(nodes: int = 3, members: int = 1, votes: Mapping[int, int] | None = None) -> Bus:
     """A bus whose members are primary."""
     bus = Bus(nodes, members)
+    bus.votes.update(votes or {})
     for nodeid in bus.nodes:
         bus.start(nodeid)
     for name in bus.names:
@@ -154,8 +155,8 @@ def test_a_member_alone_commits_nothing_that_others_do_not_know() -> None:
 def test_an_entry_that_is_proposed_again_is_another_one() -> None:
     """2 keeps an entry that the others drop, as they have not acknowledged it. Proposed again, it has a later epoch."""
     bus = group()
-    bus.propose("1a")
-    bus.place(1, 1)
+    bus.propose("3a")
+    bus.place(3, 1)
     bus.deliver(2, 9)
     bus.read("2a", 9)
     bus.move([1, 3])
@@ -166,7 +167,7 @@ def test_an_entry_that_is_proposed_again_is_another_one() -> None:
     assert [agreement(bus, name).holding.length for name in bus.names] == [2, 2, 2]
     bus.move([1, 2, 3])
     settle(bus)  # the bus checks that all apply it with the same epoch
-    assert applied(bus, "2a") == [b"1a#1:1"]
+    assert applied(bus, "2a") == [b"3a#1:1"]
 
 
 def test_a_member_waits_until_the_numbers_of_rings_have_caught_up() -> None:
@@ -261,6 +262,138 @@ def test_an_acknowledgement_that_did_not_come_back_may_have_been_counted() -> No
     assert applied(bus, "2a") == applied(bus, "3a") == [b"1a#1:1", b"3a#1:1"]
     bus.move([1, 2, 3])
     settle(bus)
+
+
+# -- acknowledgements in advance ---------------------------------------------------------------------------------------
+
+
+def group_with_an_entry(votes: Mapping[int, int] | None = None) -> Bus:
+    """A group whose last entry is one of 1, which may acknowledge its next one in advance."""
+    bus = group(votes=votes)
+    bus.propose("1a")
+    settle(bus)
+    return bus
+
+
+def test_the_sender_of_the_last_entry_sends_no_acknowledgement_of_its_next_one() -> None:
+    bus = group_with_an_entry()
+    before = process(bus, "1a").sent
+    bus.propose("1a")
+    settle(bus)
+    assert process(bus, "1a").sent == before + 1
+
+
+def test_a_member_alone_in_the_electorate_commits() -> None:
+    bus = group(1)
+    for _ in range(3):
+        bus.propose("1a")
+        settle(bus)
+    assert applied(bus, "1a") == [b"1a#1:1", b"1a#1:2", b"1a#1:3"]
+
+
+def test_an_entry_that_gets_another_place_was_not_acknowledged_in_advance() -> None:
+    """2's entry comes before that of 1, which has not read it. So 3 has only its own acknowledgement of both."""
+    bus = group_with_an_entry()
+    bus.propose("2a")
+    bus.propose("1a")
+    bus.place(2)
+    bus.place(1)
+    flow(bus, [3])
+    assert agreement(bus, "3a").acks[agreement(bus, "3a").incarnation] == agreement(bus, "3a").holding.length == 4
+    assert applied(bus, "3a") == [b"1a#1:1"]
+    settle(bus)
+    assert applied(bus, "3a") == [b"1a#1:1", b"2a#1:1", b"1a#1:2"]
+
+
+@pytest.mark.parametrize("votes", [1, 3])
+def test_an_acknowledgement_in_advance_makes_no_member_sure(votes: int) -> None:
+    """1 and 3 miss 2's entry, so that of 1 gets the place for which it was acknowledged. 2's log has both."""
+    bus = group(votes={1: votes})
+    bus.propose("1a")
+    flow(bus, [1, 2])
+    bus.deliver(3, 9)
+    bus.read("3a", 9)
+    bus.propose("2a")
+    bus.propose("1a")
+    for nodeid in (2, 1, 3):
+        bus.place(nodeid)  # 3's acknowledgement of the first entry comes last
+    bus.move([1, 3])
+    for name in ("1a", "3a"):
+        bus.read(name, 2)
+        assert agreement(bus, name).holding.length == 3
+        assert applied(bus, name) == [b"1a#1:1"]
+    flow(bus, [2])
+    bus.move([1, 2, 3])
+    bus.deliver(2)
+    bus.read("2a")
+    bus.place(2)  # its offer comes first
+    settle(bus)
+    assert applied(bus, "1a") == [b"1a#1:1", b"2a#1:1", b"1a#1:2"]
+
+
+def test_an_entry_that_its_sender_has_not_read_may_be_committed() -> None:
+    """1's daemon dies when 2 has committed 1's entry. 1 goes on with 3, which has never heard of it."""
+    bus = group_with_an_entry()
+    bus.propose("1a")
+    bus.place(1)
+    flow(bus, [2])
+    assert applied(bus, "2a") == [b"1a#1:1", b"1a#1:2"]
+    bus.kill(1)
+    bus.move([3])
+    bus.start(1)
+    bus.move([1, 3])
+    bus.read("1a")
+    bus.connect("1a")
+    bus.propose("3a")
+    flow(bus, [1, 3])
+    assert applied(bus, "3a") == [b"1a#1:1", b"1a#1:2", b"3a#1:1"]
+    bus.move([1, 2, 3])
+    settle(bus)
+
+
+def test_an_entry_that_is_not_in_its_ring_was_acknowledged_to_nobody() -> None:
+    """1 moves on before its daemon has sent the entry. 3 has another one in that place, and 2 loses its memory."""
+    bus = group_with_an_entry()
+    bus.propose("1a")
+    bus.propose("3a")
+    bus.place(3)
+    bus.move([1, 2])
+    bus.crash("2a")
+    bus.deliver(3)
+    bus.read("3a")
+    bus.quiet()  # nothing stands against 3's entry
+    assert applied(bus, "2a") == [b"1a#1:1", b"3a#1:1", b"1a#1:2"]
+
+
+def test_only_the_sender_of_the_last_entry_acknowledges_in_advance() -> None:
+    """2 loses its connection, and does not know what became of its entry; 3 sends one; 1 loses its memory."""
+    bus = group_with_an_entry()
+    bus.propose("2a")
+    bus.disconnect("2a", keep=0)
+    bus.propose("3a")
+    bus.place(3)
+    bus.deliver(3)
+    bus.read("3a")
+    bus.crash("1a")
+    bus.quiet()  # nothing stands against 3's entry
+    assert applied(bus, "1a") == [b"1a#1:1", b"3a#1:1", b"2a#1:1"]
+
+
+def test_what_others_have_acknowledged_is_kept() -> None:
+    """A ring forms before 2 has sent its acknowledgement, but after it has read those of the others."""
+    bus = group_with_an_entry()
+    bus.propose("1a")
+    bus.place(1)
+    flow(bus, [3])
+    bus.deliver(2, 9)
+    bus.read("2a", 9, flush=0)
+    assert applied(bus, "2a") == [b"1a#1:1", b"1a#1:2"]
+    bus.move([2])
+    bus.move([1, 2, 3])
+    settle(bus)
+
+
+# -- restarts ----------------------------------------------------------------------------------------------------------
 
 
 def test_an_end_that_only_one_member_has_is_dropped_and_proposed_again() -> None:
@@ -815,12 +948,14 @@ def test_an_entry_before_a_lost_offer_is_sent_again() -> None:
 
 def test_a_lost_acknowledgement_is_sent_again() -> None:
     bus = group()
+    bus.stop("3a")  # so that 2's one is needed
     bus.propose("1a")
     bus.place(1)
     bus.deliver(2)
     bus.read("2a")
     bus.lose(2)
-    settle(bus)
+    flow(bus, [1, 2])
+    assert applied(bus, "1a") == applied(bus, "2a") == [b"1a#1:1"]
 
 
 def parts_of(bus: Bus, nodeid: int) -> list[int]:

@@ -12,7 +12,7 @@ from support.fixtures.long import long
 from recipes.changed import FOLDER, Change, Changed, changed
 
 ALWAYS = {
-    "commits_without_own_ack",
+    "commits_without_being_sure",
     "half_is_a_majority",
     "incarnations_by_node",
     "tail_dropped",
@@ -48,18 +48,60 @@ MUTANTS = {
                 "agreement",
                 "        self._send(Ack(self.ballot, length, self.holding.digest(length)))\n",
                 "        self._send(Ack(self.ballot, length, self.holding.digest(length)))\n"
-                "        self.acks[self.incarnation] = length\n        self.holding.came_back(length)\n",
+                "        self.acks[self.incarnation] = length\n        self.holding.confirm(length)\n",
             ),
         ),
-        "test_a_stopped_process_holds_up_nobody",
+        "test_an_acknowledgement_in_advance_makes_no_member_sure",
     ),
-    "commits_without_own_ack": mutant(
-        "an entry is committed although the own acknowledgement has not come back",
+    "commits_without_being_sure": mutant(
+        "an entry is committed although no acknowledgement of it has come that was sent after reading it",
         "holding",
         "while self._sure is not None and self._sure > self.committed:\n"
         "            reached = min(self._reached(acks), self._sure)\n",
         "while True:\n            reached = min(self._reached(acks), self.length)\n",
-        "test_a_stopped_process_holds_up_nobody",
+        "test_an_acknowledgement_in_advance_makes_no_member_sure",
+    ),
+    "in_advance_anywhere": mutant(
+        "an acknowledgement in advance counts although another entry came before",
+        "agreement",
+        "        acknowledged = frame.after == holding.digest(holding.length)\n",
+        "        acknowledged = frame.after != NO_DIGEST\n",
+        "test_an_entry_that_gets_another_place_was_not_acknowledged_in_advance",
+    ),
+    "in_advance_binds_not": mutant(
+        "an acknowledgement in advance does not bind: what was sent and not read is dropped",
+        "agreement",
+        "        self.holding.keep_in_advance()\n",
+        "",
+        "test_an_entry_that_its_sender_has_not_read_may_be_committed",
+    ),
+    "in_advance_binds_always": mutant(
+        "an acknowledgement in advance binds although the ring has ended without the entry",
+        "holding",
+        "        self._in_advance = None\n        self._truncate(self._acked)\n",
+        "        self._truncate(self._acked)\n        self.keep_in_advance()\n",
+        "test_an_entry_that_is_not_in_its_ring_was_acknowledged_to_nobody",
+    ),
+    "all_in_advance": mutant(
+        "members acknowledge in advance although the last entry is not theirs",
+        "agreement",
+        "                may = holding.ends_with(self.incarnation, self._sent)\n",
+        "                may = True\n",
+        "test_only_the_sender_of_the_last_entry_acknowledges_in_advance",
+    ),
+    "alone_and_never_sure": mutant(
+        "a member that is the majority relies on the acknowledgements of others",
+        "agreement",
+        "if incarnation == self.incarnation and not holding.decides_alone(incarnation):",
+        "if incarnation == self.incarnation:",
+        "test_a_member_alone_in_the_electorate_commits",
+    ),
+    "committed_by_others": mutant(
+        "what others have acknowledged, and not we, is dropped",
+        "holding",
+        "        self._acked = max(self._acked, self._sure or 0)\n",
+        "",
+        "test_what_others_have_acknowledged_is_kept",
     ),
     "acks_of_any_digest": mutant(
         "an acknowledgement of another log counts",

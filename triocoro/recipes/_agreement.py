@@ -48,7 +48,7 @@ from ._frames import (
     encode,
 )
 from ._holding import Holding, Machine
-from ._log import Entry, Kind
+from ._log import NO_DIGEST, Entry, Kind
 from ._streams import Incoming, Outgoing, Serving
 
 CHUNK: Final = 64 * 1024
@@ -201,8 +201,11 @@ class Agreement:
     def next_frame(self) -> bytes:
         """Take the next frame to multicast out of the outbox, which must not be empty."""
         frame = self.outbox.popleft()
+        holding = self.holding
         if isinstance(frame, Ack):
-            self.holding.acknowledge(frame.length)
+            holding.acknowledge(frame.length)
+        elif isinstance(frame, Data) and frame.after == holding.digest(holding.length):
+            holding.acknowledge_in_advance(self._entry(self.incarnation, frame))
         return encode(frame)
 
     def propose(self, payload: bytes) -> int:
@@ -252,6 +255,7 @@ class Agreement:
 
     def _leave(self) -> None:
         self._obstacle_known = False
+        self.holding.keep_in_advance()
         self.state = State.AWAY
         self.address = self.ballot = self._ring = self._incoming = None
         self.members = ()
@@ -371,8 +375,10 @@ class Agreement:
     # -- frames --------------------------------------------------------------------------------------------------------
 
     def _take(self, sender: Address, frame: Frame) -> None:
-        if self.state is State.PRIMARY and frame.ballot == self.ballot and isinstance(frame, (Ack, Data)):
-            self._on_frame(sender, frame)
+        if self.state is State.PRIMARY and isinstance(frame, (Ack, Data)) and frame.ballot == self.ballot:
+            incarnation = self.who.get(sender)
+            if incarnation is not None:
+                self._on_log_frame(incarnation, frame)
             return
         self._obstacle_known = False
         if isinstance(frame, Part):
@@ -404,9 +410,13 @@ class Agreement:
             self._on_ask_entries(incarnation, frame)
         elif self.state in _LACKS_LOG:
             self._hold(sender, incarnation, frame)
-        elif isinstance(frame, Ack) and self.state in _HAS_LOG:
+        elif isinstance(frame, (Ack, Data)) and self.state in _HAS_LOG:
+            self._on_log_frame(incarnation, frame)
+
+    def _on_log_frame(self, incarnation: int, frame: Ack | Data) -> None:
+        if isinstance(frame, Ack):
             self._on_ack(incarnation, frame)
-        elif isinstance(frame, Data) and self.state is State.PRIMARY:
+        elif self.state is State.PRIMARY:
             self._on_data(incarnation, frame)
 
     def _hold(self, sender: Address, incarnation: int, frame: Frame) -> None:
@@ -432,11 +442,20 @@ class Agreement:
         holding = self.holding
         if frame.previous != holding.numbers.get(incarnation, 0):
             return  # one before it was lost
-        entry = Entry(holding.length + 1, incarnation, frame.number, frame.ballot.seq, frame.kind, frame.payload)
-        holding.append(entry)
-        if entry.kind is Kind.CONFIG:
+        acknowledged = frame.after == holding.digest(holding.length)
+        holding.append(self._entry(incarnation, frame))
+        if frame.kind is Kind.CONFIG:
             self._obstacle_known = False
+        if acknowledged:
+            self.acks[incarnation] = holding.length
+            if incarnation == self.incarnation and not holding.decides_alone(incarnation):
+                return  # those who must have it, too, say so
         self._acknowledge()
+
+    def _entry(self, incarnation: int, frame: Data) -> Entry:
+        """The entry that a frame appends."""
+        index = self.holding.length + 1
+        return Entry(index, incarnation, frame.number, frame.ballot.seq, frame.kind, frame.payload)
 
     def _on_ack(self, incarnation: int, frame: Ack) -> None:
         holding, choice = self.holding, self._choice
@@ -444,8 +463,7 @@ class Agreement:
             return
         self.acks[incarnation] = max(frame.length, self.acks.get(incarnation, 0))
         self._serving.drop(incarnation)
-        if incarnation == self.incarnation:
-            holding.came_back(frame.length)
+        holding.confirm(frame.length)
         if self.state is State.ADOPTED and holding.adopted(self.acks, choice):
             self.state = State.PRIMARY
             self._sent = self._last_number()
@@ -486,9 +504,13 @@ class Agreement:
     def _send_pending(self) -> None:
         if self.state is not State.PRIMARY or self.ballot is None:
             return
+        holding = self.holding
         for it in self.pending:
             if it.number > self._sent:
-                self._send(Data(self.ballot, self._sent, it.number, it.kind, it.payload))
+                # Only the sender of the last entry may: so of two members none has one that the other lacks.
+                may = holding.ends_with(self.incarnation, self._sent)
+                after = holding.digest(holding.length) if may else NO_DIGEST
+                self._send(Data(self.ballot, self._sent, it.number, it.kind, after, it.payload))
                 self._sent = it.number
                 self._sent_ever = max(self._sent_ever, it.number)
 

@@ -24,7 +24,7 @@ _OFFER = struct.Struct(">QQQ??")
 _CLAIM = struct.Struct(">?QI")
 _DIGEST = struct.Struct(">8s")
 _ACK = struct.Struct(">Q8s")
-_DATA = struct.Struct(">QQB")
+_DATA = struct.Struct(">QQB8s")
 _ENTRY = struct.Struct(">QQQBI")
 _ASK_SNAPSHOT = struct.Struct(">QQQ")
 _PART = struct.Struct(">QQQ?")
@@ -119,16 +119,11 @@ class Ack:
         """The frame without its header."""
         return _ACK.pack(self.length, self.digest)
 
-    @classmethod
-    def of(cls, ballot: Ballot, reader: _Reader) -> Ack:
-        """From the body."""
-        return cls(ballot, *reader.read(_ACK))
-
 
 @final
 @attrs.frozen
 class Data:
-    """An entry to append."""
+    """An entry to append. Its sender may have acknowledged it in advance, for one place."""
 
     KIND: ClassVar = 3
     ballot: Ballot
@@ -136,17 +131,19 @@ class Data:
     """The number of the sender's entry before it."""
     number: int
     kind: Kind
+    after: bytes
+    """The digest of the log after which it is acknowledged; `NO_DIGEST` if it is not."""
     payload: bytes
 
     def body(self) -> bytes:
         """The frame without its header."""
-        return _DATA.pack(self.previous, self.number, self.kind) + self.payload
+        return _DATA.pack(self.previous, self.number, self.kind, self.after) + self.payload
 
     @classmethod
     def of(cls, ballot: Ballot, reader: _Reader) -> Data:
         """From the body."""
-        previous, number, kind = reader.read(_DATA)
-        return cls(ballot, previous, number, Kind(kind), reader.rest())
+        previous, number, kind, after = reader.read(_DATA)
+        return cls(ballot, previous, number, Kind(kind), after, reader.rest())
 
 
 @final
@@ -265,7 +262,7 @@ class Found:
 
 
 Frame: TypeAlias = "Offer | Ack | Data | AskEntries | Entries | AskSnapshot | Part | Found"
-_KINDS: Final = {it.KIND: it for it in (Offer, Ack, Data, AskEntries, Entries, AskSnapshot, Part, Found)}
+_KINDS: Final = {it.KIND: it for it in (Offer, Data, AskEntries, Entries, AskSnapshot, Part, Found)}
 
 
 def encode(frame: Frame) -> bytes:
@@ -282,11 +279,14 @@ def decode(data: bytes) -> Frame:
     """
     if len(data) < _HEADER.size or not data.startswith(_MAGIC):
         raise FrameError("not a frame of a safe group")
-    _, version, kind, *ballot = _HEADER.unpack_from(data)
+    _, version, kind, *numbers = _HEADER.unpack_from(data)
     if version != VERSION:
         raise OtherVersionError(f"it speaks version {version}, and this program {VERSION}")
+    ballot = Ballot._make(numbers)
     try:
-        return _KINDS[kind].of(Ballot(*ballot), _Reader(data, _HEADER.size))
+        if kind == Ack.KIND:  # which most are
+            return Ack(ballot, *_ACK.unpack_from(data, _HEADER.size))
+        return _KINDS[kind].of(ballot, _Reader(data, _HEADER.size))
     except (struct.error, KeyError, ValueError) as error:
         raise FrameError(f"a damaged frame: {error!r}") from error
 

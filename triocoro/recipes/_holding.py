@@ -56,7 +56,8 @@ class Holding:
         self._adopted: Ballot | None = None
         self._start = 0  # the length of the log when it was adopted
         self._acked = 0  # up to where we have acknowledged it
-        self._sure: int | None = None  # up to where that has come back; none: not even that we have adopted it
+        self._in_advance: Entry | None = None  # the next entry, which we have sent, acknowledged and not read
+        self._sure: int | None = None  # up to where acknowledgements have come; none: not even that of adopting it
         self._foreign = False  # whether the committed part is not that of the others: it was begun and given up
 
     # -- the log -------------------------------------------------------------------------------------------------------
@@ -103,6 +104,9 @@ class Holding:
         if self._log is None:
             raise AssertionError("no log")
         self._log.append(entry)
+        if entry == self._in_advance:
+            self._acked = entry.index
+        self._in_advance = None
         self.numbers[entry.incarnation] = entry.number
         if entry.kind is Kind.CONFIG:
             config, _ = Config.decode(entry.payload)
@@ -125,10 +129,13 @@ class Holding:
         """What we have, at the beginning of a ballot. Entries that we have not acknowledged are dropped."""
         if self._log is None or self._adopted is None:
             return None
+        self._acked = max(self._acked, self._sure or 0)
         if self._log.length > self._acked:
             reached("entries are dropped that were not acknowledged")
         if self._sure is None or self._sure < self._acked:
             reached("a claim has a tail that its member is not sure of")
+        # What comes in this ballot is counted no more.
+        self._in_advance = None
         self._truncate(self._acked)
         first = self._start if self._sure is None else self._sure
         return Claim(self._adopted, self._sure is not None, first, self._log.digests(first), tuple(self.configs))
@@ -142,7 +149,7 @@ class Holding:
             self._log.append(choice.entry)
         self._adopted = ballot
         self._start = self._acked = choice.length
-        self._sure = None
+        self._sure = self._in_advance = None
         self._foreign = False
         self.staged = None
         self.configs = [*choice.configs]
@@ -165,9 +172,28 @@ class Holding:
         """We acknowledge the log up to an index."""
         self._acked = max(self._acked, length)
 
-    def came_back(self, length: int) -> None:
-        """Our own acknowledgement was delivered: what we had read before we sent it is what all have."""
-        self._sure = length
+    def ends_with(self, incarnation: int, number: int) -> bool:
+        """Whether the last entry has this id."""
+        last = self.between(self.length - 1, self.length)
+        return bool(last) and (last[0].incarnation, last[0].number) == (incarnation, number)
+
+    def acknowledge_in_advance(self, entry: Entry) -> None:
+        """We acknowledge the next entry, which we send, and so all before it."""
+        self._in_advance = entry
+
+    def keep_in_advance(self) -> None:
+        """Append what we have acknowledged in advance. We cannot read it any more, and others may have."""
+        if self._in_advance is not None:
+            reached("a member keeps an entry that it has sent and not read")
+            self.append(self._in_advance)
+
+    def confirm(self, length: int) -> None:
+        """An acknowledgement of our log was delivered: what its sender had read before is what all have."""
+        self._sure = max(self._sure or 0, length)
+
+    def decides_alone(self, incarnation: int) -> bool:
+        """Whether a majority needs no other member than this one."""
+        return any(config.majority(incarnation.__eq__) for config in self.configs)
 
     # -- what is committed ---------------------------------------------------------------------------------------------
 

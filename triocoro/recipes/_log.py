@@ -5,9 +5,12 @@ from __future__ import annotations
 import enum
 import struct
 from hashlib import blake2b
-from typing import final
+from typing import Final, final
 
 import attrs
+
+NO_DIGEST: Final = bytes(8)
+"""No log has it."""
 
 _ID = struct.Struct(">QQQ")
 

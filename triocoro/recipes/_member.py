@@ -393,7 +393,8 @@ class Member(Generic[T]):
         obstacle = self.agreement.obstacle()
         if obstacle is not None:
             self._give_up(obstacle)
-        self._pack()
+        if self._waiting:
+            self._pack()
         self._send_soon()
         if self._waiters:
             self._wake()
@@ -413,7 +414,7 @@ class Member(Generic[T]):
             for submission in batch:
                 parts += (_SIZE.pack(len(submission.payload)), submission.payload)
             self._under_way[self.agreement.propose(b"".join(parts))] = batch
-        if self._waiting_bytes <= _WAITING_BYTES:
+        if self._room and self._waiting_bytes <= _WAITING_BYTES:
             self._room.unpark_all()
 
     def _give_up(self, obstacle: str) -> None:
