@@ -379,6 +379,75 @@ def test_only_the_sender_of_the_last_entry_acknowledges_in_advance() -> None:
     assert applied(bus, "1a") == [b"1a#1:1", b"3a#1:1", b"2a#1:1"]
 
 
+def test_nothing_is_acknowledged_in_advance_while_a_seat_is_away() -> None:
+    """3 ended long ago. 1 loses its connection, and does not know what became of its entry; 2 sends one."""
+    bus = group_with_an_entry()
+    bus.crash("3a")
+    bus.propose("1a")
+    bus.drain()
+    assert applied(bus, "2a") == [b"1a#1:1", b"1a#1:2"]
+    bus.propose("1a")
+    bus.disconnect("1a", drop=1)
+    bus.read("1a", 9)
+    bus.connect("1a")
+    bus.propose("2a")
+    bus.place(2)
+    bus.place(1, 9)
+    bus.deliver(1, 9)
+    bus.read("1a", 9)
+    bus.place(1)  # its offer
+    bus.deliver(2, 9)
+    bus.read("2a")  # 2's own entry, whose acknowledgement will not come back in this ballot
+    bus.drain()
+    assert applied(bus, "1a")[2:] == applied(bus, "2a")[2:] == [b"2a#1:1", b"1a#1:3"]
+
+
+def joins_again(bus: Bus, name: str, founder: int) -> None:
+    """Let a process connect again; the ballot that it founds when it reads the view gets this number."""
+    bus.disconnect(name)
+    bus.read(name, 99)
+    bus.connect(name)
+    nodeid = int(name[0])
+    bus.place(nodeid, 99)
+    bus.deliver(nodeid, 99)
+    agreement(bus, name).unique = lambda: founder  # type: ignore[method-assign]
+
+
+def test_a_ballot_that_not_all_follow_may_end_before_an_entry() -> None:
+    """3 offers in a ballot that 2 follows. 1 and 4 have joined since its founding, do not, and read 2's entry."""
+    bus = group(5)
+    bus.propose("2a")
+    settle(bus)
+    joins_again(bus, "3a", founder=30)
+    joins_again(bus, "1a", founder=20)
+    bus.read("1a", 99)
+    bus.place(1, 99)
+    bus.deliver(3, 99)
+    bus.read("3a", 99)  # what it founds is overtaken by 1's founding before it is sent
+    others = [1, 2, 4, 5]
+    flow(bus, others)
+    for nodeid in (1, 4):
+        joins_again(bus, f"{nodeid}a", founder=nodeid)
+    bus.read("4a", 99)
+    bus.place(4, 99)
+    bus.deliver(1, 99)
+    bus.read("1a", 99)  # what it founds is overtaken by 4's founding
+    flow(bus, others)
+    assert [agreement(bus, f"{nodeid}a").state for nodeid in others] == [PRIMARY] * 4
+    bus.propose("2a")
+    bus.place(3)
+    bus.place(2)
+    flow(bus, [1, 4])
+    assert applied(bus, "1a") == applied(bus, "4a") == [b"2a#1:1", b"2a#1:2"]
+    for name in ("1a", "4a"):
+        bus.stop(name)
+    bus.propose("3a")
+    flow(bus, [2, 3, 5])
+    for name in ("1a", "4a"):
+        bus.go_on(name)
+    settle(bus)
+
+
 def test_what_others_have_acknowledged_is_kept() -> None:
     """A ring forms before 2 has sent its acknowledgement, but after it has read those of the others."""
     bus = group_with_an_entry()

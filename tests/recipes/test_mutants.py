@@ -71,8 +71,8 @@ MUTANTS = {
     "in_advance_binds_not": mutant(
         "an acknowledgement in advance does not bind: what was sent and not read is dropped",
         "agreement",
-        "        self.holding.keep_in_advance()\n",
-        "",
+        "        self.holding.keep_in_advance()\n        self.state = State.AWAY\n",
+        "        self.state = State.AWAY\n",
         "test_an_entry_that_its_sender_has_not_read_may_be_committed",
     ),
     "in_advance_binds_always": mutant(
@@ -85,16 +85,30 @@ MUTANTS = {
     "all_in_advance": mutant(
         "members acknowledge in advance although the last entry is not theirs",
         "agreement",
-        "                may = holding.ends_with(self.incarnation, self._sent)\n",
-        "                may = True\n",
+        "may = holding.ends_with(self.incarnation, self._sent) and",
+        "may =",
         "test_only_the_sender_of_the_last_entry_acknowledges_in_advance",
     ),
-    "alone_and_never_sure": mutant(
-        "a member that is the majority relies on the acknowledgements of others",
+    "in_advance_alone": mutant(
+        "a member that is the majority acknowledges in advance",
         "agreement",
-        "if incarnation == self.incarnation and not holding.decides_alone(incarnation):",
-        "if incarnation == self.incarnation:",
+        "ends_with(self.incarnation, self._sent) and self._others_decide()",
+        "ends_with(self.incarnation, self._sent)",
         "test_a_member_alone_in_the_electorate_commits",
+    ),
+    "in_advance_while_a_seat_is_away": mutant(
+        "members acknowledge in advance although a seat is away that may have the entry",
+        "agreement",
+        "{self.who.get(address) for address in self.members} - {self.incarnation}",
+        "{seat for it in self.holding.configs for seat in it.seats.values()} - {self.incarnation}",
+        "test_nothing_is_acknowledged_in_advance_while_a_seat_is_away",
+    ),
+    "in_advance_binds_only_those_that_follow": mutant(
+        "an acknowledgement in advance does not bind if another ballot comes that not all members follow",
+        "agreement",
+        "                    self.holding.keep_in_advance()\n                self._begin(ballot)\n",
+        "                    pass\n                self._begin(ballot)\n",
+        "test_a_ballot_that_not_all_follow_may_end_before_an_entry",
     ),
     "committed_by_others": mutant(
         "what others have acknowledged, and not we, is dropped",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, suppress
+from functools import partial
+from itertools import count
 
 import pytest
 import trio
@@ -152,6 +154,59 @@ async def test_a_node_that_goes_from_ring_to_ring(corosync_cluster: Cluster) -> 
         assert one in (await next_view(first, one, two, three, nodes={1, 2, 3})).together
         met = await next_view(third, one, two, three, nodes={1, 2, 3})
         assert met.together == {three}
+
+
+def ring_of(views: Views) -> bytes:
+    """The ring of a member, as the beginning of a message."""
+    assert views.view is not None
+    return b"%d %d " % (views.view.ring_id.seq, views.view.ring_id.nodeid)
+
+
+def all_receive_in(
+    sides: tuple[set[int], ...], all_views: Sequence[Views], received: Mapping[Address, set[Message]]
+) -> bool:
+    """Whether each member is in a ring of one of these sides, and has got a message in it."""
+    return all(
+        views.view is not None
+        and views.view.nodes in sides
+        and any(event.payload.startswith(ring_of(views)) for event in received.get(views.address, ()))
+        for views in all_views
+    )
+
+
+async def test_what_comes_in_the_ring_in_which_it_was_sent_has_come_back_in_it(corosync_cluster: Cluster) -> None:
+    """Recipes rely on it: a member that has not read its message when a ring begins knows that no member has."""
+    received: dict[Address, set[Message]] = {}  # what each member got in the ring in which it was sent
+
+    numbers = count()
+
+    async def send(views: Views) -> None:
+        while True:
+            await views.send_and_wait(b"%s%d" % (ring_of(views), next(numbers)))
+
+    async def receive(views: Views) -> None:
+        its = received[views.address] = set()
+        async for event in views:
+            if isinstance(event, Message) and event.payload.startswith(ring_of(views)):
+                its.add(event)
+
+    async with AsyncExitStack() as stack:
+        nodes = [corosync_cluster[nodeid] for nodeid in (1, 2, 3)]
+        all_views = [await stack.enter_async_context(triocoro.open_views("g", endpoint=node)) for node in nodes]
+        for views in all_views:
+            await next_view(views, *(it.address for it in all_views))
+        async with trio.open_nursery() as nursery:
+            for views in all_views:
+                nursery.start_soon(receive, views)
+                for _ in range(5):
+                    nursery.start_soon(send, views)
+            for sides in ({1, 2, 3},), ({1}, {2, 3}), ({1, 2}, {3}), ({1, 2, 3},):
+                await corosync_cluster.partition(*sides)
+                await poll(partial(all_receive_in, sides, all_views, received))
+            nursery.cancel_scope.cancel()
+        last = ring_of(all_views[0])
+    for its in received.values():
+        assert all(event in received[event.sender] for event in its if not event.payload.startswith(last))
 
 
 async def test_a_thawed_node_sees_that_the_others_were_away(corosync_cluster: Cluster) -> None:

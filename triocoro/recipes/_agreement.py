@@ -321,6 +321,9 @@ class Agreement:
             self._founders[ballot.founder] = operator
         if ballot.founder in self._founders:
             if ballot > self.ballot:
+                if not founding:
+                    # Members that have joined since the founding do not follow, and may read what we have sent.
+                    self.holding.keep_in_advance()
                 self._begin(ballot)
             elif founding:
                 reached("two ballots are founded at once")
@@ -448,8 +451,8 @@ class Agreement:
             self._obstacle_known = False
         if acknowledged:
             self.acks[incarnation] = holding.length
-            if incarnation == self.incarnation and not holding.decides_alone(incarnation):
-                return  # those who must have it, too, say so
+            if incarnation == self.incarnation:
+                return
         self._acknowledge()
 
     def _entry(self, incarnation: int, frame: Data) -> Entry:
@@ -507,12 +510,16 @@ class Agreement:
         holding = self.holding
         for it in self.pending:
             if it.number > self._sent:
-                # Only the sender of the last entry may: so of two members none has one that the other lacks.
-                may = holding.ends_with(self.incarnation, self._sent)
+                may = holding.ends_with(self.incarnation, self._sent) and self._others_decide()
                 after = holding.digest(holding.length) if may else NO_DIGEST
                 self._send(Data(self.ballot, self._sent, it.number, it.kind, after, it.payload))
                 self._sent = it.number
                 self._sent_ever = max(self._sent_ever, it.number)
+
+    def _others_decide(self) -> bool:
+        """Whether seats that are here know of all that may be committed without us."""
+        here = {self.who.get(address) for address in self.members} - {self.incarnation}
+        return all(not config.majority(lambda it: it not in here) for config in self.holding.configs)
 
     def _drop_pending(self) -> None:
         done = self.holding.committed_numbers.get(self.incarnation, 0)

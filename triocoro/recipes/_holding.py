@@ -191,10 +191,6 @@ class Holding:
         """An acknowledgement of our log was delivered: what its sender had read before is what all have."""
         self._sure = max(self._sure or 0, length)
 
-    def decides_alone(self, incarnation: int) -> bool:
-        """Whether a majority needs no other member than this one."""
-        return any(config.majority(incarnation.__eq__) for config in self.configs)
-
     # -- what is committed ---------------------------------------------------------------------------------------------
 
     def commit(self, acks: Mapping[int, int]) -> list[Entry]:
