@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from functools import partial
 from itertools import count
@@ -162,6 +162,12 @@ def ring_of(views: Views) -> bytes:
     return b"%d %d " % (views.view.ring_id.seq, views.view.ring_id.nodeid)
 
 
+async def keep_sending(views: Views, numbers: Iterator[int]) -> None:
+    """Send messages that say in which ring that is."""
+    while True:
+        await views.send_and_wait(b"%s%d" % (ring_of(views), next(numbers)))
+
+
 def all_receive_in(
     sides: tuple[set[int], ...], all_views: Sequence[Views], received: Mapping[Address, set[Message]]
 ) -> bool:
@@ -176,13 +182,8 @@ def all_receive_in(
 
 async def test_what_comes_in_the_ring_in_which_it_was_sent_has_come_back_in_it(corosync_cluster: Cluster) -> None:
     """Recipes rely on it: a member that has not read its message when a ring begins knows that no member has."""
-    received: dict[Address, set[Message]] = {}  # what each member got in the ring in which it was sent
-
     numbers = count()
-
-    async def send(views: Views) -> None:
-        while True:
-            await views.send_and_wait(b"%s%d" % (ring_of(views), next(numbers)))
+    received: dict[Address, set[Message]] = {}  # what each member got in the ring in which it was sent
 
     async def receive(views: Views) -> None:
         its = received[views.address] = set()
@@ -199,7 +200,7 @@ async def test_what_comes_in_the_ring_in_which_it_was_sent_has_come_back_in_it(c
             for views in all_views:
                 nursery.start_soon(receive, views)
                 for _ in range(5):
-                    nursery.start_soon(send, views)
+                    nursery.start_soon(keep_sending, views, numbers)
             for sides in ({1, 2, 3},), ({1}, {2, 3}), ({1, 2}, {3}), ({1, 2, 3},):
                 await corosync_cluster.partition(*sides)
                 await poll(partial(all_receive_in, sides, all_views, received))
