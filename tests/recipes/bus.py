@@ -229,7 +229,6 @@ class Bus:
         self.ballots: set[Any] = set()
         self._make = make
         self._first_ballot: Any = None
-        self._died: dict[int, int] = {}  # how much was applied when an incarnation has died
         self._launched = dict.fromkeys(self.names, 0)
         self._last_address: dict[str, Address] = {}
 
@@ -283,7 +282,6 @@ class Bus:
         if process is None or self._forgets(int(name[0]), process):
             return
         self._disconnect(process, drop)
-        self._died[process.agreement.incarnation] = len(self.history.applied)
         self.processes[name] = None
 
     def stop(self, name: str) -> None:
@@ -439,12 +437,12 @@ class Bus:
         return self._seated([it for it in self.processes.values() if it is not None])
 
     def _undecided(self) -> bool:
-        """Whether two seats have unsure and different ends of one log, and another seat has just died."""
+        """Whether two seats have unsure and different ends of one log, and another seat is dead."""
         alive = {it.agreement.incarnation: it.agreement for it in self.processes.values() if it is not None}
         seats = {seat for it in alive.values() for config in it.holding.configs for seat in config.seats.values()}
         offers = [offer for seat in seats & alive.keys() if (offer := alive[seat].offers.get(seat)) is not None]
         claims = [offer.claim for offer in offers if offer.claim is not None]
-        return any(self._died[seat] == len(self.history.applied) for seat in seats - alive.keys()) and any(
+        return not seats <= alive.keys() and any(
             one.ballot == other.ballot and not one.includes(other) and not other.includes(one)
             for one, other in combinations(claims, 2)
         )

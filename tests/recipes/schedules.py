@@ -141,6 +141,7 @@ FAULTS = (
     "kill",
     "disconnect",
     "tail",
+    "rejoin",
     "crash",
     "stop",
     "lose",
@@ -293,6 +294,32 @@ class _Generator:
         self._pause()
         if self.choices.random() < 0.7:
             self._same()
+
+    def _rejoin(self, name: str, slow: int) -> None:
+        """Processes connect again, and found ballots; one sends on and on; one node is slow to send."""
+        nodeid = int(name[0])
+        fast = [it for it in self.everyone if it != slow]
+        self._proposals([name])
+        self._rounds(fast, 3)
+        for _ in range(self.choices.randint(2, 6)):
+            other = self.choices.choice(self.names)
+            if other != name:
+                its = int(other[0])
+                self.steps += [("disconnect", other), ("read", other, 99), ("connect", other)]
+                self.steps += [("place", its, 9), ("deliver", its, 99)]
+                self.steps += [("read", other, 99)] * self.choices.randrange(2)
+            self._rounds(fast, self.choices.choice((0, 1, 4)))
+            self.steps += [("deliver", slow, 99), ("read", f"{slow}a", 99)] * self.choices.randrange(2)
+        self.steps += [("propose", name), ("place", slow, self.choices.randint(0, 2)), ("place", nodeid, 1)]
+        self._rounds([self.choices.choice(fast)], 2)
+
+    def _rounds(self, nodeids: Sequence[int], count: int) -> None:
+        """Some nodes send and deliver all, and their processes read all."""
+        here = [name for name in self.names if int(name[0]) in nodeids]
+        for _ in range(count):
+            self.steps += [("place", it, 9) for it in nodeids]
+            self.steps += [("deliver", it, 99) for it in nodeids]
+            self.steps += [("read", it, 99) for it in here]
 
     def _second(self, name: str, _nodeid: int = 0) -> None:
         self.steps.append(("launch", name, self.choices.randrange(2)))

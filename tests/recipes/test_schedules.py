@@ -235,7 +235,7 @@ def test_the_command_counts_and_writes_a_line_of_the_ledger(
     assert schedules.main(["--seeds=0:20", "--workers=0", "--ledger"]) == 0
     assert "20 schedules" in capsys.readouterr().out
     header, line = (tmp_path / "ledger.csv").read_text(encoding="ascii").splitlines()
-    assert header == "day,commit,seeds,schedules,commits,ballots,violations"
+    assert header == "day,commit,seeds,schedules,commits,ballots,violations,undecided"
     assert line.split(",")[1:4] == ["abc", "0:20", "20"]
     assert line.endswith(",0")
 

@@ -510,16 +510,17 @@ class Agreement:
         holding = self.holding
         for it in self.pending:
             if it.number > self._sent:
-                may = holding.ends_with(self.incarnation, self._sent) and self._others_decide()
-                after = holding.digest(holding.length) if may else NO_DIGEST
+                after = holding.digest(holding.length) if self._may_acknowledge_in_advance(it) else NO_DIGEST
                 self._send(Data(self.ballot, self._sent, it.number, it.kind, after, it.payload))
                 self._sent = it.number
                 self._sent_ever = max(self._sent_ever, it.number)
 
-    def _others_decide(self) -> bool:
-        """Whether seats that are here know of all that may be committed without us."""
-        here = {self.who.get(address) for address in self.members} - {self.incarnation}
-        return all(not config.majority(lambda it: it not in here) for config in self.holding.configs)
+    def _may_acknowledge_in_advance(self, proposal: Proposal) -> bool:
+        """Whether we have sent the last entry, and the seats that are here can rule out that this one is committed."""
+        if proposal.kind is Kind.CONFIG or not self.holding.ends_with(self.incarnation, self._sent):
+            return False
+        others = {self.who.get(address) for address in self.members} - {self.incarnation}
+        return all(not config.majority(lambda it: it not in others) for config in self.holding.configs)
 
     def _drop_pending(self) -> None:
         done = self.holding.committed_numbers.get(self.incarnation, 0)

@@ -134,8 +134,7 @@ class Holding:
             reached("entries are dropped that were not acknowledged")
         if self._sure is None or self._sure < self._acked:
             reached("a claim has a tail that its member is not sure of")
-        # What comes in this ballot is counted no more.
-        self._in_advance = None
+        self._in_advance = None  # what we have sent and not read is nowhere, or would have been kept
         self._truncate(self._acked)
         first = self._start if self._sure is None else self._sure
         return Claim(self._adopted, self._sure is not None, first, self._log.digests(first), tuple(self.configs))
@@ -149,7 +148,7 @@ class Holding:
             self._log.append(choice.entry)
         self._adopted = ballot
         self._start = self._acked = choice.length
-        self._sure = self._in_advance = None
+        self._sure = None
         self._foreign = False
         self.staged = None
         self.configs = [*choice.configs]
