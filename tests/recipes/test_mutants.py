@@ -93,8 +93,8 @@ MUTANTS = {
     "in_advance_alone": mutant(
         "a member that is the majority acknowledges in advance",
         "agreement",
-        "all(not config.majority(lambda it: it not in others) for config in self.holding.configs)",
-        "True",
+        "self._known = self._find_obstacle(), not alone\n",
+        "self._known = self._find_obstacle(), True\n",
         "test_a_member_alone_in_the_electorate_commits",
     ),
     "in_advance_while_a_seat_is_away": mutant(

@@ -108,8 +108,7 @@ class Agreement:
         self._number = 0
         self._chunk = chunk
         self._uniques = 0
-        self._obstacle: str | None = None
-        self._obstacle_known = False  # what most frames tell changes nothing about it
+        self._known: tuple[str | None, bool] | None = None  # what most frames do not change: see `_find_known`
 
         # This connection, and its ring
         self.address: Address | None = None
@@ -155,7 +154,7 @@ class Agreement:
 
     def view(self, ring_id: RingId, members: Sequence[Address]) -> None:
         """There is a view."""
-        self._obstacle_known = False
+        self._known = None
         self.members = members
         self._serving.keep(members)
         ring = (ring_id.seq, ring_id.nodeid)
@@ -242,7 +241,7 @@ class Agreement:
 
     def tick(self) -> None:
         """Time has passed. A member that was asked for something, and has sent nothing since, is not waited for."""
-        self._obstacle_known = False
+        self._known = None
         if self.state is State.FETCHING:
             self._ask_entries()
         elif self.state is State.RESTORING:
@@ -254,7 +253,7 @@ class Agreement:
     # -- ballots -------------------------------------------------------------------------------------------------------
 
     def _leave(self) -> None:
-        self._obstacle_known = False
+        self._known = None
         self.holding.keep_in_advance()
         self.state = State.AWAY
         self.address = self.ballot = self._ring = self._incoming = None
@@ -383,7 +382,7 @@ class Agreement:
             if incarnation is not None:
                 self._on_log_frame(incarnation, frame)
             return
-        self._obstacle_known = False
+        self._known = None
         if isinstance(frame, Part):
             self._on_part(frame)
         elif isinstance(frame, AskSnapshot):
@@ -448,7 +447,7 @@ class Agreement:
         acknowledged = frame.after == holding.digest(holding.length)
         holding.append(self._entry(incarnation, frame))
         if frame.kind is Kind.CONFIG:
-            self._obstacle_known = False
+            self._known = None
         if acknowledged:
             self.acks[incarnation] = holding.length
             if incarnation == self.incarnation:
@@ -478,7 +477,7 @@ class Agreement:
                 self._drop_pending()
                 holding.cut(self._serving.needed())
                 if any(entry.kind is Kind.CONFIG for entry in committed):
-                    self._obstacle_known = False
+                    self._known = None
                     self._take_seat()
 
     # -- sending -------------------------------------------------------------------------------------------------------
@@ -516,11 +515,9 @@ class Agreement:
                 self._sent_ever = max(self._sent_ever, it.number)
 
     def _may_acknowledge_in_advance(self, proposal: Proposal) -> bool:
-        """Whether we have sent the last entry, and the seats that are here can rule out that this one is committed."""
         if proposal.kind is Kind.CONFIG or not self.holding.ends_with(self.incarnation, self._sent):
             return False
-        others = {self.who.get(address) for address in self.members} - {self.incarnation}
-        return all(not config.majority(lambda it: it not in others) for config in self.holding.configs)
+        return self._find_known()[1]
 
     def _drop_pending(self) -> None:
         done = self.holding.committed_numbers.get(self.incarnation, 0)
@@ -709,10 +706,15 @@ class Agreement:
 
     def obstacle(self) -> str | None:
         """Why nothing can be committed, in words; `None` if we are primary, or may be so soon."""
-        if not self._obstacle_known:
-            self._obstacle = self._find_obstacle()
-            self._obstacle_known = True
-        return self._obstacle
+        return self._find_known()[0]
+
+    def _find_known(self) -> tuple[str | None, bool]:
+        """The obstacle, and whether the others that are here can rule out that what we alone know is committed."""
+        if self._known is None:
+            here = {self.who.get(address) for address in self.members} - {self.incarnation}
+            alone = any(config.majority(lambda it: it not in here) for config in self.holding.configs)
+            self._known = self._find_obstacle(), not alone
+        return self._known
 
     def _find_obstacle(self) -> str | None:
         if self.address is None or self._ring is None:
