@@ -60,9 +60,9 @@ class Claim:
     """What a member says of its log.
 
     Totem skips gaps when a ring ends, so the end of a log may be wrong: entries that no other member has in these
-    places. A member is sure of what it had read before it sent something that came back in the same ballot. Beyond
-    that it tells the digest of each place up to the last one that it has acknowledged. Acknowledgements of these may
-    have been counted.
+    places. A member is sure of what an acknowledgement says that was delivered in the same ballot, as its sender had
+    read that before. Beyond that it tells the digest of each place up to the last one that it has acknowledged itself.
+    Acknowledgements of these may have been counted.
     """
 
     ballot: Ballot
