@@ -31,6 +31,7 @@ from triocoro.recipes._frames import decode
 
 RETAIN = 3
 PRIMARY = _agreement.State.PRIMARY
+IN_A_ROW = 1  # so that members acknowledge in advance as often as may be
 CHUNK = 40  # so that few entries already take several messages
 
 MESSAGE, VIEW, CONNECTED, DISCONNECTED, LOST = range(5)  # what is in a process's inbox
@@ -247,7 +248,7 @@ class Bus:
             )
         incarnation = nodeid * 10_000 + slot * 1000 + generation
         machine = Machine(f"{name}#{generation}", self.history)
-        agreement = self._make(incarnation, self.votes, machine, retain=RETAIN, chunk=CHUNK)
+        agreement = self._make(incarnation, self.votes, machine, retain=RETAIN, chunk=CHUNK, in_a_row=IN_A_ROW)
         self.processes[name] = process = Process(machine.name, agreement, machine, self._last_address[name])
         self._watch(process)
         self.history.proposed[incarnation] = deque()

@@ -86,8 +86,8 @@ MUTANTS = {
     "all_in_advance": mutant(
         "members acknowledge in advance although the last entry is not theirs",
         "agreement",
-        "if proposal.kind is Kind.CONFIG or not self.holding.ends_with(self.incarnation, self._sent):",
-        "if proposal.kind is Kind.CONFIG:",
+        "or self.holding.in_a_row(self.incarnation) < self._in_a_row:",
+        "or False:",
         "test_only_the_sender_of_the_last_entry_acknowledges_in_advance",
     ),
     "in_advance_alone": mutant(

@@ -40,7 +40,7 @@ from triocoro.recipes import (
     open_replica,
     open_safe_group,
 )
-from triocoro.recipes._agreement import CHUNK, RETAIN, Agreement
+from triocoro.recipes._agreement import CHUNK, IN_A_ROW, RETAIN, Agreement
 from triocoro.testing import (
     Cluster,
     FakeCluster,
@@ -96,6 +96,8 @@ class Extent:
     """How many committed entries members keep for those that come back; with few, these need snapshots."""
     chunk: int = CHUNK
     """The bytes of a part of a snapshot."""
+    in_a_row: int = IN_A_ROW
+    """How many entries a member must have sent in a row to acknowledge its next one in advance."""
 
     @classmethod
     def short(cls, chance: random.Random, *, least: float = 0.0) -> Extent:
@@ -116,6 +118,7 @@ class Extent:
             seconds_on_nodes=chance.choice([often, seldom]),
             retain=chance.choice([RETAIN, 2]),
             chunk=chance.choice([CHUNK, CHUNK, 40]),
+            in_a_row=chance.choice([IN_A_ROW, 1]),
         )
 
 
@@ -289,6 +292,7 @@ class World(Generic[RecipeT]):
         async with self.opener(endpoint) as recipe, trio.open_nursery() as nursery:
             agreement = agreement_of(recipe)
             agreement.holding._retain, agreement._chunk = self.extent.retain, self.extent.chunk
+            agreement._in_a_row = self.extent.in_a_row
             if nodeid is not None:
                 self.present[nodeid] = recipe
             for number in range(self.clients):

@@ -53,6 +53,8 @@ from ._streams import Incoming, Outgoing, Serving
 
 CHUNK: Final = 64 * 1024
 """The bytes of entries, or of a snapshot, that are sent at once."""
+IN_A_ROW: Final = 8
+"""How many entries a member must have sent, and no other one between them, to acknowledge its next one in advance."""
 RETAIN: Final = 1000
 """How many committed entries are kept, at least, for members that come back."""
 
@@ -92,10 +94,18 @@ class Agreement:
         machine: takes what is committed.
         retain: how many committed entries to keep for members that come back.
         chunk: the bytes of entries, or of a snapshot, that are sent at once.
+        in_a_row: how many entries a member must have sent in a row to acknowledge its next one in advance.
     """
 
     def __init__(
-        self, incarnation: int, votes: Mapping[int, int], machine: Machine, *, retain: int = RETAIN, chunk: int = CHUNK
+        self,
+        incarnation: int,
+        votes: Mapping[int, int],
+        machine: Machine,
+        *,
+        retain: int = RETAIN,
+        chunk: int = CHUNK,
+        in_a_row: int = IN_A_ROW,
     ) -> None:
         self.incarnation = incarnation
         self.votes = votes
@@ -107,6 +117,7 @@ class Agreement:
         """What we have proposed and is not committed, in order."""
         self._number = 0
         self._chunk = chunk
+        self._in_a_row = in_a_row
         self._uniques = 0
         self._known: tuple[str | None, bool] | None = None  # what most frames do not change: see `_find_known`
 
@@ -515,7 +526,8 @@ class Agreement:
                 self._sent_ever = max(self._sent_ever, it.number)
 
     def _may_acknowledge_in_advance(self, proposal: Proposal) -> bool:
-        if proposal.kind is Kind.CONFIG or not self.holding.ends_with(self.incarnation, self._sent):
+        under_way = self._sent != self._last_number()
+        if under_way or proposal.kind is Kind.CONFIG or self.holding.in_a_row(self.incarnation) < self._in_a_row:
             return False
         return self._find_known()[1]
 

@@ -56,6 +56,7 @@ class Holding:
         self._adopted: Ballot | None = None
         self._start = 0  # the length of the log when it was adopted
         self._acked = 0  # up to where we have acknowledged it
+        self._last: tuple[int, int] = 0, 0  # who has sent the last entries of the log, as read, and how many
         self._in_advance: Entry | None = None  # the next entry, which we have sent, acknowledged and not read
         self._sure: int | None = None  # up to where acknowledgements have come; none: not even that of adopting it
         self._foreign = False  # whether the committed part is not that of the others: it was begun and given up
@@ -107,6 +108,8 @@ class Holding:
         if entry == self._in_advance:
             self._acked = entry.index
         self._in_advance = None
+        last, count = self._last
+        self._last = entry.incarnation, count + 1 if entry.incarnation == last else 1
         self.numbers[entry.incarnation] = entry.number
         if entry.kind is Kind.CONFIG:
             config, _ = Config.decode(entry.payload)
@@ -118,6 +121,7 @@ class Holding:
         if self._log is None:
             return
         self._log.truncate(length)
+        self._last = 0, 0
         self.configs = [config for config in self.configs if config.index <= length]
         self.numbers = dict(self.committed_numbers)
         for entry in self._log.after(self.committed):
@@ -171,10 +175,10 @@ class Holding:
         """We acknowledge the log up to an index."""
         self._acked = max(self._acked, length)
 
-    def ends_with(self, incarnation: int, number: int) -> bool:
-        """Whether the last entry has this id."""
-        last = self.between(self.length - 1, self.length)
-        return bool(last) and (last[0].incarnation, last[0].number) == (incarnation, number)
+    def in_a_row(self, incarnation: int) -> int:
+        """How many of the last entries of this ballot are from a member."""
+        last, count = self._last
+        return count if incarnation == last else 0
 
     def acknowledge_in_advance(self, entry: Entry) -> None:
         """We acknowledge the next entry, which we send, and so all before it."""
