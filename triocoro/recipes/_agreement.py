@@ -389,9 +389,7 @@ class Agreement:
 
     def _take(self, sender: Address, frame: Frame) -> None:
         if self.state is State.PRIMARY and isinstance(frame, (Ack, Data)) and frame.ballot == self.ballot:
-            incarnation = self.who.get(sender)
-            if incarnation is not None:
-                self._on_log_frame(incarnation, frame)
+            self._on_frame(sender, frame)
             return
         self._known = None
         if isinstance(frame, Part):
@@ -423,13 +421,9 @@ class Agreement:
             self._on_ask_entries(incarnation, frame)
         elif self.state in _LACKS_LOG:
             self._hold(sender, incarnation, frame)
-        elif isinstance(frame, (Ack, Data)) and self.state in _HAS_LOG:
-            self._on_log_frame(incarnation, frame)
-
-    def _on_log_frame(self, incarnation: int, frame: Ack | Data) -> None:
-        if isinstance(frame, Ack):
+        elif isinstance(frame, Ack) and self.state in _HAS_LOG:
             self._on_ack(incarnation, frame)
-        elif self.state is State.PRIMARY:
+        elif isinstance(frame, Data) and self.state is State.PRIMARY:
             self._on_data(incarnation, frame)
 
     def _hold(self, sender: Address, incarnation: int, frame: Frame) -> None:
@@ -529,7 +523,8 @@ class Agreement:
         under_way = self._sent != self._last_number()
         if under_way or proposal.kind is Kind.CONFIG or self.holding.in_a_row(self.incarnation) < self._in_a_row:
             return False
-        return self._find_known()[1]
+        _, others_decide = self._find_known()
+        return others_decide
 
     def _drop_pending(self) -> None:
         done = self.holding.committed_numbers.get(self.incarnation, 0)

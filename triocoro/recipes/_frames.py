@@ -119,6 +119,11 @@ class Ack:
         """The frame without its header."""
         return _ACK.pack(self.length, self.digest)
 
+    @classmethod
+    def of(cls, ballot: Ballot, reader: _Reader) -> Ack:
+        """From the body."""
+        return cls(ballot, *reader.read(_ACK))
+
 
 @final
 @attrs.frozen
@@ -262,7 +267,7 @@ class Found:
 
 
 Frame: TypeAlias = "Offer | Ack | Data | AskEntries | Entries | AskSnapshot | Part | Found"
-_KINDS: Final = {it.KIND: it for it in (Offer, Data, AskEntries, Entries, AskSnapshot, Part, Found)}
+_KINDS: Final = {it.KIND: it for it in (Offer, Ack, Data, AskEntries, Entries, AskSnapshot, Part, Found)}
 
 
 def encode(frame: Frame) -> bytes:
@@ -284,8 +289,6 @@ def decode(data: bytes) -> Frame:
         raise OtherVersionError(f"it speaks version {version}, and this program {VERSION}")
     ballot = Ballot._make(numbers)
     try:
-        if kind == Ack.KIND:  # which most are
-            return Ack(ballot, *_ACK.unpack_from(data, _HEADER.size))
         return _KINDS[kind].of(ballot, _Reader(data, _HEADER.size))
     except (struct.error, KeyError, ValueError) as error:
         raise FrameError(f"a damaged frame: {error!r}") from error

@@ -56,7 +56,7 @@ class Holding:
         self._adopted: Ballot | None = None
         self._start = 0  # the length of the log when it was adopted
         self._acked = 0  # up to where we have acknowledged it
-        self._last: tuple[int, int] = 0, 0  # who has sent the last entries of the log, as read, and how many
+        self._last: tuple[int, int] = 0, 0  # who has sent the last entries of this ballot, and how many
         self._in_advance: Entry | None = None  # the next entry, which we have sent, acknowledged and not read
         self._sure: int | None = None  # up to where acknowledgements have come; none: not even that of adopting it
         self._foreign = False  # whether the committed part is not that of the others: it was begun and given up
@@ -176,7 +176,7 @@ class Holding:
         self._acked = max(self._acked, length)
 
     def in_a_row(self, incarnation: int) -> int:
-        """How many of the last entries of this ballot are from a member."""
+        """How many entries of this ballot a member has sent since any other one has."""
         last, count = self._last
         return count if incarnation == last else 0
 
