@@ -209,6 +209,7 @@ class Bus:
         make: makes an agreement from incarnation, votes and machine.
         trace: called with a line for each thing that happens; `None` is faster.
         protect: refuse steps that lose the memory of a majority of the seats.
+        in_a_row: how many entries a member must have sent in a row to acknowledge its next one in advance.
     """
 
     def __init__(
@@ -219,6 +220,7 @@ class Bus:
         make: Callable[..., Agreement] = Agreement,
         trace: Callable[[str], None] | None = None,
         protect: bool = True,
+        in_a_row: int = IN_A_ROW,
     ) -> None:
         self.history = History()
         self.nodes = {nodeid: Node(nodeid) for nodeid in range(1, nodes + 1)}
@@ -229,6 +231,7 @@ class Bus:
         self.protect = protect
         self.ballots: set[Any] = set()
         self._make = make
+        self._in_a_row = in_a_row
         self._first_ballot: Any = None
         self._launched = dict.fromkeys(self.names, 0)
         self._last_address: dict[str, Address] = {}
@@ -248,7 +251,7 @@ class Bus:
             )
         incarnation = nodeid * 10_000 + slot * 1000 + generation
         machine = Machine(f"{name}#{generation}", self.history)
-        agreement = self._make(incarnation, self.votes, machine, retain=RETAIN, chunk=CHUNK, in_a_row=IN_A_ROW)
+        agreement = self._make(incarnation, self.votes, machine, retain=RETAIN, chunk=CHUNK, in_a_row=self._in_a_row)
         self.processes[name] = process = Process(machine.name, agreement, machine, self._last_address[name])
         self._watch(process)
         self.history.proposed[incarnation] = deque()

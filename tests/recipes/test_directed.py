@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from recipes.bus import FRAME, PRIMARY, RETAIN, Bus, Process, status
+from recipes.bus import FRAME, IN_A_ROW, PRIMARY, RETAIN, Bus, Process, status
 from recipes.schedules import Schedule, run
 from triocoro import Address, RingId
 from triocoro.recipes._agreement import Agreement, State
@@ -16,9 +16,9 @@ from triocoro.recipes._config import Config
 from triocoro.recipes._frames import Ack, Part, decode, encode
 
 
-def group(nodes: int = 3, members: int = 1, votes: Mapping[int, int] | None = None) -> Bus:
+def group(nodes: int = 3, members: int = 1, votes: Mapping[int, int] | None = None, *, in_a_row: int = IN_A_ROW) -> Bus:
     """A bus whose members are primary."""
-    bus = Bus(nodes, members)
+    bus = Bus(nodes, members, in_a_row=in_a_row)
     bus.votes.update(votes or {})
     for nodeid in bus.nodes:
         bus.start(nodeid)
@@ -262,212 +262,6 @@ def test_an_acknowledgement_that_did_not_come_back_may_have_been_counted() -> No
     assert applied(bus, "2a") == applied(bus, "3a") == [b"1a#1:1", b"3a#1:1"]
     bus.move([1, 2, 3])
     settle(bus)
-
-
-# -- acknowledgements in advance ---------------------------------------------------------------------------------------
-
-
-def group_with_an_entry(votes: Mapping[int, int] | None = None) -> Bus:
-    """A group whose last entry is one of 1, which may acknowledge its next one in advance."""
-    bus = group(votes=votes)
-    bus.propose("1a")
-    settle(bus)
-    return bus
-
-
-def test_the_sender_of_the_last_entry_sends_no_acknowledgement_of_its_next_one() -> None:
-    bus = group_with_an_entry()
-    before = process(bus, "1a").sent
-    bus.propose("1a")
-    settle(bus)
-    assert process(bus, "1a").sent == before + 1
-
-
-def test_a_member_alone_in_the_electorate_commits() -> None:
-    bus = group(1)
-    for _ in range(3):
-        bus.propose("1a")
-        settle(bus)
-    assert applied(bus, "1a") == [b"1a#1:1", b"1a#1:2", b"1a#1:3"]
-
-
-def test_an_entry_that_gets_another_place_was_not_acknowledged_in_advance() -> None:
-    """2's entry comes before that of 1, which has not read it. So 3 has only its own acknowledgement of both."""
-    bus = group_with_an_entry()
-    bus.propose("2a")
-    bus.propose("1a")
-    bus.place(2)
-    bus.place(1)
-    flow(bus, [3])
-    assert agreement(bus, "3a").acks[agreement(bus, "3a").incarnation] == agreement(bus, "3a").holding.length == 4
-    assert applied(bus, "3a") == [b"1a#1:1"]
-    settle(bus)
-    assert applied(bus, "3a") == [b"1a#1:1", b"2a#1:1", b"1a#1:2"]
-
-
-@pytest.mark.parametrize("votes", [1, 3])
-def test_an_acknowledgement_in_advance_makes_no_member_sure(votes: int) -> None:
-    """1 and 3 miss 2's entry, so that of 1 gets the place for which it was acknowledged. 2's log has both."""
-    bus = group(votes={1: votes})
-    if votes == 3:
-        # With a majority of its own it would not; it does here, to see what the others make of it.
-        agreement(bus, "1a")._may_acknowledge_in_advance = lambda _: True  # type: ignore[method-assign, assignment]
-    bus.propose("1a")
-    flow(bus, [1, 2])
-    bus.deliver(3, 9)
-    bus.read("3a", 9)
-    bus.propose("2a")
-    bus.propose("1a")
-    for nodeid in (2, 1, 3):
-        bus.place(nodeid)  # 3's acknowledgement of the first entry comes last
-    bus.move([1, 3])
-    for name in ("1a", "3a"):
-        bus.read(name, 2)
-        assert agreement(bus, name).holding.length == 3
-        assert applied(bus, name) == [b"1a#1:1"]
-    flow(bus, [2])
-    bus.move([1, 2, 3])
-    bus.deliver(2)
-    bus.read("2a")
-    bus.place(2)  # its offer comes first
-    settle(bus)
-    assert applied(bus, "1a") == [b"1a#1:1", b"2a#1:1", b"1a#1:2"]
-
-
-def test_an_entry_that_its_sender_has_not_read_may_be_committed() -> None:
-    """1's daemon dies when 2 has committed 1's entry. 1 goes on with 3, which has never heard of it."""
-    bus = group_with_an_entry()
-    bus.propose("1a")
-    bus.place(1)
-    flow(bus, [2])
-    assert applied(bus, "2a") == [b"1a#1:1", b"1a#1:2"]
-    bus.kill(1)
-    bus.move([3])
-    bus.start(1)
-    bus.move([1, 3])
-    bus.read("1a")
-    bus.connect("1a")
-    bus.propose("3a")
-    flow(bus, [1, 3])
-    assert applied(bus, "3a") == [b"1a#1:1", b"1a#1:2", b"3a#1:1"]
-    bus.move([1, 2, 3])
-    settle(bus)
-
-
-def test_an_entry_that_is_not_in_its_ring_was_acknowledged_to_nobody() -> None:
-    """1 moves on before its daemon has sent the entry. 3 has another one in that place, and 2 loses its memory."""
-    bus = group_with_an_entry()
-    bus.propose("1a")
-    bus.propose("3a")
-    bus.place(3)
-    bus.move([1, 2])
-    bus.crash("2a")
-    bus.deliver(3)
-    bus.read("3a")
-    bus.quiet()  # nothing stands against 3's entry
-    assert applied(bus, "2a") == [b"1a#1:1", b"3a#1:1", b"1a#1:2"]
-
-
-def test_only_the_sender_of_the_last_entry_acknowledges_in_advance() -> None:
-    """2 loses its connection, and does not know what became of its entry; 3 sends one; 1 loses its memory."""
-    bus = group_with_an_entry()
-    bus.propose("2a")
-    bus.disconnect("2a", keep=0)
-    bus.propose("3a")
-    bus.place(3)
-    bus.deliver(3)
-    bus.read("3a")
-    bus.crash("1a")
-    bus.quiet()  # nothing stands against 3's entry
-    assert applied(bus, "1a") == [b"1a#1:1", b"3a#1:1", b"2a#1:1"]
-
-
-def test_nothing_is_acknowledged_in_advance_while_a_seat_is_away() -> None:
-    """3 ended long ago. 1 loses its connection, and does not know what became of its entry; 2 sends one."""
-    bus = group_with_an_entry()
-    bus.crash("3a")
-    bus.propose("1a")
-    bus.drain()
-    assert applied(bus, "2a") == [b"1a#1:1", b"1a#1:2"]
-    bus.propose("1a")
-    bus.disconnect("1a", drop=1)
-    bus.read("1a", 9)
-    bus.connect("1a")
-    bus.propose("2a")
-    bus.place(2)
-    bus.place(1, 9)
-    bus.deliver(1, 9)
-    bus.read("1a", 9)
-    bus.place(1)  # its offer
-    bus.deliver(2, 9)
-    bus.read("2a")  # 2's own entry, whose acknowledgement will not come back in this ballot
-    bus.drain()
-    assert applied(bus, "1a")[2:] == applied(bus, "2a")[2:] == [b"2a#1:1", b"1a#1:3"]
-
-
-def joins_again(bus: Bus, name: str, founder: int) -> None:
-    """Let a process connect again; the ballot that it founds when it reads the view gets this number."""
-    bus.disconnect(name)
-    bus.read(name, 99)
-    bus.connect(name)
-    nodeid = int(name[0])
-    bus.place(nodeid, 99)
-    bus.deliver(nodeid, 99)
-    agreement(bus, name).unique = lambda: founder  # type: ignore[method-assign]
-
-
-def test_a_ballot_that_not_all_follow_may_end_before_an_entry() -> None:
-    """3 offers in a ballot that 2 follows. 1 and 4 have joined since its founding, do not, and read 2's entry."""
-    bus = group(5)
-    bus.propose("2a")
-    settle(bus)
-    joins_again(bus, "3a", founder=30)
-    joins_again(bus, "1a", founder=20)
-    bus.read("1a", 99)
-    bus.place(1, 99)
-    bus.deliver(3, 99)
-    bus.read("3a", 99)  # what it founds is overtaken by 1's founding before it is sent
-    others = [1, 2, 4, 5]
-    flow(bus, others)
-    for nodeid in (1, 4):
-        joins_again(bus, f"{nodeid}a", founder=nodeid)
-    bus.read("4a", 99)
-    bus.place(4, 99)
-    bus.deliver(1, 99)
-    bus.read("1a", 99)  # what it founds is overtaken by 4's founding
-    flow(bus, others)
-    assert [agreement(bus, f"{nodeid}a").state for nodeid in others] == [PRIMARY] * 4
-    bus.propose("2a")
-    flow(bus, others)
-    bus.propose("2a")
-    bus.place(3)
-    bus.place(2)
-    flow(bus, [1, 4])
-    assert applied(bus, "1a") == applied(bus, "4a") == [b"2a#1:1", b"2a#1:2", b"2a#1:3"]
-    for name in ("1a", "4a"):
-        bus.stop(name)
-    bus.propose("3a")
-    flow(bus, [2, 3, 5])
-    for name in ("1a", "4a"):
-        bus.go_on(name)
-    settle(bus)
-
-
-def test_what_others_have_acknowledged_is_kept() -> None:
-    """A ring forms before 2 has sent its acknowledgement, but after it has read those of the others."""
-    bus = group_with_an_entry()
-    bus.propose("1a")
-    bus.place(1)
-    flow(bus, [3])
-    bus.deliver(2, 9)
-    bus.read("2a", 9, flush=0)
-    assert applied(bus, "2a") == [b"1a#1:1", b"1a#1:2"]
-    bus.move([2])
-    bus.move([1, 2, 3])
-    settle(bus)
-
-
-# -- restarts ----------------------------------------------------------------------------------------------------------
 
 
 def test_an_end_that_only_one_member_has_is_dropped_and_proposed_again() -> None:
@@ -781,6 +575,226 @@ def test_late_news_of_quorum() -> None:
     assert applied(bus, "2a") == [b"1a#1:1"]
     assert applied(bus, "3a") == []
     bus.settle(3)
+    settle(bus)
+
+
+# -- acknowledgements in advance ---------------------------------------------------------------------------------------
+
+
+def group_with_an_entry(votes: Mapping[int, int] | None = None) -> Bus:
+    """A group whose last entry is one of 1, which may acknowledge its next one in advance."""
+    bus = group(votes=votes)
+    bus.propose("1a")
+    settle(bus)
+    return bus
+
+
+def test_the_sender_of_the_last_entry_sends_no_acknowledgement_of_its_next_one() -> None:
+    bus = group_with_an_entry()
+    before = process(bus, "1a").sent
+    bus.propose("1a")
+    settle(bus)
+    assert process(bus, "1a").sent == before + 1
+
+
+def test_members_acknowledge_in_advance_once_they_have_sent_enough_in_a_row() -> None:
+    bus = group(in_a_row=3)
+
+    def sent(name: str) -> int:
+        """How many frames a process sends for an entry."""
+        before = process(bus, name).sent
+        bus.propose(name)
+        settle(bus)
+        return process(bus, name).sent - before
+
+    # The entry with which 1 has begun the log is the first of its row.
+    assert [sent("1a") for _ in range(4)] == [2, 2, 1, 1]
+    assert [sent("2a") for _ in range(5)] == [2, 2, 2, 1, 1]
+    assert sent("1a") == 2
+
+
+def test_a_member_alone_in_the_electorate_commits() -> None:
+    bus = group(1)
+    for _ in range(3):
+        bus.propose("1a")
+        settle(bus)
+    assert applied(bus, "1a") == [b"1a#1:1", b"1a#1:2", b"1a#1:3"]
+
+
+def test_an_entry_that_gets_another_place_was_not_acknowledged_in_advance() -> None:
+    """2's entry comes before that of 1, which has not read it. So 3 has only its own acknowledgement of both."""
+    bus = group_with_an_entry()
+    bus.propose("2a")
+    bus.propose("1a")
+    bus.place(2)
+    bus.place(1)
+    flow(bus, [3])
+    assert agreement(bus, "3a").acks[agreement(bus, "3a").incarnation] == agreement(bus, "3a").holding.length == 4
+    assert applied(bus, "3a") == [b"1a#1:1"]
+    settle(bus)
+    assert applied(bus, "3a") == [b"1a#1:1", b"2a#1:1", b"1a#1:2"]
+
+
+@pytest.mark.parametrize("votes", [1, 3])
+def test_an_acknowledgement_in_advance_makes_no_member_sure(votes: int) -> None:
+    """1 and 3 miss 2's entry, so that of 1 gets the place for which it was acknowledged. 2's log has both."""
+    bus = group(votes={1: votes})
+    if votes == 3:
+        # With a majority of its own it would not; it does here, to see what the others make of it.
+        agreement(bus, "1a")._may_acknowledge_in_advance = lambda _: True  # type: ignore[method-assign, assignment]
+    bus.propose("1a")
+    flow(bus, [1, 2])
+    bus.deliver(3, 9)
+    bus.read("3a", 9)
+    bus.propose("2a")
+    bus.propose("1a")
+    for nodeid in (2, 1, 3):
+        bus.place(nodeid)  # 3's acknowledgement of the first entry comes last
+    bus.move([1, 3])
+    for name in ("1a", "3a"):
+        bus.read(name, 2)
+        assert agreement(bus, name).holding.length == 3
+        assert applied(bus, name) == [b"1a#1:1"]
+    flow(bus, [2])
+    bus.move([1, 2, 3])
+    bus.deliver(2)
+    bus.read("2a")
+    bus.place(2)  # its offer comes first
+    settle(bus)
+    assert applied(bus, "1a") == [b"1a#1:1", b"2a#1:1", b"1a#1:2"]
+
+
+def test_an_entry_that_its_sender_has_not_read_may_be_committed() -> None:
+    """1's daemon dies when 2 has committed 1's entry. 1 goes on with 3, which has never heard of it."""
+    bus = group_with_an_entry()
+    bus.propose("1a")
+    bus.place(1)
+    flow(bus, [2])
+    assert applied(bus, "2a") == [b"1a#1:1", b"1a#1:2"]
+    bus.kill(1)
+    bus.move([3])
+    bus.start(1)
+    bus.move([1, 3])
+    bus.read("1a")
+    bus.connect("1a")
+    bus.propose("3a")
+    flow(bus, [1, 3])
+    assert applied(bus, "3a") == [b"1a#1:1", b"1a#1:2", b"3a#1:1"]
+    bus.move([1, 2, 3])
+    settle(bus)
+
+
+def test_an_entry_that_is_not_in_its_ring_was_acknowledged_to_nobody() -> None:
+    """1 moves on before its daemon has sent the entry. 3 has another one in that place, and 2 loses its memory."""
+    bus = group_with_an_entry()
+    bus.propose("1a")
+    bus.propose("3a")
+    bus.place(3)
+    bus.move([1, 2])
+    bus.crash("2a")
+    bus.deliver(3)
+    bus.read("3a")
+    bus.quiet()  # nothing stands against 3's entry
+    assert applied(bus, "2a") == [b"1a#1:1", b"3a#1:1", b"1a#1:2"]
+
+
+def test_only_the_sender_of_the_last_entry_acknowledges_in_advance() -> None:
+    """2 loses its connection, and does not know what became of its entry; 3 sends one; 1 loses its memory."""
+    bus = group_with_an_entry()
+    bus.propose("2a")
+    bus.disconnect("2a", keep=0)
+    bus.propose("3a")
+    bus.place(3)
+    bus.deliver(3)
+    bus.read("3a")
+    bus.crash("1a")
+    bus.quiet()  # nothing stands against 3's entry
+    assert applied(bus, "1a") == [b"1a#1:1", b"3a#1:1", b"2a#1:1"]
+
+
+def test_nothing_is_acknowledged_in_advance_while_a_seat_is_away() -> None:
+    """3 ended long ago. 1 loses its connection, and does not know what became of its entry; 2 sends one."""
+    bus = group_with_an_entry()
+    bus.crash("3a")
+    bus.propose("1a")
+    bus.drain()
+    assert applied(bus, "2a") == [b"1a#1:1", b"1a#1:2"]
+    bus.propose("1a")
+    bus.disconnect("1a", drop=1)
+    bus.read("1a", 9)
+    bus.connect("1a")
+    bus.propose("2a")
+    bus.place(2)
+    bus.place(1, 9)
+    bus.deliver(1, 9)
+    bus.read("1a", 9)
+    bus.place(1)  # its offer
+    bus.deliver(2, 9)
+    bus.read("2a")  # 2's own entry, whose acknowledgement will not come back in this ballot
+    bus.drain()
+    assert applied(bus, "1a")[2:] == applied(bus, "2a")[2:] == [b"2a#1:1", b"1a#1:3"]
+
+
+def joins_again(bus: Bus, name: str, founder: int) -> None:
+    """Let a process connect again; the ballot that it founds when it reads the view gets this number."""
+    bus.disconnect(name)
+    bus.read(name, 99)
+    bus.connect(name)
+    nodeid = int(name[0])
+    bus.place(nodeid, 99)
+    bus.deliver(nodeid, 99)
+    # The numbers of those that found them order the ballots.
+    agreement(bus, name).unique = lambda: founder  # type: ignore[method-assign]
+
+
+def test_a_ballot_that_not_all_follow_may_end_before_an_entry() -> None:
+    """3 offers in a ballot that 2 follows. 1 and 4 have joined since its founding, do not, and read 2's entry."""
+    bus = group(5)
+    bus.propose("2a")
+    settle(bus)
+    joins_again(bus, "3a", founder=30)
+    joins_again(bus, "1a", founder=20)
+    bus.read("1a", 99)
+    bus.place(1, 99)
+    bus.deliver(3, 99)
+    bus.read("3a", 99)  # what it founds is overtaken by 1's founding before it is sent
+    others = [1, 2, 4, 5]
+    flow(bus, others)
+    for nodeid in (1, 4):
+        joins_again(bus, f"{nodeid}a", founder=nodeid)
+    bus.read("4a", 99)
+    bus.place(4, 99)
+    bus.deliver(1, 99)
+    bus.read("1a", 99)  # what it founds is overtaken by 4's founding
+    flow(bus, others)
+    assert [agreement(bus, f"{nodeid}a").state for nodeid in others] == [PRIMARY] * 4
+    bus.propose("2a")
+    flow(bus, others)
+    bus.propose("2a")
+    bus.place(3)
+    bus.place(2)
+    flow(bus, [1, 4])
+    assert applied(bus, "1a") == applied(bus, "4a") == [b"2a#1:1", b"2a#1:2", b"2a#1:3"]
+    for name in ("1a", "4a"):
+        bus.stop(name)
+    bus.propose("3a")
+    flow(bus, [2, 3, 5])
+    for name in ("1a", "4a"):
+        bus.go_on(name)
+    settle(bus)
+
+
+def test_what_others_have_acknowledged_is_kept() -> None:
+    """A ring forms before 2 has sent its acknowledgement, but after it has read those of the others."""
+    bus = group_with_an_entry()
+    bus.propose("1a")
+    bus.place(1)
+    flow(bus, [3])
+    bus.deliver(2, 9)
+    bus.read("2a", 9, flush=0)
+    assert applied(bus, "2a") == [b"1a#1:1", b"1a#1:2"]
+    bus.move([2])
+    bus.move([1, 2, 3])
     settle(bus)
 
 
