@@ -19,7 +19,7 @@ from support.fixtures.long import long
 from support.recipe_application import Journal, told
 
 import triocoro
-from triocoro import Address
+from triocoro import Address, open_cfg
 from triocoro.recipes import Held, Replica, Token, open_leadership, open_lock, open_replica, open_safe_group
 from triocoro.testing import Cluster, Node
 
@@ -264,6 +264,27 @@ async def test_a_member_stands_still_while_rings_form(corosync_cluster: Cluster,
                 await group.members[0].wait(lambda _: seated(group.members[0], successor.address))
                 await group.execute(2)
                 await successor.ask("reach 16")
+
+
+async def test_an_operator_evicts_a_member_that_stands_still(corosync_cluster: Cluster) -> None:
+    """From another node: the daemon that buffers for it is ended. The program keeps its state, and comes back."""
+    async with a_group(corosync_cluster) as group, open_cfg(endpoint=corosync_cluster[1]) as cfg:
+        observer = group.members[0]
+        await group.stopping.stop()
+        await group.execute(8)
+        assert group.behind() == 8
+        await cfg.kill_node(3, "its member of the group store stands still")
+        await poll(lambda: all(member.address.nodeid != 3 for member in observer.status().members))
+        await group.members[1].ensure(LARGE)
+        await group.execute(4)
+        await group.agree(14)
+        assert (observer.status().primary, observer.status().vacant) == (True, (3,))
+
+        await corosync_cluster[3].restart()
+        group.stopping.go_on()
+        assert await group.stopping.ask("reach 14") == f"{group.journal()} 0"
+        await poll(lambda: group.behind() == 0)
+        assert seated(observer, group.stopping.address)
 
 
 def seated(member: Replica[Journal], address: Address) -> bool:
