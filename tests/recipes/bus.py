@@ -25,12 +25,13 @@ from itertools import combinations
 from typing import Any
 
 from triocoro import Address, RingId
-from triocoro.recipes import _agreement
 from triocoro.recipes._agreement import Agreement
-from triocoro.recipes._frames import decode
+from triocoro.recipes._ballots import Ballot
+from triocoro.recipes._frames import OPERATOR, Found, decode, encode
+from triocoro.recipes._states import State
 
 RETAIN = 3
-PRIMARY = _agreement.State.PRIMARY
+PRIMARY = State.PRIMARY
 IN_A_ROW = 1  # so that members acknowledge in advance as often as may be
 CHUNK = 40  # so that few entries already take several messages
 
@@ -95,6 +96,12 @@ class History:
         proposed = self.proposed[incarnation]
         return bool(proposed) and proposed[-1][0] > self.withdrawn.get(incarnation, 0)
 
+    def forget(self, count: int) -> None:
+        """All that have applied more than this many are dead: what they alone knew counts as proposed again."""
+        while len(self.applied) > count:
+            _, _, incarnation, number, payload = self.applied.pop()
+            self.proposed[incarnation].appendleft((number, payload))
+
     def encoded(self, count: int) -> bytes:
         """A snapshot after this many."""
         return repr((count, [(index, *its) for index, _, *its in self.applied[:count]])).encode()
@@ -126,8 +133,11 @@ class Machine:
         data = self._history.encoded(self.count)
         return [data[at : at + 48] for at in range(0, len(data), 48)]
 
-    def restore(self, chunks: Sequence[bytes]) -> None:
+    def restore(self, chunks: Sequence[bytes], *, discards: bool) -> None:
+        before = self.count
         self._history.restore(self, b"".join(chunks))
+        if discards and before:
+            raise Violation(f"{self.name} discards what it has applied")
         self.restored += 1
 
 
@@ -171,6 +181,31 @@ class Process:
         self.stopped = False
         self.sent = 0
         self.proposed = 0
+
+
+class Operator:
+    """One who calls `bootstrap` on a node: a member of the group that only founds ballots."""
+
+    def __init__(self, bus: Bus, nodeid: int) -> None:
+        node = bus.nodes[nodeid]
+        address = Address(nodeid, 9000 + len(node.ring.order if node.ring is not None else ()))
+        machine = Machine("operator", bus.history)
+        process = Process("operator", Agreement(0, bus.votes, machine), machine, address)
+        self._connection = Connection(node, process)
+        node.queue.append((JOIN, self._connection))
+
+    def found(self, founder: int, *, forced: bool) -> None:
+        """Send the founding of a ballot of the present ring."""
+        node = self._connection.node
+        ballot = Ballot.first(node.ring_id)._replace(founder=founder)
+        node.queue.append((FRAME, self._connection, encode(Found(ballot, forced), OPERATOR)))
+
+    def leave(self) -> None:
+        """Leave the group."""
+        self._connection.closed = True
+        if self._connection in self._connection.node.locals:
+            self._connection.node.locals.remove(self._connection)
+        self._connection.node.queue.append((LEAVE, self._connection))
 
 
 class Ring:
@@ -229,10 +264,9 @@ class Bus:
         self.votes = dict.fromkeys(self.nodes, 1)
         self.trace = trace
         self.protect = protect
-        self.ballots: set[Any] = set()
         self._make = make
         self._in_a_row = in_a_row
-        self._first_ballot: Any = None
+        self._begun: set[bytes] = set()  # the digests of the logs that began before anything was applied
         self._launched = dict.fromkeys(self.names, 0)
         self._last_address: dict[str, Address] = {}
 
@@ -264,18 +298,16 @@ class Bus:
 
         def watched(digest: bytes) -> None:
             begin(digest)
-            ballot = agreement.ballot
-            if self._first_ballot is None and self.history.applied:
-                applied = (it.agreement for it in self.processes.values() if it is not None and it.machine.count)
-                self._first_ballot = min((it.holding._adopted for it in applied if it.holding._adopted), default=None)
-            if self._first_ballot is not None and ballot is not None and ballot > self._first_ballot:
+            if not self.history.applied:
+                self._begun.add(digest)
+            elif digest not in self._begun:
                 here = [
                     it.name
                     for it in self.processes.values()
                     if it is not None and it.machine.count and it.address in agreement.members and it.connection
                 ]
                 if here:
-                    raise Violation(f"begins again: {process.name} in {ballot}, although {here} are here")
+                    raise Violation(f"begins again: {process.name} in {agreement.ballot}, although {here} are here")
                 raise Forgotten
 
         agreement.holding.begin = watched  # type: ignore[method-assign]
@@ -416,11 +448,11 @@ class Bus:
         bus protects, a majority of the seats lives.
         """
         alive = [it for it in self.processes.values() if it is not None and it is not dying]
-        if not any(it is not None and has_log(it.agreement) for it in self.processes.values()):
+        if not any(it is not None and it.agreement.holding.has_log for it in self.processes.values()):
             return False
         keepers: dict[int, bool] = {}
         for it in alive:
-            keepers[it.address.nodeid] = keepers.get(it.address.nodeid, True) and has_log(it.agreement)
+            keepers[it.address.nodeid] = keepers.get(it.address.nodeid, True) and it.agreement.holding.has_log
         if dying is None:
             keepers[nodeid] = False
         if not any(keepers.values()):
@@ -436,28 +468,22 @@ class Bus:
             for config in it.agreement.holding.configs
         )
 
+    def forget(self) -> None:
+        """What the dead alone have applied is no more expected to be there."""
+        self.history.forget(max((it.machine.count for it in self.processes.values() if it is not None), default=0))
+
     def can_go_on(self) -> bool:
         """Whether a majority of the seats of each configuration that any process knows is alive."""
         return self._seated([it for it in self.processes.values() if it is not None])
 
-    def _undecided(self) -> bool:
-        """Whether two seats have unsure and different ends of one log, and another seat is dead."""
-        alive = {it.agreement.incarnation: it.agreement for it in self.processes.values() if it is not None}
-        seats = {seat for it in alive.values() for config in it.holding.configs for seat in config.seats.values()}
-        offers = [offer for seat in seats & alive.keys() if (offer := alive[seat].offers.get(seat)) is not None]
-        claims = [offer.claim for offer in offers if offer.claim is not None]
-        return not seats <= alive.keys() and any(
-            one.ballot == other.ballot and not one.includes(other) and not other.includes(one)
-            for one, other in combinations(claims, 2)
-        )
-
     # -- daemons -------------------------------------------------------------------------------------------------------
 
-    def start(self, nodeid: int) -> None:
-        """Start a daemon, which is alone at first."""
+    def start(self, nodeid: int, forgets: int = 0) -> None:
+        """Start a daemon, which is alone at first; `forgets`: without `state_dir`, so its rings are numbered anew."""
         node = self.nodes[nodeid]
         if not node.up:
             node.up = True
+            node.seq = 0 if forgets else node.seq
             node.ring = None
             node.queue.clear()
             node.members, node.locals = [], []
@@ -636,12 +662,18 @@ class Bus:
             self.connect(name)
         self.drain()
 
-    def quiet(self, rounds: int = 40) -> None:
+    def quiet(self) -> None:
         """Heal everything, let all read everything, and check that the members agree.
 
         Raises:
             Violation: they do not, although a majority of the seats is alive.
         """
+        self.heal()
+        self.come_to_rest()
+        self._check_end()
+
+    def heal(self) -> None:
+        """Let all daemons and processes go on, in one ring."""
         for nodeid in self.nodes:
             self.start(nodeid)
         for name in self.names:
@@ -650,15 +682,28 @@ class Bus:
                 self._flush(process)
         if len({id(node.ring) for node in self.nodes.values()}) > 1:
             self.move([*self.nodes])
-        for _ in range(rounds):
+
+    def come_to_rest(self) -> None:
+        """Let processes begin, all messages flow, and time pass until the members agree, or nothing helps."""
+        for _ in range(40):
             for name in self.names:
                 self.launch(name)
             self.calm()
+            self._catch_up()
             if self.agreed():
                 break
             for name in self.names:
                 self.tick(name)
-        self._check_end()
+
+    def _catch_up(self) -> None:
+        """Form rings until their numbers are greater than those that any process has seen."""
+        alive = [it.agreement for it in self.processes.values() if it is not None]
+        if any(it._ring is not None and it.ballot is None for it in alive):
+            seen = max(it._promised.seq for it in alive if it._promised is not None)
+            for node in self.nodes.values():
+                node.seq = max(node.seq, seen)
+            self.move([*self.nodes])
+            self.calm()
 
     def _check_end(self) -> None:
         alive = [it for it in self.processes.values() if it is not None]
@@ -669,7 +714,7 @@ class Bus:
                 raise Violation(f"all is well, but this is said: {reasons}")
             return
         if self.can_go_on():
-            if self._undecided():
+            if undecided(it.agreement for it in alive):
                 raise Undecided
             raise Violation(f"not live ({reasons}): " + "; ".join(f"{it.name} {status(it)}" for it in alive))
         stalled = not any(it.agreement.state is PRIMARY for it in alive)
@@ -701,9 +746,16 @@ def _key(address: Address) -> tuple[int, int]:
     return address.nodeid, address.pid
 
 
-def has_log(agreement: Agreement) -> bool:
-    """Whether a member has a log, be it empty."""
-    return agreement.holding._log is not None
+def undecided(agreements: Iterable[Agreement]) -> bool:
+    """Whether two seats of those that are alive have unsure and different ends of one log, and another seat is dead."""
+    alive = {it.incarnation: it for it in agreements}
+    seats = {seat for it in alive.values() for config in it.holding.configs for seat in config.seats.values()}
+    offers = [offer for seat in seats & alive.keys() if (offer := alive[seat].offers.get(seat)) is not None]
+    claims = [offer.claim for offer in offers if offer.claim is not None]
+    return not seats <= alive.keys() and any(
+        one.ballot == other.ballot and not one.includes(other) and not other.includes(one)
+        for one, other in combinations(claims, 2)
+    )
 
 
 def describe(frame: bytes) -> str:
@@ -715,6 +767,6 @@ def status(process: Process) -> str:
     """What a process knows, in a few words."""
     it = process.agreement
     holding = it.holding
-    entries = f"log {holding.base}-{holding.length}" if has_log(it) else "no log"
+    entries = f"log {holding.base}-{holding.length}" if it.holding.has_log else "no log"
     ballot = it.ballot and (*it.ballot[:3], it.ballot.founder % 1000)
     return f"{it.state.name} {ballot} {entries} committed {holding.committed} pending {len(it.pending)}"

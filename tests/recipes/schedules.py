@@ -23,7 +23,7 @@ from typing import Any
 import attrs
 from support.batches import batches_of, counting_places, results, show_places, tested_commit, write_ledger
 
-from recipes.bus import Bus, Forgotten, Undecided, Violation
+from recipes.bus import Bus, Forgotten, Operator, Undecided, Violation
 from triocoro.recipes._agreement import Agreement
 
 HERE = Path(__file__).parent
@@ -57,7 +57,7 @@ class Outcome:
     ballots: int = 0
     live: bool = False
     excused: str = ""
-    """Why it need not be live: `forgotten` or `undecided`."""
+    """Why it need not be live, but for an operator: `forgotten`, `undecided`, or `stalled` for want of memory."""
 
 
 # -- running -----------------------------------------------------------------------------------------------------------
@@ -82,11 +82,17 @@ def run(
             getattr(bus, step[0])(*step[1:])
         if trace is not None:
             trace("quiet")
-        bus.quiet()
+        try:
+            bus.quiet()
+        except Undecided:
+            excused = "undecided"
+        if not bus.agreed():
+            excused = excused or "stalled"
+            _bootstrap(bus, random.Random(len(schedule.steps)))
     except Violation as violation:
         fault = str(violation)
-    except (Forgotten, Undecided) as reason:
-        excused = type(reason).__name__.lower()
+    except Forgotten:
+        excused = "forgotten"
     except Exception as error:  # noqa: BLE001 - any exception of the agreement is a finding
         last = extract_tb(error.__traceback__)[-1]
         fault = f"crash: {type(error).__name__}: {error} at {Path(last.filename).name}:{last.lineno}"
@@ -132,6 +138,31 @@ def _ready(bus: Bus) -> Iterator[Step]:
                 yield "connect", name
 
 
+def _bootstrap(bus: Bus, choices: random.Random) -> None:
+    """Let an operator bootstrap the group: while messages flow and the ring changes, as a rule in vain; then again.
+
+    Raises:
+        Violation: the members do not agree then, or one of them loses what it has applied.
+    """
+    bus.forget()
+    for attempt in range(1, 3):
+        operator = Operator(bus, choices.choice([*bus.nodes]))
+        for forced in (False, True):
+            operator.found(2 * attempt + forced, forced=forced)
+            if attempt > 1:
+                bus.drain()
+                continue
+            for step in flow(bus, choices.getrandbits(30), choices.randrange(80)):
+                getattr(bus, step[0])(*step[1:])
+        if attempt == 1 and choices.random() < 0.8:
+            bus.move([*bus.nodes], choices.choice((0, 1, 7, 30)))
+        operator.leave()
+        bus.come_to_rest()
+        if bus.agreed():
+            return
+    raise Violation("not live, although an operator has bootstrapped the group")
+
+
 # -- generating --------------------------------------------------------------------------------------------------------
 
 FAULTS = (
@@ -151,7 +182,7 @@ FAULTS = (
     "withdraw",
     "vote",
 )
-TRAITS = ("hold", "losses")
+TRAITS = ("hold", "losses", "forgets")
 
 
 def generate(seed: int, nodes: int | None = None, members: int | None = None) -> Schedule:
@@ -264,7 +295,8 @@ class _Generator:
             self._ring([it for it in self.everyone if it not in victims] or self.everyone)
         if self.choices.random() < 0.5:
             self._flow()
-        self.steps += [("start", it) for it in victims]
+        forgets = "forgets" in self.traits and self.choices.random() < 0.7
+        self.steps += [("start", it, *[1] * forgets) for it in victims]
         if self.choices.random() < 0.7:
             self._same()
 
@@ -358,7 +390,7 @@ def kind_of(fault: str | None) -> str | None:
         }
         commits = "some" if re.search("committed [1-9]", fault) else "none"
         return f"not live, {commits} committed: {states}"
-    kinds = ("come to rest", "restores", "goes back", "begins again", "say a reason", "all is well, but")
+    kinds = ("come to rest", "restores", "goes back", "discards", "begins again", "say a reason", "all is well, but")
     return next((kind for kind in kinds if kind in fault), "applies")
 
 

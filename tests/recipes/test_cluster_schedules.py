@@ -91,7 +91,7 @@ def test_a_read_of_a_state_that_may_be_stale_is_found(monkeypatch: pytest.Monkey
 
 
 def test_a_snapshot_that_is_not_restored_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    def restore(_self: _Application[Any], _chunks: Iterable[bytes], _index: int) -> None:
+    def restore(_self: _Application[Any], _chunks: Iterable[bytes], _index: int, *, discards: bool) -> None:
         pass
 
     monkeypatch.setattr(_Application, "restore", restore)
@@ -124,9 +124,9 @@ def test_the_command_counts_and_writes_a_line_for_each_batch(
     assert recipe_runs.main() == 0
     assert "'schedules': 5" in capsys.readouterr().out
     header, *lines = ledger.read_text(encoding="ascii").splitlines()
-    assert header == "day,commit,on,seeds,schedules,operations,violations"
+    assert header == "day,commit,on,seeds,schedules,operations,violations,undecided"
     assert [line.split(",")[1:5] for line in lines] == [["abc", "fake", "0:3", "3"], ["abc", "fake", "3:5", "2"]]
-    assert all(line.endswith(",0") for line in lines)
+    assert all(line.endswith(",0,0") for line in lines)
 
 
 def test_the_command_prints_violations_and_fails(

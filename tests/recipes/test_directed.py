@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from recipes.bus import FRAME, IN_A_ROW, PRIMARY, RETAIN, Bus, Process, status
+from recipes.bus import FRAME, IN_A_ROW, PRIMARY, RETAIN, Bus, Operator, Process, status
 from recipes.schedules import Schedule, run
 from triocoro import Address, RingId
-from triocoro.recipes._agreement import Agreement, State
+from triocoro.recipes._agreement import Agreement
 from triocoro.recipes._ballots import Ballot, Claim, choose
 from triocoro.recipes._config import Config
 from triocoro.recipes._frames import Ack, Part, decode, encode
+from triocoro.recipes._states import State
 
 
 def group(nodes: int = 3, members: int = 1, votes: Mapping[int, int] | None = None, *, in_a_row: int = IN_A_ROW) -> Bus:
@@ -183,6 +184,28 @@ def test_a_member_waits_until_the_numbers_of_rings_have_caught_up() -> None:
     assert it.obstacle() == "the numbers of Corosync's rings went back; wait until they have caught up"
     it.view(RingId(nodeid=1, seq=promised.seq + 1), [address])
     assert it.state is State.OFFERING
+
+
+def test_a_ring_whose_number_comes_again_is_not_that_of_the_promise() -> None:
+    """Without `state_dir`, three nodes form a ring that has the id of an earlier one."""
+    bus = group(5)
+    bus.propose("2a")
+    bus.place(2)
+    flow(bus, [2, 4])  # these two have acknowledged it
+    for nodeid in (1, 3, 5):
+        bus.kill(nodeid)
+        bus.start(nodeid, forgets=1)
+        bus.read(f"{nodeid}a", 99)
+        bus.connect(f"{nodeid}a")
+    flow(bus, [1, 3, 5])
+    bus.move([1, 3, 5])
+    bus.propose("1a")
+    flow(bus, [1, 3, 5])
+    assert agreement(bus, "1a").state is State.AWAY  # else it would commit in a ballot before the one of 2 and 4
+    bus.move([1, 2, 4])
+    flow(bus, [1, 2, 4])
+    bus.quiet()
+    assert applied(bus, "1a") == [b"2a#1:1", b"1a#1:1"]
 
 
 def test_a_hole_in_the_offers() -> None:
@@ -467,6 +490,32 @@ def test_a_member_that_lacks_few_entries_takes_no_snapshot() -> None:
     assert process(bus, "3a").machine.restored == 0
 
 
+def test_a_holder_that_sends_entries_slowly_is_waited_for() -> None:
+    """Time passes whenever one of its parts has come."""
+    bus = group()
+    bus.move([1, 2])
+    bus.drain()
+    for _ in range(4):
+        bus.propose("1a")
+    bus.drain()
+    for name in bus.names:
+        agreement(bus, name)._chunk = 1
+    bus.move([1, 2, 3])
+    passed = 0
+    while len(applied(bus, "3a")) < 4:
+        for nodeid in bus.nodes:
+            bus.place(nodeid)
+        for nodeid in bus.nodes:
+            bus.deliver(nodeid)
+            bus.read(f"{nodeid}a")
+        if len(agreement(bus, "3a")._fetched) > passed:
+            passed += 1
+            bus.tick("3a")
+            assert len(agreement(bus, "3a")._asked) == 1
+    assert passed > 2
+    settle(bus)
+
+
 def test_the_sender_of_a_snapshot_restarts_in_its_midst() -> None:
     bus = behind()
     bus.move([1, 2, 3])
@@ -524,6 +573,36 @@ def test_a_majority_that_has_lost_its_memory_stalls() -> None:
     assert [agreement(bus, name).state for name in bus.names] == [State.OFFERING] * 3
     assert nodes_in_the_way(bus, "2a") == {2, 3}
     assert applied(bus, "1a") == [b"1a#1:1"]
+
+
+def test_an_operator_does_not_discard_what_a_member_has_committed_for_what_a_gap_has_made_longer() -> None:
+    bus = group(5)
+    bus.protect = False
+    for _ in range(3):
+        bus.propose("5a")
+    bus.propose("2a")
+    flow(bus, [1, 2, 3])  # 5 has not sent yet
+    assert applied(bus, "1a") == [b"2a#1:1"]
+    bus.place(5, 99)
+    bus.move([5])
+    bus.read("5a", 3)  # its own messages alone, which it acknowledges
+    assert agreement(bus, "5a").holding.length > agreement(bus, "1a").holding.length
+    bus.disconnect("1a")
+    for name in ("2a", "3a", "4a"):
+        bus.crash(name)
+        bus.launch(name)
+    bus.read("1a", 99)
+    bus.read("5a", 99)
+    bus.heal()
+    bus.come_to_rest()
+    assert agreement(bus, "1a").state is State.OFFERING
+    bus.forget()
+    operator = Operator(bus, 1)
+    operator.found(1, forced=True)
+    bus.drain()
+    operator.leave()
+    settle(bus)
+    assert applied(bus, "1a")[0] == b"2a#1:1"
 
 
 def test_a_lost_message_is_sent_again() -> None:

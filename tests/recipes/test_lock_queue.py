@@ -151,7 +151,7 @@ def test_a_snapshot_has_the_token_and_the_lease() -> None:
         group.apply(_lock._REQUEST, 1)
         group.apply(_lock._REQUEST, 2)
         group.apply(_lock._RENEW, 1)
-        other.queue.restore(group.queue.snapshot(), 3)
+        other.queue.restore(group.queue.snapshot(), 3, discards=False)
         other.index = 3
         assert isinstance(other.queue.token, Token)
         assert (other.queue.token, other.queue.renewed) == (group.queue.token, group.queue.renewed)

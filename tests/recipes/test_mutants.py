@@ -71,8 +71,8 @@ MUTANTS = {
     "in_advance_binds_not": mutant(
         "an acknowledgement in advance does not bind: what was sent and not read is dropped",
         "agreement",
-        "        self.holding.keep_in_advance()\n        self.state = State.AWAY\n",
-        "        self.state = State.AWAY\n",
+        "        self.holding.keep_in_advance()\n        self._on(Event.APART)\n",
+        "        self._on(Event.APART)\n",
         "test_an_entry_that_its_sender_has_not_read_may_be_committed",
     ),
     "in_advance_binds_always": mutant(

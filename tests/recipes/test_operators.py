@@ -9,12 +9,15 @@ import pytest
 import trio
 from support.applications import poll
 from support.machines import Map
+from support.proxy import FaultyEndpoint
 
 from triocoro.recipes import (
+    Missed,
     NotPrimaryError,
     RecipeError,
     Replica,
     SafeGroup,
+    UncertainError,
     bootstrap,
     open_leadership,
     open_lock,
@@ -154,6 +157,52 @@ async def test_bootstrap_starts_from_the_most_advanced_member(corosync_cluster: 
             await empty.ensure(b'["put", "y", 2]')
             assert await survivor.read(lambda machine: machine.values) == {"x": 1, "y": 2}
             assert survivor.status().vacant == (3,)
+
+
+@pytest.mark.corosync(nodes=4)
+async def test_a_member_whose_log_is_discarded_is_told(corosync_cluster: Cluster) -> None:
+    """It was away with all that was committed when an operator has let the others begin anew."""
+    async with members(corosync_cluster, 3) as (away,):
+        async with members(corosync_cluster, 1, 2) as (first, _):
+            await first.wait_primary()
+            for number in range(4):
+                await first.send(b"old %d" % number)
+            assert [(await away.receive()).commit.index for _ in range(4)] == [1, 2, 3, 4]  # type: ignore[union-attr]
+            await corosync_cluster.isolate(3)
+            await corosync_cluster.settled()
+        async with members(corosync_cluster, 1, 2) as (first, _):
+            await poll(lambda: "no member has the state" in (first.status().obstacle or ""))
+            await bootstrap("log", endpoint=corosync_cluster[4])
+            await first.wait_primary()
+            await first.send(b"new")
+            await corosync_cluster.heal()
+            await away.wait_primary()
+            last = await first.send(b"after")
+            assert await away.receive() == Missed(1, 1)
+            event = await away.receive()
+            assert (event.payload, event.commit) == (b"after", last)  # type: ignore[union-attr]
+
+
+async def test_a_change_of_the_electorate_that_was_sent_is_uncertain(corosync_cluster: Cluster) -> None:
+    endpoint = FaultyEndpoint(corosync_cluster[1].endpoint)
+    sent = trio.Event()
+
+    def drop(_: bytes) -> bool:
+        sent.set()
+        return True
+
+    async with members(corosync_cluster, 2, 3), open_safe_group("log", nodes=NODES, endpoint=endpoint) as first:
+        await first.wait_primary()
+        async with trio.open_nursery() as nursery:
+
+            async def change() -> None:
+                with pytest.raises(UncertainError, match="not known to be committed: no majority"):
+                    await first.change_nodes([1, 2])
+
+            endpoint.faults.drop = drop
+            nursery.start_soon(change)
+            await sent.wait()
+            await corosync_cluster.isolate(1)
 
 
 async def test_nobody_is_there_to_bootstrap(corosync_cluster: Cluster) -> None:

@@ -351,8 +351,7 @@ class Chunks(Map):
     """Whose snapshot comes in chunks of all kinds, and lazily."""
 
     def snapshot(self) -> Iterable[bytes]:
-        data = json.dumps(self.values).encode()
-        self.values = dict(self.values)
+        data = json.dumps([self.count, self.values]).encode()
         return (data[at : at + 3] for at in range(0, len(data), 3))
 
 
@@ -368,6 +367,54 @@ async def test_a_lazy_snapshot_is_that_of_its_moment(corosync_cluster: Cluster) 
         late = (await begin(nursery, opener(corosync_cluster[3], Chunks()))).recipe
         await late.wait_primary()
         assert await late.read(lambda machine: machine.values) == members[0].recipe.machine.values
+
+
+class Wordy:
+    """Counts commands, with results that fill parts of a snapshot."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def apply(self, _command: bytes) -> bytes:
+        self.count += 1
+        return bytes(100_000)
+
+    def snapshot(self) -> Iterable[bytes]:
+        return (str(self.count).encode(),)
+
+    def restore(self, chunks: Iterable[bytes]) -> None:
+        self.count = int(b"".join(chunks))
+
+
+async def test_a_snapshot_with_many_results_is_that_of_its_moment(corosync_cluster: Cluster) -> None:
+    """The results are sent before the state, while commands are applied."""
+    nodes = [1, 2]
+    async with AsyncExitStack() as stack:
+        first, second = [
+            await stack.enter_async_context(
+                open_replica("words", Wordy(), nodes=nodes, endpoint=corosync_cluster[nodeid])
+            )
+            for nodeid in nodes
+        ]
+        await first.wait_primary()
+        for _ in range(30):
+            await first.ensure(b"")
+        late = await stack.enter_async_context(
+            open_replica("words", Wordy(), nodes=nodes, endpoint=corosync_cluster[3])
+        )
+        async with trio.open_nursery() as nursery:
+
+            async def write() -> None:
+                while True:
+                    await first.execute(b"")
+
+            for _ in range(4):
+                nursery.start_soon(write)
+            await late.wait_primary()
+            nursery.cancel_scope.cancel()
+        counts = [await replica.read(lambda machine: machine.count) for replica in (first, second, late)]
+        assert counts[0] > 30
+        assert len(set(counts)) == 1
 
 
 class Broken(Map):
@@ -408,6 +455,67 @@ async def test_an_error_of_snapshot_comes_out_of_the_block_of_the_one_whose_it_i
                 await begin(nursery, opener(corosync_cluster[3]))
                 await trio.sleep_forever()
         assert caught.value.split(RuntimeError)[1] is None
+
+
+class Wholesale(Map):
+    """Whose snapshot is no chunks."""
+
+    def __init__(self, whole: Any) -> None:
+        super().__init__()
+        self.whole = whole
+
+    def snapshot(self) -> Iterable[bytes]:
+        return self.whole  # type: ignore[no-any-return]
+
+
+@pytest.mark.corosync_fake_only(reason="it is the same code for all clusters")
+@pytest.mark.parametrize(
+    "whole, message",
+    [
+        (b"state", r"must return chunks, such as \[data\], not bytes"),
+        (None, "must return chunks"),
+        (["text"], "as a chunk of snapshot"),
+    ],
+)
+async def test_a_snapshot_that_is_no_chunks_of_bytes_is_an_error_that_says_so(
+    corosync_cluster: Cluster, whole: Any, message: str
+) -> None:
+    with pytest.raises(TypeError, match=message):
+        async with open_replica("store", Wholesale(whole), nodes=[1], endpoint=corosync_cluster[1]) as holder:
+            await holder.wait_primary()
+            async with open_replica("store", Map(), nodes=[1], endpoint=corosync_cluster[2]) as joiner:
+                await joiner.wait_primary()
+
+
+class UnspeakableError(Exception):
+    """Which has no text."""
+
+    def __str__(self) -> str:
+        raise ValueError("no text")
+
+
+@pytest.mark.corosync_fake_only(reason="it is the same code for all clusters")
+@pytest.mark.parametrize(
+    "error", [UnspeakableError(), ValueError("a lone surrogate, \udcff"), ValueError("x" * 10_000_000)]
+)
+async def test_an_error_of_a_command_that_cannot_be_told_harms_no_member(
+    corosync_cluster: Cluster, error: Exception
+) -> None:
+    class Failing(Map):
+        def apply(self, command: bytes) -> bytes:
+            super().apply(command)
+            raise error
+
+    async with AsyncExitStack() as stack:
+        found = [
+            await stack.enter_async_context(open_replica("store", Failing(), endpoint=node))
+            for node in corosync_cluster.nodes.values()
+        ]
+        await found[0].wait_primary()
+        for replica in found:
+            with pytest.raises(CommandFailedError, match=type(error).__name__) as caught:
+                await replica.execute(command("put", "x", 1))
+            assert len(str(caught.value)) < 5000
 
 
 @pytest.mark.corosync_fake_only(reason="it is the same code for all clusters")

@@ -29,9 +29,11 @@ from triocoro.recipes import (
     Missed,
     NotCommittedError,
     NotPrimaryError,
+    ProtocolError,
     SafeEvent,
     SafeGroup,
     UncertainError,
+    open_lock,
     open_safe_group,
 )
 from triocoro.testing import Cluster, FakeCluster, Node
@@ -507,6 +509,24 @@ async def test_many_that_send_wait_for_each_other(corosync_cluster: Cluster) -> 
             assert await payloads(second, 100) == [payload] * 100
 
 
+async def test_one_that_waits_for_room_gets_it_when_those_before_it_are_cancelled(corosync_cluster: Cluster) -> None:
+    async with AsyncExitStack() as stack:
+        first, second, _ = await a_group(stack, corosync_cluster)
+        async with trio.open_nursery() as nursery:
+            for _ in range(4):  # these are under way
+                nursery.start_soon(first.send, b"before")
+            await trio.lowlevel.checkpoint()
+            with trio.CancelScope() as scope:
+                async with trio.open_nursery() as cancelled:
+                    for _ in range(12):  # these wait, as many of them as there is room for
+                        cancelled.start_soon(first.send, bytes(500_000))
+                    await trio.lowlevel.checkpoint()
+                    nursery.start_soon(first.send, b"last")
+                    await trio.lowlevel.checkpoint()
+                    scope.cancel()
+        assert (await payloads(second, 5))[-1] == b"last"
+
+
 # -- receivers ---------------------------------------------------------------------------------------------------------
 
 
@@ -688,6 +708,46 @@ async def test_without_a_node_list_nodes_must_be_given(corosync: Node, monkeypat
 
 
 # -- what else speaks in the group -------------------------------------------------------------------------------------
+
+
+@pytest.mark.corosync_fake_only(reason="on real nodes, a process can be in a group once")
+async def test_a_member_of_another_recipe_is_refused_and_the_others_go_on(
+    corosync_cluster: FakeCluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with AsyncExitStack() as stack:
+        first, second, _ = await a_group(stack, corosync_cluster)
+        with pytest.raises(ProtocolError, match="it is a safe group, and this member a lock or leadership"):
+            async with open_lock("log", endpoint=corosync_cluster[2].client()) as lock:
+                await lock.wait_primary()
+        await first.send(b"x")
+        assert await payloads(second, 1) == [b"x"]
+    assert "it is a lock or leadership, and this member a safe group; they need other names" in caplog.text
+
+
+@pytest.mark.corosync_fake_only(reason="on real nodes, a process can be in a group once")
+async def test_a_member_of_another_version_is_refused_and_the_others_go_on(
+    corosync_cluster: FakeCluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It says so to one that has no log; those that have one say the same to it."""
+    import triocoro
+
+    async with AsyncExitStack() as stack:
+        first, second, _ = await a_group(stack, corosync_cluster)
+        newer = await stack.enter_async_context(triocoro.open_group("log", endpoint=corosync_cluster[2].client()))
+        await newer.send_and_wait(b"tcsg\2" + bytes(100))
+        async for event in newer:
+            if isinstance(event, triocoro.Message) and event.payload.startswith(b"tcsg\1"):
+                break
+        await first.send(b"x")
+        assert await payloads(second, 1) == [b"x"]
+        assert "it speaks version 2, and this program 1" in caplog.text
+        with pytest.raises(ProtocolError, match="speaks another protocol: it speaks version 2, and this program 1"):
+            async with (
+                open_safe_group("other", endpoint=corosync_cluster[1]) as alone,
+                triocoro.open_group("other", endpoint=corosync_cluster[2].client()) as other,
+            ):
+                await other.send_and_wait(b"tcsg\2" + bytes(100))
+                await alone.wait_primary()
 
 
 @pytest.mark.corosync_fake_only(reason="on real nodes, a process can be in a group once")

@@ -134,12 +134,12 @@ def test_a_snapshot_that_is_not_what_others_have_applied_is_found() -> None:
     history, machine = history_of((1, 4, 7, 1, b"a"))
     chunks = [*machine.snapshot()]
     other = Machine("2a#1", history)
-    other.restore(chunks)
+    other.restore(chunks, discards=False)
     assert other.count == 1
     with pytest.raises(Violation, match="restores"):
-        Machine("3a#1", history).restore([b"".join(chunks).replace(b"'a'", b"'b'")])
+        Machine("3a#1", history).restore([b"".join(chunks).replace(b"'a'", b"'b'")], discards=False)
     with pytest.raises(Violation, match="goes back"):
-        other.restore([history.encoded(0)])
+        other.restore([history.encoded(0)], discards=False)
 
 
 def test_members_that_do_not_agree_in_the_end_are_found() -> None:

@@ -25,16 +25,19 @@ class Map:
         self.values: dict[str, Any] = {}
         self.applied: list[bytes] = []
         """Since the latest restore."""
+        self.count = 0
+        """How many were applied, also before the snapshots that it has taken: one that comes twice shows here."""
         self.restores = 0
         self._padding = padding
 
     def apply(self, command: bytes) -> bytes:
         self.applied.append(command)
+        self.count += 1
         verb, *arguments = json.loads(command)
         return json.dumps(getattr(self, f"_{verb}")(*arguments)).encode()
 
     def snapshot(self) -> Iterable[bytes]:
-        values = json.dumps(self.values).encode()
+        values = json.dumps([self.count, self.values]).encode()
 
         def chunks() -> Iterable[bytes]:
             yield values
@@ -45,7 +48,7 @@ class Map:
         return chunks()
 
     def restore(self, chunks: Iterable[bytes]) -> None:
-        self.values = json.loads(b"".join(chunks))
+        self.count, self.values = json.loads(b"".join(chunks))
         self.applied.clear()
         self.restores += 1
 

@@ -28,6 +28,7 @@ from support.batches import batches_of, counting_places, results, show_places, t
 from support.recipe_workloads import WORKLOADS, Extent, Result
 from triocoro.testing import FakeCluster, NetnsCluster, seeded_run
 
+COLUMNS = ("schedules", "operations", "violations", "undecided")
 PATIENCE = 60.0
 REAL_SECONDS, REAL_PATIENCE = 8.0, 40.0
 
@@ -71,7 +72,7 @@ class Tally:
 
     seeds: range
     counts: Counter[str] = attrs.field(factory=Counter[str])
-    """Schedules, operations, and violations: the runs that found any."""
+    """Schedules, operations, violations (the runs that found any), and runs that were undecided."""
     places: Counter[str] = attrs.field(factory=Counter[str])
     """How many schedules have reached each place; see `triocoro.reached`."""
     found: list[str] = attrs.field(factory=list[str])
@@ -87,8 +88,14 @@ def tally(only: str | None, real: bool, seeds: range) -> Tally:  # noqa: FBT001 
         name = workload_of(seed, only)
         with counting_places(total.places):
             result = run(name, seed, real=real)
-        total.counts += Counter(schedules=1, operations=result.operations, violations=int(bool(result.violations)))
+        total.counts += Counter(
+            schedules=1,
+            operations=result.operations,
+            violations=int(bool(result.violations)),
+            undecided=int(bool(result.undecided)),
+        )
         total.found += [f"{name} {seed}: {violation}" for violation in result.violations]
+        total.found += [f"{name} {seed}: undecided: {line}" for line in result.undecided]
     return total
 
 
@@ -127,7 +134,7 @@ def main() -> int:
                     commit,
                     on="real" if options.real else "fake",
                     seeds=f"{batch.seeds.start}:{batch.seeds.stop}",
-                    **{column: batch.counts[column] for column in ("schedules", "operations", "violations")},
+                    **{column: batch.counts[column] for column in COLUMNS},
                 )
     show_places(places)
     return 1 if counts["violations"] else 0

@@ -20,6 +20,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 
 import attrs
 import trio
+from recipes.bus import undecided
 
 import triocoro
 from support.machines import Map, command
@@ -129,6 +130,8 @@ class Result:
     violations: list[str]
     operations: int
     """Those of which a client was told that they were done."""
+    undecided: list[str] = attrs.field(factory=list[str])
+    """The members, if they did not come to terms because what decides was lost with a seat: that is not promised."""
 
 
 def faults(cluster: Cluster, chance: random.Random, extent: Extent) -> FaultSchedule:
@@ -198,6 +201,8 @@ class World(Generic[RecipeT]):
     """Set when all is repaired: clients need not begin anything more."""
     stalled: list[str] = attrs.field(factory=list[str])
     """The members that did not come to terms."""
+    undecided: list[str] = attrs.field(factory=list[str])
+    """The same, if it is so because what decides was lost with a seat."""
 
     def __attrs_post_init__(self) -> None:
         kind = self.chance.random()
@@ -230,7 +235,11 @@ class World(Generic[RecipeT]):
                 with trio.move_on_after(patience) as scope:  # noqa: ASYNC912 - the workload's own patience
                     await self._recover()
                 if scope.cancelled_caught and not self._memory_is_lost():
-                    self.stalled = [self._told(nodeid) for nodeid in self.cluster.nodes]
+                    told = [self._told(nodeid) for nodeid in self.cluster.nodes]
+                    if undecided(agreement_of(recipe) for recipe in self.present.values()):
+                        self.undecided = told
+                    else:
+                        self.stalled = told
             nursery.cancel_scope.cancel()
 
     @staticmethod
@@ -260,8 +269,10 @@ class World(Generic[RecipeT]):
         """What a member does that does not come to terms."""
         if nodeid not in self.present:
             return f"STALL: node {nodeid} has no member"
-        agreement = agreement_of(self.present[nodeid])
-        return f"STALL: node {nodeid} is {agreement.state.value}, {agreement.obstacle()}: {agreement.ballot}"
+        it = agreement_of(self.present[nodeid])
+        told = f"STALL: node {nodeid}, {it.incarnation}, is {it.state.value}, {it.obstacle()}: {it.ballot}"
+        offer = it.offers.get(it.incarnation)
+        return told if offer is None else f"{told}; committed {offer.committed}, {offer.claim}"
 
     def name_of(self, nodeid: int) -> str:
         """The name of the present application of a node."""
@@ -505,8 +516,9 @@ async def safe_group(cluster: Cluster, chance: random.Random, extent: Extent, pa
         clients=3,
     )
     await world.run(patience)
-    violations = log.violations(all_received=not world.reckless and not world.stalled)
-    return Result(world.stalled + violations, sum(isinstance(sent.outcome, Commit) for sent in log.sent))
+    violations = log.violations(all_received=not (world.reckless or world.stalled or world.undecided))
+    acknowledged = sum(isinstance(sent.outcome, Commit) for sent in log.sent)
+    return Result(world.stalled + violations, acknowledged, world.undecided)
 
 
 # -- replicas ----------------------------------------------------------------------------------------------------------
@@ -519,7 +531,7 @@ async def replica(cluster: Cluster, chance: random.Random, extent: Extent, patie
     paddings = [0, 0, 0, 300_000] if extent.chunk == CHUNK else [0]
 
     def all_are_equal() -> bool:
-        first, *others = [member.machine.values for member in world.present.values()]
+        first, *others = [(it.machine.count, it.machine.values) for it in world.present.values()]
         return all(other == first for other in others)
 
     async def client(member: Replica[Map], name: str) -> None:
@@ -560,7 +572,7 @@ async def replica(cluster: Cluster, chance: random.Random, extent: Extent, patie
     await world.run(patience)
     operations = history.operations()
     found = [str(violation) for violation in check_linearizable(operations, models.Map())]
-    return Result(world.stalled + found, sum(operation.ended is not None for operation in operations))
+    return Result(world.stalled + found, sum(operation.ended is not None for operation in operations), world.undecided)
 
 
 # -- locks -------------------------------------------------------------------------------------------------------------
@@ -637,7 +649,7 @@ async def lock(cluster: Cluster, chance: random.Random, extent: Extent, patience
         clients=chance.choice([1, 2]) if extent.operations < 10 else 2,
     )
     await world.run(patience)
-    return Result(world.stalled + register.found, len(register.held))
+    return Result(world.stalled + register.found, len(register.held), world.undecided)
 
 
 def agreement_of(recipe: Any) -> Agreement:

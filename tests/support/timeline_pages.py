@@ -13,10 +13,10 @@ from replicated_store import NoQuorumError, Store
 
 import triocoro
 from triocoro.recipes import SafeGroup, open_safe_group
-from triocoro.recipes._agreement import State
 from triocoro.recipes._frames import Ack, AskEntries, AskSnapshot, Data, Entries, Frame, Offer, Part, decode
 from triocoro.recipes._log import Kind
 from triocoro.recipes._member import Member
+from triocoro.recipes._states import State
 from triocoro.testing import Cluster, FakeCluster, History
 
 
@@ -136,7 +136,7 @@ def in_words(history: History) -> History:
     """The same with the frames of recipes in words."""
 
     def told(fields: dict[str, Any]) -> dict[str, Any]:
-        if fields.get("class") == "bytes" and fields["value"].startswith("tcsg"):
+        if fields.get("class") == "bytes" and fields["value"].startswith(("tcsg", "tcrp", "tclk", "tcop")):
             fields["value"] = words_of(decode(fields["value"].encode("latin-1")))
         return fields
 

@@ -1,28 +1,11 @@
 """The agreement of the members of a safe group on one log; no I/O. docs/recipes/agreement.md has the argument.
 
-A member is always in one of these states:
-
-=========  ======================================================  =================================================
-state      it                                                      what ends it
-=========  ======================================================  =================================================
-away       has no connection, or no view yet                       a view: offering
-offering   has offered its log in this ballot                      offers of a majority: adopted if it has the log
-                                                                   that they choose, else fetching
-fetching   asks a holder for the entries that it lacks, and keeps  all entries are there: adopted; they have been
-           what comes meanwhile                                    cut off: restoring; no holder is left: offering
-restoring  asks a holder for a snapshot                            it is whole: fetching; if the others have gone on
-                                                                   meanwhile, offering, in a ballot of our own
-adopted    has acknowledged the log                                acknowledgements of a majority: primary
-primary    appends what comes, and acknowledges it                 only what ends all states
-=========  ======================================================  =================================================
-
-In each state, another ring, or an offer of a later ballot, begins a ballot: offering; and the loss of the connection
-leads to away. A member that joins founds a ballot, so that all that take part in it count the same offers.
+`TRANSITIONS` in `_states.py` has the states of a member. In each of them it waits for frames and views, and `_on`
+leads to the next. A member that joins founds a ballot, so that all that take part in it count the same offers.
 """
 
 from __future__ import annotations
 
-import enum
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from hashlib import blake2b
@@ -35,6 +18,7 @@ from triocoro import Address, RingId, reached
 from ._ballots import Ballot, Choice, choose, choose_by_force, choose_nothing
 from ._config import Config
 from ._frames import (
+    SAFE_GROUP,
     Ack,
     AskEntries,
     AskSnapshot,
@@ -49,6 +33,7 @@ from ._frames import (
 )
 from ._holding import Holding, Machine
 from ._log import NO_DIGEST, Entry, Kind
+from ._states import TRANSITIONS, Event, State
 from ._streams import Incoming, Outgoing, Serving
 
 CHUNK: Final = 64 * 1024
@@ -57,17 +42,6 @@ IN_A_ROW: Final = 8
 """How many entries a member must have sent, and no other one between them, to acknowledge its next one in advance."""
 RETAIN: Final = 1000
 """How many committed entries are kept, at least, for members that come back."""
-
-
-class State(enum.Enum):
-    """What a member does."""
-
-    AWAY = "away"
-    OFFERING = "offering"
-    FETCHING = "fetching"
-    RESTORING = "restoring"
-    ADOPTED = "adopted"
-    PRIMARY = "primary"
 
 
 _HAS_LOG: Final = {State.ADOPTED, State.PRIMARY}
@@ -95,6 +69,7 @@ class Agreement:
         retain: how many committed entries to keep for members that come back.
         chunk: the bytes of entries, or of a snapshot, that are sent at once.
         in_a_row: how many entries a member must have sent in a row to acknowledge its next one in advance.
+        mark: of the recipe, which all members have.
     """
 
     def __init__(
@@ -106,6 +81,7 @@ class Agreement:
         retain: int = RETAIN,
         chunk: int = CHUNK,
         in_a_row: int = IN_A_ROW,
+        mark: bytes = SAFE_GROUP,
     ) -> None:
         self.incarnation = incarnation
         self.votes = votes
@@ -118,6 +94,7 @@ class Agreement:
         self._number = 0
         self._chunk = chunk
         self._in_a_row = in_a_row
+        self._mark = mark
         self._uniques = 0
         self._known: tuple[str | None, bool] | None = None  # what most frames do not change: see `_find_known`
 
@@ -149,7 +126,7 @@ class Agreement:
         self._asked: list[int] = []  # the holders that we have asked for entries
         self._fetched: list[Entry] = []
         self._incoming: Incoming | None = None
-        self._received = 0  # parts of it, when time passed
+        self._received = 0  # how many entries, or parts of it, there were when time passed
         self._serving = Serving()
 
     # -- what the driver tells -----------------------------------------------------------------------------------------
@@ -187,9 +164,9 @@ class Agreement:
         """A message was delivered.
 
         Raises:
-            FrameError: it is no frame of ours, or not of our version.
+            FrameError: it is no frame of ours, or one of another recipe or version.
         """
-        self._take(sender, decode(data))
+        self._take(sender, decode(data, self._mark))
 
     def lost(self, data: bytes) -> None:
         """A frame of ours was lost, and is in no member's stream."""
@@ -216,7 +193,7 @@ class Agreement:
             holding.acknowledge(frame.length)
         elif isinstance(frame, Data) and frame.after == holding.digest(holding.length):
             holding.acknowledge_in_advance(self._entry(self.incarnation, frame))
-        return encode(frame)
+        return encode(frame, self._mark)
 
     def propose(self, payload: bytes) -> int:
         """Propose an entry. It is sent as soon as we are primary, and in each later ballot until it is committed.
@@ -250,11 +227,17 @@ class Agreement:
         self.pending.clear()
         return self._sent_ever
 
+    def speak(self) -> None:
+        """Send a frame without need, so that others learn which protocol we speak."""
+        self._acknowledge()
+
     def tick(self) -> None:
         """Time has passed. A member that was asked for something, and has sent nothing since, is not waited for."""
         self._known = None
         if self.state is State.FETCHING:
-            self._ask_entries()
+            if len(self._fetched) == self._received:
+                self._ask_entries()
+            self._received = len(self._fetched)
         elif self.state is State.RESTORING:
             received = self._incoming.part if self._incoming is not None else 0
             if received == self._received:
@@ -263,10 +246,13 @@ class Agreement:
 
     # -- ballots -------------------------------------------------------------------------------------------------------
 
+    def _on(self, event: Event) -> None:
+        self.state = TRANSITIONS[self.state][event]
+
     def _leave(self) -> None:
         self._known = None
         self.holding.keep_in_advance()
-        self.state = State.AWAY
+        self._on(Event.APART)
         self.address = self.ballot = self._ring = self._incoming = None
         self.members = ()
         self._early.clear()
@@ -286,10 +272,11 @@ class Agreement:
         """Begin the first ballot of our own in a ring."""
         self._founders.clear()
         promised = self._promised
-        if promised is not None and promised >= first and promised.ring != first.ring:
+        joins_again = joining and promised is not None and promised.ring == first.ring
+        if promised is not None and promised >= first and not joins_again:
             reached("the numbers of rings go back")
-            # Wait until they have caught up.
-            self.state = State.AWAY
+            # Wait until they have caught up; even this very ring may have been there before.
+            self._on(Event.APART)
             self.ballot = None
         elif joining:
             # Others may be in any ballot, and we have not seen how it began.
@@ -318,7 +305,7 @@ class Agreement:
         """
         self._forget_ballot()
         self.ballot = self._promised = ballot
-        self.state = State.OFFERING
+        self._on(Event.BALLOT)
         holding = self.holding
         claim = holding.claim()
         self._send(Offer(ballot, self.incarnation, self.votes, holding.base, holding.committed, founding, claim))
@@ -364,7 +351,7 @@ class Agreement:
         if self.holding.has(choice):
             self._adopt()
         else:
-            self.state = State.FETCHING
+            self._on(Event.LACKS_LOG)
             self._ask_entries()
 
     def _votes_of_all(self) -> Mapping[int, int] | None:
@@ -377,7 +364,7 @@ class Agreement:
         if self.ballot is None or self._choice is None:
             raise AssertionError("nothing to adopt")
         self.holding.adopt(self.ballot, self._choice)
-        self.state = State.ADOPTED
+        self._on(Event.HAS_LOG)
         self._incoming = None
         self._acknowledge()
         self._serve()
@@ -472,7 +459,7 @@ class Agreement:
         self._serving.drop(incarnation)
         holding.confirm(frame.length)
         if self.state is State.ADOPTED and holding.adopted(self.acks, choice):
-            self.state = State.PRIMARY
+            self._on(Event.ESTABLISHED)
             self._sent = self._last_number()
             self._send_pending()
             self._take_seat()
@@ -612,9 +599,10 @@ class Agreement:
         if basis is not None and able is not None:
             self._asked.append(able)
             self._fetched.clear()
+            self._received = 0
             self._send(AskEntries(self.ballot, able, basis))
             return
-        self.state = State.RESTORING
+        self._on(Event.CUT_OFF)
         if self._incoming is not None and self._incoming.holder in holders:
             self._ask_part()
         else:
@@ -703,7 +691,7 @@ class Agreement:
         choice = self._choice
         beyond = incoming.head is None or choice is None or incoming.head.index > choice.length
         if self.state is State.RESTORING and not (self._overtaken or beyond):
-            self.state = State.FETCHING
+            self._on(Event.RESTORED)
             self._asked.clear()
             self._ask_entries()
         else:

@@ -164,7 +164,7 @@ def choose_by_force(
 
     The arguments are as for `choose_nothing`.
     """
-    claim = max((claim for claim in offers.values() if claim is not None), key=_rank, default=None)
+    claim = _most_advanced([claim for claim in offers.values() if claim is not None])
     if claim is not None:
         votes = claim.configs[-1].votes
     if votes is None:
@@ -179,6 +179,17 @@ def choose_by_force(
     # Its sender is the founding of the ballot, so the log differs from that of members that are not here.
     entry = Entry(index, ballot.founder, 1, ballot.seq, Kind.CONFIG, config.encode())
     return Choice(index, chain(claim.digests[-1], entry.incarnation, entry.number, entry.epoch), (config,), entry)
+
+
+def _most_advanced(claims: Sequence[Claim]) -> Claim | None:
+    """The longest log of the latest ballot with all of which a member is sure: a gap may have made others longer."""
+    ballot = max((claim.ballot for claim in claims), default=None)
+    claims = [claim for claim in claims if claim.ballot == ballot]
+    sure = max((claim for claim in claims if claim.sure), key=lambda claim: claim.first, default=None)
+    if sure is not None:
+        place, digest = sure.first, sure.digests[0]
+        claims = [it for it in claims if it.first <= place <= it.length and it.digest(place) == digest]
+    return max(claims, key=_rank, default=None)
 
 
 def _seats(who: Mapping[Address, int], votes: Mapping[int, int]) -> Mapping[int, int]:

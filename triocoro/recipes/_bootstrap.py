@@ -10,11 +10,11 @@ from typing import Final, final
 import trio
 
 import triocoro
-from triocoro import Address, Endpoint, HasEndpoint, Message, View, Views
+from triocoro import Address, Endpoint, HasEndpoint, Message, MessageLost, View, Views
 
 from ._ballots import Ballot, choose, choose_by_force
 from ._errors import NotPrimaryError, RecipeError
-from ._frames import Ack, Found, FrameError, Offer, decode, encode
+from ._frames import OPERATOR, Ack, Found, FrameError, Offer, decode, encode
 
 _PATIENCE: Final = 5.0  # seconds in which members must have answered
 
@@ -97,7 +97,7 @@ class _Operator:
         while self._views.view is None:
             await self._frame()
         ring = self._views.view.ring_id
-        await self._views.send(encode(Found(Ballot(ring.seq, ring.nodeid, 0, founder), forced)))
+        await self._views.send(encode(Found(Ballot(ring.seq, ring.nodeid, 0, founder), forced), OPERATOR))
         self._offers.clear()
         ballot: Ballot | None = None
         while ballot is None or self.silent():
@@ -116,6 +116,8 @@ class _Operator:
             if isinstance(event, View):
                 self._members = [it for it in event.members if it != self._views.address]
                 return self._views.address, event
+            if isinstance(event, MessageLost):
+                await self._views.send(event.payload)
             if isinstance(event, Message):
                 with suppress(FrameError):
                     return event.sender, decode(event.payload)

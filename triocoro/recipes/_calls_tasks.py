@@ -26,7 +26,6 @@ from __future__ import annotations
 import math
 import secrets
 import struct
-import traceback
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from itertools import count
@@ -48,12 +47,11 @@ from triocoro import (
 
 from ._calls_frames import VERSION, Frame, Kind
 from ._calls_replies import Answer, Failure, OpenCall, Reply, Request, Unknown
+from ._errors import described
 
 Buffer: TypeAlias = "bytes | bytearray | memoryview"
 Handler: TypeAlias = Callable[[Request], Awaitable[Buffer]]
 
-MOST_TEXT: Final = 4096
-"""Characters of a handler's exception that are sent to the caller."""
 OUTBOX: Final = 1024
 """Frames that may wait to be sent by the task that does it for the reader. If there are more, the reader waits."""
 EVENT_COST: Final = 256
@@ -130,10 +128,10 @@ class Core:
         try:
             result = await self._handler(request)
         except Exception as exc:  # noqa: BLE001 - it is the caller's
-            return Kind.FAILURE, _describe(exc)  # noqa: ASYNC910 - it is sent next
+            return Kind.FAILURE, described(exc)  # noqa: ASYNC910 - it is sent next
         if not is_buffer(result):
             error = TypeError(f"the handler must return bytes, not {type(result).__name__}")
-            return Kind.FAILURE, _describe(error)
+            return Kind.FAILURE, described(error)
         return Kind.ANSWER, result
 
     # -- reading -------------------------------------------------------------------------------------------------------
@@ -262,9 +260,3 @@ def is_buffer(value: object) -> bool:
 def event_bytes(event: ViewEvent) -> int:
     """The bytes that an event counts for while it waits to be received."""
     return EVENT_COST + (len(event.payload) if isinstance(event, (Message, MessageLost)) else 0)
-
-
-def _describe(exc: Exception) -> bytes:
-    """The class and message of an exception, as it crosses to the caller."""
-    text = "".join(traceback.format_exception_only(type(exc), exc)).strip()
-    return text[:MOST_TEXT].encode(errors="backslashreplace")

@@ -1,6 +1,11 @@
-"""The errors of recipes."""
+"""The errors of recipes, and how errors of applications are told to others."""
 
 from __future__ import annotations
+
+import traceback
+from typing import Final
+
+_MOST_TEXT: Final = 4096  # characters
 
 
 class RecipeError(Exception):
@@ -39,7 +44,10 @@ class ElectorateError(RecipeError):
 
 
 class ProtocolError(RecipeError):
-    """The members that are there speak another version of the protocol. Remedy: update them, or this program."""
+    """The members that are there speak another version of the protocol, or belong to another recipe.
+
+    Remedy: update them, or this program; give each safe group, replica and lock a name of its own.
+    """
 
 
 class CommandFailedError(RecipeError):
@@ -54,3 +62,9 @@ class LeaseLostError(RecipeError):
 
     Remedy: stop what only the holder may do, and ask for the lock again.
     """
+
+
+def described(exc: Exception) -> bytes:
+    """The class and message of an exception, as it goes to other members; whatever they are, this does not fail."""
+    text = "".join(traceback.format_exception_only(type(exc), exc)).strip()
+    return text[:_MOST_TEXT].encode(errors="backslashreplace")

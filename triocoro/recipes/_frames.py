@@ -15,8 +15,12 @@ from ._log import Entry, Kind
 VERSION: Final = 1
 """Members that speak another version are refused."""
 
-_MAGIC = b"tcsg"
-_HEADER = struct.Struct(">4sBBQIIQ")  # magic, version, kind, ballot
+SAFE_GROUP: Final = b"tcsg"
+REPLICA: Final = b"tcrp"
+LOCK: Final = b"tclk"
+OPERATOR: Final = b"tcop"
+_MARKS: Final = {SAFE_GROUP: "safe group", REPLICA: "replica", LOCK: "lock or leadership", OPERATOR: "operator"}
+_HEADER = struct.Struct(">4sBBQIIQ")  # mark, version, kind, ballot
 _BALLOT = struct.Struct(">QIIQ")
 _COUNT = struct.Struct(">I")
 _PAIR = struct.Struct(">QQ")
@@ -35,8 +39,8 @@ class FrameError(ValueError):
     """A message is no frame of ours."""
 
 
-class OtherVersionError(FrameError):
-    """A frame is of another version than ours."""
+class OtherProtocolError(FrameError):
+    """A frame is of another version than ours, or of another recipe."""
 
 
 class _Reader:
@@ -270,23 +274,29 @@ Frame: TypeAlias = "Offer | Ack | Data | AskEntries | Entries | AskSnapshot | Pa
 _KINDS: Final = {it.KIND: it for it in (Offer, Ack, Data, AskEntries, Entries, AskSnapshot, Part, Found)}
 
 
-def encode(frame: Frame) -> bytes:
-    """The bytes of a frame."""
-    return _HEADER.pack(_MAGIC, VERSION, frame.KIND, *frame.ballot) + frame.body()
+def encode(frame: Frame, mark: bytes = SAFE_GROUP) -> bytes:
+    """The bytes of a frame of a recipe."""
+    return _HEADER.pack(mark, VERSION, frame.KIND, *frame.ballot) + frame.body()
 
 
-def decode(data: bytes) -> Frame:
+def decode(data: bytes, mark: bytes | None = None) -> Frame:
     """The frame in a message.
+
+    Args:
+        data: the message.
+        mark: of the recipe, or `None` for any. Frames of operators are for all.
 
     Raises:
         FrameError: it is no frame of ours.
-        OtherVersionError: it is of another version.
+        OtherProtocolError: it is of another version, or of another recipe.
     """
-    if len(data) < _HEADER.size or not data.startswith(_MAGIC):
-        raise FrameError("not a frame of a safe group")
-    _, version, kind, *numbers = _HEADER.unpack_from(data)
+    if len(data) < _HEADER.size or data[:4] not in _MARKS:
+        raise FrameError("not a frame of a safe group, replica or lock")
+    found, version, kind, *numbers = _HEADER.unpack_from(data)
     if version != VERSION:
-        raise OtherVersionError(f"it speaks version {version}, and this program {VERSION}")
+        raise OtherProtocolError(f"it speaks version {version}, and this program {VERSION}")
+    if mark is not None and found not in (mark, OPERATOR):
+        raise OtherProtocolError(f"it is a {_MARKS[found]}, and this member a {_MARKS[mark]}; they need other names")
     ballot = Ballot._make(numbers)
     try:
         return _KINDS[kind].of(ballot, _Reader(data, _HEADER.size))

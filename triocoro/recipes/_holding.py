@@ -26,8 +26,8 @@ class Machine(Protocol):
         """The state in chunks, as it is now; what is applied while they are taken must not change them."""
         ...
 
-    def restore(self, chunks: Sequence[bytes], /) -> None:
-        """Take the state of another member for our own."""
+    def restore(self, chunks: Sequence[bytes], /, *, discards: bool) -> None:
+        """Take the state of another member for our own; `discards`: some of what was applied is not in it."""
 
 
 @final
@@ -59,9 +59,14 @@ class Holding:
         self._last: tuple[int, int] = 0, 0  # who has sent the last entries of this ballot, and how many
         self._in_advance: Entry | None = None  # the next entry, which we have sent, acknowledged and not read
         self._sure: int | None = None  # up to where acknowledgements have come; none: not even that of adopting it
-        self._foreign = False  # whether the committed part is not that of the others: it was begun and given up
+        self._foreign = False  # whether the committed part is not that of the others: they have given it up
 
     # -- the log -------------------------------------------------------------------------------------------------------
+
+    @property
+    def has_log(self) -> bool:
+        """Whether there is a log, be it empty."""
+        return self._log is not None
 
     @property
     def base(self) -> int:
@@ -257,13 +262,13 @@ class Holding:
         for entry in entries:
             digest = chain(digest, entry.incarnation, entry.number, entry.epoch)
         if digest != choice.digest:
-            self.staged, self._foreign = None, True
+            self.staged, self._foreign = None, self._foreign or head is None
             return False
         if head is not None and self.staged is not None:
             self._log = Log(head.index, head.digest)
             self.committed = head.index
             self.committed_numbers = dict(head.numbers)
-            self._machine.restore(self.staged.chunks)
+            self._machine.restore(self.staged.chunks, discards=self._foreign)
         self._truncate(self.committed)
         for entry in entries:
             if self._log is not None:

@@ -18,6 +18,7 @@ from triocoro import Address, Endpoint, HasEndpoint, reached
 from ._block import running_beside
 from ._electorate import cmap_items, electorate
 from ._errors import LeaseLostError, NotPrimaryError, UncertainError
+from ._frames import LOCK
 from ._member import Member
 from ._participant import Participant
 
@@ -124,7 +125,7 @@ class _Queue:
         head = _TOKEN.pack(self.token.epoch, self.token.index) + _INDEX.pack(self.renewed)
         return (head + b"".join(client.encode() for client in self.clients),)
 
-    def restore(self, chunks: Iterable[bytes], _index: int) -> None:
+    def restore(self, chunks: Iterable[bytes], _index: int, *, discards: bool) -> None:  # noqa: ARG002 - `Application`
         data = b"".join(chunks)
         self.token = Token(*_TOKEN.unpack_from(data))
         (self.renewed,) = _INDEX.unpack_from(data, _TOKEN.size)
@@ -375,7 +376,7 @@ async def _open(
         )
     votes = await electorate(nodes, endpoint)
     queue = _Queue()
-    candidate = _Candidate(Member(name, votes, queue, endpoint), queue, delay)
+    candidate = _Candidate(Member(name, LOCK, votes, queue, endpoint), queue, delay)
     async with candidate.member.taking_part(candidate.watch):
         yield candidate
 

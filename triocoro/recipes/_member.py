@@ -19,12 +19,13 @@ from outcome import Error, Outcome, Value
 import triocoro
 from triocoro import Address, Endpoint, HasEndpoint, Message, MessageLost, View, Views, reached
 
-from ._agreement import Agreement, State
+from ._agreement import Agreement
 from ._block import running_beside
 from ._config import Config
 from ._errors import NotPrimaryError, ProtocolError, UncertainError
-from ._frames import FrameError, OtherVersionError
+from ._frames import FrameError, OtherProtocolError
 from ._log import Entry
+from ._states import State
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -91,8 +92,8 @@ class Application(Protocol[T_co]):
         """The state in chunks, as it is now."""
         ...
 
-    def restore(self, chunks: Iterable[bytes], index: int, /) -> None:
-        """Take the state after the message with this index for our own."""
+    def restore(self, chunks: Iterable[bytes], index: int, /, *, discards: bool) -> None:
+        """Take the state after the message with this index for our own; some of what was applied may not be in it."""
 
 
 def _incarnation() -> int:
@@ -128,6 +129,7 @@ class Member(Generic[T]):
 
     Args:
         name: of the group.
+        mark: of the recipe.
         votes: the electorate.
         application: takes what is committed.
         endpoint: the daemon.
@@ -136,11 +138,12 @@ class Member(Generic[T]):
     def __init__(
         self,
         name: bytes | str,
+        mark: bytes,
         votes: Mapping[int, int],
         application: Application[T],
         endpoint: Endpoint | HasEndpoint | None,
     ) -> None:
-        self.agreement: Agreement = Agreement(_incarnation(), votes, self)
+        self.agreement: Agreement = Agreement(_incarnation(), votes, self, mark=mark)
         self.count: int = 0
         """How many messages are committed."""
         self.joined: trio.Event = trio.Event()
@@ -157,6 +160,7 @@ class Member(Generic[T]):
         self._closed = False
         self._waiters: dict[trio.lowlevel.Task, Callable[[], bool]] = {}
         self._room = trio.lowlevel.ParkingLot()
+        self._strangers: set[Address] = set()  # members of another protocol, to whom we have spoken
 
     # -- what callers do -----------------------------------------------------------------------------------------------
 
@@ -185,6 +189,7 @@ class Member(Generic[T]):
             if submission in self._waiting:
                 self._waiting.remove(submission)
                 self._waiting_bytes -= len(payload)
+                self._make_room()
             return trio.lowlevel.Abort.SUCCEEDED
 
         return cast("T", await trio.lowlevel.wait_task_rescheduled(abort))
@@ -220,14 +225,20 @@ class Member(Generic[T]):
                 raise NotPrimaryError(f"{self.label}: there are no members on a majority of the new electorate")
             self._send_soon()
             await self.wait(partial(self._is_settled, number))
+            if not self._is_committed(number):
+                reason = self.agreement.obstacle() or "there was no majority for a moment"
+                raise UncertainError(f"{self.label}: sent, and not known to be committed: {reason}")
 
     def _can_propose_votes(self) -> bool:
         """Whether no other electorate is under way; if there is no majority, that is told first."""
         return self.agreement.obstacle() is not None or (self.primary and len(self.agreement.holding.configs) == 1)
 
     def _is_settled(self, number: int) -> bool:
-        committed = self.agreement.holding.committed_numbers.get(self.agreement.incarnation, 0)
-        return committed >= number or self.agreement.obstacle() is not None
+        """Whether what we have proposed is committed or given up."""
+        return all(it.number != number for it in self.agreement.pending)
+
+    def _is_committed(self, number: int) -> bool:
+        return self.agreement.holding.committed_numbers.get(self.agreement.incarnation, 0) >= number
 
     async def wait_primary(self) -> None:
         """Wait until messages can be committed."""
@@ -346,19 +357,25 @@ class Member(Generic[T]):
             if isinstance(event, Message):
                 try:
                     agreement.deliver(event.sender, event.payload)
-                except OtherVersionError as error:
-                    if agreement.state is not State.PRIMARY:
-                        raise ProtocolError(
-                            f"{self.label}: member {event.sender} speaks another protocol: {error}"
-                        ) from None
-                    _logger.warning("%s: ignored a frame of %s: %s", self.label, event.sender, error)
+                except OtherProtocolError as error:
+                    self._refuse(event.sender, error)
                 except FrameError as error:
                     _logger.warning("%s: ignored a message of %s: %s", self.label, event.sender, error)
             elif isinstance(event, View):
+                self._strangers.intersection_update(event.members)
                 agreement.view(event.ring_id, event.members)
             elif isinstance(event, MessageLost):
                 agreement.lost(event.payload)
         self._react()
+
+    def _refuse(self, sender: Address, error: OtherProtocolError) -> None:
+        """End, if we have no log; else let the other one know what we are, so that it ends."""
+        if not self.agreement.holding.has_log:
+            raise ProtocolError(f"{self.label}: member {sender} speaks another protocol: {error}") from None
+        if sender not in self._strangers:
+            self._strangers.add(sender)
+            _logger.warning("%s: ignored a frame of %s: %s", self.label, sender, error)
+            self.agreement.speak()
 
     async def _send(self, views: Views) -> None:
         """Send what could not be sent at once."""
@@ -414,6 +431,10 @@ class Member(Generic[T]):
             for submission in batch:
                 parts += (_SIZE.pack(len(submission.payload)), submission.payload)
             self._under_way[self.agreement.propose(b"".join(parts))] = batch
+        self._make_room()
+
+    def _make_room(self) -> None:
+        """Let go on those who wait until fewer bytes wait."""
         if self._room and self._waiting_bytes <= _WAITING_BYTES:
             self._room.unpark_all()
 
@@ -433,7 +454,7 @@ class Member(Generic[T]):
             submission = self._waiting.popleft()
             submission.settle(Error(self._not_sent(obstacle)))
         self._waiting_bytes = 0
-        self._room.unpark_all()
+        self._make_room()
 
     def _not_sent(self, obstacle: str) -> Exception:
         return self._ended() if self._closed else NotPrimaryError(f"{self.label}: {obstacle}")
@@ -467,10 +488,18 @@ class Member(Generic[T]):
 
         return both()
 
-    def restore(self, chunks: Sequence[bytes]) -> None:
+    def restore(self, chunks: Sequence[bytes], *, discards: bool) -> None:
         """Take what `snapshot` of another member gave. What we were waiting for may be in it."""
-        (self.count,) = _COUNT.unpack_from(chunks[0])
-        self._application.restore((chunks[0][_COUNT.size :], *chunks[1:]), self.count)
+        discards = discards and self.count > 0
+        (count,) = _COUNT.unpack_from(chunks[0])
+        if discards:
+            _logger.warning(
+                "%s: discards what was committed here, up to %d messages: an operator has let others go on without it",
+                self.label,
+                self.count,
+            )
+        self.count = count
+        self._application.restore((chunks[0][_COUNT.size :], *chunks[1:]), count, discards=discards)
         done = self.agreement.holding.committed_numbers.get(self.agreement.incarnation, 0)
         for number in [number for number in self._under_way if number <= done]:
             reached("what a member has sent is in a snapshot")

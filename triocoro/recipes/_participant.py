@@ -34,7 +34,8 @@ class Participant(Generic[T]):
 
         Raises:
             TypeError, ValueError: as `open_safe_group`.
-            NotPrimaryError: there is no majority, of the old electorate or of the new one.
+            NotPrimaryError: there is no majority, of the old electorate or of the new one. The electorate stays.
+            UncertainError: the change was sent, and then the majority or the connection was lost.
             trio.ClosedResourceError: the block that opened it has ended.
 
         Cancelled: the electorate may be changed or not.

@@ -6,6 +6,7 @@ import struct
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
+from itertools import chain
 from typing import Generic, Protocol, TypeVar, cast, final
 
 import attrs
@@ -13,10 +14,11 @@ import attrs
 from triocoro import Address, Endpoint, HasEndpoint, reached
 
 from ._electorate import electorate
-from ._errors import CommandFailedError, NotPrimaryError, UncertainError
+from ._errors import CommandFailedError, NotPrimaryError, UncertainError, described
+from ._frames import REPLICA
 from ._member import Member
 from ._participant import Participant
-from ._validate import check_not_async, checked_bytes, checked_payload
+from ._validate import check_not_async, checked_bytes, checked_chunks, checked_payload
 
 R = TypeVar("R")
 
@@ -39,7 +41,10 @@ class Machine(Protocol):
         ...
 
     def snapshot(self) -> Iterable[bytes]:
-        """The state in chunks. Commands may be applied while they are taken, and must not change them."""
+        """The state in chunks. Commands may be applied while they are taken, and must not change them.
+
+        So a generator must be made of a copy: its body runs only when a chunk is taken.
+        """
         ...
 
     def restore(self, chunks: Iterable[bytes], /) -> None:
@@ -92,7 +97,7 @@ class _Application(Generic[M]):
         try:
             return _Outcome(checked_bytes(self.machine.apply(command), "the result of apply"))
         except Exception as exc:  # noqa: BLE001 - a result like any other
-            return _Outcome(f"{type(exc).__name__}: {exc}".encode(), failed=True)
+            return _Outcome(described(exc), failed=True)
 
     def snapshot(self) -> Iterable[bytes]:
         outcomes = [
@@ -100,10 +105,10 @@ class _Application(Generic[M]):
             for key, outcome in self._outcomes.items()
         ]
         head = b"".join(outcomes)
-        yield _SIZE.pack(len(head)) + head
-        yield from self.machine.snapshot()
+        # The machine is asked now, not when the head has been sent: commands are applied until then.
+        return chain((_SIZE.pack(len(head)) + head,), checked_chunks(self.machine.snapshot()))
 
-    def restore(self, chunks: Iterable[bytes], _index: int) -> None:
+    def restore(self, chunks: Iterable[bytes], _index: int, *, discards: bool) -> None:  # noqa: ARG002 - `Application`
         waiting = iter(chunks)
         head = next(waiting)
         size = _SIZE.size + _SIZE.unpack_from(head)[0]
@@ -253,6 +258,6 @@ async def open_replica(
         if isinstance(given, type) or not callable(getattr(given, method, None)):
             raise TypeError(f"expected a machine with the methods apply, snapshot and restore, not {given!r}")
     votes = await electorate(nodes, endpoint)
-    member: Member[_Outcome | None] = Member(name, votes, _Application(machine), endpoint)
+    member: Member[_Outcome | None] = Member(name, REPLICA, votes, _Application(machine), endpoint)
     async with member.taking_part():
         yield Replica(member, machine)

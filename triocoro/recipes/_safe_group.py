@@ -12,6 +12,7 @@ import attrs
 from triocoro import Address, Endpoint, HasEndpoint, SlowConsumerError
 
 from ._electorate import electorate
+from ._frames import SAFE_GROUP
 from ._member import Member
 from ._participant import Participant
 from ._validate import checked_integer, checked_payload
@@ -55,9 +56,13 @@ class Delivery:
 class Missed:
     """Messages that this member will not get: they were committed while it was away, and are no longer kept.
 
+    If an operator has bootstrapped the group without a part of what this member has received, `first` is 1: the log
+    that it has received from is discarded, and another one has taken its place. A program must then begin anew, as one
+    does that has just started.
+
     Attributes:
         first: the index of the first one.
-        last: the index of the last one.
+        last: the index of the last one; 0 if the other log has none yet.
     """
 
     first: int
@@ -87,9 +92,10 @@ class _Inbox:
     def snapshot(self) -> Iterable[bytes]:
         return ()
 
-    def restore(self, _chunks: Iterable[bytes], index: int) -> None:
-        if index > self._index:
-            self._put(Missed(self._index + 1, index), 0)
+    def restore(self, _chunks: Iterable[bytes], index: int, *, discards: bool) -> None:
+        first = 1 if discards else self._index + 1
+        if discards or index >= first:
+            self._put(Missed(first, index), 0)
         self._index = index
 
     def _put(self, event: SafeEvent, size: int) -> None:
@@ -206,6 +212,6 @@ async def open_safe_group(
     """
     inbox = _Inbox(checked_integer(max_buffered_bytes, "max_buffered_bytes"))
     votes = await electorate(nodes, endpoint)
-    member = Member(name, votes, inbox, endpoint)
+    member = Member(name, SAFE_GROUP, votes, inbox, endpoint)
     async with member.taking_part():
         yield SafeGroup(member, inbox)

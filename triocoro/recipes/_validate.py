@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from inspect import iscoroutinefunction
 from typing import Final, cast
 
@@ -22,6 +22,17 @@ def checked_bytes(given: object, what: str) -> bytes:
     if not isinstance(given, (bytes, bytearray, memoryview)):
         raise TypeError(f"expected bytes, a bytearray or a memoryview as {what}, not {given!r}")
     return bytes(cast("bytes", given))
+
+
+def checked_chunks(chunks: object) -> Iterator[bytes]:
+    """The chunks of a snapshot, each checked when it is taken.
+
+    Raises:
+        TypeError: it is no iterable of bytes-like objects, but for instance one such object.
+    """
+    if isinstance(chunks, (str, bytes, bytearray, memoryview)) or not isinstance(chunks, Iterable):
+        raise TypeError(f"snapshot() must return chunks, such as [data], not {type(chunks).__name__}")
+    return (checked_bytes(chunk, "a chunk of snapshot()") for chunk in cast("Iterable[object]", chunks))
 
 
 def checked_payload(payload: object) -> bytes:
