@@ -94,6 +94,17 @@ def test_a_snapshot_between_the_two_has_the_ids() -> None:
     assert other.machine.applied == [b"x", b"fail"]
 
 
+def test_a_snapshot_is_that_of_its_moment() -> None:
+    """What is applied while its chunks are taken is not in it."""
+    log, other = Log(), Log()
+    log.with_id(b"one", b"x")
+    chunks = log.application.snapshot()
+    log.with_id(b"two", b"y")
+    other.application.restore(chunks, 1, discards=False)
+    assert other.with_id(b"two", b"y") == b"2"
+    assert other.machine.applied == [b"x", b"y"]
+
+
 def test_the_oldest_ids_are_forgotten_first() -> None:
     log = Log()
     for number in range(_replica.REMEMBERED + 1):

@@ -215,6 +215,27 @@ MUTANTS = {
         "                    self.offers.setdefault(seat, attrs.evolve(offer, claim=old))\n",
         "test_a_seat_whose_memory_is_lost_does_not_vote_until_the_log_says_so",
     ),
+    "numbers_go_back": mutant(
+        "ballots of rings whose numbers have gone back are begun",
+        "agreement",
+        "        if promised is not None and promised >= first and not joins_again:\n",
+        "        if False:\n",
+        "test_a_member_waits_until_the_numbers_of_rings_have_caught_up",
+    ),
+    "a_number_comes_again": mutant(
+        "a ring whose number comes again is taken for the one in which a member has promised",
+        "agreement",
+        "promised >= first and not joins_again:",
+        "promised >= first and promised.ring != first.ring:",
+        "test_a_ring_whose_number_comes_again_is_not_that_of_the_promise",
+    ),
+    "an_operator_takes_the_longest": mutant(
+        "an operator takes the longest log, although a gap has made it longer",
+        "ballots",
+        "    if sure is not None:\n",
+        "    if False:\n",
+        "test_an_operator_does_not_discard_what_a_member_has_committed_for_what_a_gap_has_made_longer",
+    ),
     "begins_anew": mutant(
         "a log begins anew although a member has one",
         "ballots",
@@ -405,6 +426,13 @@ MUTANTS = {
         "if stream != self.stream or part != self.part:",
         "if stream != self.stream:",
     ),
+    "slow_holders_are_passed_over": mutant(
+        "a holder that sends entries slowly is passed over",
+        "agreement",
+        "            if len(self._fetched) == self._received:\n                self._ask_entries()\n",
+        "            self._ask_entries()\n",
+        "test_a_holder_that_sends_entries_slowly_is_waited_for",
+    ),
     "streams_by_number": mutant(
         "holders number their streams 1, 2, ... (the first version)",
         "agreement",
@@ -511,7 +539,7 @@ MUTANTS = {
         "            if True:\n                self.clients.append",
         "test_a_request_that_is_committed_twice_counts_once",
     ),
-    # Ids of commands
+    # Ids of commands, and snapshots
     "replica_no_ids": mutant(
         "a command with an id is applied each time that it is committed",
         "replica",
@@ -532,6 +560,13 @@ MUTANTS = {
         "for key, outcome in self._outcomes.items()",
         "for key, outcome in ()",
         "test_a_snapshot_between_the_two_has_the_ids",
+    ),
+    "replica_snapshot_later": mutant(
+        "a snapshot of a replica has commands that were applied while it was sent",
+        "replica",
+        "checked_chunks(self.machine.snapshot())",
+        "(chunk for late in [self.machine] for chunk in late.snapshot())",
+        "test_a_snapshot_is_that_of_its_moment",
     ),
     "replica_latest_ids_forgotten": mutant(
         "the latest ids are forgotten first",

@@ -16,6 +16,7 @@ from recipes.schedules import Schedule, Step, generate, run, shrink
 from triocoro.recipes import _agreement
 from triocoro.recipes._ballots import Choice, Claim
 from triocoro.recipes._config import Config
+from triocoro.recipes._states import TRANSITIONS, State
 
 
 @pytest.mark.parametrize("first", range(0, 600, 100))
@@ -37,6 +38,21 @@ def test_most_schedules_end_with_members_that_agree() -> None:
     outcomes = [run(generate(seed)) for seed in range(100)]
     assert sum(outcome.live for outcome in outcomes) > 90
     assert sum(outcome.commits for outcome in outcomes) > 500
+
+
+def test_the_page_has_the_transitions() -> None:
+    page = (Path(__file__).parents[2] / "docs/recipes/agreement.md").read_text(encoding="utf-8")
+    table = page.partition("| in | when | it is then |\n|---|---|---|\n")[2].partition("\n\n")[0].splitlines()
+    always = dict(TRANSITIONS[State.PRIMARY])
+    expected = [f"| any | {event.value} | {state.value} |" for event, state in always.items()]
+    for state, events in TRANSITIONS.items():
+        assert always.items() <= events.items()
+        expected += [
+            f"| {state.value} | {event.value} | {following.value} |"
+            for event, following in events.items()
+            if event not in always
+        ]
+    assert table == expected
 
 
 # -- the checkers and shrinking find what is wrong --------------------------------------------------------------------

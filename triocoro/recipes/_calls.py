@@ -17,6 +17,11 @@ from ._calls_tasks import Buffer, Core, Handler, event_bytes, is_buffer
 from ._validate import checked_integer
 
 
+def _check_payload(payload: object) -> None:
+    if not is_buffer(payload):
+        raise TypeError(f"a payload must be bytes-like, not {type(payload).__name__}")
+
+
 @final
 class Calls:
     """A member of a group that calls the others, and answers them. Objects of this class come from `open_calls`."""
@@ -78,8 +83,7 @@ class Calls:
 
         Source: cpg_mcast_joined(3).
         """
-        if not is_buffer(payload):
-            raise TypeError(f"a payload must be bytes-like, not {type(payload).__name__}")
+        _check_payload(payload)
         core = self._core
         self._check_open()
         number = next(core.numbers)
@@ -100,13 +104,15 @@ class Calls:
             payload: the payload, which must not begin as the frames of calls do.
 
         Raises:
-            ValueError: the payload begins with ``b"tricalls"``.
+            TypeError: the payload is not bytes-like.
+            ValueError: it begins with ``b"tricalls"``.
             others: as `Views.send`.
 
         Cancelled: as `Views.send`.
 
         Source: cpg_mcast_joined(3).
         """
+        _check_payload(payload)
         if bytes(payload[: len(MAGIC)]) == MAGIC:
             raise ValueError(f"a payload must not begin with {MAGIC!r}: members would take it for a call")
         await self._core.views.send(payload)

@@ -10,22 +10,24 @@ import triocoro
 from triocoro import CmapValue, Endpoint, HasEndpoint
 
 from ._errors import ElectorateError
-from ._validate import checked_nodes
+from ._validate import check_name, checked_nodes
 
 
 async def electorate(
-    nodes: Mapping[int, int] | Collection[int] | None, endpoint: Endpoint | HasEndpoint | None
+    name: bytes | str, nodes: Mapping[int, int] | Collection[int] | None, endpoint: Endpoint | HasEndpoint | None
 ) -> Mapping[int, int]:
     """The votes of each node of the electorate.
 
     Args:
+        name: of the group.
         nodes: votes by node, or nodes with a vote each; by default, those of the node list.
         endpoint: the daemon to ask for it.
 
     Raises:
-        TypeError, ValueError: as `checked_nodes`.
+        TypeError, ValueError: as `check_name` and `checked_nodes`.
         ElectorateError: the daemon has no node list.
     """
+    check_name(name)
     if nodes is not None:
         await trio.lowlevel.checkpoint()
         return checked_nodes(nodes)

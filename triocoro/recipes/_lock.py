@@ -1,14 +1,33 @@
-"""Locks and leadership: one holder at a time, with a token that only grows."""
+"""Locks and leadership: one holder at a time, with a token that only grows.
+
+The log has a queue of clients; one client is one block that wants the lock. It is always in one of these states:
+
+=========  ===========================================  =============================================================
+state      it                                           what ends it
+=========  ===========================================  =============================================================
+asking     sends a request                              the request is committed: waiting
+waiting    is in the queue                              it is the first: granted. It is in the queue no more, since all
+                                                        memory was lost or its lease was over: asking
+granted    is the first, and sends a renewal            the renewal is committed while it holds the lock, and the lease
+                                                        is not over: holding. Else: granted, waiting or asking, by what
+                                                        the queue says
+holding    runs the block, and sends renewals           the lease is over, or another one holds the lock: lost. The
+                                                        block ends: over
+lost, over sends a release, and does not wait for it    nothing
+=========  ===========================================  =============================================================
+
+Each member watches the first client. If that one has not renewed its lease for `lock_delay`, the member sends an
+expiry, which names the renewal that it has seen; it counts if that is still the latest one.
+"""
 
 from __future__ import annotations
 
-import math
 import struct
 import time
 from collections.abc import AsyncGenerator, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import Final, cast, final
+from typing import Final, final
 
 import attrs
 import trio
@@ -21,6 +40,7 @@ from ._errors import LeaseLostError, NotPrimaryError, UncertainError
 from ._frames import LOCK
 from ._member import Member
 from ._participant import Participant
+from ._validate import check_name, checked_nodes, checked_seconds
 
 DRIFT: Final = 0.01
 """How much faster or slower a clock may run than another one."""
@@ -365,16 +385,19 @@ async def _open(
     nodes: Mapping[int, int] | Collection[int] | None,
     endpoint: Endpoint | HasEndpoint | None,
 ) -> AsyncGenerator[_Candidate, None]:
+    check_name(name)
+    if lock_delay is not None:
+        checked_seconds(lock_delay, "lock_delay")
+    if nodes is not None:
+        nodes = checked_nodes(nodes)
     shortest = await shortest_lock_delay(endpoint)
     delay = 2 * shortest if lock_delay is None else lock_delay
-    if not isinstance(cast("object", delay), (int, float)):
-        raise TypeError(f"expected seconds as lock_delay, not {lock_delay!r}")
-    if not shortest <= delay < math.inf:
+    if delay < shortest:
         raise ValueError(
             f"a lock_delay of {lock_delay} s; Corosync may take so long to find a dead node that every such death would"
             f" end all leases: it must be at least {shortest:.3f} s"
         )
-    votes = await electorate(nodes, endpoint)
+    votes = await electorate(name, nodes, endpoint)
     queue = _Queue()
     candidate = _Candidate(Member(name, LOCK, votes, queue, endpoint), queue, delay)
     async with candidate.member.taking_part(candidate.watch):

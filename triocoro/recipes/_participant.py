@@ -17,6 +17,9 @@ class Participant(Generic[T]):
     def __init__(self, member: Member[T]) -> None:
         self._member = member
 
+    def __repr__(self) -> str:
+        return f"<triocoro.recipes.{type(self).__name__} {self._member.label}, {self._member.agreement.state.value}>"
+
     @property
     def primary(self) -> bool:
         """Whether messages can be committed now, as far as this member knows."""

@@ -18,7 +18,7 @@ from ._errors import CommandFailedError, NotPrimaryError, UncertainError, descri
 from ._frames import REPLICA
 from ._member import Member
 from ._participant import Participant
-from ._validate import check_not_async, checked_bytes, checked_chunks, checked_payload
+from ._validate import check_function, checked_bytes, checked_chunks, checked_payload
 
 R = TypeVar("R")
 
@@ -153,7 +153,7 @@ class Replica(Participant["_Outcome | None"], Generic[M]):
 
         Cancelled: nothing has changed.
         """
-        check_not_async(condition)
+        check_function(condition)
         await self._member.wait(lambda: condition(self._machine))
 
     async def execute(self, command: bytes, *, id: bytes | None = None) -> bytes:  # noqa: A002 - the word
@@ -178,7 +178,7 @@ class Replica(Participant["_Outcome | None"], Generic[M]):
         if id is None:
             payload = _COMMAND + command
         else:
-            key = checked_payload(id)
+            key = checked_bytes(id, "an id")
             if not 0 < len(key) <= MAX_ID:
                 raise ValueError(f"expected an id of 1 to {MAX_ID} bytes, not of {len(key)}")
             payload = _WITH_ID + bytes([len(key)]) + key + command
@@ -203,7 +203,7 @@ class Replica(Participant["_Outcome | None"], Generic[M]):
 
         Cancelled: nothing has changed.
         """
-        check_not_async(query)
+        check_function(query)
         await self._member.submit(_READ)
         return query(self._machine)
 
@@ -257,7 +257,8 @@ async def open_replica(
     for method in ("apply", "snapshot", "restore"):
         if isinstance(given, type) or not callable(getattr(given, method, None)):
             raise TypeError(f"expected a machine with the methods apply, snapshot and restore, not {given!r}")
-    votes = await electorate(nodes, endpoint)
+        check_function(getattr(given, method))
+    votes = await electorate(name, nodes, endpoint)
     member: Member[_Outcome | None] = Member(name, REPLICA, votes, _Application(machine), endpoint)
     async with member.taking_part():
         yield Replica(member, machine)

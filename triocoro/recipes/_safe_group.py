@@ -121,9 +121,6 @@ class SafeGroup(Participant[Commit], AsyncIterator[SafeEvent]):
         super().__init__(member)
         self._inbox = inbox
 
-    def __repr__(self) -> str:
-        return f"<triocoro.recipes.SafeGroup {self._member.label}, {self._member.agreement.state.value}>"
-
     async def send(self, payload: bytes) -> Commit:
         """Send a message to all members, and wait until it is committed.
 
@@ -211,7 +208,7 @@ async def open_safe_group(
     Source: cpg_mcast_joined(3) names safe delivery, and has none.
     """
     inbox = _Inbox(checked_integer(max_buffered_bytes, "max_buffered_bytes"))
-    votes = await electorate(nodes, endpoint)
+    votes = await electorate(name, nodes, endpoint)
     member = Member(name, SAFE_GROUP, votes, inbox, endpoint)
     async with member.taking_part():
         yield SafeGroup(member, inbox)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+import math
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from inspect import iscoroutinefunction
 from typing import Final, cast
 
 MAX_PAYLOAD: Final = 512 * 1024
 """The bytes of the largest message."""
 _MOST: Final = 2**32 - 1
+_LONGEST_NAME: Final = 127
 
 
 def checked_bytes(given: object, what: str) -> bytes:
@@ -20,7 +22,7 @@ def checked_bytes(given: object, what: str) -> bytes:
     if type(given) is bytes:
         return given
     if not isinstance(given, (bytes, bytearray, memoryview)):
-        raise TypeError(f"expected bytes, a bytearray or a memoryview as {what}, not {given!r}")
+        raise TypeError(f"expected bytes, a bytearray or a memoryview as {what}, not {type(given).__name__}")
     return bytes(cast("bytes", given))
 
 
@@ -91,11 +93,39 @@ def checked_integer(value: object, name: str, *, least: int = 1) -> int:
     return value
 
 
-def check_not_async(function: Callable[..., object]) -> None:
-    """Refuse an async function, whose coroutine would be taken for its result.
+def check_function(function: object) -> None:
+    """Refuse what is no function, and an async one, whose coroutine would be taken for its result.
 
     Raises:
-        TypeError: it is one.
+        TypeError: it is so.
     """
-    if iscoroutinefunction(function):
+    if not callable(function) or iscoroutinefunction(function):
         raise TypeError(f"expected a function that is not async, not {function!r}")
+
+
+def check_name(name: bytes | str) -> None:
+    """Refuse what cannot be the name of a group, before a daemon is waited for.
+
+    Raises:
+        TypeError: it is neither bytes nor text.
+        ValueError: it does not have 1 to 127 bytes.
+    """
+    if not isinstance(cast("object", name), (bytes, str)):
+        raise TypeError(f"expected bytes or str as a group's name, not {type(name).__name__}")
+    size = len(name.encode() if isinstance(name, str) else name)
+    if not 1 <= size <= _LONGEST_NAME:
+        raise ValueError(f"a group's name must have 1 to {_LONGEST_NAME} bytes, not {size}")
+
+
+def checked_seconds(given: float, what: str) -> float:
+    """A number of seconds.
+
+    Raises:
+        TypeError: it is no number.
+        ValueError: it is not finite.
+    """
+    if not isinstance(cast("object", given), (int, float)) or isinstance(given, bool):
+        raise TypeError(f"expected seconds as {what}, not {given!r}")
+    if not math.isfinite(given):
+        raise ValueError(f"expected a finite number of seconds as {what}, not {given}")
+    return given
