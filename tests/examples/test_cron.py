@@ -190,6 +190,18 @@ async def test_five(corosync_cluster: Cluster, run_crons: RunCrons) -> None:
 
 @pytest.mark.corosync_seeds(5, latency=0.01, jitter=0.02)
 async def test_faults_at_random_times(corosync_cluster: Cluster, run_crons: RunCrons) -> None:
+    await survive_faults(corosync_cluster, run_crons)
+
+
+@pytest.mark.long
+@pytest.mark.deadline(1800)
+@pytest.mark.corosync_seeds(500, latency=0.01, jitter=0.02)
+async def test_faults_at_random_times_with_many_seeds(corosync_cluster: Cluster, run_crons: RunCrons) -> None:
+    await survive_faults(corosync_cluster, run_crons)
+
+
+async def survive_faults(corosync_cluster: Cluster, run_crons: RunCrons) -> None:
+    """Whatever happens, one leads in the end, and all have the same results."""
     async with run_crons() as crons:
         await everywhere(crons)
         async with corosync_cluster.nemesis(random_schedule(seconds=20, minority=False)) as over:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import trio
@@ -23,9 +23,9 @@ pytestmark = [
     [
         (partial(open_safe_group, ""), ValueError, "1 to 127 bytes, not 0"),
         (partial(open_safe_group, "x" * 128), ValueError, "1 to 127 bytes, not 128"),
-        (partial(open_replica, 5, Map()), TypeError, "not int"),
-        (partial(open_lock, None), TypeError, "not NoneType"),
-        (partial(open_lock, "lock", lock_delay="3"), TypeError, "seconds as lock_delay, not '3'"),
+        (partial(open_replica, cast("Any", 5), Map()), TypeError, "not int"),
+        (partial(open_lock, cast("Any", None)), TypeError, "not NoneType"),
+        (partial(open_lock, "lock", lock_delay=cast("Any", "3")), TypeError, "seconds as lock_delay, not '3'"),
         (partial(open_lock, "lock", lock_delay=True), TypeError, "seconds as lock_delay, not True"),
         (partial(open_leadership, "lock", lock_delay=float("inf")), ValueError, "finite number of seconds"),
         (partial(open_lock, "lock", lock_delay=float("nan")), ValueError, "finite number of seconds"),
@@ -47,8 +47,9 @@ async def test_a_machine_whose_methods_are_async_is_refused(corosync: Node) -> N
             await trio.lowlevel.checkpoint()
             return command
 
+    machine: Any = Waiting()
     with pytest.raises(TypeError, match=r"a function that is not async, not .*Waiting\.apply"):
-        async with open_replica("store", Waiting(), endpoint=corosync):
+        async with open_replica("store", machine, endpoint=corosync):
             pass
 
 

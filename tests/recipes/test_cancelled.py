@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from itertools import count
+from typing import Any
 
 import pytest
 import trio
@@ -12,6 +13,7 @@ from support.applications import poll
 from support.machines import Map, command
 
 from triocoro.recipes import (
+    Calls,
     Commit,
     Delivery,
     NotPrimaryError,
@@ -234,28 +236,36 @@ async def test_change_nodes(corosync_cluster: FakeCluster) -> None:
         await poll(lambda: second.status().nodes == changes[-1])
 
 
-@pytest.mark.parametrize("kind", ["safe group", "replica", "lock", "leadership", "calls"])
+def open_map(name: str, **arguments: Any) -> AbstractAsyncContextManager[Replica[Map]]:
+    return open_replica(name, Map(), **arguments)
+
+
+def open_caller(name: str, *, nodes: object, endpoint: Any) -> AbstractAsyncContextManager[Calls]:  # noqa: ARG001
+    return open_calls(name, endpoint=endpoint)
+
+
+OPENERS: dict[str, Callable[..., AbstractAsyncContextManager[Any]]] = {
+    "safe group": open_safe_group,
+    "replica": open_map,
+    "lock": open_lock,
+    "leadership": open_leadership,
+    "calls": open_caller,
+}
+
+
+@pytest.mark.parametrize("kind", OPENERS)
 async def test_blocks(corosync_cluster: FakeCluster, kind: str) -> None:
     """Whose opening, body or end is cancelled: it is no member any more, and the others go on."""
-    openers: dict[str, Callable[..., object]] = {
-        "safe group": open_safe_group,
-        "replica": lambda name, **options: open_replica(name, Map(), **options),
-        "lock": open_lock,
-        "leadership": open_leadership,
-        "calls": lambda name, endpoint, **_: open_calls(name, endpoint=endpoint),
-    }
-    opener = openers[kind]
-    async with opener("g", nodes=[1], endpoint=corosync_cluster[1]) as first:  # type: ignore[attr-defined]
+    async with OPENERS[kind]("g", nodes=[1], endpoint=corosync_cluster[1]) as first:
 
         async def open_and_end(_: int) -> None:
-            async with opener("g", nodes=[1], endpoint=corosync_cluster[2].client()) as it:  # type: ignore[attr-defined]
+            async with OPENERS[kind]("g", nodes=[1], endpoint=corosync_cluster[2].client()) as it:
                 if kind != "calls":
                     await it.wait_primary()
 
         async def is_gone(_: int) -> None:
             if kind == "calls":
-                async with first.call(b"") as replies:
-                    assert {reply.member.nodeid async for reply in replies} <= {1}
+                await poll(lambda: {it.nodeid for it in first.view.members} == {1})
             else:
                 await poll(lambda: {it.address.nodeid for it in first.status().members} == {1})
                 await first.change_nodes([1])

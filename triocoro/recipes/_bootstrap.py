@@ -22,6 +22,8 @@ _PATIENCE: Final = 5.0  # seconds in which members must have answered
 async def bootstrap(name: bytes | str, *, endpoint: Endpoint | HasEndpoint | None = None) -> None:
     """Let the members that are there go on, although too few of them hold the state: the way out after its loss.
 
+    Call it in a program of its own. A process can be in a group once on each node.
+
     What this does not promise: that nothing is lost. What had been committed is kept only as far as a member that is
     there holds it. A member that holds more, and comes back later, discards it. Call it once you know that the missing
     members will not come back with their memory, for instance because their machines have restarted.
@@ -36,6 +38,7 @@ async def bootstrap(name: bytes | str, *, endpoint: Endpoint | HasEndpoint | Non
 
     Raises:
         NotPrimaryError: no members are there, or not on nodes with a majority; or they did not answer within seconds.
+        triocoro.ExistError: this process has a member in the group on this node.
         RecipeError: the group has a primary component, or can have one: there is nothing to do.
         others: as `triocoro.open_views`.
 

@@ -160,6 +160,7 @@ class Member(Generic[T]):
         self._closed = False
         self._waiters: dict[trio.lowlevel.Task, Callable[[], bool]] = {}
         self._room = trio.lowlevel.ParkingLot()
+        self._obstacle: str | None = None  # which was logged
         self._strangers: set[Address] = set()  # members of another protocol, to whom we have spoken
 
     # -- what callers do -----------------------------------------------------------------------------------------------
@@ -408,6 +409,9 @@ class Member(Generic[T]):
     def _react(self) -> None:
         """What follows from what the agreement has taken in."""
         obstacle = self.agreement.obstacle()
+        if obstacle != self._obstacle:
+            self._obstacle = obstacle
+            _logger.info("%s: %s", self.label, obstacle or "there is a majority")
         if obstacle is not None:
             self._give_up(obstacle)
         if self._waiting:

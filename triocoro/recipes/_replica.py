@@ -159,8 +159,12 @@ class Replica(Participant["_Outcome | None"], Generic[M]):
     async def execute(self, command: bytes, *, id: bytes | None = None) -> bytes:  # noqa: A002 - the word
         """Have a command applied by all members, and wait for its result.
 
+        What this does not promise: that others have applied it when it returns, or that one that was not committed in
+        time never will be (`UncertainError`).
+
         Args:
-            command: for `Machine.apply`, at most 512 KiB.
+            command: for `Machine.apply`, at most 512 KiB. The results of those with an id are kept, and sent with
+                snapshots: keep them small.
             id: 1 to 255 bytes that no other command has. If a command with it was applied before, it is not applied
                 again, and the result is that of the first time. The latest 10,000 ids are remembered.
 
@@ -190,6 +194,9 @@ class Replica(Participant["_Outcome | None"], Generic[M]):
     async def read(self, query: Callable[[M], R]) -> R:
         """Ask the machine, once everything that was committed before this call has been applied.
 
+        What this does not promise: that the result is still true when it returns. To change what was read, let one
+        command do both.
+
         Args:
             query: a function of the machine, which must not change it.
 
@@ -209,6 +216,9 @@ class Replica(Participant["_Outcome | None"], Generic[M]):
 
     async def ensure(self, command: bytes) -> bytes:
         """Have a command applied once, however long it takes: wait for a majority, and repeat it until it is committed.
+
+        What this does not promise: "once" if 10,000 other commands with ids come in between, or if the memory of a
+        majority is lost meanwhile.
 
         Returns:
             its result, as `execute`.

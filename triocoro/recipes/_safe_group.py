@@ -124,6 +124,9 @@ class SafeGroup(Participant[Commit], AsyncIterator[SafeEvent]):
     async def send(self, payload: bytes) -> Commit:
         """Send a message to all members, and wait until it is committed.
 
+        What this does not promise: that any other member has received the message when it returns, or that one that was
+        not committed in time never will be (`UncertainError`).
+
         Returns:
             where it has its place among all committed messages.
 
@@ -140,6 +143,8 @@ class SafeGroup(Participant[Commit], AsyncIterator[SafeEvent]):
 
     async def receive(self) -> SafeEvent:
         """Wait for the next committed message, and return it.
+
+        What this does not promise: every message. A member that was away for long gets `Missed` in place of some.
 
         Returns:
             a `Delivery`, or `Missed` in place of those that this member cannot get.

@@ -26,15 +26,16 @@ def checked_bytes(given: object, what: str) -> bytes:
     return bytes(cast("bytes", given))
 
 
-def checked_chunks(chunks: object) -> Iterator[bytes]:
+def checked_chunks(given: object) -> Iterator[bytes]:
     """The chunks of a snapshot, each checked when it is taken.
 
     Raises:
         TypeError: it is no iterable of bytes-like objects, but for instance one such object.
     """
-    if isinstance(chunks, (str, bytes, bytearray, memoryview)) or not isinstance(chunks, Iterable):
-        raise TypeError(f"snapshot() must return chunks, such as [data], not {type(chunks).__name__}")
-    return (checked_bytes(chunk, "a chunk of snapshot()") for chunk in cast("Iterable[object]", chunks))
+    kind = type(given).__name__
+    if not isinstance(given, Iterable) or isinstance(given, (str, bytes, bytearray, memoryview)):
+        raise TypeError(f"snapshot() must return chunks, such as [data], not {kind}")
+    return (checked_bytes(chunk, "a chunk of snapshot()") for chunk in cast("Iterable[object]", given))
 
 
 def checked_payload(payload: object) -> bytes:
