@@ -160,7 +160,8 @@ async def test_bootstrap_starts_from_the_most_advanced_member(corosync_cluster: 
 
 
 @pytest.mark.corosync(nodes=4)
-async def test_a_member_whose_log_is_discarded_is_told(corosync_cluster: Cluster) -> None:
+@pytest.mark.parametrize("more", [1, 9], ids=["the new log is whole", "the beginning of the new log is cut off"])
+async def test_a_member_whose_log_is_discarded_is_told(corosync_cluster: Cluster, more: int) -> None:
     """It was away with all that was committed when an operator has let the others begin anew."""
     async with members(corosync_cluster, 3) as (away,):
         async with members(corosync_cluster, 1, 2) as (first, _):
@@ -170,15 +171,18 @@ async def test_a_member_whose_log_is_discarded_is_told(corosync_cluster: Cluster
             assert [(await away.receive()).commit.index for _ in range(4)] == [1, 2, 3, 4]  # type: ignore[union-attr]
             await corosync_cluster.isolate(3)
             await corosync_cluster.settled()
-        async with members(corosync_cluster, 1, 2) as (first, _):
+        async with members(corosync_cluster, 1, 2) as (first, second):
             await poll(lambda: "no member has the state" in (first.status().obstacle or ""))
             await bootstrap("log", endpoint=corosync_cluster[4])
             await first.wait_primary()
-            await first.send(b"new")
+            for group in (first, second):
+                group._member.agreement.holding._retain = 2
+            for _ in range(more):
+                await first.send(b"new")
             await corosync_cluster.heal()
             await away.wait_primary()
             last = await first.send(b"after")
-            assert await away.receive() == Missed(1, 1)
+            assert await away.receive() == Missed(1, more)
             event = await away.receive()
             assert (event.payload, event.commit) == (b"after", last)  # type: ignore[union-attr]
 
@@ -203,6 +207,37 @@ async def test_a_change_of_the_electorate_that_was_sent_is_uncertain(corosync_cl
             nursery.start_soon(change)
             await sent.wait()
             await corosync_cluster.isolate(1)
+
+
+@pytest.mark.corosync_fake_only(reason="only there can a fault come at any moment of a change")
+@pytest.mark.corosync_seeds(2, latency=0.001)
+async def test_a_change_of_the_electorate_that_is_refused_is_never_made(corosync_cluster: Cluster) -> None:
+    async with members(corosync_cluster, 1, 2, 3) as (first, second, _):
+        await first.wait_primary()
+        refused: list[dict[int, int]] = []
+        made: list[dict[int, int]] = []
+
+        async def change(votes: dict[int, int]) -> None:
+            try:
+                await first.change_nodes(votes)
+                made.append(votes)
+            except NotPrimaryError:
+                refused.append(votes)
+            except UncertainError:
+                pass
+
+        for number in range(40):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(change, dict.fromkeys(NODES, 2 + number))
+                await trio.sleep(number / 4000)
+                await corosync_cluster.isolate(1)
+                await corosync_cluster.settled()
+            await corosync_cluster.heal()
+            await corosync_cluster.settled()
+            await first.wait_primary()
+            await second.send(b"x")
+            assert second.status().nodes not in refused
+        assert made
 
 
 async def test_nobody_is_there_to_bootstrap(corosync_cluster: Cluster) -> None:

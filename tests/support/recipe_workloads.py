@@ -321,7 +321,8 @@ class World(Generic[RecipeT]):
         while True:
             await trio.sleep(self.chance.expovariate(self.extent.seconds_on_nodes))
             number += 1
-            nodeid = self.chance.choice(sorted(self.cluster.nodes)[self.careless :])
+            lost = self.careless or len(self.cluster.nodes) == 2
+            nodeid = self.chance.choice(sorted(self.cluster.nodes)[lost:])
             endpoint = self.cluster[nodeid].client()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._second_application, endpoint, f"second {number}")

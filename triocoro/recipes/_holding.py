@@ -265,10 +265,13 @@ class Holding:
             self.staged, self._foreign = None, self._foreign or head is None
             return False
         if head is not None and self.staged is not None:
+            # If ours were a part of that log, it would know no entry that the other one lacks.
+            numbers = self.committed_numbers.items()
+            discards = self._foreign or any(number > head.numbers.get(it, 0) for it, number in numbers)
             self._log = Log(head.index, head.digest)
             self.committed = head.index
             self.committed_numbers = dict(head.numbers)
-            self._machine.restore(self.staged.chunks, discards=self._foreign)
+            self._machine.restore(self.staged.chunks, discards=discards)
         self._truncate(self.committed)
         for entry in entries:
             if self._log is not None:

@@ -229,6 +229,8 @@ class Member(Generic[T]):
             if not self._is_committed(number):
                 reason = self.agreement.obstacle() or "there was no majority for a moment"
                 raise UncertainError(f"{self.label}: sent, and not known to be committed: {reason}")
+            if holding.configs[0].votes == votes:
+                return
 
     def _can_propose_votes(self) -> bool:
         """Whether no other electorate is under way; if there is no majority, that is told first."""
@@ -498,7 +500,8 @@ class Member(Generic[T]):
         (count,) = _COUNT.unpack_from(chunks[0])
         if discards:
             _logger.warning(
-                "%s: discards what was committed here, up to %d messages: an operator has let others go on without it",
+                "%s: discards what was committed here, up to %d messages: others have begun without it. An operator has"
+                " bootstrapped them, or members on all nodes had no state",
                 self.label,
                 self.count,
             )

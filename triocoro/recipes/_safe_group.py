@@ -56,9 +56,10 @@ class Delivery:
 class Missed:
     """Messages that this member will not get: they were committed while it was away, and are no longer kept.
 
-    If an operator has bootstrapped the group without a part of what this member has received, `first` is 1: the log
-    that it has received from is discarded, and another one has taken its place. A program must then begin anew, as one
-    does that has just started.
+    If `first` is 1 although this member has received messages, others have begun without a part of these: an operator
+    has bootstrapped the group, or members on all nodes had no state while this one was away. The log that it has
+    received from is discarded, and another one has taken its place. A program must then begin anew, as one does that
+    has just started.
 
     Attributes:
         first: the index of the first one.
