@@ -124,12 +124,15 @@ class Machine:
         self.count = 0
         self.restored = 0
         """How many snapshots it has taken."""
+        self.made = 0
+        """How many it has made."""
         self._history = history
 
     def apply(self, entry: Any) -> None:
         self._history.apply(self, (entry.index, entry.epoch, entry.incarnation, entry.number, entry.payload))
 
     def snapshot(self) -> Iterable[bytes]:
+        self.made += 1
         data = self._history.encoded(self.count)
         return [data[at : at + 48] for at in range(0, len(data), 48)]
 

@@ -15,6 +15,7 @@ from triocoro.recipes._ballots import Ballot, Claim, choose
 from triocoro.recipes._config import Config
 from triocoro.recipes._frames import Ack, Part, decode, encode
 from triocoro.recipes._states import State
+from triocoro.recipes._streams import PATIENCE
 
 
 def group(nodes: int = 3, members: int = 1, votes: Mapping[int, int] | None = None, *, in_a_row: int = IN_A_ROW) -> Bus:
@@ -516,16 +517,54 @@ def test_a_holder_that_sends_entries_slowly_is_waited_for() -> None:
     settle(bus)
 
 
-def test_the_sender_of_a_snapshot_restarts_in_its_midst() -> None:
+def restoring() -> Bus:
+    """3 has the first part of a snapshot of another one."""
     bus = behind()
     bus.move([1, 2, 3])
-    for _ in range(100):
-        if any(it.part for it in [agreement(bus, "3a")._incoming] if it is not None):
-            break
+    while (incoming := agreement(bus, "3a")._incoming) is None or not incoming.part:
         for nodeid in bus.nodes:
             bus.place(nodeid)
             bus.deliver(nodeid)
             bus.read(f"{nodeid}a")
+    return bus
+
+
+def test_questions_that_wait_while_a_snapshot_is_made_are_answered_with_that_one() -> None:
+    """Making it takes so long that the joiner asks all others again and again."""
+    bus = behind()
+    bus.move([1, 2, 3])
+    while agreement(bus, "3a").state is not State.RESTORING:
+        for nodeid in bus.nodes:
+            bus.place(nodeid)
+            bus.deliver(nodeid)
+            bus.read(f"{nodeid}a")
+    for _ in range(10):
+        bus.tick("3a")
+    settle(bus)
+    assert process(bus, "3a").machine.restored == 1
+    assert {process(bus, name).machine.made for name in ("1a", "2a")} == {1}
+
+
+def test_a_joiner_that_is_stopped_does_not_keep_the_log_for_ever() -> None:
+    bus = restoring()
+    bus.stop("3a")
+    for _ in range(PATIENCE + 1):
+        bus.tick("1a")
+        bus.tick("2a")
+    for _ in range(10):
+        bus.propose("1a")
+    bus.drain()
+    for name in ("1a", "2a"):
+        assert agreement(bus, name).holding.length - agreement(bus, name).holding.base <= 2 * RETAIN
+    bus.go_on("3a")
+    bus.drain()
+    bus.tick("3a")
+    bus.tick("3a")
+    settle(bus)
+
+
+def test_the_sender_of_a_snapshot_restarts_in_its_midst() -> None:
+    bus = restoring()
     incoming = agreement(bus, "3a")._incoming
     assert incoming is not None
     holder = next(name for name in ("1a", "2a") if agreement(bus, name).incarnation == incoming.holder)

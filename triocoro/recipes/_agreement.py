@@ -234,6 +234,7 @@ class Agreement:
     def tick(self) -> None:
         """Time has passed. A member that was asked for something, and has sent nothing since, is not waited for."""
         self._known = None
+        self._serving.tick()
         if self.state is State.FETCHING:
             if len(self._fetched) == self._received:
                 self._ask_entries()

@@ -48,7 +48,7 @@ class Participant(Generic[T]):
         await self._member.change_nodes(checked_nodes(nodes))
 
     async def wait_primary(self) -> None:
-        """Wait until messages can be committed, and the vote of our node is given to a member that is there.
+        """Wait until messages can be committed, and this member votes for its node if that falls to it.
 
         Raises:
             trio.ClosedResourceError: the block that opened it has ended.

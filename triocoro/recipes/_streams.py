@@ -12,6 +12,8 @@ from ._frames import AskSnapshot, Part, SnapshotHead
 
 WINDOW = 8
 """How many parts are sent before the first of them must have been received."""
+PATIENCE = 10
+"""How often time passes until a snapshot is dropped that its member does not ask for any more."""
 
 
 def parts(head: SnapshotHead, chunks: Iterable[bytes], size: int) -> Iterator[tuple[bytes, bool]]:
@@ -44,9 +46,16 @@ class Outgoing:
         self.index = head.index
         """The log must be kept from here on."""
         self._parts = parts(head, chunks, size)
+        self.idle: int = 0
+        """How often time has passed since a part was asked for."""
         self._sent: dict[int, tuple[bytes, bool]] = {}  # by number; those that may have to be sent again
         self._next = 0
         self._asked = -1
+
+    @property
+    def is_new(self) -> bool:
+        """Whether the member may not know of it yet: it has asked for the first part only, and there are more."""
+        return self._asked <= 0 and not any(last for _, last in self._sent.values())
 
     def ask(self, part: int) -> Iterator[tuple[int, bytes, bool]]:
         """The parts to send when the member asks for this one: number, bytes, whether it is the last.
@@ -55,6 +64,7 @@ class Outgoing:
         """
         again = part == self._asked
         self._asked = part
+        self.idle = 0
         for number in [number for number in self._sent if number < part]:
             del self._sent[number]
         if again:
@@ -90,6 +100,13 @@ class Serving:
         """A member needs no more."""
         self._outgoing.pop(asker, None)
 
+    def tick(self) -> None:
+        """Time has passed: forget members that ask for nothing any more, so that the log can be cut."""
+        for asker, outgoing in [*self._outgoing.items()]:
+            outgoing.idle += 1
+            if outgoing.idle > PATIENCE:
+                del self._outgoing[asker]
+
     def keep(self, members: Collection[Address]) -> None:
         """Forget members that have left."""
         for asker in [asker for asker, outgoing in self._outgoing.items() if outgoing.to not in members]:
@@ -109,9 +126,10 @@ class Serving:
         asked, self._asked = self._asked, {}
         for asker, (sender, ask) in asked.items():
             outgoing = self._outgoing.get(asker)
-            if not ask.stream:
+            if not ask.stream and (outgoing is None or not outgoing.is_new):
+                # A question that was waiting while one was taken is answered with that one.
                 outgoing = self._outgoing[asker] = begin(sender)
-            elif outgoing is None or outgoing.stream != ask.stream:
+            elif outgoing is None or ask.stream not in (0, outgoing.stream):
                 continue  # it has asked for another one since, or will
             for number, data, last in outgoing.ask(ask.part):
                 yield Part(ballot, asker, outgoing.stream, number, last, data)
