@@ -12,6 +12,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from multiprocessing import forkserver
 from typing import Any, cast
 
 import attrs
@@ -201,6 +202,7 @@ class RealClient(Client):
     def __init__(self, name: str, full_name: str, node: NetnsNode) -> None:
         ours, theirs = socket.socketpair()
         holder = node.namespace_pid
+        _start_forkserver()
         with theirs:
             self._process = _PROCESSES.Process(
                 target=_serve, args=(theirs, full_name, node.nodeid, holder), name=f"client {full_name}", daemon=True
@@ -264,6 +266,15 @@ class RealClient(Client):
         self._killed = True
         self._process.kill()
         await self._dead.wait()
+
+
+def _start_forkserver() -> None:
+    """Start it, unless it runs; it ignores Control-C, which would make it print a traceback while it still imports."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _serve(channel: socket.socket, name: str, nodeid: int, holder: int) -> None:
