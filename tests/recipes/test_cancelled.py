@@ -159,7 +159,7 @@ async def test_send_and_receive(corosync_cluster: FakeCluster) -> None:
 
 @pytest.mark.parametrize("call", ["execute", "ensure", "read"])
 @pytest.mark.parametrize("calm", [True, False])
-async def test_calls_of_a_replica(corosync_cluster: FakeCluster, call: str, calm: bool) -> None:  # noqa: FBT001
+async def test_calls_of_a_replica(corosync_cluster: FakeCluster, call: str, calm: bool) -> None:  # noqa: FBT001 - pytest gives it
     """A command is applied once or not at all, also if a ring forms while it is under way."""
     async with AsyncExitStack() as stack:
         first, second, _ = await replicas(stack, corosync_cluster)
@@ -240,7 +240,7 @@ def open_map(name: str, **arguments: Any) -> AbstractAsyncContextManager[Replica
     return open_replica(name, Map(), **arguments)
 
 
-def open_caller(name: str, *, nodes: object, endpoint: Any) -> AbstractAsyncContextManager[Calls]:  # noqa: ARG001
+def open_caller(name: str, *, nodes: object, endpoint: Any) -> AbstractAsyncContextManager[Calls]:  # noqa: ARG001 - the others have it
     return open_calls(name, endpoint=endpoint)
 
 

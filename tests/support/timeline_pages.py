@@ -136,7 +136,7 @@ def in_words(history: History) -> History:
     """The same with the frames of recipes in words."""
 
     def told(fields: dict[str, Any]) -> dict[str, Any]:
-        if fields.get("class") == "bytes" and fields["value"].startswith(("tcsg", "tcrp", "tclk", "tcop")):
+        if fields.get("class") == "bytes" and fields["value"].startswith("tcsg"):
             fields["value"] = words_of(decode(fields["value"].encode("latin-1")))
         return fields
 

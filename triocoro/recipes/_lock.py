@@ -40,7 +40,7 @@ from ._errors import LeaseLostError, NotPrimaryError, UncertainError
 from ._frames import LOCK
 from ._member import Member
 from ._participant import Participant
-from ._validate import check_name, checked_nodes, checked_seconds
+from ._validate import checked_seconds
 
 DRIFT: Final = 0.01
 """How much faster or slower a clock may run than another one."""
@@ -385,11 +385,9 @@ async def _open(
     nodes: Mapping[int, int] | Collection[int] | None,
     endpoint: Endpoint | HasEndpoint | None,
 ) -> AsyncGenerator[_Candidate, None]:
-    check_name(name)
     if lock_delay is not None:
         checked_seconds(lock_delay, "lock_delay")
-    if nodes is not None:
-        nodes = checked_nodes(nodes)
+    votes = await electorate(name, nodes, endpoint)
     shortest = await shortest_lock_delay(endpoint)
     delay = 2 * shortest if lock_delay is None else lock_delay
     if delay < shortest:
@@ -397,7 +395,6 @@ async def _open(
             f"a lock_delay of {lock_delay} s; Corosync may take so long to find a dead node that every such death would"
             f" end all leases: it must be at least {shortest:.3f} s"
         )
-    votes = await electorate(name, nodes, endpoint)
     queue = _Queue()
     candidate = _Candidate(Member(name, LOCK, votes, queue, endpoint), queue, delay)
     async with candidate.member.taking_part(candidate.watch):
